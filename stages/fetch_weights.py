@@ -1,0 +1,57 @@
+"""Stage `fetch_weights`: a backbone's weights as a file in the store, wherever they come from.
+
+    python -m stages.fetch_weights NAME data/weights/NAME.weights.h5
+
+Where Keras publishes a hash of its download, Keras checks it. It publishes none for the MobileNets;
+so a digest of every first download is kept in `data/weights.sha256`, to be committed, and another
+download is refused later.
+"""
+
+import sys
+from pathlib import Path
+
+from stages import params as parameters
+from stages.errors import UserError, reports_errors
+from stages.models import engine
+from stages.store import files
+
+PINS = Path("data/weights.sha256")
+
+
+@reports_errors
+def main() -> None:
+    """Get the weights, check them, save them in Keras' own format."""
+    name, out = sys.argv[1], Path(sys.argv[2])
+    wanted = parameters.read().fetch_weights[name]
+    engine.start(threads=None, instruction_set=None)
+    from stages.models import weights
+
+    if wanted.source == "imagenet":
+        model = weights.imagenet(name, wanted.include_top)
+        _check_pin(name + ("-top" if wanted.include_top else ""), weights.digest(model))
+    elif wanted.source == "file":
+        path, sha256 = Path(str(wanted.path)), str(wanted.sha256)
+        model = weights.from_file(name, wanted.include_top, path, sha256)
+    else:
+        model = weights.random(name, wanted.include_top, wanted.seed or 0)
+    with files.replacing(out) as partial:
+        model.save_weights(partial)
+
+
+def _check_pin(name: str, digest: str) -> None:
+    """Compare a download with the first one of that name, or record it as the first."""
+    lines = PINS.read_text(encoding="utf-8").splitlines() if PINS.exists() else []
+    pins = {key: pinned for pinned, key in (line.split() for line in lines)}
+    if name not in pins:
+        print(f"fetch_weights: recorded the digest of {name} in {PINS}; commit that file")
+        pins[name] = digest
+        files.write_text(PINS, "".join(f"{pins[key]}  {key}\n" for key in sorted(pins)))
+    elif pins[name] != digest:
+        raise UserError(
+            f"fetch_weights {name}: expected the weights recorded in {PINS} ({pins[name]}), got "
+            f"others ({digest}); remove the download, or its line in {PINS} if you trust it"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Stage `fine_tune`: backbone and head trained further, together, from the trained head on.
+
+Reads the ledger, pixels, weights and head; writes the model, log-probabilities of every accepted
+row, the figures and the history. With `fine_tune.epochs: 0` the head passes through.
+    python -m stages.fine_tune data/split.csv data/resized.zarr data/weights/NAME.weights.h5 \\
+        data/head data/model metrics/fine_tune.json metrics/fine_tune_history.csv
+"""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from stages import params as parameters
+from stages.errors import reports_errors
+from stages.models import engine, head, history
+from stages.progress import progress
+from stages.store import arrays, files, tables
+
+BUFFER_BYTES = 256 * 2**20  # of images that are shuffled together
+
+
+@reports_errors
+def main() -> None:
+    """Train on `train`, keep the best epoch on `valid`, predict every row."""
+    ledger, resized, weights, head_folder, out, figures, history_csv = map(Path, sys.argv[1:])
+    params = parameters.read()
+    rows = tables.read_ledger(files.require(ledger, "split"))
+    labels = tables.labels(rows)
+    fingerprint = tables.fingerprint(rows)
+    images = arrays.Rows(files.require(resized, "resize"), fingerprint)
+    files.require(weights, f"fetch_weights@{params.train_head.backbone}")
+    predictions = arrays.Rows(
+        files.require(head_folder / "predictions.zarr", "train_head"), fingerprint
+    )
+    start = _before_the_first_step(predictions, labels)
+    with files.replacing(out) as partial:
+        if params.fine_tune.epochs == 0:
+            shutil.copytree(head_folder, partial)
+            epochs = [start]
+        else:
+            partial.mkdir()
+            trained = head.load(head_folder / "head.npz")
+            epochs = _train(params, images, labels, weights, trained, start, partial)
+    best = history.best_epoch(epochs)
+    files.write_json(figures, {"best": history.rounded(best), "epochs": len(epochs) - 1})
+    tables.write_csv(
+        history_csv, history.COLUMNS, (list(history.rounded(epoch).values()) for epoch in epochs)
+    )
+
+
+def _before_the_first_step(predictions: arrays.Rows, labels: tables.Labels) -> history.Epoch:
+    """Epoch 0: the head's own figures."""
+    log_probability = predictions.read(0, len(predictions))
+    figures: list[float] = []
+    for subset in ("train", "valid"):
+        chosen = labels.rows(subset)
+        figures += head.loss_and_accuracy(log_probability[chosen], labels.label[chosen])
+    return history.Epoch(0, *figures)
+
+
+def _train(
+    params: parameters.Params,
+    images: arrays.Rows,
+    labels: tables.Labels,
+    weights: Path,
+    trained: head.Head,
+    start: history.Epoch,
+    out: Path,
+) -> list[history.Epoch]:
+    engine.start(params.compute.threads, params.compute.instruction_set)
+    import keras
+
+    from stages.models import augment, backbone, inference, training
+
+    section, name = params.fine_tune, params.train_head.backbone
+    keras.utils.set_random_seed(section.seed)
+    rng = np.random.default_rng(section.seed)
+    include_top = params.fetch_weights[name].include_top
+    base = backbone.build(name, images.shape[1], include_top, weights)
+    extractor = backbone.extractor(base, name, params.extract.layer, params.extract.pooling)
+    backbone.unfreeze_from(extractor, str(section.unfreeze_from))
+    classifier = training.head_model(trained, section.dropout)
+    shape = images.shape[1:]
+    model = training.stack([extractor, classifier], shape, "model")
+    changes = augment.augmentation(seed=section.seed, **section.augment.model_dump())
+    in_training = training.stack([changes, model], shape, "in_training")
+    train, valid = labels.rows("train"), labels.rows("valid")
+    size = section.batch_size
+
+    def draw() -> Iterator[training.Batch]:
+        for rows, batch in images.shuffled(train, size, rng, BUFFER_BYTES):
+            yield batch.astype(np.float32), labels.label[rows]
+
+    def validate() -> training.Batch:
+        outputs = inference.predict(model, images.batches(size, valid), size)
+        return np.concatenate(list(outputs)), labels.label[valid]
+
+    with progress("fine_tune", section.epochs * len(train)) as bar:
+        epochs = training.fit(
+            in_training,
+            training.Schedule(
+                section.optimizer, section.learning_rate, section.epochs, section.patience
+            ),
+            draw,
+            validate,
+            start=start,
+            where="fine_tune",
+            done=bar.update,
+        )
+    model.save_weights(out / "model.weights.h5")
+    with progress("predict", len(images)) as bar:
+
+        def predictions() -> Iterator[head.FloatArray]:
+            for logits in inference.predict(model, images.batches(size), size):
+                yield head.log_softmax(logits)
+                bar.update(len(logits))
+
+        arrays.write(
+            out / "predictions.zarr",
+            predictions(),
+            shape=(len(images), len(labels.classes)),
+            dtype=np.float32,
+            fingerprint=images.fingerprint,
+        )
+    return epochs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

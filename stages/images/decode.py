@@ -1,0 +1,155 @@
+"""Bytes to an upright RGB picture, or `Unreadable` with the reason.
+
+Pure: no files, no state. An image is judged by decoding the whole of it, never by its name or its
+first bytes. `inspect` and `decode` take the same path, so what one accepts the other decodes.
+
+Colour profiles (ICC) are ignored: the numbers in the file are taken as sRGB, as the networks were
+trained on. Of an animation or a file of several pages, the first picture counts.
+"""
+
+import re
+import threading
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # all other parsers stay out of reach
+MAX_PIXELS = (
+    100_000_000  # the largest cameras; 300 MB as RGB, while 48 KB can declare 400 megapixels
+)
+
+# Pillow's own limit is lower, cannot be given per call, and warns where it should refuse;
+# `_open` holds the declared size against MAX_PIXELS before a pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+_UPRIGHT = {  # EXIF orientation -> what undoes it (Exif 3.0, tag 0x0112)
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_MAX_REASON = 120  # characters of Pillow's own words that a reason keeps
+
+
+class Unreadable(Exception):  # noqa: N818  it is a finding about one file, not an error of the run
+    """One file that gives no image; the message is a short reason, the same on every run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What `inspect` finds: pixels as shown (after orientation), Pillow's mode as stored."""
+
+    width: int
+    height: int
+    mode: str
+    format: str  # one of FORMATS
+
+
+def inspect(content: bytes) -> Facts:
+    """Decode the whole image and tell its facts; raises `Unreadable`."""
+    return _decode(content)[0]
+
+
+def decode(content: bytes) -> Image.Image:
+    """The image as RGB, upright, transparent parts on white; raises `Unreadable`."""
+    return _decode(content)[1]
+
+
+def _decode(content: bytes) -> tuple[Facts, Image.Image]:
+    if not content:
+        raise Unreadable("empty file")
+    _silence_pillow()
+    try:
+        image = _open(content)
+        mode, kind = image.mode, image.format or ""
+        image.load()
+        shown = _upright(_rgb(image), _orientation(image))
+    except (Unreadable, MemoryError):
+        raise
+    # Parsers of hostile bytes raise what they trip over (Pillow's fuzz test lists ten types), and
+    # whatever decoding raises is a fault of these bytes.
+    except Exception as error:
+        raise Unreadable(_reason(error)) from error
+    # A phone's JPEG with a second picture behind it is "MPO" to Pillow.
+    return Facts(*shown.size, mode, "JPEG" if kind == "MPO" else kind), shown
+
+
+def _open(content: bytes) -> Image.Image:
+    image = Image.open(BytesIO(content), formats=FORMATS)
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise Unreadable(
+            f"{pixels / 1e6:.1f} megapixels declared, at most {MAX_PIXELS // 1_000_000}"
+        )
+    if pixels <= 0:
+        raise Unreadable("no pixels declared")
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = _grey_of_16_bits(image)
+    if image.mode in ("F", "LAB"):
+        raise Unreadable(f"pixels of mode {image.mode!r}, which stand for no certain RGB value")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, rgba).convert("RGB")
+
+
+def _grey_of_16_bits(image: Image.Image) -> Image.Image:
+    """0..65535 to 0..255; `convert` would saturate all above 255."""
+    grey = np.asarray(image).astype(np.int64)  # (height, width)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise Unreadable("grey values outside 0 to 65535")
+    scaled = (grey + 128) // 257  # 65535 = 255 * 257, to the nearest
+    if "transparency" in image.info:  # PNG's one grey value that is not shown
+        scaled[grey == image.info["transparency"]] = 255
+    return Image.fromarray(scaled.astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; where the EXIF block is broken the picture is shown as stored, as viewers do."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # the picture is whole; only the note about it is not
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    if orientation not in _UPRIGHT:
+        return image
+    return image.transpose(_UPRIGHT[orientation])
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image of a known format ({', '.join(FORMATS)})"
+    told = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "", str(error)).split())
+    if isinstance(error, EOFError) or "truncated" in told.lower():
+        return "truncated image"
+    return f"damaged image: {told[:_MAX_REASON] or type(error).__name__}"
+
+
+_FILTER_LOCK = threading.Lock()
+_FILTER = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)
+
+
+def _silence_pillow() -> None:
+    """Keep Pillow's remarks about odd metadata out of the logs; a reason says what matters.
+
+    `warnings.catch_warnings` swaps the filters of the whole process, which threads cannot share.
+    This filter is put in front once and stays. It meets only warnings that Pillow's modules raise
+    about the bytes they read: Pillow's deprecations are laid to the calling module and still show.
+    It is looked for at each call because others (pytest, for each test) reset the list.
+    """
+    with _FILTER_LOCK:
+        if _FILTER not in warnings.filters:
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")

@@ -1,0 +1,197 @@
+"""Convolutional networks without their classifier: images in, one feature vector an image out.
+
+Input: RGB images, uint8 or float, values 0 to 255, shape (n, size, size, 3). Each backbone's own
+preprocessing is part of the model. The base always runs in inference mode, so that batch norms use
+their moving statistics and dropout is off, also while its layers are trained.
+"""
+
+import difflib
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from stages.errors import UserError
+
+CONVNET = "convnet"
+CONVNET_FILTERS = (32, 64, 128, 128)
+
+
+def names() -> list[str]:
+    """All backbones: `convnet` and every Keras application, by its Keras name."""
+    return [CONVNET, *sorted(_applications())]
+
+
+def build(
+    name: str, size: int | None, include_top: bool, weights: str | Path | None
+) -> keras.Model:
+    """Build a backbone for images of `size` x `size`.
+
+    Args:
+        name: one of `names()`.
+        size: in pixels; None for the backbone's own choice.
+        include_top: with the application's classifier of 1,000 ImageNet classes.
+        weights: a `.weights.h5` or Keras' legacy `.h5` file, "imagenet" for Keras' download, or
+            None for random weights by Keras' global seed.
+
+    Raises:
+        UserError: no such backbone, a size it does not take, or weights that do not fit it.
+    """
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()[:3]
+        raise UserError(
+            "params.yaml: extract.backbones: expected convnet or the name of a Keras application, "
+            f"got {name!r}; the nearest are {', '.join(near)}"
+        )
+    try:
+        if name == CONVNET:
+            model = _convnet(size)
+        else:
+            model = getattr(keras.applications, name)(
+                weights="imagenet" if weights == "imagenet" else None,
+                include_top=include_top,
+                input_shape=(size, size, 3) if size else None,
+            )
+    except ValueError as error:
+        raise UserError(
+            f"params.yaml: resize.size: expected an image size that {name} takes, got {size} "
+            f"({_first_sentence(error)}); change resize.size or the backbone"
+        ) from None
+    if isinstance(weights, Path):
+        try:
+            model.load_weights(weights)
+        except (ValueError, OSError, KeyError) as error:
+            raise UserError(
+                f"{weights}: expected weights of {name} {'with' if include_top else 'without'} its "
+                f"classifier, got a file that does not fit ({_first_sentence(error)}); correct "
+                f"fetch_weights.{name}"
+            ) from None
+    return model
+
+
+def extractor(base: keras.Model, name: str, layer: str | None, pooling: str) -> keras.Model:
+    """Put preprocessing before and pooling behind a base.
+
+    Args:
+        base: from `build`.
+        name: of the backbone, for its preprocessing.
+        layer: whose output is taken; None for the last convolutional one (n, height, width, c).
+        pooling: of that output over height and width: "avg", "max", or "flatten" for none.
+
+    Returns:
+        Model from images (n, size, size, 3) to features (n, d) float32.
+
+    Raises:
+        UserError: no such layer.
+    """
+    chosen = find_layer(base, layer, "extract.layer") if layer else _last_convolutional(base)
+    trunk = InferenceMode(keras.Model(base.inputs, chosen.output, name=name))
+    images = keras.Input(base.input_shape[1:], name="images")
+    features = trunk(Preprocess(name)(images))
+    if len(features.shape) == 4:
+        features = _pooling_layer(pooling)(features)
+    return keras.Model(images, features, name="extractor")
+
+
+def find_layer(model: keras.Model, layer: str, key: str) -> keras.layers.Layer:
+    """The layer of that name; a `UserError` that names `key` and the nearest names if none is."""
+    known = {known.name: known for known in model.layers}
+    if layer not in known:
+        near = difflib.get_close_matches(layer, list(known), n=3, cutoff=0)
+        raise UserError(
+            f"params.yaml: {key}: expected the name of a layer of the backbone, got {layer!r}; "
+            f"the nearest are {', '.join(near)}"
+        )
+    return known[layer]
+
+
+def unfreeze_from(model: keras.Model, layer: str) -> None:
+    """Make an `extractor` trainable from `layer` on, its batch norms never.
+
+    Raises:
+        UserError: it has no such layer.
+    """
+    trunk = model.get_layer("trunk").model
+    first = trunk.layers.index(find_layer(trunk, layer, "fine_tune.unfreeze_from"))
+    trunk.trainable = True
+    for place, part in enumerate(trunk.layers):
+        batch_norm = isinstance(part, keras.layers.BatchNormalization)
+        part.trainable = place >= first and not batch_norm
+
+
+class InferenceMode(keras.layers.Layer):  # type: ignore[misc]
+    """A model that behaves as in inference, also inside a model that is being trained.
+
+    `model(x, training=False)` in a functional model does not do that: Keras 3 replaces the
+    argument by that of the outer call (`operation_fn` in keras/src/models/functional.py).
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(name="trunk")
+        self.model = model
+
+    def call(self, images: Any) -> Any:
+        return self.model(images, training=False)
+
+
+class Preprocess(keras.layers.Layer):  # type: ignore[misc]
+    """From pixel values 0 to 255, RGB, to what a backbone was trained on.
+
+    Input and output shape (n, size, size, 3), output float32. The convnet takes pixels / 255.
+    """
+
+    def __init__(self, backbone: str) -> None:
+        super().__init__(name="preprocess", dtype="float32", trainable=False)
+        if backbone == CONVNET:
+            self._function: Callable[[Any], Any] = lambda images: images / 255.0
+        else:
+            self._function = _applications()[backbone].preprocess_input
+
+    def call(self, images: Any) -> Any:
+        return self._function(keras.ops.cast(images, "float32"))
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return shape
+
+
+def _applications() -> dict[str, types.ModuleType]:
+    """Each Keras application's name, and the module that holds its `preprocess_input`."""
+    found = {}
+    for module in vars(keras.applications).values():
+        if isinstance(module, types.ModuleType) and hasattr(module, "preprocess_input"):
+            for name in vars(module):
+                if name[0].isupper() and callable(getattr(keras.applications, name, None)):
+                    found[name] = module
+    return found
+
+
+def _convnet(size: int | None) -> keras.Model:
+    """Convolutions of 32, 64, 128, 128 filters, 3 x 3, each followed by 2 x 2 max pooling.
+
+    The small network of F. Chollet, "Building powerful image classification models using very
+    little data" (2016) and "Deep Learning with Python" (2017), section 5.2.
+    """
+    x = images = keras.Input((size, size, 3), name="input")
+    for number, filters in enumerate(CONVNET_FILTERS, start=1):
+        convolution = keras.layers.Conv2D(filters, 3, activation="relu", name=f"conv{number}")
+        x = keras.layers.MaxPooling2D(2, name=f"pool{number}")(convolution(x))
+    return keras.Model(images, x, name=CONVNET)
+
+
+def _last_convolutional(base: keras.Model) -> keras.layers.Layer:
+    """The last layer whose output still has height and width."""
+    return next(layer for layer in reversed(base.layers) if len(layer.output.shape) == 4)
+
+
+def _pooling_layer(pooling: str) -> keras.layers.Layer:
+    if pooling == "avg":
+        return keras.layers.GlobalAveragePooling2D(name="pooling")
+    if pooling == "max":
+        return keras.layers.GlobalMaxPooling2D(name="pooling")
+    return keras.layers.Flatten(name="pooling")
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).split(". ")[0].rstrip(".")

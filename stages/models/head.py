@@ -1,0 +1,126 @@
+"""The classifier on top of features: dense layers as plain arrays, no Keras.
+
+A head is a stack of kernels and biases with relu between them; its outputs are logits, one a class.
+A logistic regression is a head of one layer. Stored as npz, never a pickle.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
+
+from stages.errors import UserError
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Dense layers.
+
+    Attributes:
+        kernels: float32, shapes (d, h1), (h1, h2), ..., (hk, n_classes).
+        biases: float32, shapes (h1,), (h2,), ..., (n_classes,).
+    """
+
+    kernels: tuple[FloatArray, ...]
+    biases: tuple[FloatArray, ...]
+
+    def logits(self, features: NDArray[Any]) -> FloatArray:
+        """Features (n, d) to logits (n, n_classes), float32."""
+        x = features.astype(np.float32, copy=False)
+        for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
+            x = np.maximum(x @ kernel + bias, 0)
+        return np.asarray(x @ self.kernels[-1] + self.biases[-1], dtype=np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write `path`, an npz: kernel_0, bias_0, kernel_1, ... The same bytes every time."""
+        arrays: dict[str, Any] = {}
+        for number, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
+            arrays |= {f"kernel_{number}": kernel, f"bias_{number}": bias}
+        np.savez(path, **arrays)
+
+
+def load(path: Path) -> Head:
+    """Read what `Head.save` wrote.
+
+    Raises:
+        UserError: not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            count = len(file.files) // 2
+            kernels = tuple(file[f"kernel_{i}"] for i in range(count))
+            biases = tuple(file[f"bias_{i}"] for i in range(count))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(
+            f"{path}: expected the arrays of a head, got {error}; run `dvc repro train_head` again"
+        ) from None
+    return Head(kernels, biases)
+
+
+def log_softmax(logits: NDArray[Any]) -> FloatArray:
+    """Logits (n, n_classes) to natural logarithms of probabilities, float32."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    normal = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return np.asarray(shifted - normal, dtype=np.float32)
+
+
+def loss_and_accuracy(logits: NDArray[Any], label: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean negative log likelihood in nats, and the fraction whose largest logit is the label's."""
+    chosen = log_softmax(logits)[np.arange(len(label)), label]
+    return float(-chosen.mean(dtype=np.float64)), float((logits.argmax(axis=1) == label).mean())
+
+
+def fit_logistic(
+    features: FloatArray,
+    label: NDArray[np.int64],
+    n_classes: int,
+    *,
+    inverse_regularization: float,
+    max_iterations: int,
+    threads: int | None,
+) -> tuple[Head, int]:
+    """Fit a multinomial logistic regression on standardised features.
+
+    The scaler is folded into the coefficients, so the head takes features as they are. `features`
+    is standardised in place, to hold them in memory only once.
+
+    Args:
+        features: float32 (n, d), overwritten.
+        label: int64 (n,), every class at least once.
+        inverse_regularization: scikit-learn's C; smaller is smoother.
+        max_iterations: of L-BFGS.
+        threads: of BLAS; None for its default.
+
+    Returns:
+        The head, and how many iterations it took.
+    """
+    mean = features.mean(axis=0, dtype=np.float64)
+    spread = features.std(axis=0, dtype=np.float64)
+    spread[spread == 0] = 1.0
+    features -= mean.astype(np.float32)
+    features /= spread.astype(np.float32)
+    model = LogisticRegression(C=inverse_regularization, max_iter=max_iterations)
+    with warnings.catch_warnings(), threadpool_limits(threads, user_api="blas"):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(features, label)
+    kernel = _per_class(model.coef_, n_classes).astype(np.float64)
+    bias = _per_class(model.intercept_[:, None], n_classes).astype(np.float64)[0]
+    kernel /= spread[:, None]
+    bias -= mean @ kernel
+    head = Head((kernel.astype(np.float32),), (bias.astype(np.float32),))
+    return head, int(np.max(model.n_iter_))
+
+
+def _per_class(coefficients: NDArray[Any], n_classes: int) -> NDArray[Any]:
+    """scikit-learn's (n_classes or 1, d) to (d, n_classes); the first of two classes is 0."""
+    if n_classes == 2:
+        coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
+    return coefficients.T

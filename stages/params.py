@@ -1,0 +1,247 @@
+"""The only reader of `params.yaml`: every section is checked before any stage works.
+
+Scripts call `read()`; the packages below them never see a params object. `python -m stages.params`
+checks the file and exits, which `make repro` does before it starts DVC.
+"""
+
+import difflib
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from stages.errors import UserError, reports_errors
+
+PATH = Path("params.yaml")
+
+
+def _number(value: object) -> object:
+    """Read `1e-05`, which DVC writes and PyYAML takes for a string; refuse true and false."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        return float(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Fraction = Annotated[Float, Field(ge=0, lt=1)]
+Positive = Annotated[Float, Field(gt=0)]
+Count = Annotated[StrictInt, Field(ge=1)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: frozen, no key missing, none unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Section):
+    train: Annotated[StrictStr, Field(min_length=1)]
+    test: Annotated[StrictStr, Field(min_length=1)]
+    classes: Annotated[list[StrictStr], Field(min_length=2)] | None
+
+
+class Split(Section):
+    valid: Annotated[Float, Field(gt=0, lt=1)]
+    test: Fraction
+    per_class_limit: Count | None
+    max_rejected: Fraction
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _leave_some_to_train(self) -> "Split":
+        if self.valid + self.test >= 1:
+            raise ValueError("valid + test below 1, so that some images are left to train")
+        return self
+
+
+class Resize(Section):
+    size: Annotated[StrictInt, Field(ge=8, le=4096)]
+    fit: Literal["squash", "crop", "pad"]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+
+class Weights(Section):
+    source: Literal["imagenet", "file", "random"]
+    include_top: StrictBool
+    path: StrictStr | None = None
+    sha256: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    seed: Seed | None = None
+
+    @model_validator(mode="after")
+    def _have_what_the_source_needs(self) -> "Weights":
+        needed = {"imagenet": set(), "file": {"path", "sha256"}, "random": {"seed"}}[self.source]
+        given = self.model_fields_set - {"source", "include_top"}
+        if given != needed:
+            keys = " and ".join(sorted(needed)) or "no other keys"
+            raise ValueError(f"{keys} beside `source: {self.source}`")
+        return self
+
+
+class Extract(Section):
+    backbones: Annotated[list[StrictStr], Field(min_length=1)]
+    layer: StrictStr | None
+    pooling: Literal["avg", "max", "flatten"]
+    batch_size: Count
+    dtype: Literal["float16", "float32"]
+
+
+class Logistic(Section):
+    inverse_regularization: Positive
+    max_iterations: Count
+
+
+class Training(Section):
+    """What dense heads and fine-tuning have in common."""
+
+    optimizer: Literal["sgd", "rmsprop", "adam", "adamw", "adamax", "nadam"]
+    learning_rate: Positive
+    epochs: Annotated[StrictInt, Field(ge=0)]
+    batch_size: Count
+    dropout: Fraction
+    patience: Count
+    seed: Seed
+
+
+class Dense(Training):
+    epochs: Count
+    hidden: list[Count]
+
+
+class TrainHead(Section):
+    backbone: StrictStr
+    kind: Literal["logistic", "dense"]
+    logistic: Logistic
+    dense: Dense
+
+
+class Augment(Section):
+    rotation: Annotated[Float, Field(ge=0, le=180)]
+    shift: Fraction
+    shear: Fraction
+    zoom: Fraction
+    flip: StrictBool
+    brightness: Fraction
+
+
+class FineTune(Training):
+    unfreeze_from: StrictStr | None
+    augment: Augment
+
+
+class Evaluate(Section):
+    decimals: Annotated[StrictInt, Field(ge=2, le=12)]
+
+
+class Submit(Section):
+    clip: Annotated[Float, Field(ge=0, lt=0.5)]
+
+
+class Compute(Section):
+    threads: Count | None
+    instruction_set: (
+        Literal["SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_BF16"] | None
+    )
+
+
+class Params(Section):
+    data: Data
+    split: Split
+    resize: Resize
+    fetch_weights: dict[str, Weights]
+    extract: Extract
+    train_head: TrainHead
+    fine_tune: FineTune
+    evaluate: Evaluate
+    submit: Submit
+    compute: Compute
+
+    @model_validator(mode="after")
+    def _agree_on_backbones(self) -> "Params":
+        for name in self.extract.backbones:
+            if name not in self.fetch_weights:
+                raise ValueError(f"fetch_weights.{name}: its weights, as extract.backbones asks")
+        backbone, known = self.train_head.backbone, self.extract.backbones
+        if backbone not in known:
+            raise ValueError(
+                f"train_head.backbone: one of extract.backbones ({', '.join(known)}), "
+                f"got {backbone!r}"
+            )
+        if self.fine_tune.epochs and self.fine_tune.unfreeze_from is None:
+            raise ValueError(
+                "fine_tune.unfreeze_from: a layer's name, as fine_tune.epochs is not 0"
+            )
+        return self
+
+
+def read(path: Path = PATH) -> Params:
+    """Read and check all of `path`.
+
+    Raises:
+        UserError: no such file, not YAML, or a sentence a fault, each with the key's full name.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: expected the parameters, got no such file; start with "
+            f"`cp recipes/sample.yaml {path}` in the project's folder"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: expected YAML, got {' '.join(str(error).split())!r}; correct that line"
+        ) from None
+    try:
+        return Params.model_validate(content)
+    except ValidationError as faults:
+        raise UserError("\n".join(_sentence(path, fault) for fault in faults.errors())) from None
+
+
+def _sentence(path: Path, fault: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    where = f"{path}: {key}" if key else str(path)
+    got = fault["input"]
+    if fault["type"] == "missing":
+        return f"{where}: expected this key, got nothing; recipes/ holds complete files"
+    if fault["type"] == "extra_forbidden":
+        known = _keys(fault["loc"][:-1])
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
+        return f"{where}: expected one of {', '.join(known)}, got an unknown key{hint}"
+    if fault["type"] == "value_error":
+        return f"{where}: expected {fault['ctx']['error']}; change one of them"
+    expected = fault["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{where}: expected {expected}, got {got!r}; change it"
+
+
+def _keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section at `location` knows."""
+    section: Any = Params
+    for part in location:
+        hint = get_type_hints(section)[str(part)] if section is not Weights else Weights
+        section = Weights if part == "fetch_weights" else hint
+    return list(section.model_fields)
+
+
+@reports_errors
+def main() -> None:
+    """Check `params.yaml`."""
+    read()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Stage `split`: judge every file in the inputs, and give each labelled image its subset.
+
+Reads `data.train` and `data.test` in place; writes the ledger and the figures about it.
+    python -m stages.split data/split.csv metrics/split.json
+"""
+
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from stages import params as parameters
+from stages.errors import UserError, reports_errors
+from stages.images import decode, labels, source, subsets
+from stages.progress import progress
+from stages.store import files, tables
+from stages.store.tables import Row
+from stages.threads import in_order
+
+NAMED = 10  # rejected files that are named on the screen; the ledger names all
+
+
+@reports_errors
+def main() -> None:
+    """Write the ledger and its figures."""
+    ledger, figures = map(Path, sys.argv[1:])
+    params = parameters.read()
+    with ExitStack() as opened:
+        train = opened.enter_context(source.open_source(Path(params.data.train)))
+        found = labels.arrange(train.names, params.data.train, params.data.classes)
+        chosen = list(_first_of_each_class(found.found, params.split.per_class_limit))
+        work = [("train", train, item) for item in chosen]
+        passed_over = Counter(train.passed_over)
+        if params.data.test != params.data.train:
+            test = opened.enter_context(source.open_source(Path(params.data.test)))
+            work += [("test", test, item) for item in labels.arrange_unlabelled(test.names)]
+            passed_over.update(test.passed_over)
+        with progress("split", len(work)) as bar:
+            rows = []
+            for row in in_order(lambda item: _judge(found.classes, *item), work):
+                rows.append(row)
+                bar.update()
+    given = {item.name: item.subset for item in chosen}
+    _refuse_too_many_rejected(rows, params.split.max_rejected)
+    rows = _assign(rows, found.classes, given, params.split)
+    tables.write_ledger(ledger, rows)
+    counts = _figures(rows, found.classes)
+    counts |= {
+        "beyond_per_class_limit": len(found.found) - len(chosen),
+        "passed_over": dict(passed_over),
+    }
+    files.write_json(figures, counts)
+
+
+def _first_of_each_class(
+    found: Sequence[labels.Found], limit: int | None
+) -> Iterator[labels.Found]:
+    """The first `limit` files of each class (and given subset) in natural order, or all."""
+    taken: Counter[tuple[str | None, str | None]] = Counter()
+    for item in found:
+        taken[item.subset, item.label] += 1
+        if limit is None or item.label is None or taken[item.subset, item.label] <= limit:
+            yield item
+
+
+def _judge(classes: Sequence[str], name: str, archive: source.Source, item: labels.Found) -> Row:
+    """Read one file, decode it whole, and write down what it is, or why it is rejected."""
+    row = Row(
+        id=item.id,
+        source=name,
+        member=item.name,
+        label=item.label or "",
+        index=classes.index(item.label) if item.label else -1,
+        subset="unlabelled" if item.subset == "unlabelled" else "",
+        sha256="",
+        width=0,
+        height=0,
+        mode="",
+        group="",
+        reason="",
+    )
+    try:
+        if item.label is None and item.subset is None:
+            raise decode.Unreadable("no label: it lies outside the folders of the classes")
+        content = archive.read(item.name)
+        row = replace(row, sha256=hashlib.sha256(content).hexdigest())
+        facts = decode.inspect(content)
+    except decode.Unreadable as fault:
+        return replace(row, reason=str(fault))
+    return replace(row, width=facts.width, height=facts.height, mode=facts.mode)
+
+
+def _refuse_too_many_rejected(rows: Sequence[Row], most: float) -> None:
+    rejected = [row for row in rows if not row.accepted]
+    for row in rejected[:NAMED]:
+        print(f"split: rejected {row.member}: {row.reason}")
+    if len(rejected) > NAMED:
+        print(f"split: and {len(rejected) - NAMED} more, see the ledger")
+    if len(rejected) > most * len(rows):
+        named = ", ".join(f"{row.member} ({row.reason})" for row in rejected[:NAMED])
+        raise UserError(
+            f"split: expected at most {most:.1%} of the files to be rejected "
+            f"(split.max_rejected), got {len(rejected)} of {len(rows)}: {named}; "
+            "mend or remove them, or raise the limit"
+        )
+
+
+def _assign(
+    rows: Sequence[Row],
+    classes: Sequence[str],
+    given: dict[str, str | None],
+    split: parameters.Split,
+) -> list[Row]:
+    """Fill in group and subset."""
+    first = {row.sha256: row.id for row in reversed(rows) if row.accepted}
+    rows = [replace(row, group=first[row.sha256]) if row.accepted else row for row in rows]
+    labelled = [place for place, row in enumerate(rows) if row.accepted and row.label]
+    for index, name in enumerate(classes):
+        if all(rows[place].index != index for place in labelled):
+            raise UserError(
+                f"split: expected at least one readable image of class {name!r}, got none; "
+                "mend its files, or leave the class out by data.classes"
+            )
+    assigned = subsets.assign(
+        classes,
+        [rows[place].index for place in labelled],
+        [rows[place].sha256 for place in labelled],
+        [given[rows[place].member] for place in labelled],
+        valid=split.valid,
+        test=split.test,
+        seed=split.seed,
+    )
+    for place, subset in zip(labelled, assigned, strict=True):
+        rows[place] = replace(rows[place], subset=subset)
+    return rows
+
+
+def _figures(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, object]:
+    accepted = [row for row in rows if row.accepted]
+    groups: dict[str, list[Row]] = {}
+    for row in accepted:
+        groups.setdefault(row.group, []).append(row)
+    by_subset = {
+        name: Counter(row.subset for row in accepted if row.label == name) for name in classes
+    }
+    return {
+        "found": len(rows),
+        "accepted": len(accepted),
+        "rejected": len(rows) - len(accepted),
+        "rejected_by_reason": dict(Counter(row.reason for row in rows if not row.accepted)),
+        "duplicates": len(accepted) - len(groups),
+        "duplicates_with_other_label": sum(
+            len({row.label for row in group if row.label}) > 1 for group in groups.values()
+        ),
+        "duplicates_across_subsets": sum(
+            len({row.subset for row in group}) > 1 for group in groups.values()
+        ),
+        "subsets": {name: dict(counts) for name, counts in by_subset.items()},
+        "unlabelled": sum(row.subset == "unlabelled" for row in accepted),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Arrays on disk: one row an image, sharded zarr v3, checksummed, the same bytes every time.
+
+A store holds one array of shape (n, ...) whose row i belongs to the i-th accepted row of
+`data/split.csv`; its attribute `fingerprint` says so, and opening compares it. A shard is one file
+of about `SHARD_BYTES`, the unit of writing; a chunk is the least that can be read alone.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import zarr
+import zarr.errors
+from numpy.typing import DTypeLike, NDArray
+from zarr.codecs import ZstdCodec
+
+from stages.errors import UserError
+
+SHARD_BYTES = 32 * 2**20  # DVC hashes files over 2 MiB in threads, and few files fast
+CHUNK_BYTES = 2**19
+
+
+def write(
+    path: Path,
+    blocks: Iterable[NDArray[Any]],
+    *,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    fingerprint: str,
+) -> None:
+    """Write the rows of `blocks`, one after the other, as the array at `path`.
+
+    Args:
+        blocks: arrays of shape (any number of rows, *shape[1:]), in row order; no more than a
+            shard of them is held in memory.
+        shape: (n, ...), n at least 1.
+        dtype: that the rows are stored as.
+        fingerprint: of the ledger rows that the array's rows belong to.
+
+    Raises:
+        ValueError: the blocks do not hold exactly `shape[0]` rows.
+    """
+    chunk, shard = _chunk_and_shard(shape, np.dtype(dtype))
+    array = zarr.create_array(
+        path,
+        shape=shape,
+        dtype=np.dtype(dtype),
+        chunks=(chunk, *shape[1:]),
+        shards=(shard, *shape[1:]),
+        compressors=[ZstdCodec(level=1, checksum=True)],
+        fill_value=0,
+        attributes={"fingerprint": fingerprint},
+        config={"write_empty_chunks": True},
+    )
+    pending = np.empty((shard, *shape[1:]), dtype=dtype)
+    written = filled = 0
+    for block in blocks:
+        taken = 0
+        while taken < len(block):
+            k = min(shard - filled, len(block) - taken)
+            pending[filled : filled + k] = block[taken : taken + k]
+            filled += k
+            taken += k
+            if filled == shard:
+                array[written : written + shard] = pending
+                written += shard
+                filled = 0
+    if filled:
+        array[written : written + filled] = pending[:filled]
+    if written + filled != shape[0]:
+        raise ValueError(f"{path}: expected {shape[0]} rows, got {written + filled}")
+
+
+class Rows:
+    """An array in the store, opened for reading and checked against the ledger.
+
+    Attributes:
+        shape: (n, ...).
+        dtype: of the stored values.
+        fingerprint: of the ledger rows that the array's rows belong to.
+    """
+
+    def __init__(self, path: Path, fingerprint: str | None = None) -> None:
+        """Open `path`; with `fingerprint`, refuse an array made from another ledger.
+
+        Raises:
+            UserError: not an array, shards missing, or rows of another `data/split.csv`.
+        """
+        self._path = path
+        try:
+            self._array = zarr.open_array(path, mode="r")
+        except (OSError, ValueError, KeyError, TypeError, zarr.errors.BaseZarrError) as error:
+            raise UserError(
+                f"{path}: expected a zarr array, got {_one_line(error)!r}; "
+                f"remove it and run `dvc repro` again"
+            ) from None
+        self.shape: tuple[int, ...] = self._array.shape
+        self.dtype: np.dtype[Any] = self._array.dtype
+        self.fingerprint = str(self._array.attrs.get("fingerprint", ""))
+        self._shard: int = cast(tuple[int, ...], self._array.shards)[0]
+        if fingerprint is not None and self.fingerprint != fingerprint:
+            raise UserError(
+                f"{path}: expected the rows of the data/split.csv that stands there now, "
+                f"got {len(self)} rows of another one; run `dvc repro` to make it anew"
+            )
+        names = {file.name for file in (path / "c").glob("*")}
+        missing = [i for i in range(math.ceil(len(self) / self._shard)) if str(i) not in names]
+        if missing:
+            raise UserError(
+                f"{path}: expected {math.ceil(len(self) / self._shard)} shards, got "
+                f"{len(missing)} missing, the first is {missing[0]}; remove it and run "
+                "`dvc repro` again"
+            )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` to `stop` (exclusive), checked against their checksums."""
+        try:
+            return np.asarray(self._array[start:stop])
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UserError(
+                f"{self._path} rows {start} to {stop - 1}: expected bytes that fit their checksum, "
+                f"got {_one_line(error)!r}; remove it and run `dvc repro` again"
+            ) from None
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The given rows, ascending, as one array (len(rows), ...) in memory."""
+        taken = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        done = 0
+        for shard in range(0, len(self), self._shard):
+            inside = rows[(rows >= shard) & (rows < shard + self._shard)]
+            if len(inside):
+                first = int(inside[0])
+                block = self.read(first, int(inside[-1]) + 1)
+                taken[done : done + len(inside)] = block[inside - first]
+                done += len(inside)
+        return taken
+
+    def batches(self, size: int, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[Any]]:
+        """All rows, or the given ascending ones, `size` at a time (fewer in the last).
+
+        Each shard is read once, and no more than a shard and a batch is held in memory.
+        """
+        if rows is None:
+            rows = np.arange(len(self))
+        rest = np.empty((0, *self.shape[1:]), dtype=self.dtype)
+        for shard in np.unique(rows // self._shard):
+            block = self.take(rows[rows // self._shard == shard])
+            rest = np.concatenate([rest, block]) if len(rest) else block
+            whole = len(rest) - len(rest) % size
+            for first in range(0, whole, size):
+                yield rest[first : first + size]
+            rest = rest[whole:]
+        if len(rest):
+            yield rest
+
+    def shuffled(
+        self, rows: NDArray[np.int64], size: int, rng: np.random.Generator, buffer_bytes: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """The given rows in random order, `size` at a time, as (row numbers, values).
+
+        Shards are drawn in random order and read once each until `buffer_bytes` are full; rows in
+        the buffer are handed out shuffled. Where all rows fit, the order is a uniform permutation.
+        Every batch is full but the last.
+        """
+        row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        per_buffer = max(1, buffer_bytes // (row_bytes * self._shard))
+        shards = rng.permutation(np.unique(rows // self._shard))
+        batch = rows[:0], np.empty((0, *self.shape[1:]), dtype=self.dtype)
+        for first in range(0, len(shards), per_buffer):
+            inside = np.isin(rows // self._shard, shards[first : first + per_buffer])
+            chosen = rows[inside]
+            values = self.take(chosen)
+            order = rng.permutation(len(chosen))
+            at = 0
+            while at < len(order):
+                part = order[at : at + size - len(batch[0])]
+                at += len(part)
+                batch = (
+                    np.concatenate([batch[0], chosen[part]]),
+                    np.concatenate([batch[1], values[part]]),
+                )
+                if len(batch[0]) == size:
+                    yield batch
+                    batch = batch[0][:0], batch[1][:0]
+        if len(batch[0]):
+            yield batch
+
+
+def _chunk_and_shard(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Rows in a chunk and in a shard: near `CHUNK_BYTES` and `SHARD_BYTES`, shard a multiple."""
+    row_bytes = dtype.itemsize * math.prod(shape[1:])
+    chunk = min(max(1, CHUNK_BYTES // row_bytes), shape[0])
+    chunks = min(max(1, SHARD_BYTES // (row_bytes * chunk)), math.ceil(shape[0] / chunk))
+    return chunk, chunk * chunks
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

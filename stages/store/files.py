@@ -1,0 +1,110 @@
+"""Outputs that appear whole or not at all, and are written by one process at a time.
+
+`replacing(path)` hands out a temporary path beside `path`; what the caller has built there, a file
+or a folder, is fsynced and renamed to `path` when the block ends without an error. Until then a
+previous `path` stays as it was. The names in work, `.partial-NAME` and `.NAME.lock`, are ignored by
+git and DVC.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from stages.errors import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` once the block has ended well.
+
+    The extension is kept, since some writers choose their format by it. What an earlier, killed run
+    left under the temporary name is removed first.
+
+    Raises:
+        UserError: another process is writing `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    with _only_writer(path):
+        _remove(partial)
+        try:
+            yield partial
+            _sync(partial)
+            if path.is_dir() and not path.is_symlink():
+                _remove(path)
+            partial.replace(path)
+            _fsync(path.parent)
+        finally:
+            _remove(partial)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with `\\n` line ends, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write JSON that repeats byte for byte: sorted keys, two spaces, no NaN or infinity."""
+    write_text(path, json.dumps(content, sort_keys=True, indent=2, allow_nan=False) + "\n")
+
+
+def require(path: Path, stage: str) -> Path:
+    """Give `path` back, or say which stage writes it.
+
+    Raises:
+        UserError: nothing is there, as when a stage is started by hand without its inputs.
+    """
+    if not path.exists():
+        raise UserError(
+            f"{path}: expected the output of `{stage}`, got nothing at that path; "
+            f"run `dvc repro {stage}` first"
+        )
+    return path
+
+
+@contextlib.contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Hold `.NAME.lock` beside `path`; the kernel lets go of it when the process ends, however."""
+    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{path}: expected to be its only writer, got a second one at work on it; "
+                "wait for the other run to end, or stop it"
+            ) from None
+        yield
+    finally:
+        os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        for folder, _, names in os.walk(path, topdown=False):
+            for name in names:
+                _fsync(Path(folder) / name)
+            _fsync(Path(folder))
+    else:
+        _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    """Flush one file or one folder's list of names to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

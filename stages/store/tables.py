@@ -1,0 +1,142 @@
+"""The ledger, `data/split.csv`: one row for every file found, and other small csv tables.
+
+Rows stand in one fixed order: the labelled source before the unlabelled one, each in natural order
+of its member names. The *accepted* rows, in this order, are the rows of every array in the store.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.errors import UserError
+from stages.store.files import replacing
+
+SUBSETS = ("train", "valid", "test", "unlabelled")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One file found in the inputs.
+
+    Attributes:
+        id: name in a submission: the member's path below the looked-through folders, no extension.
+        source: which input it lies in, "train" (`data.train`) or "test" (`data.test`).
+        member: its path inside the zip or folder.
+        label: its class; empty where it has none.
+        index: the class' place in the order of classes, from 0; -1 where it has no label.
+        subset: one of `SUBSETS`; empty for a rejected file that is not "unlabelled".
+        sha256: of the file's bytes; empty where they could not be read.
+        width, height: in pixels, as shown (after EXIF orientation); 0 where it could not be read.
+        mode: Pillow's name of the pixel format, such as RGB, L or CMYK.
+        group: id of the first file with the same bytes; a group lies in one subset.
+        reason: why the file was rejected; empty for an accepted one.
+    """
+
+    id: str
+    source: str
+    member: str
+    label: str
+    index: int
+    subset: str
+    sha256: str
+    width: int
+    height: int
+    mode: str
+    group: str
+    reason: str
+
+    @property
+    def accepted(self) -> bool:
+        return not self.reason
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+_CONVERT = tuple(int if field.type is int else str for field in fields(Row))
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The accepted rows as arrays, one entry a row of the store.
+
+    Attributes:
+        classes: class names; a label is an index into them.
+        label: int64 (n,), -1 where there is none.
+        subset: str (n,), values of `SUBSETS`.
+    """
+
+    classes: tuple[str, ...]
+    label: NDArray[np.int64]
+    subset: NDArray[np.str_]
+
+    def rows(self, subset: str) -> NDArray[np.int64]:
+        """Indices of the rows of one subset, ascending, int64."""
+        return np.flatnonzero(self.subset == subset).astype(np.int64)
+
+
+def write_ledger(path: Path, rows: Iterable[Row]) -> None:
+    """Write `rows`, in their order, as csv with the header `COLUMNS`."""
+    write_csv(path, COLUMNS, (astuple(row) for row in rows))
+
+
+def read_ledger(path: Path) -> list[Row]:
+    """Read what `write_ledger` wrote.
+
+    Raises:
+        UserError: another header, or a row that does not fit it.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        header = next(lines, [])
+        if tuple(header) != COLUMNS:
+            raise UserError(
+                f"{path}: expected the columns {','.join(COLUMNS)}, got {','.join(header)!r}; "
+                "run `dvc repro split` again"
+            )
+        rows = []
+        for number, line in enumerate(lines, start=2):
+            try:
+                values = [convert(text) for convert, text in zip(_CONVERT, line, strict=True)]
+            except ValueError:
+                raise UserError(
+                    f"{path} line {number}: expected {len(COLUMNS)} fields with integers as index, "
+                    f"width and height, got {','.join(line)!r}; run `dvc repro split` again"
+                ) from None
+            rows.append(Row(*values))  # type: ignore[arg-type]
+    return rows
+
+
+def labels(rows: Sequence[Row]) -> Labels:
+    """Turn the accepted rows into arrays."""
+    accepted = [row for row in rows if row.accepted]
+    names = dict(sorted({(row.index, row.label) for row in accepted if row.label}))
+    return Labels(
+        classes=tuple(names.values()),
+        label=np.array([row.index for row in accepted], dtype=np.int64),
+        subset=np.array([row.subset for row in accepted], dtype=np.str_),
+    )
+
+
+def fingerprint(rows: Iterable[Row]) -> str:
+    """Tell which images stand in a store's rows, and in which order: a sha256 in hex.
+
+    It covers source, member and content of the accepted rows, not labels or subsets, so that a new
+    split leaves features valid.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        if row.accepted:
+            digest.update(f"{row.source}\0{row.member}\0{row.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
+    """Write a csv with `\\n` line ends, whole or not at all."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(lines)
