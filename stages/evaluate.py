@@ -14,19 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import params as parameters
-from stages.errors import reports_errors
 from stages.pictures import plots
 from stages.scores import metrics
+from stages.scripts import stage
 from stages.store import arrays, files, tables
 
 MODELS = ("head", "fine_tune")
 
 
-@reports_errors
+@stage
 def main() -> None:
     """Score both models on valid and test, choose on valid, draw."""
     ledger, *folders, head_csv, tune_csv, figures, curves, pictures = map(Path, sys.argv[1:])
-    decimals = parameters.read().evaluate.decimals
+    params = parameters.read()
+    decimals = params.evaluate.decimals
     rows = tables.read_ledger(files.require(ledger, "split"))
     labels = tables.labels(rows)
     predictions = {
@@ -65,8 +66,8 @@ def main() -> None:
     _print_summary(summary, scored, final)
 
 
-def _log_probabilities(folder: Path, stage: str, rows: list[tables.Row]) -> NDArray[np.float32]:
-    path = files.require(folder / "predictions.zarr", stage)
+def _log_probabilities(folder: Path, writer: str, rows: list[tables.Row]) -> NDArray[np.float32]:
+    path = files.require(folder / "predictions.zarr", writer)
     array = arrays.Rows(path, tables.fingerprint(rows))
     return array.read(0, len(array))
 

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import params as parameters
-from stages.errors import reports_errors
 from stages.models import engine
 from stages.progress import progress
+from stages.scripts import stage
 from stages.store import arrays, files
 
 
-@reports_errors
+@stage
 def main() -> None:
     """Build the network, run all images through it, write what comes out."""
     name = sys.argv[1]

@@ -11,18 +11,20 @@ import sys
 from pathlib import Path
 
 from stages import params as parameters
-from stages.errors import UserError, reports_errors
+from stages.errors import UserError
 from stages.models import engine
+from stages.scripts import stage
 from stages.store import files
 
 PINS = Path("data/weights.sha256")
 
 
-@reports_errors
+@stage
 def main() -> None:
     """Get the weights, check them, save them in Keras' own format."""
     name, out = sys.argv[1], Path(sys.argv[2])
-    wanted = parameters.read().fetch_weights[name]
+    params = parameters.read()
+    wanted = params.fetch_weights[name]
     engine.start(threads=None, instruction_set=None)
     from stages.models import weights
 

@@ -6,7 +6,6 @@ row, the figures and the history. With `fine_tune.epochs: 0` the head passes thr
         data/head data/model metrics/fine_tune.json metrics/fine_tune_history.csv
 """
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from stages import params as parameters
-from stages.errors import reports_errors
 from stages.models import engine, head, history
 from stages.progress import progress
+from stages.scripts import stage
 from stages.store import arrays, files, tables
 
 BUFFER_BYTES = 256 * 2**20  # of images that are shuffled together
 
 
-@reports_errors
+@stage
 def main() -> None:
     """Train on `train`, keep the best epoch on `valid`, predict every row."""
     ledger, resized, weights, head_folder, out, figures, history_csv = map(Path, sys.argv[1:])
@@ -38,7 +37,7 @@ def main() -> None:
     start = _before_the_first_step(predictions, labels)
     with files.replacing(out) as partial:
         if params.fine_tune.epochs == 0:
-            shutil.copytree(head_folder, partial)
+            files.copy_folder(head_folder, partial)
             epochs = [start]
         else:
             partial.mkdir()

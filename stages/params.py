@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,9 +23,10 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-from stages.errors import UserError, reports_errors
+from stages.errors import UserError
+from stages.scripts import script
 
 PATH = Path("params.yaml")
 
@@ -33,7 +35,15 @@ def _number(value: object) -> object:
     """Read `1e-05`, which DVC writes and PyYAML takes for a string; refuse true and false."""
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
         return float(value)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise PydanticCustomError("float_type", "")
+
+
+def _each_once(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each name once, got {names}; remove the repeated one")
+    return names
 
 
 Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
@@ -65,7 +75,10 @@ class Split(Section):
     @model_validator(mode="after")
     def _leave_some_to_train(self) -> "Split":
         if self.valid + self.test >= 1:
-            raise ValueError("valid + test below 1, so that some images are left to train")
+            raise ValueError(
+                "expected valid + test below 1, so that some images are left to train, "
+                f"got {self.valid} + {self.test}; lower one of them"
+            )
         return self
 
 
@@ -85,15 +98,18 @@ class Weights(Section):
     @model_validator(mode="after")
     def _have_what_the_source_needs(self) -> "Weights":
         needed = {"imagenet": set(), "file": {"path", "sha256"}, "random": {"seed"}}[self.source]
-        given = self.model_fields_set - {"source", "include_top"}
+        given = {key for key in ("path", "sha256", "seed") if getattr(self, key) is not None}
         if given != needed:
-            keys = " and ".join(sorted(needed)) or "no other keys"
-            raise ValueError(f"{keys} beside `source: {self.source}`")
+            expected, got = (" and ".join(sorted(keys)) or "none" for keys in (needed, given))
+            raise ValueError(
+                f"expected of path, sha256 and seed beside `source: {self.source}` {expected}, "
+                f"got {got}; add what lacks, remove the rest"
+            )
         return self
 
 
 class Extract(Section):
-    backbones: Annotated[list[StrictStr], Field(min_length=1)]
+    backbones: Annotated[list[StrictStr], Field(min_length=1), AfterValidator(_each_once)]
     layer: StrictStr | None
     pooling: Literal["avg", "max", "flatten"]
     batch_size: Count
@@ -174,16 +190,20 @@ class Params(Section):
     def _agree_on_backbones(self) -> "Params":
         for name in self.extract.backbones:
             if name not in self.fetch_weights:
-                raise ValueError(f"fetch_weights.{name}: its weights, as extract.backbones asks")
+                raise ValueError(
+                    f"fetch_weights.{name}: expected where its weights come from, as "
+                    "extract.backbones asks for it, got nothing; add it here or remove it there"
+                )
         backbone, known = self.train_head.backbone, self.extract.backbones
         if backbone not in known:
             raise ValueError(
-                f"train_head.backbone: one of extract.backbones ({', '.join(known)}), "
-                f"got {backbone!r}"
+                f"train_head.backbone: expected one of extract.backbones ({', '.join(known)}), "
+                f"got {backbone!r}; change one of them"
             )
         if self.fine_tune.epochs and self.fine_tune.unfreeze_from is None:
             raise ValueError(
-                "fine_tune.unfreeze_from: a layer's name, as fine_tune.epochs is not 0"
+                "fine_tune.unfreeze_from: expected a layer's name, as fine_tune.epochs is not 0, "
+                "got null; name one or set epochs: 0"
             )
         return self
 
@@ -211,6 +231,27 @@ def read(path: Path = PATH) -> Params:
         raise UserError("\n".join(_sentence(path, fault) for fault in faults.errors())) from None
 
 
+_EXPECTED = {  # where pydantic's own words are for programmers; by its name of the fault
+    "model_type": "a section of keys",
+    "dict_type": "a section of keys",
+    "invalid_key": "keys that are text",
+    "list_type": "a list",
+    "too_short": "a list of {min_length} or more",
+    "string_type": "text",
+    "string_too_short": "some text",
+    "string_pattern_mismatch": "the 64 hexadecimal digits of a sha256, in small letters",
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "{le} or less",
+    "literal_error": "one of {expected}",
+}
+
+
 def _sentence(path: Path, fault: ErrorDetails) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     where = f"{path}: {key}" if key else str(path)
@@ -223,8 +264,9 @@ def _sentence(path: Path, fault: ErrorDetails) -> str:
         hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
         return f"{where}: expected one of {', '.join(known)}, got an unknown key{hint}"
     if fault["type"] == "value_error":
-        return f"{where}: expected {fault['ctx']['error']}; change one of them"
-    expected = fault["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        return f"{where}: {fault['ctx']['error']}"
+    words = _EXPECTED.get(fault["type"])
+    expected = words.format(**fault.get("ctx", {})) if words else fault["msg"]
     return f"{where}: expected {expected}, got {got!r}; change it"
 
 
@@ -237,7 +279,7 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
     return list(section.model_fields)
 
 
-@reports_errors
+@script
 def main() -> None:
     """Check `params.yaml`."""
     read()

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import params as parameters
-from stages.errors import UserError, reports_errors
+from stages.errors import UserError
 from stages.images import decode, resize, source
 from stages.progress import progress
+from stages.scripts import stage
 from stages.store import arrays, files, tables
 from stages.threads import in_order
 
 
-@reports_errors
+@stage
 def main() -> None:
     """Decode, resize, write."""
     ledger, out = map(Path, sys.argv[1:])
@@ -30,8 +31,9 @@ def main() -> None:
     rows = [row for row in tables.read_ledger(files.require(ledger, "split")) if row.accepted]
     with ExitStack() as opened:
         archives = {
-            name: opened.enter_context(source.open_source(Path(getattr(params.data, name))))
-            for name in sorted({row.source for row in rows})
+            name: opened.enter_context(source.open_source(Path(path)))
+            for name, path in (("train", params.data.train), ("test", params.data.test))
+            if any(row.source == name for row in rows)
         }
 
         def pixels(row: tables.Row) -> NDArray[np.uint8]:

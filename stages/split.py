@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from stages import params as parameters
-from stages.errors import UserError, reports_errors
+from stages.errors import UserError
 from stages.images import decode, labels, source, subsets
 from stages.progress import progress
+from stages.scripts import stage
 from stages.store import files, tables
 from stages.store.tables import Row
 from stages.threads import in_order
@@ -23,7 +24,7 @@ from stages.threads import in_order
 NAMED = 10  # rejected files that are named on the screen; the ledger names all
 
 
-@reports_errors
+@stage
 def main() -> None:
     """Write the ledger and its figures."""
     ledger, figures = map(Path, sys.argv[1:])
@@ -95,10 +96,6 @@ def _judge(classes: Sequence[str], name: str, archive: source.Source, item: labe
 
 def _refuse_too_many_rejected(rows: Sequence[Row], most: float) -> None:
     rejected = [row for row in rows if not row.accepted]
-    for row in rejected[:NAMED]:
-        print(f"split: rejected {row.member}: {row.reason}")
-    if len(rejected) > NAMED:
-        print(f"split: and {len(rejected) - NAMED} more, see the ledger")
     if len(rejected) > most * len(rows):
         named = ", ".join(f"{row.member} ({row.reason})" for row in rejected[:NAMED])
         raise UserError(
@@ -106,6 +103,10 @@ def _refuse_too_many_rejected(rows: Sequence[Row], most: float) -> None:
             f"(split.max_rejected), got {len(rejected)} of {len(rows)}: {named}; "
             "mend or remove them, or raise the limit"
         )
+    for row in rejected[:NAMED]:
+        print(f"split: rejected {row.member}: {row.reason}")
+    if len(rejected) > NAMED:
+        print(f"split: and {len(rejected) - NAMED} more, see the ledger")
 
 
 def _assign(
@@ -115,14 +116,14 @@ def _assign(
     split: parameters.Split,
 ) -> list[Row]:
     """Fill in group and subset."""
-    first = {row.sha256: row.id for row in reversed(rows) if row.accepted}
+    first = {row.sha256: f"{row.source}/{row.id}" for row in reversed(rows) if row.accepted}
     rows = [replace(row, group=first[row.sha256]) if row.accepted else row for row in rows]
     labelled = [place for place, row in enumerate(rows) if row.accepted and row.label]
     for index, name in enumerate(classes):
         if all(rows[place].index != index for place in labelled):
             raise UserError(
                 f"split: expected at least one readable image of class {name!r}, got none; "
-                "mend its files, or leave the class out by data.classes"
+                "mend its files, or take them away"
             )
     assigned = subsets.assign(
         classes,
@@ -142,7 +143,7 @@ def _figures(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, object]:
     accepted = [row for row in rows if row.accepted]
     groups: dict[str, list[Row]] = {}
     for row in accepted:
-        groups.setdefault(row.group, []).append(row)
+        groups.setdefault(row.sha256, []).append(row)
     by_subset = {
         name: Counter(row.subset for row in accepted if row.label == name) for name in classes
     }

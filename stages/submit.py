@@ -14,20 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import params as parameters
-from stages.errors import reports_errors
+from stages.scripts import stage
 from stages.store import arrays, files, tables
 
 
-@reports_errors
+@stage
 def main() -> None:
     """Write one row for every unlabelled file, in natural order, rejected ones included."""
     ledger, head_folder, model_folder, figures, out = map(Path, sys.argv[1:])
-    clip = parameters.read().submit.clip
+    params = parameters.read()
+    clip = params.submit.clip
     rows = tables.read_ledger(files.require(ledger, "split"))
     final = json.loads(files.require(figures, "evaluate").read_text(encoding="utf-8"))["final"]
-    folder, stage = (head_folder, "train_head") if final == "head" else (model_folder, "fine_tune")
+    folder, writer = (head_folder, "train_head") if final == "head" else (model_folder, "fine_tune")
     stored = arrays.Rows(
-        files.require(folder / "predictions.zarr", stage), tables.fingerprint(rows)
+        files.require(folder / "predictions.zarr", writer), tables.fingerprint(rows)
     )
     labels = tables.labels(rows)
     probability = iter(np.exp(stored.read(0, len(stored)))[labels.subset == "unlabelled"])
@@ -53,10 +54,14 @@ def _training_prior(labels: tables.Labels) -> NDArray[np.float64]:
 def _clipped(probability: NDArray[np.floating], clip: float) -> list[float]:
     """No probability nearer to 0 or 1 than `clip`; of two classes the second's alone.
 
-    One wrong answer given with certainty costs more log loss than all others together.
+    One wrong answer given with certainty costs more log loss than all others together. With more
+    classes all are mixed with equal shares, so that they still add up to 1.
     """
-    clipped = np.clip(probability.astype(np.float64), clip, 1 - clip)
-    return [float(clipped[1])] if len(clipped) == 2 else (clipped / clipped.sum()).tolist()
+    if len(probability) == 2:
+        return [float(np.clip(np.float64(probability[1]), clip, 1 - clip))]
+    floor = min(clip, 1 / len(probability))
+    mixed = floor + (1 - floor * len(probability)) * probability.astype(np.float64)
+    return [float(value) for value in mixed]
 
 
 if __name__ == "__main__":

@@ -14,24 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import params as parameters
-from stages.errors import reports_errors
 from stages.models import engine, head, history
 from stages.progress import progress
+from stages.scripts import stage
 from stages.store import arrays, files, tables
 
 BATCH = 256  # rows at a time where nothing is learnt
 BUFFER_BYTES = 256 * 2**20  # of features that are shuffled together
 
 
-@reports_errors
+@stage
 def main() -> None:
     """Fit on `train`, choose the epoch on `valid`, predict every row."""
     ledger, features_path, out, figures, history_csv = map(Path, sys.argv[1:])
     params = parameters.read()
     rows = tables.read_ledger(files.require(ledger, "split"))
     labels = tables.labels(rows)
-    stage = f"extract@{params.train_head.backbone}"
-    features = arrays.Rows(files.require(features_path, stage), tables.fingerprint(rows))
+    writer = f"extract@{params.train_head.backbone}"
+    features = arrays.Rows(files.require(features_path, writer), tables.fingerprint(rows))
     fit = _logistic if params.train_head.kind == "logistic" else _dense
     fitted, epochs = fit(params, features, labels)
     with files.replacing(out) as partial:
@@ -57,7 +57,7 @@ def _logistic(
     train = labels.rows("train")
     section = params.train_head.logistic
     fitted, iterations = head.fit_logistic(
-        features.take(train)[:, 0].astype(np.float32),
+        features.take(train)[:, 0].astype(np.float32, copy=False),
         labels.label[train],
         len(labels.classes),
         inverse_regularization=section.inverse_regularization,
@@ -117,7 +117,7 @@ def _first_view(
     features: arrays.Rows, size: int, rows: NDArray[np.int64] | None = None
 ) -> Iterable[NDArray[np.float32]]:
     """Batches of view 0, the image itself: (size, d) float32."""
-    return (batch[:, 0].astype(np.float32) for batch in features.batches(size, rows))
+    return (batch[:, 0].astype(np.float32, copy=False) for batch in features.batches(size, rows))
 
 
 if __name__ == "__main__":

@@ -21,12 +21,15 @@ def project_files(script: Path) -> set[str]:
 
 
 def params_read(script: Path) -> set[str]:
-    """Dotted chains read from a name `params` in a script, such as "extract.pooling"."""
+    """Dotted chains read from a name `params` in a script, such as "extract.pooling".
+
+    A subscript stands as `*`: "fetch_weights.*.include_top".
+    """
     chains = set()
     for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
         chain: list[str] = []
         while isinstance(node, ast.Attribute | ast.Subscript):
-            chain = [node.attr, *chain] if isinstance(node, ast.Attribute) else ["*"]
+            chain = [node.attr if isinstance(node, ast.Attribute) else "*", *chain]
             node = node.value
         if isinstance(node, ast.Name) and node.id == "params" and chain:
             chains.add(".".join(chain))

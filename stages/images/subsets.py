@@ -44,7 +44,7 @@ def assign(
             members[group].append(image)
     by_class: dict[int, list[str]] = defaultdict(list)
     for group, images in members.items():
-        by_class[labels[images[0]]].append(group)
+        by_class[min(labels[image] for image in images)].append(group)
     for own in by_class.values():
         own.sort(key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
         total = sum(len(members[group]) for group in own)
@@ -69,5 +69,5 @@ def _require_all(
                 count = labels.count(index)
                 raise UserError(
                     f"class {name!r}: expected at least one image in each of {', '.join(needed)}, "
-                    f"got {count} readable images and none in {subset}; add images of this class"
+                    f"got none in {subset} of {count} readable in all; add images of this class"
                 )

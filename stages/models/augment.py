@@ -42,4 +42,4 @@ def augmentation(
         layers.append(keras.layers.RandomZoom((-zoom, zoom), seed=seed + 4, **fill))
     if brightness:
         layers.append(keras.layers.RandomBrightness(brightness, (0, 255), seed=seed + 5))
-    return keras.Sequential(layers, name="augmentation")
+    return keras.Sequential(layers or [keras.layers.Identity()], name="augmentation")

@@ -7,6 +7,7 @@ their moving statistics and dropout is off, also while its layers are trained.
 
 import difflib
 import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def build(
 
     Raises:
         UserError: no such backbone, a size it does not take, or weights that do not fit it.
+        Exception: by Keras, of a download that failed.
     """
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()[:3]
@@ -55,13 +57,17 @@ def build(
                 input_shape=(size, size, 3) if size else None,
             )
     except ValueError as error:
+        if weights == "imagenet":  # the size is not at fault, the download is
+            raise
         raise UserError(
             f"params.yaml: resize.size: expected an image size that {name} takes, got {size} "
             f"({_first_sentence(error)}); change resize.size or the backbone"
         ) from None
     if isinstance(weights, Path):
         try:
-            model.load_weights(weights)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # one a layer, and then an error
+                model.load_weights(weights)
         except (ValueError, OSError, KeyError) as error:
             raise UserError(
                 f"{weights}: expected weights of {name} {'with' if include_top else 'without'} its "
@@ -158,13 +164,11 @@ class Preprocess(keras.layers.Layer):  # type: ignore[misc]
 
 def _applications() -> dict[str, types.ModuleType]:
     """Each Keras application's name, and the module that holds its `preprocess_input`."""
-    found = {}
-    for module in vars(keras.applications).values():
-        if isinstance(module, types.ModuleType) and hasattr(module, "preprocess_input"):
-            for name in vars(module):
-                if name[0].isupper() and callable(getattr(keras.applications, name, None)):
-                    found[name] = module
-    return found
+    return {
+        name: getattr(keras.applications, build.__module__.rpartition(".")[2])
+        for name, build in vars(keras.applications).items()
+        if name[0].isupper() and callable(build)
+    }
 
 
 def _convnet(size: int | None) -> keras.Model:

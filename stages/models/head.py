@@ -5,6 +5,7 @@ A logistic regression is a head of one layer. Stored as npz, never a pickle.
 """
 
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,11 @@ def load(path: Path) -> Head:
         UserError: not such a file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            count = len(file.files) // 2
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            count = max(1, len(file.files) // 2)
             kernels = tuple(file[f"kernel_{i}"] for i in range(count))
             biases = tuple(file[f"bias_{i}"] for i in range(count))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path}: expected the arrays of a head, got {error}; run `dvc repro train_head` again"
         ) from None
@@ -102,11 +103,9 @@ def fit_logistic(
     Returns:
         The head, and how many iterations it took.
     """
-    mean = features.mean(axis=0, dtype=np.float64)
-    spread = features.std(axis=0, dtype=np.float64)
-    spread[spread == 0] = 1.0
-    features -= mean.astype(np.float32)
-    features /= spread.astype(np.float32)
+    mean, spread = _mean_and_spread(features)
+    features -= mean
+    features /= spread
     model = LogisticRegression(C=inverse_regularization, max_iter=max_iterations)
     with warnings.catch_warnings(), threadpool_limits(threads, user_api="blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -117,6 +116,19 @@ def fit_logistic(
     bias -= mean @ kernel
     head = Head((kernel.astype(np.float32),), (bias.astype(np.float32),))
     return head, int(np.max(model.n_iter_))
+
+
+def _mean_and_spread(features: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of each column, float32 (d,); a spread of 0 is given as 1.
+
+    In blocks of rows, since a float64 copy of all of `features` would be the largest array here.
+    """
+    blocks = range(0, len(features), 4096)
+    total = sum(features[at : at + 4096].sum(axis=0, dtype=np.float64) for at in blocks)
+    mean = np.asarray(total / len(features), dtype=np.float64)
+    squares = sum(np.square(features[at : at + 4096] - mean).sum(axis=0) for at in blocks)
+    spread = np.sqrt(squares / len(features)).astype(np.float32)
+    return mean.astype(np.float32), np.where(spread == 0, np.float32(1), spread)
 
 
 def _per_class(coefficients: NDArray[Any], n_classes: int) -> NDArray[Any]:

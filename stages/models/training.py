@@ -113,7 +113,8 @@ def fit(
             sums += np.array([logs["loss"], logs["accuracy"], 1.0]) * len(label)
             done(len(label))
         loss, accuracy = (float(value) for value in sums[:2] / sums[2])
-        val_loss, val_accuracy = loss_and_accuracy(*validate())
+        with np.errstate(invalid="ignore"):  # infinite logits; their loss is nan, told below
+            val_loss, val_accuracy = loss_and_accuracy(*validate())
         if not (math.isfinite(loss) and math.isfinite(val_loss)):
             raise UserError(
                 f"{where} epoch {number}: expected a finite loss, got {loss} on train and "

@@ -5,6 +5,8 @@ depend on the image size. Whole models and pickles are never read.
 """
 
 import hashlib
+import os
+import warnings
 from pathlib import Path
 
 import keras
@@ -54,18 +56,21 @@ def imagenet(name: str, include_top: bool) -> keras.Model:
             "params.yaml: fetch_weights.convnet.source: expected random or file, got 'imagenet'; "
             "nobody has published ImageNet weights for the convnet"
         )
+    home = os.environ.get("KERAS_HOME", "~/.keras")
     remedy = (
         f"connect once, or set fetch_weights.{name} to `source: file` with path and sha256 of a "
         "file that you have"
     )
     try:
-        return backbone.build(name, None, include_top, "imagenet")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of MobileNets, that no size is given
+            return backbone.build(name, None, include_top, "imagenet")
     except UserError:
         raise
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"fetch_weights {name}: expected a whole download in {keras.config.keras_home()}"
-            f"/models, got a damaged file ({' '.join(str(error).split())}); remove it and run again"
+            f"fetch_weights {name}: expected a whole download in {home}/models, got a damaged "
+            f"file ({' '.join(str(error).split())}); remove it and run again"
         ) from None
     except Exception as error:  # get_file raises a bare Exception
         if DOWNLOAD_FAILED not in str(error):

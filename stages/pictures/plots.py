@@ -1,5 +1,6 @@
 """Figures as PNG files that repeat byte for byte, in colours that the colour-blind tell apart.
 
+Names of classes are shown as they are, never as markup, and shortened to `NAME_LENGTH`.
 Colours: M. Okabe and K. Ito, "Color Universal Design" (2008).
 """
 
@@ -13,6 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+NAME_LENGTH = 24  # letters
+MOST_COUNTS = 25  # classes of a confusion matrix that has its counts written in
 _STYLE = {
     "figure.dpi": 120,
     "figure.constrained_layout.use": True,
@@ -24,6 +27,7 @@ _STYLE = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "svg.hashsalt": "stages",
+    "text.parse_math": False,
 }
 
 
@@ -34,7 +38,7 @@ def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[fl
         histories: for each model, columns epoch, loss, val_loss, accuracy, val_accuracy.
     """
     with rc_context(_STYLE):
-        figure = Figure(figsize=(9, 3.6))
+        figure = Figure(figsize=(9, 4))
         axes = figure.subplots(1, 2)
         for axis, (key, title) in zip(
             axes, (("loss", "log loss (nats)"), ("accuracy", "accuracy")), strict=True
@@ -47,6 +51,7 @@ def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[fl
                     color=colour,
                     linestyle=":",
                     marker=marker,
+                    markerfacecolor="white",
                     label=f"{name}, train",
                 )
                 axis.plot(
@@ -58,15 +63,15 @@ def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[fl
                 )
             axis.set(xlabel="epoch", title=title)
             axis.xaxis.get_major_locator().set_params(integer=True)
-        axes[0].set_ylim(bottom=0)
-        axes[1].legend(loc="lower right")
+        axes[0].set_ylim(0, 1.05 * axes[0].dataLim.y1 or 1)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         _save(figure, path)
 
 
 def roc(path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]) -> None:
     """ROC curves: for each model (false positive rates, true positive rates, its legend)."""
     with rc_context(_STYLE):
-        figure = Figure(figsize=(4.4, 4.2))
+        figure = Figure(figsize=(4.4, 5.4))
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, label="chance")
         for colour, (fpr, tpr, legend) in zip(COLOURS, curves.values(), strict=False):
@@ -74,24 +79,29 @@ def roc(path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]
         axis.set(
             xlabel="false positive rate",
             ylabel="true positive rate",
-            xlim=(-0.01, 1),
-            ylim=(0, 1.01),
+            xlim=(-0.01, 1.01),
+            ylim=(-0.01, 1.01),
             aspect="equal",
             title="ROC",
         )
-        axis.legend(loc="lower right")
+        figure.legend(loc="outside lower center")
         _save(figure, path)
 
 
 def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
-    """A confusion matrix: rows are true classes, columns predicted ones; shaded by row share."""
+    """A confusion matrix: rows are true classes, columns predicted ones; shaded by row share.
+
+    Of more than `MOST_COUNTS` classes only the shades are shown.
+    """
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = max(3.6, 0.55 * len(classes) + 1.6)
+    names = [_shortened(name) for name in classes]
+    longest = max(map(len, names))
+    side = min(max(3.6, 0.55 * len(names) + 0.08 * longest + 1.2), 16)
     with rc_context({**_STYLE, "axes.grid": False}):
         figure = Figure(figsize=(side, side))
         axis = figure.subplots()
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        for row, column in np.ndindex(*counts.shape):
+        for row, column in np.ndindex(*counts.shape) if len(names) <= MOST_COUNTS else ():
             axis.text(
                 column,
                 row,
@@ -100,9 +110,14 @@ def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], tit
                 va="center",
                 color="white" if share[row, column] > 0.5 else "black",
             )
-        ticks = range(len(classes))
-        axis.set_xticks(ticks, classes, rotation=45 if len(classes) > 4 else 0)
-        axis.set_yticks(ticks, classes)
+        ticks = range(len(names))
+        size = min(10, 800 / len(names))
+        axis.set_xticks(ticks, names, size=size)
+        axis.set_yticks(ticks, names, size=size)
+        if len(names) > 4 or longest > 8:
+            axis.tick_params(axis="x", labelrotation=45)
+            for label in axis.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
         axis.set(xlabel="predicted", ylabel="true", title=title)
         _save(figure, path)
 
@@ -112,25 +127,37 @@ def scores(
 ) -> None:
     """How the probability that a model gives the true class is spread, for each class.
 
+    More classes than there are colours are drawn as one.
+
     Args:
         probability: of the true class, float (n,).
         label: int (n,).
         names: of the classes.
     """
-    bins = np.linspace(0, 1, 21).tolist()
-    shown = names[: len(COLOURS)] if len(names) <= len(COLOURS) else ["all classes"]
+    bins = np.linspace(0, 1, 21)
+    shown = names if len(names) <= len(COLOURS) else ["all classes"]
     with rc_context(_STYLE):
-        figure = Figure(figsize=(5.2, 3.6))
+        figure = Figure(figsize=(6.2, 3.6))
         axis = figure.subplots()
-        for index, name in enumerate(shown):
+        outlines = []
+        for index, colour in enumerate(COLOURS[: len(shown)]):
             part = probability[label == index] if len(shown) > 1 else probability
-            axis.hist(part, bins, histtype="step", linewidth=1.6, color=COLOURS[index], label=name)
+            images, _ = np.histogram(part, bins)
+            outlines.append(axis.stairs(images, bins, linewidth=1.6, color=colour))
         axis.set_yscale("symlog", linthresh=1)
+        axis.yaxis.set_major_formatter("{x:,.0f}")
         axis.set(
-            xlabel="probability given to the true class", ylabel="images", xlim=(0, 1), title=what
+            xlabel="probability given to the true class",
+            ylabel="images",
+            xlim=(-0.01, 1.01),
+            title=what,
         )
-        axis.legend(loc="upper left")
+        figure.legend(outlines, map(_shortened, shown), loc="outside right upper")
         _save(figure, path)
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _save(figure: Any, path: Path) -> None:

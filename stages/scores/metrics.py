@@ -52,6 +52,7 @@ def roc_points(log_probability: Floats, label: Ints) -> tuple[Floats, Floats]:
     """False and true positive rates, from (0, 0) to (1, 1).
 
     Of the second class of two; of more, all pairs of image and class are pooled (micro-average).
+    No points where one of two classes has no image, since a rate is not defined there.
     """
     n_classes = log_probability.shape[1]
     if n_classes == 2:
@@ -59,6 +60,8 @@ def roc_points(log_probability: Floats, label: Ints) -> tuple[Floats, Floats]:
     else:
         truth = (label[:, None] == np.arange(n_classes)).ravel()
         score = log_probability.ravel()
+    if truth.all() or not truth.any():
+        return np.empty(0), np.empty(0)
     fpr, tpr, _ = roc_curve(truth, score)
     return fpr, tpr
 

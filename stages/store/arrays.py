@@ -8,7 +8,7 @@ of about `SHARD_BYTES`, the unit of writing; a chunk is the least that can be re
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import zarr
@@ -91,27 +91,35 @@ class Rows:
         self._path = path
         try:
             self._array = zarr.open_array(path, mode="r")
-        except (OSError, ValueError, KeyError, TypeError, zarr.errors.BaseZarrError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            zarr.errors.BaseZarrError,
+        ) as error:
             raise UserError(
                 f"{path}: expected a zarr array, got {_one_line(error)!r}; "
-                f"remove it and run `dvc repro` again"
+                f"remove {path} and run `dvc repro` again"
             ) from None
         self.shape: tuple[int, ...] = self._array.shape
         self.dtype: np.dtype[Any] = self._array.dtype
         self.fingerprint = str(self._array.attrs.get("fingerprint", ""))
-        self._shard: int = cast(tuple[int, ...], self._array.shards)[0]
+        self._shard = (self._array.shards or self._array.chunks)[0]
         if fingerprint is not None and self.fingerprint != fingerprint:
             raise UserError(
                 f"{path}: expected the rows of the data/split.csv that stands there now, "
                 f"got {len(self)} rows of another one; run `dvc repro` to make it anew"
             )
-        names = {file.name for file in (path / "c").glob("*")}
-        missing = [i for i in range(math.ceil(len(self) / self._shard)) if str(i) not in names]
-        if missing:
+        shards, inner = math.ceil(len(self) / self._shard), "0/" * (len(self.shape) - 1)
+        files = [path / f"c/{i}/{inner}" for i in range(shards)]
+        # zarr reads zeros where a shard is missing or empty
+        lost = [i for i, file in enumerate(files) if not (file.is_file() and file.stat().st_size)]
+        if lost:
             raise UserError(
-                f"{path}: expected {math.ceil(len(self) / self._shard)} shards, got "
-                f"{len(missing)} missing, the first is {missing[0]}; remove it and run "
-                "`dvc repro` again"
+                f"{path}: expected {shards} shards, got {len(lost)} missing or empty, the first is "
+                f"{lost[0]}; remove {path} and run `dvc repro` again"
             )
 
     def __len__(self) -> int:
@@ -124,7 +132,7 @@ class Rows:
         except (RuntimeError, ValueError, OSError) as error:
             raise UserError(
                 f"{self._path} rows {start} to {stop - 1}: expected bytes that fit their checksum, "
-                f"got {_one_line(error)!r}; remove it and run `dvc repro` again"
+                f"got {_one_line(error)!r}; remove {self._path} and run `dvc repro` again"
             ) from None
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:

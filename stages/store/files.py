@@ -7,6 +7,7 @@ git and DVC.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stages.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -34,10 +37,16 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield partial
             _sync(partial)
-            if path.is_dir() and not path.is_symlink():
-                _remove(path)
+            if partial.is_dir() or (path.is_dir() and not path.is_symlink()):
+                _remove(path)  # only a file can take another file's place in one step
             partial.replace(path)
             _fsync(path.parent)
+        except OSError as error:
+            # A write that finds no room tells no name, and a temporary name says little.
+            told = error.filename
+            if error.errno in FULL and (told is None or str(told).startswith(str(partial))):
+                error.filename = str(path)
+            raise
         finally:
             _remove(partial)
 
@@ -51,6 +60,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write JSON that repeats byte for byte: sorted keys, two spaces, no NaN or infinity."""
     write_text(path, json.dumps(content, sort_keys=True, indent=2, allow_nan=False) + "\n")
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy all files below `source` to the new folder `target`.
+
+    Unlike `shutil.copytree`, it stops at the first fault with that fault's own `OSError`.
+    """
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def require(path: Path, stage: str) -> Path:

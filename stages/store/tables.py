@@ -33,7 +33,7 @@ class Row:
         sha256: of the file's bytes; empty where they could not be read.
         width, height: in pixels, as shown (after EXIF orientation); 0 where it could not be read.
         mode: Pillow's name of the pixel format, such as RGB, L or CMYK.
-        group: id of the first file with the same bytes; a group lies in one subset.
+        group: source/id of the first file with the same bytes; a group lies in one subset.
         reason: why the file was rejected; empty for an accepted one.
     """
 

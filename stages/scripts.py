@@ -1,0 +1,67 @@
+"""How a script runs: what it prints at its end, and how it ends when something is wrong."""
+
+import errno
+import functools
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from stages.errors import UserError
+
+
+def script(main: Callable[[], None]) -> Callable[[], int]:
+    """Wrap a script's `main`: a fault in its input becomes one sentence.
+
+    A `UserError` or a full disk becomes one line on stderr and status 1, Ctrl-C status 130.
+    Anything else is a fault of this program and keeps its traceback.
+    """
+
+    @functools.wraps(main)
+    def run() -> int:
+        try:
+            main()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("error: interrupted; nothing half-written was kept", file=sys.stderr)
+            return 130
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+                raise
+            print(f"error: {_storage_sentence(error)}", file=sys.stderr)
+            return 1
+        return 0
+
+    return run
+
+
+def stage(main: Callable[[], None]) -> Callable[[], int]:
+    """Like `script`, for a stage of the DAG: it also tells its time and memory when it is done."""
+
+    @functools.wraps(main)
+    def timed() -> None:
+        started = time.perf_counter()
+        main()
+        seconds, mebibytes = time.perf_counter() - started, peak_memory() / 2**20
+        print(f"{Path(sys.argv[0]).stem}: done in {seconds:.1f} s, at most {mebibytes:,.0f} MiB")
+
+    return script(timed)
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held at one time, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # KiB but on macOS
+
+
+def _storage_sentence(error: OSError) -> str:
+    where = str(error.filename or "the output")
+    told = os.strerror(error.errno or 0)  # HDF5's own is a paragraph
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        remedy = "free some space and run again, nothing half-written was kept"
+        return f"{where}: expected room on the disk, got {told!r}; {remedy}"
+    return f"{where}: expected a place to read or write, got {told!r}; check permissions"

@@ -1,0 +1,99 @@
+"""A copy of this project in a folder of its own, with `dvc repro` run in it for real."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+
+
+class Project:
+    """A git repository with the project's files as they are in the working tree, committed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def copy_of_this(cls, folder: Path) -> "Project":
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        ).stdout
+        for name in filter(None, listed.decode().split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, folder / name)
+        project = cls(folder)
+        project.git("init", "--quiet", "--initial-branch=main")
+        project.git("config", "user.name", "a tester")
+        project.git("config", "user.email", "tester@example.org")
+        project.commit("as it is")
+        return project
+
+    def copy_to(self, folder: Path) -> "Project":
+        """This project with all that was computed in it, in another folder."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+    def git(self, *words: str) -> str:
+        return self.run("git", *words)
+
+    def commit(self, message: str) -> None:
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", f"--message={message}")
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Set keys of params.yaml, given by their full names."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for key, value in changes.items():
+            *sections, last = key.split(".")
+            section = params
+            for name in sections:
+                section = section.setdefault(name, {})
+            section[last] = value
+        path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+    def repro(self, *words: str) -> list[str]:
+        """`dvc repro`; the stages that were run, in order (not those restored from a cache)."""
+        return re.findall(r"^Running stage '(.+)':$", self.run("dvc", "repro", *words), re.M)
+
+    def run(self, *command: str, passes: bool = True) -> str:
+        """What a command printed; it must end with status 0, or with another if not `passes`."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        ended = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**os.environ, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        printed = ended.stdout + ended.stderr
+        assert (ended.returncode == 0) is passes, f"{command}: {ended.returncode}\n{printed}"
+        return printed
+
+    def read(self, name: str) -> str:
+        return (self.folder / name).read_text(encoding="utf-8")
+
+
+Change = Callable[[Project], None]
+
+# The embedded sample with little training, so that all of it takes half a minute.
+QUICK: dict[str, Any] = {
+    "resize.size": 48,
+    "train_head.dense.epochs": 2,
+    "train_head.dense.hidden": [16],
+    "fine_tune.epochs": 1,
+    "compute.threads": 1,
+}

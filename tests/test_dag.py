@@ -1,0 +1,234 @@
+"""What runs again, and what comes out the same: `dvc repro` for real, on the embedded sample."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from imported import ROOT, params_read, project_files
+from PIL import Image
+from project import QUICK, Project
+from sklearn.datasets import load_digits
+
+STAGES = [
+    "split",
+    "resize",
+    "fetch_weights@convnet",
+    "extract@convnet",
+    "train_head",
+    "fine_tune",
+    "evaluate",
+    "submit",
+]
+FROM_HEAD = ["train_head", "fine_tune", "evaluate", "submit"]
+NOT_IN_RUN_CACHE = {"size", "nfiles"}
+
+pytestmark = pytest.mark.xdist_group("dag")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The quick sample, run once from end to end and committed; do not change it."""
+    project = Project.copy_of_this(tmp_path_factory.mktemp("done") / "project")
+    project.change(QUICK)
+    assert project.repro() == STAGES
+    project.commit("reproduced")
+    return project
+
+
+@pytest.fixture
+def project(done: Project, tmp_path: Path) -> Project:
+    """A copy of the finished project, to change."""
+    return done.copy_to(tmp_path / "a copy")
+
+
+def definitions() -> dict[str, dict[str, list[str]]]:
+    content = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    return dict(content["stages"])
+
+
+@pytest.mark.parametrize("stage", definitions())
+def test_a_stage_depends_on_its_script_and_on_every_module_that_it_imports(stage: str) -> None:
+    listed = {dep for dep in definitions()[stage]["deps"] if dep.endswith(".py")}
+    assert listed == project_files(ROOT / "stages" / f"{stage}.py")
+
+
+@pytest.mark.parametrize("stage", definitions())
+def test_a_stage_lists_exactly_the_params_that_its_script_reads(stage: str) -> None:
+    listed = {re.sub(r"\$\{.*?\}", "*", key) for key in definitions()[stage]["params"]}
+    read = params_read(ROOT / "stages" / f"{stage}.py")
+    unlisted = {key for key in read if not any(_covers(one, key) for one in listed)}
+    unread = {one for one in listed if not any(_covers(one, key) for key in read)}
+    assert (unlisted, unread) == (set(), set())
+
+
+def _covers(listed: str, read: str) -> bool:
+    """Whether a key in dvc.yaml and what a script reads are the same, or one lies in the other."""
+    return f"{read}.".startswith(f"{listed}.") or f"{listed}.".startswith(f"{read}.")
+
+
+@pytest.mark.parametrize("stage", definitions())
+def test_no_param_is_hidden_from_dvcs_run_cache(stage: str) -> None:
+    """DVC leaves keys named `size` and `nfiles` out of its run-cache's hash (_get_cache_hash in
+    dvc/stage/cache.py): inside a section listed whole, a change of one would restore old outputs.
+    """
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for key in definitions()[stage]["params"]:
+        section = params
+        for name in key.split(".${")[0].split("."):
+            section = section[name]
+        assert not (isinstance(section, dict) and NOT_IN_RUN_CACHE & section.keys()), key
+
+
+def test_a_second_run_does_nothing(done: Project) -> None:
+    assert done.run("dvc", "repro").endswith("Data and pipelines are up to date.\n")
+    assert done.repro() == []
+
+
+def test_a_size_seen_never_before_is_not_taken_from_the_run_cache(project: Project) -> None:
+    project.change({"resize.size": 50})
+    assert project.repro("resize") == ["resize"]
+    assert '"shape": [\n    899,\n    50,\n    50,\n    3\n  ]' in project.read(
+        "data/resized.zarr/zarr.json"
+    )
+
+
+def test_a_head_key_reruns_the_head_and_what_follows(project: Project) -> None:
+    project.change({"train_head.dense.learning_rate": 0.002})
+    assert project.repro() == FROM_HEAD
+
+
+def test_a_submit_key_reruns_submit_alone(project: Project) -> None:
+    project.change({"submit.clip": 0.2})
+    assert project.repro() == ["submit"]
+
+
+def test_a_split_key_leaves_the_features_alone(project: Project) -> None:
+    project.change({"split.seed": 1})
+    assert project.repro() == ["split", "resize", *FROM_HEAD]
+
+
+def test_another_backbone_extracts_only_the_new_one(project: Project) -> None:
+    project.change(
+        {
+            "extract.backbones": ["convnet", "MobileNet"],
+            "fetch_weights.MobileNet": {"source": "random", "seed": 0, "include_top": False},
+        }
+    )
+    assert project.repro() == ["fetch_weights@MobileNet", "extract@MobileNet"]
+
+
+def test_with_no_epochs_the_head_passes_through_fine_tuning(project: Project) -> None:
+    project.change({"fine_tune.epochs": 0})
+    assert project.repro() == ["fine_tune", "evaluate", "submit"]
+    folders = [project.folder / "data" / name for name in ("head", "model")]
+    files = [
+        {
+            path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        for folder in folders
+    ]
+    assert files[0] == files[1]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_branch_shows_its_params_metrics_and_plots(project: Project) -> None:
+    project.git("checkout", "--quiet", "-b", "other")
+    project.change({"train_head.dense.learning_rate": 0.002})
+    project.repro()
+    project.commit("another learning rate")
+    params = project.run("dvc", "params", "diff", "main", "other")
+    assert params.splitlines()[1].split() == [
+        "params.yaml",
+        "train_head.dense.learning_rate",
+        "0.001",
+        "0.002",
+    ]
+    assert len(params.splitlines()) == 2
+    metrics = project.run("dvc", "metrics", "diff", "main", "other")
+    assert "metrics/head.json" in metrics
+    assert "best.val_loss" in metrics
+    project.run("dvc", "plots", "diff", "main", "other", "--out", "diff")
+    page = project.read("diff/index.html")
+    for revision in ("main", "other"):
+        assert f'"rev": "{revision}"' in page
+        history = project.git("show", f"{revision}:metrics/head_history.csv").splitlines()
+        assert history[1].split(",")[3] in page
+
+
+def test_the_submission_has_a_row_for_every_unlabelled_image_in_natural_order(
+    done: Project,
+) -> None:
+    header, *lines = csv.reader(done.read("data/submission.csv").splitlines())
+    assert header == ["id", "label"]
+    assert [name for name, _ in lines] == [str(number) for number in range(1, 101)]
+    assert all(0.01 <= float(probability) <= 0.99 for _, probability in lines)
+
+
+def test_the_ledger_finds_the_planted_faults(done: Project) -> None:
+    rows = list(csv.DictReader(done.read("data/split.csv").splitlines()))
+    rejected = [(row["member"], row["reason"]) for row in rows if row["reason"]]
+    assert rejected == [("train/cat.7.jpg", "truncated image")]
+    twins = [row["member"] for row in rows if row["group"] == "train/dog.12"]
+    assert twins == ["train/dog.12.jpg", "train/dog.25.jpg"]
+    assert len({row["subset"] for row in rows if row["group"] == "train/dog.12"}) == 1
+    assert len(rows) == 900
+
+
+def test_a_wrong_key_of_a_later_stage_stops_the_first_one_with_one_sentence(
+    project: Project,
+) -> None:
+    project.change({"split.seed": 5, "train_head.kind": "forest"})
+    printed = project.run("dvc", "repro", passes=False)
+    assert "error: params.yaml: train_head.kind: expected 'logistic' or 'dense', " in printed
+    assert "failed to reproduce 'split'" in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.xdist_group("clones")
+def test_two_clones_in_two_folders_give_the_same_lock_file(tmp_path: Path) -> None:
+    first = Project.copy_of_this(tmp_path / "one")
+    first.change(QUICK)
+    first.commit("quick")
+    second = Project(tmp_path / "another place" / "two")
+    first.git("clone", "--quiet", ".", str(second.folder))
+    locks = []
+    for clone in (first, second):
+        assert clone.repro("--force", "--no-run-cache") == STAGES
+        locks.append(clone.read("dvc.lock"))
+    assert locks[0] == locks[1]
+    assert first.git("diff", "--stat", "HEAD", "--", "metrics") != ""
+
+
+@pytest.mark.xdist_group("digits")
+def test_ten_classes_in_ten_folders_work(tmp_path: Path) -> None:
+    """scikit-learn's handwritten digits, 8 x 8, as PNG files in a folder for each class."""
+    project = Project.copy_of_this(tmp_path / "digits")
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        path = project.folder / "data" / "raw" / "digits" / str(label) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * (255 / 16)).round().astype("uint8")).save(path)
+    project.change(
+        {
+            "data.train": "data/raw/digits",
+            "data.test": "data/raw/digits",
+            "train_head.kind": "logistic",
+            "train_head.logistic.inverse_regularization": 0.1,
+            "fine_tune.epochs": 0,
+            "compute.threads": 1,
+        }
+    )
+    project.repro()
+    figures = yaml.safe_load(project.read("metrics/evaluate.json"))
+    assert figures["head"]["test"]["images"] == 269
+    assert figures["head"]["test"]["accuracy"] > 0.97
+    assert list(figures["head"]["test"]["per_class"]) == [str(digit) for digit in range(10)]
+    assert project.read("data/submission.csv") == "id,0,1,2,3,4,5,6,7,8,9\n"

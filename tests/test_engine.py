@@ -1,0 +1,96 @@
+"""How Keras is started: the environment it finds, and that it starts without a word."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.errors import UserError
+from stages.models import engine
+from stages.threads import processors
+
+ROOT = Path(__file__).parent.parent
+VARIABLES = (
+    "KERAS_BACKEND",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+    "TF_CPP_MIN_LOG_LEVEL",
+    "TF_DETERMINISTIC_OPS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+)
+# Stands where Keras would be imported from, so that these tests need not wait for it.
+STAND_IN = 'import os\nos.write(2, b"greeting\\n")\n'
+
+
+def start(arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Call `engine.start` in a fresh process; it prints `VARIABLES` as JSON."""
+    script = (
+        "import json, os, sys\n"
+        "from stages.models import engine\n"
+        f"engine.start({arguments})\n"
+        "assert 'keras' in sys.modules\n"
+        f"print(json.dumps({{name: os.environ.get(name) for name in {VARIABLES}}}))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (folder, ROOT) if folder else (ROOT,)))
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Path:
+    (tmp_path / "keras.py").write_text(STAND_IN)
+    return tmp_path
+
+
+def test_keras_starts_without_a_word_on_what_was_asked_for() -> None:
+    done = start("1, 'AVX2'")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {
+        "KERAS_BACKEND": "tensorflow",
+        "OMP_NUM_THREADS": "1",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_DETERMINISTIC_OPS": "1",
+        "TF_NUM_INTEROP_THREADS": "1",
+        "TF_NUM_INTRAOP_THREADS": "1",
+    }
+
+
+def test_by_default_all_processors_and_the_best_instructions_are_used(stand_in: Path) -> None:
+    done = start("None, None", stand_in)
+    assert (done.returncode, done.stderr) == (0, "")
+    environment = json.loads(done.stdout)
+    assert environment["TF_NUM_INTRAOP_THREADS"] == str(processors())
+    assert environment["OMP_NUM_THREADS"] == str(processors())
+    assert environment["ONEDNN_MAX_CPU_ISA"] is None
+
+
+def test_what_was_written_is_shown_if_the_import_fails(stand_in: Path) -> None:
+    (stand_in / "keras.py").write_text(STAND_IN + 'raise ImportError("no backend")\n')
+    done = start("None, None", stand_in)
+    assert done.returncode == 1
+    assert done.stderr.startswith("greeting\n")
+    assert done.stderr.endswith("ImportError: no backend\n")
+
+
+def test_more_threads_than_processors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    available = processors()
+    with pytest.raises(UserError) as told:
+        engine.start(available + 1, None)
+    assert str(told.value) == (
+        f"params.yaml: compute.threads: expected at most the {available} processors that this "
+        f"machine gives, got {available + 1}; lower it (results then differ in their last bits)"
+    )
+
+
+def test_a_start_after_keras_is_a_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "keras", sys)
+    with pytest.raises(RuntimeError, match=r"^engine.start\(\) must be called before keras is"):
+        engine.start(None, None)

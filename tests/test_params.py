@@ -1,0 +1,389 @@
+"""The committed parameters are valid; every fault in others is told as one sentence."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stages import params as parameters
+from stages.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+COMMITTED = ROOT / "params.yaml"
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+ABSENT = object()  # in place of a value: the key is taken away
+
+Change = tuple[str, object]
+
+
+def change(params: dict[str, Any], key: str, value: object) -> None:
+    """Set the key of this dotted name, or take it away."""
+    *path, last = key.split(".")
+    for part in path:
+        params = params[part]
+    if value is ABSENT:
+        del params[last]
+    else:
+        params[last] = value
+
+
+def refusal(text: str) -> str:
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as told:
+        parameters.read()
+    return str(told.value)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_committed_parameters_are_valid() -> None:
+    read = parameters.read(COMMITTED)
+    assert read.data.train == "data/sample/train.zip"
+    assert read.data.classes is None
+    assert read.split.valid == 0.15
+    assert read.extract.backbones == ["convnet"]
+    assert read.fetch_weights["convnet"].seed == 0
+    assert read.fine_tune.augment.flip is True
+
+
+def test_the_committed_parameters_are_the_recipe_of_the_sample() -> None:
+    assert COMMITTED.read_bytes() == (ROOT / "recipes" / "sample.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid(recipe: Path) -> None:
+    parameters.read(recipe)
+
+
+@pytest.mark.parametrize("path", [COMMITTED, *RECIPES], ids=lambda path: path.stem)
+def test_each_value_has_a_comment_on_its_line(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    valued = [line for line in text.splitlines() if re.match(r" *\w+: *[^ #]", line)]
+    assert len(valued) > 40
+    assert [line for line in valued if not re.search(r" # \S", line)] == []
+    # The reader above misses nothing: as many values stand in the parsed file.
+    assert len(valued) == leaves(yaml.safe_load(text))
+
+
+def leaves(content: object) -> int:
+    return sum(map(leaves, content.values())) if isinstance(content, dict) else 1
+
+
+def test_the_parameters_cannot_be_changed_once_read() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parameters.read(COMMITTED).split.seed = 1
+
+
+@pytest.mark.parametrize("text", ["1e-05", "1E-5", "1e-5", "1.0e-05", "0.00001"])
+def test_a_number_in_scientific_notation_is_a_float(elsewhere: None, text: str) -> None:
+    committed = COMMITTED.read_text(encoding="utf-8")
+    written = committed.replace("learning_rate: 0.0005", f"learning_rate: {text}")
+    assert written != committed
+    Path("params.yaml").write_text(written, encoding="utf-8")
+    assert parameters.read().fine_tune.learning_rate == 1e-5
+
+
+def test_a_whole_number_serves_as_a_float(write_params: Callable[..., None]) -> None:
+    write_params(train_head={"logistic": {"inverse_regularization": 1, "max_iterations": 5}})
+    strength = parameters.read().train_head.logistic.inverse_regularization
+    assert (strength, type(strength)) == (1.0, float)
+
+
+def test_keys_that_a_source_of_weights_does_not_need_may_be_null(
+    write_params: Callable[..., None],
+) -> None:
+    weights = {"source": "imagenet", "include_top": True, "path": None, "sha256": None}
+    write_params(fetch_weights={"convnet": weights})
+    assert parameters.read().fetch_weights["convnet"].sha256 is None
+
+
+FILE = {"source": "file", "include_top": False}
+FAULTS: dict[str, tuple[Change, str]] = {
+    "an unknown key": (
+        ("resize.siez", 64),
+        "resize.siez: expected one of size, fit, interpolation, got an unknown key; "
+        "did you mean 'size'?",
+    ),
+    "an unknown key like no other": (
+        ("resize.colour", "red"),
+        "resize.colour: expected one of size, fit, interpolation, got an unknown key; remove it",
+    ),
+    "an unknown key two sections down": (
+        ("fine_tune.augment.rotations", 3),
+        "fine_tune.augment.rotations: expected one of rotation, shift, shear, zoom, flip, "
+        "brightness, got an unknown key; did you mean 'rotation'?",
+    ),
+    "an unknown key of one backbone's weights": (
+        ("fetch_weights.convnet.sha", "0"),
+        "fetch_weights.convnet.sha: expected one of source, include_top, path, sha256, seed, "
+        "got an unknown key; did you mean 'sha256'?",
+    ),
+    "an unknown section": (
+        ("resizing", {"size": 64}),
+        "resizing: expected one of data, split, resize, fetch_weights, extract, train_head, "
+        "fine_tune, evaluate, submit, compute, got an unknown key; did you mean 'resize'?",
+    ),
+    "a missing key": (
+        ("split.seed", ABSENT),
+        "split.seed: expected this key, got nothing; recipes/ holds complete files",
+    ),
+    "a missing section": (
+        ("submit", ABSENT),
+        "submit: expected this key, got nothing; recipes/ holds complete files",
+    ),
+    "a section that is null": (
+        ("split", None),
+        "split: expected a section of keys, got None; change it",
+    ),
+    "a section that is a list": (
+        ("data", ["train.zip"]),
+        "data: expected a section of keys, got ['train.zip']; change it",
+    ),
+    "weights that are null": (
+        ("fetch_weights", None),
+        "fetch_weights: expected a section of keys, got None; change it",
+    ),
+    "weights of one backbone that are a number": (
+        ("fetch_weights.convnet", 1),
+        "fetch_weights.convnet: expected a section of keys, got 1; change it",
+    ),
+    "a key that is a number": (
+        ("evaluate", {"decimals": 6, 1: 2}),
+        "evaluate.1: expected keys that are text, got 1; change it",
+    ),
+    "text for a whole number": (
+        ("resize.size", "64"),
+        "resize.size: expected a whole number, got '64'; change it",
+    ),
+    "a float for a whole number": (
+        ("resize.size", 64.0),
+        "resize.size: expected a whole number, got 64.0; change it",
+    ),
+    "true for a whole number": (
+        ("extract.batch_size", True),
+        "extract.batch_size: expected a whole number, got True; change it",
+    ),
+    "text for a number": (
+        ("fine_tune.learning_rate", "fast"),
+        "fine_tune.learning_rate: expected a number, got 'fast'; change it",
+    ),
+    "true for a number": (
+        ("fine_tune.learning_rate", True),
+        "fine_tune.learning_rate: expected a number, got True; change it",
+    ),
+    "null for a number": (
+        ("split.valid", None),
+        "split.valid: expected a number, got None; change it",
+    ),
+    "not a number": (
+        ("fine_tune.learning_rate", float("nan")),
+        "fine_tune.learning_rate: expected a finite number, got nan; change it",
+    ),
+    "an infinite number": (
+        ("train_head.logistic.inverse_regularization", float("inf")),
+        "train_head.logistic.inverse_regularization: expected a finite number, got inf; change it",
+    ),
+    "1 for true": (
+        ("fine_tune.augment.flip", 1),
+        "fine_tune.augment.flip: expected true or false, got 1; change it",
+    ),
+    "a number for text": (
+        ("data.train", 3),
+        "data.train: expected text, got 3; change it",
+    ),
+    "no path": (
+        ("data.test", ""),
+        "data.test: expected some text, got ''; change it",
+    ),
+    "text for a list": (
+        ("data.classes", "cat"),
+        "data.classes: expected a list, got 'cat'; change it",
+    ),
+    "one class": (
+        ("data.classes", ["cat"]),
+        "data.classes: expected a list of 2 or more, got ['cat']; change it",
+    ),
+    "a class that is a number": (
+        ("data.classes", ["cat", 2]),
+        "data.classes.1: expected text, got 2; change it",
+    ),
+    "no backbones": (
+        ("extract.backbones", []),
+        "extract.backbones: expected a list of 1 or more, got []; change it",
+    ),
+    "a number below its range": (
+        ("resize.size", 7),
+        "resize.size: expected 8 or more, got 7; change it",
+    ),
+    "a number above its range": (
+        ("fine_tune.augment.rotation", 181),
+        "fine_tune.augment.rotation: expected 180 or less, got 181; change it",
+    ),
+    "a fraction of zero where some is needed": (
+        ("split.valid", 0),
+        "split.valid: expected a number above 0, got 0; change it",
+    ),
+    "a fraction of one": (
+        ("split.test", 1),
+        "split.test: expected a number below 1, got 1; change it",
+    ),
+    "a seed below zero": (
+        ("split.seed", -1),
+        "split.seed: expected 0 or more, got -1; change it",
+    ),
+    "no epochs of a dense head": (
+        ("train_head.dense.epochs", 0),
+        "train_head.dense.epochs: expected 1 or more, got 0; change it",
+    ),
+    "a choice that is none": (
+        ("resize.fit", "stretch"),
+        "resize.fit: expected one of 'squash', 'crop' or 'pad', got 'stretch'; change it",
+    ),
+    "an instruction set in small letters": (
+        ("compute.instruction_set", "avx2"),
+        "compute.instruction_set: expected one of 'SSE41', 'AVX', 'AVX2', 'AVX2_VNNI', "
+        "'AVX512_CORE' or 'AVX512_CORE_BF16', got 'avx2'; change it",
+    ),
+    "nothing left to train": (
+        ("split.valid", 0.85),
+        "split: expected valid + test below 1, so that some images are left to train, "
+        "got 0.85 + 0.15; lower one of them",
+    ),
+    "a backbone without weights": (
+        ("extract.backbones", ["convnet", "vgg16"]),
+        "fetch_weights.vgg16: expected where its weights come from, as extract.backbones asks for "
+        "it, got nothing; add it here or remove it there",
+    ),
+    "a head on a backbone that is not extracted": (
+        ("train_head.backbone", "vgg16"),
+        "train_head.backbone: expected one of extract.backbones (convnet), got 'vgg16'; "
+        "change one of them",
+    ),
+    "fine-tuning from nowhere": (
+        ("fine_tune.unfreeze_from", None),
+        "fine_tune.unfreeze_from: expected a layer's name, as fine_tune.epochs is not 0, got null; "
+        "name one or set epochs: 0",
+    ),
+    "weights of a file without its hash": (
+        ("fetch_weights.convnet", FILE | {"path": "w.h5"}),
+        "fetch_weights.convnet: expected of path, sha256 and seed beside `source: file` path and "
+        "sha256, got path; add what lacks, remove the rest",
+    ),
+    "weights of a file whose hash is null": (
+        ("fetch_weights.convnet", FILE | {"path": "w.h5", "sha256": None}),
+        "fetch_weights.convnet: expected of path, sha256 and seed beside `source: file` path and "
+        "sha256, got path; add what lacks, remove the rest",
+    ),
+    "weights of a file with half a hash": (
+        ("fetch_weights.convnet", FILE | {"path": "w.h5", "sha256": "ABC"}),
+        "fetch_weights.convnet.sha256: expected the 64 hexadecimal digits of a sha256, in small "
+        "letters, got 'ABC'; change it",
+    ),
+    "a seed of ImageNet's weights": (
+        ("fetch_weights.convnet.source", "imagenet"),
+        "fetch_weights.convnet: expected of path, sha256 and seed beside `source: imagenet` none, "
+        "got seed; add what lacks, remove the rest",
+    ),
+    "random weights without a seed": (
+        ("fetch_weights.convnet.seed", None),
+        "fetch_weights.convnet: expected of path, sha256 and seed beside `source: random` seed, "
+        "got none; add what lacks, remove the rest",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_told_as_one_sentence(
+    elsewhere: None, params: dict[str, Any], fault: str
+) -> None:
+    (key, value), sentence = FAULTS[fault]
+    change(params, key, value)
+    assert refusal(yaml.safe_dump(params)) == f"params.yaml: {sentence}"
+
+
+def test_unfreeze_from_may_be_null_without_epochs(write_params: Callable[..., None]) -> None:
+    write_params(fine_tune={"unfreeze_from": None, "epochs": 0})
+    assert parameters.read().fine_tune.unfreeze_from is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "params.yaml: expected a section of keys, got None; change it"),
+        ("- a\n", "params.yaml: expected a section of keys, got ['a']; change it"),
+        (
+            "data: [\n",
+            "params.yaml: expected YAML, got 'while parsing a flow node expected the node content, "
+            "but found \\'<stream end>\\' in \"<unicode string>\", line 2, column 1: ^'; "
+            "correct that line",
+        ),
+    ],
+    ids=["an empty file", "a list", "not YAML"],
+)
+def test_a_file_without_sections_is_refused(elsewhere: None, text: str, sentence: str) -> None:
+    assert refusal(text) == sentence
+
+
+def test_bytes_that_are_no_text_are_refused(elsewhere: None) -> None:
+    Path("params.yaml").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(UserError) as told:
+        parameters.read()
+    assert str(told.value) == (
+        "params.yaml: expected YAML, got \"'utf-8' codec can't decode byte 0xff in position 0: "
+        'invalid start byte"; correct that line'
+    )
+
+
+def test_no_file_says_how_to_get_one(elsewhere: None) -> None:
+    with pytest.raises(UserError) as told:
+        parameters.read()
+    assert str(told.value) == (
+        "params.yaml: expected the parameters, got no such file; start with "
+        "`cp recipes/sample.yaml params.yaml` in the project's folder"
+    )
+
+
+def test_the_command_tells_all_faults_one_a_line_and_exits_1(
+    elsewhere: None, params: dict[str, Any], tmp_path: Path
+) -> None:
+    for key, value in [("resize.siez", 1), ("split.seed", ABSENT), ("resize.size", "64")]:
+        change(params, key, value)
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    run = check(tmp_path)
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr.splitlines() == [
+        "error: params.yaml: split.seed: expected this key, got nothing; "
+        "recipes/ holds complete files",
+        "params.yaml: resize.size: expected a whole number, got '64'; change it",
+        "params.yaml: resize.siez: expected one of size, fit, interpolation, got an unknown key; "
+        "did you mean 'size'?",
+    ]
+
+
+def test_the_command_says_nothing_of_valid_parameters(elsewhere: None, tmp_path: Path) -> None:
+    shutil.copy(COMMITTED, tmp_path)
+    run = check(tmp_path)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def check(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages.params"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -1,0 +1,128 @@
+"""The recipe for Kaggle's Dogs vs. Cats on real photos, and memory at ten times as many images.
+
+Runs where the environment variable REAL_DATA names a folder with `data/train.zip`, `data/test.zip`
+and `weights/mobilenet_v2_imagenet_no_top.weights.h5`.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+from project import ROOT, Project
+
+REAL_DATA = os.environ.get("REAL_DATA")
+GIB = 2**30
+
+pytestmark = [
+    pytest.mark.skipif(REAL_DATA is None, reason="REAL_DATA names no folder of real photos"),
+    pytest.mark.xdist_group("real"),
+]
+
+
+def with_mobilenet(folder: Path) -> Project:
+    """A copy of the project under the Kaggle recipe, its weights from a file."""
+    project = Project.copy_of_this(folder)
+    recipe = ROOT / "recipes" / "dogs-vs-cats-mobilenetv2.yaml"
+    shutil.copyfile(recipe, folder / "params.yaml")
+    weights = Path(str(REAL_DATA)) / "weights" / "mobilenet_v2_imagenet_no_top.weights.h5"
+    project.change(
+        {
+            "fetch_weights.MobileNetV2": {
+                "source": "file",
+                "path": str(weights),
+                "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+                "include_top": False,
+            }
+        }
+    )
+    return project
+
+
+def usage(printed: str) -> dict[str, tuple[float, float]]:
+    """Seconds and MiB of each stage, from the line that it ends with."""
+    found = re.findall(r"^(\w+): done in ([\d.]+) s, at most ([\d,]+) MiB$", printed, re.M)
+    return {name: (float(s), float(mib.replace(",", ""))) for name, s, mib in found}
+
+
+def show(used: dict[str, tuple[float, float]], what: str) -> None:
+    print(f"\n{what}")
+    for name, (seconds, mib) in used.items():
+        print(f"  {name:13} {seconds:6.1f} s {mib:6.0f} MiB")
+    print(f"  {'all':13} {sum(seconds for seconds, _ in used.values()):6.1f} s")
+
+
+STAGES = {
+    "split",
+    "resize",
+    "fetch_weights",
+    "extract",
+    "train_head",
+    "fine_tune",
+    "evaluate",
+    "submit",
+}
+
+
+def test_frozen_mobilenetv2_classifies_the_photos_and_writes_the_submission(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = with_mobilenet(tmp_path / "real")
+    (project.folder / "data" / "raw").mkdir()
+    for name in ("train.zip", "test.zip"):
+        shutil.copyfile(Path(str(REAL_DATA)) / "data" / name, project.folder / "data/raw" / name)
+    printed = project.run("dvc", "repro")
+    used = usage(printed)
+    with capsys.disabled():
+        show(used, "10,000 real photos, MobileNetV2 at 224 px, zips to submission")
+    assert used.keys() == STAGES
+    assert max(mib for _, mib in used.values()) * 2**20 < 2 * GIB
+    split = json.loads(project.read("metrics/split.json"))
+    assert (split["found"], split["accepted"], split["unlabelled"]) == (10_000, 10_000, 2_000)
+    figures = json.loads(project.read("metrics/evaluate.json"))
+    test = figures["head"]["test"]
+    assert test["images"] == 800
+    assert test["accuracy"] >= 0.975
+    assert test["log_loss"] <= 0.07
+    header, *rows = csv.reader(project.read("data/submission.csv").splitlines())
+    assert header == ["id", "label"]
+    with zipfile.ZipFile(project.folder / "data/raw/test.zip") as archive:
+        numbers = sorted(int(Path(name).stem) for name in archive.namelist() if name[-1] != "/")
+    assert [int(name) for name, _ in rows] == numbers
+    assert len(rows) == 2_000
+    assert project.repro() == []
+
+
+def test_ten_times_as_many_images_stay_under_two_gibibytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """100,000 images: the drawn ones, each made unique by bytes behind the end of its picture."""
+    project = with_mobilenet(tmp_path / "many")
+    (project.folder / "data" / "raw").mkdir()
+    for name, times in (("train.zip", 100), ("test.zip", 200)):
+        with (
+            zipfile.ZipFile(ROOT / "data" / "sample" / name) as drawn,
+            zipfile.ZipFile(project.folder / "data" / "raw" / name, "w") as many,
+        ):
+            for member in map(Path, drawn.namelist()):
+                content = drawn.read(member.as_posix())
+                *label, number = member.stem.split(".")
+                for copy in range(times):
+                    stem = ".".join([*label, str(int(number) * times + copy)])
+                    many.writestr(
+                        (member.parent / f"{stem}.jpg").as_posix(),
+                        content + copy.to_bytes(2, "big"),
+                    )
+    project.change({"resize.size": 64})
+    used = usage(project.run("dvc", "repro"))
+    with capsys.disabled():
+        show(used, "100,000 drawn images, MobileNetV2 at 64 px, zips to submission")
+    assert used.keys() == STAGES
+    split = json.loads(project.read("metrics/split.json"))
+    assert (split["found"], split["rejected"]) == (100_000, 100)
+    assert max(mib for _, mib in used.values()) * 2**20 < 2 * GIB

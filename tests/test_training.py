@@ -1,0 +1,245 @@
+"""The training loop, on a head small enough to check every number, and prediction in batches."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+
+from stages import params
+from stages.errors import UserError
+from stages.models import backbone, inference, training
+from stages.models.head import loss_and_accuracy
+from stages.models.history import Epoch
+
+ROOT = Path(__file__).parent.parent
+Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+FRESH_PROCESS = """
+import hashlib
+from stages.models import engine
+engine.start(1, "AVX2")
+import keras, numpy as np
+from stages.models import training
+keras.utils.set_random_seed(7)
+rng = np.random.default_rng(7)
+x, y = rng.normal(size=(40, 6)).astype("float32"), np.arange(40) % 3
+model = training.dense_head(6, [5], 0.5, 3)
+def draw():
+    for rows in np.split(rng.permutation(40), 5):
+        yield x[rows], y[rows]
+schedule = training.Schedule("adam", 0.01, 3, 3)
+training.fit(model, schedule, draw, lambda: (model.predict_on_batch(x), y), None, "", print)
+print(hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest())
+"""
+
+
+def blobs() -> Rows:
+    """Two classes that a line separates."""
+    rng = np.random.default_rng(0)
+    label = np.arange(42) % 2
+    centres = np.array([[-2.0, -2.0], [2.0, 2.0]])
+    return (centres[label] + 0.3 * rng.normal(size=(42, 2))).astype(np.float32), label
+
+
+def fit(
+    model: keras.Model,
+    rows: Rows,
+    *,
+    optimizer: str = "sgd",
+    learning_rate: float = 0.1,
+    epochs: int = 4,
+    patience: int = 4,
+    batch: int = 16,
+    start: Epoch | None = None,
+    validate: Callable[[], training.Batch] | None = None,
+    done: Callable[[int], object] = lambda images: None,
+) -> list[Epoch]:
+    """`training.fit` on `rows`, in order; validated on them too unless told otherwise."""
+    features, label = rows
+
+    def draw() -> Iterator[training.Batch]:
+        for first in range(0, len(label), batch):
+            yield features[first : first + batch], label[first : first + batch]
+
+    return training.fit(
+        model,
+        training.Schedule(optimizer, learning_rate, epochs, patience),
+        draw,
+        validate or (lambda: (model.predict_on_batch(features), label)),
+        start,
+        "train_head.dense",
+        done,
+    )
+
+
+def scripted(model: keras.Model, losses: list[float]) -> tuple[Any, list[list[NDArray[Any]]]]:
+    """A `validate` that gives these losses one after the other, and the weights it saw."""
+    seen: list[list[NDArray[Any]]] = []
+
+    def validate() -> training.Batch:
+        loss = losses[len(seen)]
+        seen.append(model.get_weights())
+        return np.log([[np.exp(-loss), -np.expm1(-loss)]]), np.array([0])
+
+    return validate, seen
+
+
+def assert_weights(model: keras.Model, expected: list[NDArray[Any]]) -> None:
+    for found, wanted in zip(model.get_weights(), expected, strict=True):
+        assert_array_equal(found, wanted)
+
+
+def test_a_separable_set_is_learnt() -> None:
+    keras.utils.set_random_seed(0)
+    images: list[int] = []
+    rows = blobs()
+    model = training.dense_head(2, [4], 0.0, 2)
+    epochs = fit(model, rows, optimizer="adam", epochs=30, patience=30, done=images.append)
+    assert [epoch.epoch for epoch in epochs] == list(range(1, 31))
+    assert images == [16, 16, 10] * 30
+    assert epochs[-1].val_accuracy == 1.0
+    assert epochs[-1].val_loss < 0.05 < epochs[0].val_loss
+
+
+def test_the_weights_of_the_best_epoch_are_kept() -> None:
+    """With the labels of `valid` turned round, every step makes it worse."""
+    features, label = blobs()
+    model = training.dense_head(2, [], 0.0, 2)
+    epochs = fit(
+        model,
+        (features, label),
+        epochs=3,
+        validate=lambda: (model.predict_on_batch(features), 1 - label),
+    )
+    losses = [epoch.val_loss for epoch in epochs]
+    assert losses == sorted(losses)
+    assert loss_and_accuracy(model.predict_on_batch(features), 1 - label)[0] == losses[0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "epochs_run", "best"),
+    [
+        ([0.5, 0.3, 0.4, 0.45, 0.1], 2, 4, 2),
+        ([0.5, 0.3, 0.4, 0.2, 0.25, 0.3, 0.1], 2, 6, 4),
+        ([0.3, 0.3, 0.1], 1, 2, 1),
+        ([0.5, 0.4, 0.3], 1, 3, 3),
+    ],
+    ids=["stops after 2", "counts anew after a better one", "equal is not better", "to the end"],
+)
+def test_training_stops_once_patience_is_over(
+    losses: list[float], patience: int, epochs_run: int, best: int
+) -> None:
+    model = training.dense_head(2, [], 0.0, 2)
+    validate, seen = scripted(model, losses)
+    epochs = fit(model, blobs(), epochs=len(losses), patience=patience, validate=validate)
+    assert [epoch.epoch for epoch in epochs] == list(range(1, epochs_run + 1))
+    assert [round(epoch.val_loss, 6) for epoch in epochs] == losses[:epochs_run]
+    assert_weights(model, seen[best - 1])
+
+
+def test_the_model_before_the_first_step_is_kept_when_nothing_is_better() -> None:
+    model = training.dense_head(2, [], 0.0, 2)
+    before = model.get_weights()
+    start = Epoch(0, 0.1, 1.0, 0.2, 1.0)
+    validate, seen = scripted(model, [0.2, 0.3, 0.1])
+    epochs = fit(model, blobs(), epochs=3, patience=2, start=start, validate=validate)
+    assert epochs[0] == start
+    assert [epoch.epoch for epoch in epochs] == [0, 1, 2]
+    assert not np.array_equal(seen[-1][0], before[0])
+    assert_weights(model, before)
+
+
+def test_a_better_epoch_takes_the_place_of_the_start() -> None:
+    model = training.dense_head(2, [], 0.0, 2)
+    validate, seen = scripted(model, [0.3, 0.1])
+    fit(model, blobs(), epochs=2, start=Epoch(0, 0.1, 1.0, 0.2, 1.0), validate=validate)
+    assert_weights(model, seen[1])
+
+
+def test_a_loss_that_is_not_a_number_is_told_with_epoch_and_learning_rate() -> None:
+    features, label = blobs()
+    features[3] = np.nan
+    with pytest.raises(UserError) as told:
+        fit(training.dense_head(2, [], 0.0, 2), (features, label), learning_rate=0.25)
+    assert str(told.value) == (
+        "train_head.dense epoch 1: expected a finite loss, got nan on train and nan on valid at "
+        "learning rate 0.25; lower train_head.dense.learning_rate"
+    )
+
+
+def test_steps_that_are_too_long_are_told_without_a_warning() -> None:
+    with pytest.raises(UserError, match=r"nan on valid at learning rate 1e\+38; lower train_head"):
+        fit(training.dense_head(2, [3], 0.0, 2), blobs(), learning_rate=1e38, batch=42)
+
+
+def test_the_training_loss_is_the_mean_over_all_images_of_an_epoch() -> None:
+    """At a learning rate of 0 it is that of the model as it stands, whatever the batches."""
+    rows = blobs()
+    model = training.dense_head(2, [3], 0.0, 2)
+    loss, accuracy = loss_and_accuracy(model.predict_on_batch(rows[0]), rows[1])
+    last = loss_and_accuracy(model.predict_on_batch(rows[0][40:]), rows[1][40:])[0]
+    assert abs(last - loss) > 1e-3
+    for epoch in fit(model, rows, learning_rate=0.0, batch=20, epochs=2):
+        assert epoch.loss == pytest.approx(loss, rel=1e-6)
+        assert epoch.accuracy == pytest.approx(accuracy, rel=1e-6)
+        assert (epoch.val_loss, epoch.val_accuracy) == (loss, accuracy)
+
+
+def test_a_seed_gives_the_same_weights_in_two_processes() -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FRESH_PROCESS],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    printed = [process.communicate()[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert printed[0] == printed[1]
+    assert printed[0][:-1] == ["8"] * 15  # images of each of 3 x 5 batches
+    assert len(printed[0][-1]) == 64
+
+
+@pytest.mark.parametrize(
+    "optimizer", get_args(params.Training.model_fields["optimizer"].annotation)
+)
+def test_keras_knows_every_optimizer_that_may_be_asked_for(optimizer: str) -> None:
+    model = training.dense_head(2, [], 0.0, 2)
+    before = model.get_weights()
+    fit(model, blobs(), optimizer=optimizer, learning_rate=0.01, epochs=1, batch=42)
+    assert type(model.optimizer).__name__.lower() == optimizer
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
+    assert not np.array_equal(model.get_weights()[0], before[0])
+
+
+def test_models_are_stacked_in_their_order() -> None:
+    double = keras.Sequential([keras.Input((3,)), keras.layers.Rescaling(2)])
+    add_one = keras.Sequential([keras.Input((3,)), keras.layers.Rescaling(1, offset=1)])
+    stacked = training.stack([double, add_one], (3,), "both")
+    assert_array_equal(stacked.predict_on_batch(np.ones((1, 3))), [[3, 3, 3]])
+
+
+def test_a_row_does_not_depend_on_how_many_stand_beside_it() -> None:
+    model = backbone.extractor(backbone.build("convnet", 46, False, None), "convnet", None, "avg")
+    images = np.random.default_rng(0).integers(0, 256, (40, 46, 46, 3), dtype=np.uint8)
+    sizes = (1, 7, 32)
+    batches = [images[:size] for size in sizes]
+    outputs = list(inference.predict(model, batches, 32))
+    assert [output.shape for output in outputs] == [(1, 128), (7, 128), (32, 128)]
+    assert len(np.unique(outputs[2], axis=0)) == 32
+    for output, size in zip(outputs, sizes, strict=True):
+        assert_array_equal(output, outputs[2][:size])
