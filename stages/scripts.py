@@ -24,7 +24,8 @@ def script(main: Callable[[], None]) -> Callable[[], int]:
         try:
             main()
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            for sentence in str(error).splitlines():
+                print(f"error: {sentence}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("error: interrupted; nothing half-written was kept", file=sys.stderr)

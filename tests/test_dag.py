@@ -187,7 +187,10 @@ def test_a_wrong_key_of_a_later_stage_stops_the_first_one_with_one_sentence(
 ) -> None:
     project.change({"split.seed": 5, "train_head.kind": "forest"})
     printed = project.run("dvc", "repro", passes=False)
-    assert "error: params.yaml: train_head.kind: expected 'logistic' or 'dense', " in printed
+    assert (
+        "\nerror: params.yaml: train_head.kind: expected one of 'logistic' or 'dense', "
+        "got 'forest'; change it\n"
+    ) in printed
     assert "failed to reproduce 'split'" in printed
     assert "Traceback" not in printed
 
