@@ -366,8 +366,8 @@ def test_the_command_tells_all_faults_one_a_line_and_exits_1(
     assert run.stderr.splitlines() == [
         "error: params.yaml: split.seed: expected this key, got nothing; "
         "recipes/ holds complete files",
-        "params.yaml: resize.size: expected a whole number, got '64'; change it",
-        "params.yaml: resize.siez: expected one of size, fit, interpolation, got an unknown key; "
+        "error: params.yaml: resize.size: expected a whole number, got '64'; change it",
+        "error: params.yaml: resize.siez: expected one of size, fit, interpolation, got an unknown key; "
         "did you mean 'size'?",
     ]
 
