@@ -367,8 +367,8 @@ def test_the_command_tells_all_faults_one_a_line_and_exits_1(
         "error: params.yaml: split.seed: expected this key, got nothing; "
         "recipes/ holds complete files",
         "error: params.yaml: resize.size: expected a whole number, got '64'; change it",
-        "error: params.yaml: resize.siez: expected one of size, fit, interpolation, got an unknown key; "
-        "did you mean 'size'?",
+        "error: params.yaml: resize.siez: expected one of size, fit, interpolation, got an unknown "
+        "key; did you mean 'size'?",
     ]
 
 
