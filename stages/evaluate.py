@@ -5,7 +5,6 @@ Reads the ledger, both models' log-probabilities and histories; writes figures, 
         metrics/fine_tune_history.csv metrics/evaluate.json metrics/curves metrics/pictures
 """
 
-import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,8 +59,14 @@ def main() -> None:
             _write_curves(partial, name, predicted, truth, labels.classes, decimals)
     with files.replacing(pictures) as partial:
         partial.mkdir()
-        histories = {"head": _columns(head_csv), "fine-tuned": _columns(tune_csv)}
-        plots.learning_curves(partial / "learning_curves.png", histories)
+        histories = {
+            "head": files.require(head_csv, "train_head"),
+            "fine-tuned": files.require(tune_csv, "fine_tune"),
+        }
+        plots.learning_curves(
+            partial / "learning_curves.png",
+            {name: tables.read_numbers(path) for name, path in histories.items()},
+        )
         _draw(partial, shown, shown_predictions, final, truth, labels.classes)
     _print_summary(summary, scored, final)
 
@@ -115,12 +120,6 @@ def _draw(
     plots.confusion(folder / "confusion.png", counts, classes, title)
     given = np.exp(predicted[np.arange(len(truth)), truth])
     plots.scores(folder / "scores.png", given, truth, classes, title)
-
-
-def _columns(path: Path) -> dict[str, list[float]]:
-    with files.require(path, "train_head and fine_tune").open(encoding="utf-8", newline="") as file:
-        lines = list(csv.DictReader(file))
-    return {name: [float(line[name]) for line in lines] for name in lines[0]}
 
 
 def _print_summary(summary: dict[str, Any], scored: list[str], final: str) -> None:

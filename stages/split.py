@@ -7,7 +7,7 @@ Reads `data.train` and `data.test` in place; writes the ledger and the figures a
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ def main() -> None:
     with ExitStack() as opened:
         train = opened.enter_context(source.open_source(Path(params.data.train)))
         found = labels.arrange(train.names, params.data.train, params.data.classes)
-        chosen = list(_first_of_each_class(found.found, params.split.per_class_limit))
+        chosen = list(labels.first_of_each_class(found.found, params.split.per_class_limit))
         work = [("train", train, item) for item in chosen]
         passed_over = Counter(train.passed_over)
         if params.data.test != params.data.train:
@@ -48,23 +48,12 @@ def main() -> None:
     _refuse_too_many_rejected(rows, params.split.max_rejected)
     rows = _assign(rows, found.classes, given, params.split)
     tables.write_ledger(ledger, rows)
-    counts = _figures(rows, found.classes)
+    counts = tables.summary(rows, found.classes)
     counts |= {
         "beyond_per_class_limit": len(found.found) - len(chosen),
         "passed_over": dict(passed_over),
     }
     files.write_json(figures, counts)
-
-
-def _first_of_each_class(
-    found: Sequence[labels.Found], limit: int | None
-) -> Iterator[labels.Found]:
-    """The first `limit` files of each class (and given subset) in natural order, or all."""
-    taken: Counter[tuple[str | None, str | None]] = Counter()
-    for item in found:
-        taken[item.subset, item.label] += 1
-        if limit is None or item.label is None or taken[item.subset, item.label] <= limit:
-            yield item
 
 
 def _judge(classes: Sequence[str], name: str, archive: source.Source, item: labels.Found) -> Row:
@@ -137,31 +126,6 @@ def _assign(
     for place, subset in zip(labelled, assigned, strict=True):
         rows[place] = replace(rows[place], subset=subset)
     return rows
-
-
-def _figures(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, object]:
-    accepted = [row for row in rows if row.accepted]
-    groups: dict[str, list[Row]] = {}
-    for row in accepted:
-        groups.setdefault(row.sha256, []).append(row)
-    by_subset = {
-        name: Counter(row.subset for row in accepted if row.label == name) for name in classes
-    }
-    return {
-        "found": len(rows),
-        "accepted": len(accepted),
-        "rejected": len(rows) - len(accepted),
-        "rejected_by_reason": dict(Counter(row.reason for row in rows if not row.accepted)),
-        "duplicates": len(accepted) - len(groups),
-        "duplicates_with_other_label": sum(
-            len({row.label for row in group if row.label}) > 1 for group in groups.values()
-        ),
-        "duplicates_across_subsets": sum(
-            len({row.subset for row in group}) > 1 for group in groups.values()
-        ),
-        "subsets": {name: dict(counts) for name, counts in by_subset.items()},
-        "unlabelled": sum(row.subset == "unlabelled" for row in accepted),
-    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import difflib
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from stages.errors import UserError
@@ -90,6 +90,15 @@ def arrange(names: Sequence[str], where: str, classes: Sequence[str] | None) -> 
     order = _class_order(sorted(present, key=natural_key), where, classes)
     found = [rows.get(name) or Found(name, name.removeprefix(top), None, None) for name in names]
     return Arrangement(_with_unique_ids(found), order)
+
+
+def first_of_each_class(found: Iterable[Found], limit: int | None) -> Iterator[Found]:
+    """The first `limit` files of each class (and given subset) in natural order, or all."""
+    taken: Counter[tuple[str | None, str | None]] = Counter()
+    for item in found:
+        taken[item.subset, item.label] += 1
+        if limit is None or item.label is None or taken[item.subset, item.label] <= limit:
+            yield item
 
 
 def arrange_unlabelled(names: Sequence[str]) -> list[Found]:

@@ -6,6 +6,7 @@ of its member names. The *accepted* rows, in this order, are the rows of every a
 
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -134,9 +135,42 @@ def fingerprint(rows: Iterable[Row]) -> str:
     return digest.hexdigest()
 
 
+def summary(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, object]:
+    """Count what was found, accepted, rejected and why, copies, and the subsets by class."""
+    accepted = [row for row in rows if row.accepted]
+    groups: dict[str, list[Row]] = {}
+    for row in accepted:
+        groups.setdefault(row.sha256, []).append(row)
+    by_subset = {
+        name: Counter(row.subset for row in accepted if row.label == name) for name in classes
+    }
+    return {
+        "found": len(rows),
+        "accepted": len(accepted),
+        "rejected": len(rows) - len(accepted),
+        "rejected_by_reason": dict(Counter(row.reason for row in rows if not row.accepted)),
+        "duplicates": len(accepted) - len(groups),
+        "duplicates_with_other_label": sum(
+            len({row.label for row in group if row.label}) > 1 for group in groups.values()
+        ),
+        "duplicates_across_subsets": sum(
+            len({row.subset for row in group}) > 1 for group in groups.values()
+        ),
+        "subsets": {name: dict(counts) for name, counts in by_subset.items()},
+        "unlabelled": sum(row.subset == "unlabelled" for row in accepted),
+    }
+
+
 def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
     """Write a csv with `\\n` line ends, whole or not at all."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(lines)
+
+
+def read_numbers(path: Path) -> dict[str, list[float]]:
+    """The columns of a csv of numbers, by their names in its header."""
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    return {name: [float(line[i]) for line in lines] for i, name in enumerate(header)}
