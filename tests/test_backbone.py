@@ -165,7 +165,7 @@ def test_features_are_pooled_from_the_last_convolutional_output(pooling: str) ->
         "flatten": output.reshape(3, -1),
     }[pooling]
     found = backbone.extractor(base, "convnet", None, pooling).predict_on_batch(pictures)
-    assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_named_layer_gives_the_features() -> None:
@@ -175,7 +175,7 @@ def test_a_named_layer_gives_the_features() -> None:
         images(2, 64) / np.float32(255)
     )
     expected = output.max(axis=(1, 2))
-    assert_allclose(named.predict_on_batch(images(2, 64)), expected, rtol=1e-5, atol=1e-6)
+    assert_allclose(named.predict_on_batch(images(2, 64)), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_layer_without_height_and_width_is_not_pooled() -> None:
