@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stages import params as parameters
 from stages.pictures import plots
 from stages.scores import metrics
-from stages.scripts import stage
+from stages.scripts import arguments, stage
 from stages.store import arrays, files, tables
 
 MODELS = ("head", "fine_tune")
@@ -24,7 +24,9 @@ MODELS = ("head", "fine_tune")
 @stage
 def main() -> None:
     """Score both models on valid and test, choose on valid, draw."""
-    ledger, *folders, head_csv, tune_csv, figures, curves, pictures = map(Path, sys.argv[1:])
+    ledger, *folders, head_csv, tune_csv, figures, curves, pictures = map(
+        Path, arguments(__doc__, count=8)
+    )
     params = parameters.read()
     decimals = params.evaluate.decimals
     rows = tables.read_ledger(files.require(ledger, "split"))
@@ -46,7 +48,10 @@ def main() -> None:
         }
         for name, predicted in predictions.items()
     }
-    final = min(MODELS, key=lambda name: summary[name]["valid"]["log_loss"])
+    valid = labels.rows("valid")
+    final = min(
+        MODELS, key=lambda name: metrics.log_loss(predictions[name][valid], labels.label[valid])
+    )
     summary["final"] = final
     files.write_json(figures, summary)
     shown = scored[-1]

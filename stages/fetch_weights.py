@@ -13,7 +13,7 @@ from pathlib import Path
 from stages import params as parameters
 from stages.errors import UserError
 from stages.models import engine
-from stages.scripts import stage
+from stages.scripts import arguments, stage
 from stages.store import files
 
 PINS = Path("data/weights.sha256")
@@ -22,10 +22,11 @@ PINS = Path("data/weights.sha256")
 @stage
 def main() -> None:
     """Get the weights, check them, save them in Keras' own format."""
-    name, out = sys.argv[1], Path(sys.argv[2])
+    name, out = arguments(__doc__, count=2)
     params = parameters.read()
+    parameters.require_backbone(params, name)
     wanted = params.fetch_weights[name]
-    engine.start(threads=None, instruction_set=None)
+    engine.start(params.compute.backend, threads=None, instruction_set=None)
     from stages.models import weights
 
     if wanted.source == "imagenet":
@@ -36,14 +37,23 @@ def main() -> None:
         model = weights.from_file(name, wanted.include_top, path, sha256)
     else:
         model = weights.random(name, wanted.include_top, wanted.seed or 0)
-    with files.replacing(out) as partial:
+    with files.replacing(Path(out)) as partial:
         model.save_weights(partial)
 
 
 def _check_pin(name: str, digest: str) -> None:
     """Compare a download with the first one of that name, or record it as the first."""
     lines = PINS.read_text(encoding="utf-8").splitlines() if PINS.exists() else []
-    pins = {key: pinned for pinned, key in (line.split() for line in lines)}
+    pins: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        match line.split():
+            case [pinned, key]:
+                pins[key] = pinned
+            case _:
+                raise UserError(
+                    f"{PINS} line {number}: expected a digest and a name, got {line!r}; "
+                    "mend or remove that line"
+                )
     if name not in pins:
         print(f"fetch_weights: recorded the digest of {name} in {PINS}; commit that file")
         pins[name] = digest

@@ -15,7 +15,7 @@ import numpy as np
 from stages import params as parameters
 from stages.models import engine, head, history
 from stages.progress import progress
-from stages.scripts import stage
+from stages.scripts import arguments, stage
 from stages.store import arrays, files, tables
 
 BUFFER_BYTES = 256 * 2**20  # of images that are shuffled together
@@ -24,7 +24,9 @@ BUFFER_BYTES = 256 * 2**20  # of images that are shuffled together
 @stage
 def main() -> None:
     """Train on `train`, keep the best epoch on `valid`, predict every row."""
-    ledger, resized, weights, head_folder, out, figures, history_csv = map(Path, sys.argv[1:])
+    ledger, resized, weights, head_folder, out, figures, history_csv = map(
+        Path, arguments(__doc__, count=7)
+    )
     params = parameters.read()
     rows = tables.read_ledger(files.require(ledger, "split"))
     labels = tables.labels(rows)
@@ -69,7 +71,7 @@ def _train(
     start: history.Epoch,
     out: Path,
 ) -> list[history.Epoch]:
-    engine.start(params.compute.threads, params.compute.instruction_set)
+    engine.start(**params.compute.model_dump())
     import keras
 
     from stages.models import augment, backbone, inference, training

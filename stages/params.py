@@ -62,7 +62,7 @@ class Section(BaseModel):
 class Data(Section):
     train: Annotated[StrictStr, Field(min_length=1)]
     test: Annotated[StrictStr, Field(min_length=1)]
-    classes: Annotated[list[StrictStr], Field(min_length=2)] | None
+    classes: Annotated[list[StrictStr], Field(min_length=2), AfterValidator(_each_once)] | None
 
 
 class Split(Section):
@@ -168,6 +168,7 @@ class Submit(Section):
 
 
 class Compute(Section):
+    backend: Literal["tensorflow", "jax", "torch"]
     threads: Count | None
     instruction_set: (
         Literal["SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_BF16"] | None
@@ -250,6 +251,15 @@ _EXPECTED = {  # where pydantic's own words are for programmers; by its name of 
     "less_than_equal": "{le} or less",
     "literal_error": "one of {expected}",
 }
+
+
+def require_backbone(params: Params, name: str) -> None:
+    """Refuse a backbone that `params` does not describe."""
+    if name not in params.fetch_weights:
+        raise UserError(
+            f"params.yaml: fetch_weights: expected an entry for {name!r}, got only "
+            f"{', '.join(params.fetch_weights)}; add it"
+        )
 
 
 def _sentence(path: Path, fault: ErrorDetails) -> str:

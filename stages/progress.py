@@ -11,13 +11,13 @@ from tqdm import tqdm
 class Bar:
     """What long work reports to: `update(k)` once `k` more items are done."""
 
-    def __init__(self, what: str, total: int, unit: str) -> None:
+    def __init__(self, what: str, total: int) -> None:
         self.done = 0
         self._quiet = not sys.stderr.isatty()
         self._tqdm = tqdm(
-            total=total, desc=what, unit=unit, disable=self._quiet, dynamic_ncols=True
+            total=total, desc=what, unit="img", disable=self._quiet, dynamic_ncols=True
         )
-        self._what, self._unit, self._started = what, unit, time.perf_counter()
+        self._what, self._started = what, time.perf_counter()
 
     def update(self, items: int = 1) -> None:
         self.done += items
@@ -28,15 +28,12 @@ class Bar:
         if self._quiet:
             seconds = time.perf_counter() - self._started
             rate = self.done / max(seconds, 1e-9)
-            print(
-                f"{self._what}: {self.done:,} {self._unit} in {seconds:.1f} s "
-                f"({rate:,.0f} {self._unit}/s)"
-            )
+            print(f"{self._what}: {self.done:,} img in {seconds:.1f} s ({rate:,.0f} img/s)")
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str = "img") -> Iterator[Bar]:
+def progress(what: str, total: int) -> Iterator[Bar]:
     """Show how far `what` is; where nobody watches (CI, a log), print one line at its end."""
-    bar = Bar(what, total, unit)
+    bar = Bar(what, total)
     yield bar
     bar.close()

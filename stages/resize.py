@@ -17,7 +17,7 @@ from stages import params as parameters
 from stages.errors import UserError
 from stages.images import decode, resize, source
 from stages.progress import progress
-from stages.scripts import stage
+from stages.scripts import arguments, stage
 from stages.store import arrays, files, tables
 from stages.threads import in_order
 
@@ -25,7 +25,7 @@ from stages.threads import in_order
 @stage
 def main() -> None:
     """Decode, resize, write."""
-    ledger, out = map(Path, sys.argv[1:])
+    ledger, out = map(Path, arguments(__doc__, count=2))
     params = parameters.read()
     size = params.resize.size
     rows = [row for row in tables.read_ledger(files.require(ledger, "split")) if row.accepted]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stages.errors import UserError
+from stages.store import files
 
 
 def script(main: Callable[[], None]) -> Callable[[], int]:
@@ -41,16 +42,38 @@ def script(main: Callable[[], None]) -> Callable[[], int]:
 
 
 def stage(main: Callable[[], None]) -> Callable[[], int]:
-    """Like `script`, for a stage of the DAG: it also tells its time and memory when it is done."""
+    """Like `script`, for a stage of the DAG: it works alone, and tells its time and memory.
+
+    A second process that runs the same stage in this folder is refused, since each would take the
+    other's outputs for its own: so the orphan of a killed `dvc repro` cannot mix with a new run.
+    """
 
     @functools.wraps(main)
     def timed() -> None:
         started = time.perf_counter()
-        main()
+        Path("data").mkdir(exist_ok=True)
+        with files.only_writer(Path("data", Path(sys.argv[0]).stem)):
+            main()
         seconds, mebibytes = time.perf_counter() - started, peak_memory() / 2**20
         print(f"{Path(sys.argv[0]).stem}: done in {seconds:.1f} s, at most {mebibytes:,.0f} MiB")
 
     return script(timed)
+
+
+def arguments(usage: str | None, *, count: int) -> list[str]:
+    """The command line's arguments, exactly `count`; `usage` is the script's docstring.
+
+    Raises:
+        UserError: another number of them.
+    """
+    given = sys.argv[1:]
+    if len(given) != count:
+        command = " ".join((usage or "").partition("    python -m")[2].partition("\n\n")[0].split())
+        raise UserError(
+            f"{Path(sys.argv[0]).stem}: expected {count} arguments, got {len(given)}; call it as "
+            f"python -m {command}".replace(" \\", "")
+        )
+    return given
 
 
 def peak_memory() -> int:

@@ -5,18 +5,20 @@ Reads `data.train` and `data.test` in place; writes the ledger and the figures a
 """
 
 import hashlib
+import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from stages import params as parameters
 from stages.errors import UserError
 from stages.images import decode, labels, source, subsets
 from stages.progress import progress
-from stages.scripts import stage
+from stages.scripts import arguments, stage
 from stages.store import files, tables
 from stages.store.tables import Row
 from stages.threads import in_order
@@ -27,7 +29,7 @@ NAMED = 10  # rejected files that are named on the screen; the ledger names all
 @stage
 def main() -> None:
     """Write the ledger and its figures."""
-    ledger, figures = map(Path, sys.argv[1:])
+    ledger, figures = map(Path, arguments(__doc__, count=2))
     params = parameters.read()
     with ExitStack() as opened:
         train = opened.enter_context(source.open_source(Path(params.data.train)))
@@ -35,7 +37,7 @@ def main() -> None:
         chosen = list(labels.first_of_each_class(found.found, params.split.per_class_limit))
         work = [("train", train, item) for item in chosen]
         passed_over = Counter(train.passed_over)
-        if params.data.test != params.data.train:
+        if os.path.realpath(params.data.test) != os.path.realpath(params.data.train):
             test = opened.enter_context(source.open_source(Path(params.data.test)))
             work += [("test", test, item) for item in labels.arrange_unlabelled(test.names)]
             passed_over.update(test.passed_over)
@@ -46,6 +48,7 @@ def main() -> None:
                 bar.update()
     given = {item.name: item.subset for item in chosen}
     _refuse_too_many_rejected(rows, params.split.max_rejected)
+    _refuse_repeated_ids(rows)
     rows = _assign(rows, found.classes, given, params.split)
     tables.write_ledger(ledger, rows)
     counts = tables.summary(rows, found.classes)
@@ -54,6 +57,7 @@ def main() -> None:
         "passed_over": dict(passed_over),
     }
     files.write_json(figures, counts)
+    _print_summary(counts)
 
 
 def _judge(classes: Sequence[str], name: str, archive: source.Source, item: labels.Found) -> Row:
@@ -96,6 +100,29 @@ def _refuse_too_many_rejected(rows: Sequence[Row], most: float) -> None:
         print(f"split: rejected {row.member}: {row.reason}")
     if len(rejected) > NAMED:
         print(f"split: and {len(rejected) - NAMED} more, see the ledger")
+
+
+def _refuse_repeated_ids(rows: Sequence[Row]) -> None:
+    """An id names one row of the submission; both inputs may hold unlabelled images."""
+    ids = Counter(row.id for row in rows if row.subset == "unlabelled")
+    for name, count in ids.most_common(1):
+        if count > 1:
+            raise UserError(
+                f"split: expected each unlabelled image to have an id of its own, got {name!r} in "
+                "data.train and in data.test; take the unlabelled images out of data.train"
+            )
+
+
+def _print_summary(counts: Mapping[str, Any]) -> None:
+    for name, subsets_of_class in counts["subsets"].items():
+        told = ", ".join(f"{subsets_of_class[key]:,} {key}" for key in sorted(subsets_of_class))
+        print(f"split: class {name}: {told}")
+    for key, what in (
+        ("duplicates_with_other_label", "images that are in the data under two labels"),
+        ("duplicates_across_subsets", "images of which copies lie in different subsets"),
+    ):
+        if counts[key]:
+            print(f"split: warning: {counts[key]} {what}; group in the ledger tells which")
 
 
 def _assign(

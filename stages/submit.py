@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import params as parameters
-from stages.scripts import stage
+from stages.scripts import arguments, stage
 from stages.store import arrays, files, tables
 
 
 @stage
 def main() -> None:
     """Write one row for every unlabelled file, in natural order, rejected ones included."""
-    ledger, head_folder, model_folder, figures, out = map(Path, sys.argv[1:])
+    ledger, head_folder, model_folder, figures, out = map(Path, arguments(__doc__, count=5))
     params = parameters.read()
     clip = params.submit.clip
     rows = tables.read_ledger(files.require(ledger, "split"))
@@ -55,12 +55,11 @@ def _clipped(probability: NDArray[np.floating], clip: float) -> list[float]:
     """No probability nearer to 0 or 1 than `clip`; of two classes the second's alone.
 
     One wrong answer given with certainty costs more log loss than all others together. With more
-    classes all are mixed with equal shares, so that they still add up to 1.
+    classes, a share of 2 `clip` is spread evenly over them, so that they still add up to 1.
     """
     if len(probability) == 2:
         return [float(np.clip(np.float64(probability[1]), clip, 1 - clip))]
-    floor = min(clip, 1 / len(probability))
-    mixed = floor + (1 - floor * len(probability)) * probability.astype(np.float64)
+    mixed = (1 - 2 * clip) * probability.astype(np.float64) + 2 * clip / len(probability)
     return [float(value) for value in mixed]
 
 

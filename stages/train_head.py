@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stages import params as parameters
 from stages.models import engine, head, history
 from stages.progress import progress
-from stages.scripts import stage
+from stages.scripts import arguments, stage
 from stages.store import arrays, files, tables
 
 BATCH = 256  # rows at a time where nothing is learnt
@@ -26,8 +26,9 @@ BUFFER_BYTES = 256 * 2**20  # of features that are shuffled together
 @stage
 def main() -> None:
     """Fit on `train`, choose the epoch on `valid`, predict every row."""
-    ledger, features_path, out, figures, history_csv = map(Path, sys.argv[1:])
+    ledger, features_path, out, figures, history_csv = map(Path, arguments(__doc__, count=5))
     params = parameters.read()
+    engine.limit_blas(params.compute.threads)
     rows = tables.read_ledger(files.require(ledger, "split"))
     labels = tables.labels(rows)
     writer = f"extract@{params.train_head.backbone}"
@@ -62,7 +63,6 @@ def _logistic(
         len(labels.classes),
         inverse_regularization=section.inverse_regularization,
         max_iterations=section.max_iterations,
-        threads=params.compute.threads,
     )
     if iterations == section.max_iterations:
         print(f"train_head: not converged after {iterations} iterations; raise max_iterations")
@@ -77,7 +77,7 @@ def _logistic(
 def _dense(
     params: parameters.Params, features: arrays.Rows, labels: tables.Labels
 ) -> tuple[head.Head, list[history.Epoch]]:
-    engine.start(params.compute.threads, params.compute.instruction_set)
+    engine.start(**params.compute.model_dump())
     import keras
 
     from stages.models import inference, training
@@ -98,7 +98,7 @@ def _dense(
         outputs = inference.predict(model, _first_view(features, BATCH, valid), BATCH)
         return np.concatenate(list(outputs)), labels.label[valid]
 
-    with progress("train_head", section.epochs * len(train), "img") as bar:
+    with progress("train_head", section.epochs * len(train)) as bar:
         epochs = training.fit(
             model,
             training.Schedule(

@@ -185,13 +185,13 @@ def test_where_all_rows_fit_any_row_may_come_first(seven_shards: NDArray[Any]) -
     assert first == set(range(50))
 
 
-def test_where_few_rows_fit_no_more_than_a_buffer_of_shards_is_mixed(
+def test_where_few_rows_fit_the_buffer_still_mixes_rows_of_many_shards(
     seven_shards: NDArray[Any],
 ) -> None:
     opened, rng = arrays.Rows(STORE), np.random.default_rng(0)
     two_shards_bytes = 2 * 8 * 20
     found = opened.shuffled(np.arange(48), 16, rng, two_shards_bytes)
-    assert [len(set((numbers // 8).tolist())) for numbers, _ in found] == [2, 2, 2]
+    assert min(len(set((numbers // 8).tolist())) for numbers, _ in found) > 2
 
 
 def contents(path: Path) -> dict[str, str]:

@@ -208,8 +208,8 @@ def test_an_unknown_layer_is_told_with_the_nearest_names() -> None:
     with pytest.raises(UserError) as told:
         backbone.extractor(convnet(64), "convnet", "conv9", "avg")
     assert str(told.value) == (
-        "params.yaml: extract.layer: expected the name of a layer of the backbone, got 'conv9'; "
-        "the nearest are conv4, conv3, conv2"
+        "params.yaml: extract.layer: expected the name of a layer that the features come through, "
+        "got 'conv9'; the nearest are conv4, conv3, conv2"
     )
 
 
@@ -218,8 +218,8 @@ def test_an_unknown_first_layer_to_train_is_told_with_the_nearest_names() -> Non
     with pytest.raises(UserError) as told:
         backbone.unfreeze_from(extractor, "conv3")
     assert str(told.value) == (
-        "params.yaml: fine_tune.unfreeze_from: expected the name of a layer of the backbone, got "
-        "'conv3'; the nearest are conv2, conv1, pool2"
+        "params.yaml: fine_tune.unfreeze_from: expected the name of a layer that the features come "
+        "through, got 'conv3'; the nearest are conv2, conv1, pool2"
     )
 
 
@@ -325,3 +325,23 @@ def test_a_frozen_extractor_computes_the_same_before_and_after_unfreezing() -> N
     before = extractor.predict_on_batch(images(2, 46))
     backbone.unfreeze_from(extractor, "conv4")
     assert_array_equal(extractor.predict_on_batch(images(2, 46)), before)
+
+
+def test_with_its_classifier_a_backbone_is_still_taken_at_its_last_feature_map() -> None:
+    base = backbone.build("MobileNet", 64, False, None)
+    with_top = keras.applications.MobileNet(weights=None, input_shape=(64, 64, 3))
+    shapes = [
+        backbone.extractor(model, "MobileNet", None, "flatten").output_shape
+        for model in (base, with_top)
+    ]
+    assert shapes == [(None, 2 * 2 * 1024)] * 2
+
+
+def test_a_first_layer_behind_which_nothing_is_to_train_is_refused() -> None:
+    extractor = backbone.extractor(convnet(64), "convnet", None, "avg")
+    with pytest.raises(UserError) as told:
+        backbone.unfreeze_from(extractor, "pool4")
+    assert str(told.value) == (
+        "params.yaml: fine_tune.unfreeze_from: expected a layer from which on there are weights "
+        "to train, got 'pool4'; name an earlier one"
+    )

@@ -23,7 +23,9 @@ VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
 )
 # Stands where Keras would be imported from, so that these tests need not wait for it.
-STAND_IN = 'import os\nos.write(2, b"greeting\\n")\n'
+STAND_IN = (
+    'import os\nfrom unittest import mock\nconfig = mock.Mock()\nos.write(2, b"greeting\\n")\n'
+)
 
 
 def start(arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -31,7 +33,7 @@ def start(arguments: str, folder: Path | None = None) -> subprocess.CompletedPro
     script = (
         "import json, os, sys\n"
         "from stages.models import engine\n"
-        f"engine.start({arguments})\n"
+        f"engine.start('tensorflow', {arguments})\n"
         "assert 'keras' in sys.modules\n"
         f"print(json.dumps({{name: os.environ.get(name) for name in {VARIABLES}}}))\n"
     )
@@ -83,7 +85,7 @@ def test_more_threads_than_processors_are_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delitem(sys.modules, "keras", raising=False)
     available = processors()
     with pytest.raises(UserError) as told:
-        engine.start(available + 1, None)
+        engine.start("tensorflow", available + 1, None)
     assert str(told.value) == (
         f"params.yaml: compute.threads: expected at most the {available} processors that this "
         f"machine gives, got {available + 1}; lower it (results then differ in their last bits)"
@@ -93,4 +95,33 @@ def test_more_threads_than_processors_are_refused(monkeypatch: pytest.MonkeyPatc
 def test_a_start_after_keras_is_a_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keras", sys)
     with pytest.raises(RuntimeError, match=r"^engine.start\(\) must be called before keras is"):
-        engine.start(None, None)
+        engine.start("tensorflow", None, None)
+
+
+def test_a_backend_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError) as told:
+        engine.start("torch", None, None)
+    assert str(told.value) == (
+        "params.yaml: compute.backend: expected a package that is installed, got 'torch'; "
+        "install it, or set compute.backend: tensorflow"
+    )
+
+
+def test_the_users_own_settings_of_keras_do_not_reach_a_stage(tmp_path: Path) -> None:
+    (tmp_path / "keras.json").write_text('{"floatx": "float16", "epsilon": 0.1}')
+    script = (
+        "from stages.models import engine\n"
+        "engine.start('tensorflow', 1, None)\n"
+        "import keras\n"
+        "print(keras.config.backend(), keras.config.floatx(), keras.config.epsilon())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "tensorflow float32 1e-07\n"

@@ -135,7 +135,6 @@ def test_a_logistic_regression_is_that_of_a_pipeline_with_a_scaler(n_classes: in
         n_classes,
         inverse_regularization=0.1,
         max_iterations=500,
-        threads=1,
     )
     assert 1 <= iterations < 500
     assert_allclose(head.log_softmax(fitted.logits(features)), expected, atol=2e-3)
@@ -148,7 +147,7 @@ def test_a_constant_feature_makes_no_difference() -> None:
     logits = []
     for columns in (features, wide):
         fitted, _ = head.fit_logistic(
-            columns.copy(), label, 3, inverse_regularization=1.0, max_iterations=500, threads=1
+            columns.copy(), label, 3, inverse_regularization=1.0, max_iterations=500
         )
         logits.append(fitted.logits(columns))
     assert_allclose(logits[0], logits[1], atol=1e-4)
@@ -159,7 +158,7 @@ def test_a_fit_cut_short_says_so_by_its_iterations_and_without_a_warning() -> No
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _, iterations = head.fit_logistic(
-            features, label, 2, inverse_regularization=1.0, max_iterations=2, threads=None
+            features, label, 2, inverse_regularization=1.0, max_iterations=2
         )
     assert iterations == 2
 

@@ -430,14 +430,6 @@ LABELLED = [("cat.0", "cat", None), ("cat.1", "cat", None), ("dog.0", "dog", Non
             [("cats/1", "cats", None), ("dogs/1", "dogs", None)],
         ),
         (
-            ["cats/cat.1.jpg", "dogs/dog.1.jpg", "train/1.jpg"],  # a class may be called train
-            [
-                ("cats/cat.1", "cats", None),
-                ("dogs/dog.1", "dogs", None),
-                ("train/1", "train", None),
-            ],
-        ),
-        (
             [f"{s}/{c}/1.jpg" for s in ("TRAIN", "validation", "test") for c in ("cats", "dogs")],
             [
                 ("TRAIN/cats/1", "cats", "train"),
@@ -480,7 +472,7 @@ LABELLED = [("cat.0", "cat", None), ("cat.1", "cat", None), ("dog.0", "dog", Non
     ],
     ids=[
         *("flat", "any order", "in train", "in train twice", "wrapped", "class folders"),
-        *("wrapped classes", "a class train", "subsets", "a subset of one class", "flat subsets"),
+        *("wrapped classes", "subsets", "a subset of one class", "flat subsets"),
         *("Kaggle's pair", "Kaggle's pair, unzipped", "classes and a flat test"),
     ],
 )
@@ -591,6 +583,12 @@ LAYOUT = (
             "folders, got 'docs' among 'docs', 'test', 'train'; move it elsewhere",
         ),
         (
+            ["cats/1.jpg", "dogs/1.jpg", "test/1.jpg"],
+            None,
+            "train.zip: expected either subset folders ('train', 'valid', 'test') or class "
+            "folders, got 'test' among 'cats', 'dogs', 'test'; move it elsewhere",
+        ),
+        (
             ["train/cat.1.jpg", "train/dog.1.jpg", "testing/1.jpg"],
             None,
             "train.zip: expected either subset folders ('train', 'valid', 'test') or class "
@@ -651,3 +649,13 @@ def test_unlabelled_images_keep_natural_order_and_short_ids(
     found = arrange_unlabelled(names)
     assert [row.id for row in found] == ids
     assert {(row.label, row.subset) for row in found} <= {(None, "unlabelled")}
+
+
+def test_a_class_may_be_called_train_where_the_classes_are_listed() -> None:
+    names = ["cats/cat.1.jpg", "train/1.jpg"]
+    arranged = arrange(names, "train.zip", ["train", "cats"])
+    assert arranged.classes == ["train", "cats"]
+    assert [(row.id, row.label) for row in arranged.found] == [
+        ("cats/cat.1", "cats"),
+        ("train/1", "train"),
+    ]

@@ -171,19 +171,22 @@ def test_a_subset_that_is_not_given_is_drawn_from_train(
             2,
             0.1,
             "class 'cat': expected at least one image in each of train, valid, test, "
-            "got none in valid of 2 readable in all; add images of this class",
+            "got none in valid of 2 readable in all; add images of this class, "
+            "or take more of them",
         ),
         (
             1,
             0,
             "class 'cat': expected at least one image in each of train, valid, "
-            "got none in valid of 1 readable in all; add images of this class",
+            "got none in valid of 1 readable in all; add images of this class, "
+            "or take more of them",
         ),
         (
             0,
             0,
             "class 'cat': expected at least one image in each of train, valid, "
-            "got none in train of 0 readable in all; add images of this class",
+            "got none in train of 0 readable in all; add images of this class, "
+            "or take more of them",
         ),
     ],
 )
@@ -200,7 +203,7 @@ def test_a_given_subset_without_a_class_is_refused() -> None:
         split(labels, groups, given, test=0)
     assert str(told.value) == (
         "class 'dog': expected at least one image in each of train, valid, "
-        "got none in valid of 10 readable in all; add images of this class"
+        "got none in valid of 10 readable in all; add images of this class, or take more of them"
     )
 
 

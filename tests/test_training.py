@@ -29,7 +29,7 @@ Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
 FRESH_PROCESS = """
 import hashlib
 from stages.models import engine
-engine.start(1, "AVX2")
+engine.start("tensorflow", 1, "AVX2")
 import keras, numpy as np
 from stages.models import training
 keras.utils.set_random_seed(7)

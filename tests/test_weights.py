@@ -40,7 +40,7 @@ FRESH_PROCESS = """
 import hashlib, sys
 from pathlib import Path
 from stages.models import engine
-engine.start(1, None)
+engine.start("tensorflow", 1, None)
 from stages.models import weights
 path = Path(sys.argv[1])
 weights.random("convnet", False, 3).save_weights(path)

@@ -1,6 +1,6 @@
 """Bytes to an upright RGB picture, or `Unreadable` with the reason.
 
-Pure: no files, no state. An image is judged by decoding the whole of it, never by its name or its
+Pure: no files. An image is judged by decoding the whole of it, never by its name or its
 first bytes. `inspect` and `decode` take the same path, so what one accepts the other decodes.
 
 Colour profiles (ICC) are ignored: the numbers in the file are taken as sRGB, as the networks were
@@ -106,10 +106,10 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _grey_of_16_bits(image: Image.Image) -> Image.Image:
     """0..65535 to 0..255; `convert` would saturate all above 255."""
-    grey = np.asarray(image).astype(np.int64)  # (height, width)
+    grey = np.asarray(image)  # (height, width), uint16 or int32
     if grey.min() < 0 or grey.max() > 65535:
         raise Unreadable("grey values outside 0 to 65535")
-    scaled = (grey + 128) // 257  # 65535 = 255 * 257, to the nearest
+    scaled = (grey.astype(np.uint32) + 128) // 257  # 65535 = 255 * 257, to the nearest
     if "transparency" in image.info:  # PNG's one grey value that is not shown
         scaled[grey == image.info["transparency"]] = 255
     return Image.fromarray(scaled.astype(np.uint8))

@@ -72,6 +72,8 @@ def arrange(names: Sequence[str], where: str, classes: Sequence[str] | None) -> 
     strangers = [folder for folder in folders if folder not in subsets]
     # A class may be called "train", but then it holds images and no classes.
     split = len(subsets) > 1 or any(_labels(names, f"{top}{folder}/") for folder in subsets)
+    if subsets and strangers and not split and subsets[0] not in (classes or ()):
+        split, strangers = True, subsets  # a flat `test` beside classes: which one is it?
     if not split or _flat_labels(names, top):
         rows = {
             name: Found(name, name.removeprefix(top), label, None)

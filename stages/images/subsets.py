@@ -69,5 +69,6 @@ def _require_all(
                 count = labels.count(index)
                 raise UserError(
                     f"class {name!r}: expected at least one image in each of {', '.join(needed)}, "
-                    f"got none in {subset} of {count} readable in all; add images of this class"
+                    f"got none in {subset} of {count} readable in all; add images of this class, "
+                    "or take more of them"
                 )

@@ -107,8 +107,8 @@ def find_layer(model: keras.Model, layer: str, key: str) -> keras.layers.Layer:
     if layer not in known:
         near = difflib.get_close_matches(layer, list(known), n=3, cutoff=0)
         raise UserError(
-            f"params.yaml: {key}: expected the name of a layer of the backbone, got {layer!r}; "
-            f"the nearest are {', '.join(near)}"
+            f"params.yaml: {key}: expected the name of a layer that the features come through, "
+            f"got {layer!r}; the nearest are {', '.join(near)}"
         )
     return known[layer]
 
@@ -125,6 +125,11 @@ def unfreeze_from(model: keras.Model, layer: str) -> None:
     for place, part in enumerate(trunk.layers):
         batch_norm = isinstance(part, keras.layers.BatchNormalization)
         part.trainable = place >= first and not batch_norm
+    if not trunk.trainable_weights:
+        raise UserError(
+            "params.yaml: fine_tune.unfreeze_from: expected a layer from which on there are "
+            f"weights to train, got {layer!r}; name an earlier one"
+        )
 
 
 class InferenceMode(keras.layers.Layer):  # type: ignore[misc]
@@ -185,8 +190,17 @@ def _convnet(size: int | None) -> keras.Model:
 
 
 def _last_convolutional(base: keras.Model) -> keras.layers.Layer:
-    """The last layer whose output still has height and width."""
-    return next(layer for layer in reversed(base.layers) if len(layer.output.shape) == 4)
+    """The last layer whose output still has height and width.
+
+    In a base with its classifier, the last one before the pooling over the whole image, since some
+    classifiers are convolutions themselves (MobileNet's).
+    """
+    layers = list(base.layers)
+    if len(base.output_shape) == 2:
+        kinds = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
+        pooled = [place for place, layer in enumerate(layers) if isinstance(layer, kinds)]
+        layers = layers[: pooled[-1]] if pooled else layers
+    return next(layer for layer in reversed(layers) if len(layer.output.shape) == 4)
 
 
 def _pooling_layer(pooling: str) -> keras.layers.Layer:

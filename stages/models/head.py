@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
 from stages.errors import UserError
 
@@ -86,7 +85,6 @@ def fit_logistic(
     *,
     inverse_regularization: float,
     max_iterations: int,
-    threads: int | None,
 ) -> tuple[Head, int]:
     """Fit a multinomial logistic regression on standardised features.
 
@@ -98,7 +96,6 @@ def fit_logistic(
         label: int64 (n,), every class at least once.
         inverse_regularization: scikit-learn's C; smaller is smoother.
         max_iterations: of L-BFGS.
-        threads: of BLAS; None for its default.
 
     Returns:
         The head, and how many iterations it took.
@@ -107,7 +104,7 @@ def fit_logistic(
     features -= mean
     features /= spread
     model = LogisticRegression(C=inverse_regularization, max_iter=max_iterations)
-    with warnings.catch_warnings(), threadpool_limits(threads, user_api="blas"):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(features, label)
     kernel = _per_class(model.coef_, n_classes).astype(np.float64)

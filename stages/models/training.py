@@ -35,7 +35,7 @@ def dense_head(
 ) -> keras.Model:
     """Features (n, n_features) to logits: dropout, relu layers of `hidden` units, one linear."""
     x = features = keras.Input((n_features,), name="features")
-    x = keras.layers.Dropout(dropout, seed=0, name="dropout")(x)
+    x = keras.layers.Dropout(dropout, name="dropout")(x)
     for number, units in enumerate(hidden):
         x = keras.layers.Dense(units, activation="relu", name=f"dense_{number}")(x)
     logits = keras.layers.Dense(n_classes, name="logits", dtype="float32")(x)

@@ -4,6 +4,7 @@ Names of classes are shown as they are, never as markup, and shortened to `NAME_
 Colours: M. Okabe and K. Ito, "Color Universal Design" (2008).
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ _STYLE = {
     "grid.color": "#DDDDDD",
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "svg.hashsalt": "stages",
     "text.parse_math": False,
 }
 
@@ -161,4 +161,6 @@ def _shortened(name: str) -> str:
 
 
 def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in a script without font
+        figure.savefig(path, metadata={"Software": None})

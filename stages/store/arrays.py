@@ -106,6 +106,7 @@ class Rows:
         self.shape: tuple[int, ...] = self._array.shape
         self.dtype: np.dtype[Any] = self._array.dtype
         self.fingerprint = str(self._array.attrs.get("fingerprint", ""))
+        self._chunk = self._array.chunks[0]
         self._shard = (self._array.shards or self._array.chunks)[0]
         if fingerprint is not None and self.fingerprint != fingerprint:
             raise UserError(
@@ -136,16 +137,18 @@ class Rows:
             ) from None
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """The given rows, ascending, as one array (len(rows), ...) in memory."""
+        """The given rows, ascending, as one array (len(rows), ...) in memory.
+
+        Read in runs of neighbouring chunks, none longer than a shard.
+        """
         taken = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        gap = (np.diff(rows // self._chunk) > 1) | (np.diff(rows // self._shard) > 0)
         done = 0
-        for shard in range(0, len(self), self._shard):
-            inside = rows[(rows >= shard) & (rows < shard + self._shard)]
-            if len(inside):
-                first = int(inside[0])
-                block = self.read(first, int(inside[-1]) + 1)
-                taken[done : done + len(inside)] = block[inside - first]
-                done += len(inside)
+        for run in np.split(rows, np.flatnonzero(gap) + 1):
+            if len(run):
+                block = self.read(int(run[0]), int(run[-1]) + 1)
+                taken[done : done + len(run)] = block[run - run[0]]
+                done += len(run)
         return taken
 
     def batches(self, size: int, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[Any]]:
@@ -171,16 +174,17 @@ class Rows:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """The given rows in random order, `size` at a time, as (row numbers, values).
 
-        Shards are drawn in random order and read once each until `buffer_bytes` are full; rows in
+        Chunks are drawn in random order and read once each until `buffer_bytes` are full; rows in
         the buffer are handed out shuffled. Where all rows fit, the order is a uniform permutation.
-        Every batch is full but the last.
+        Chunks, not shards: in the ledger's order a shard holds images of one class. Every batch is
+        full but the last.
         """
         row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
-        per_buffer = max(1, buffer_bytes // (row_bytes * self._shard))
-        shards = rng.permutation(np.unique(rows // self._shard))
+        per_buffer = max(1, buffer_bytes // (row_bytes * self._chunk))
+        chunks = rng.permutation(np.unique(rows // self._chunk))
         batch = rows[:0], np.empty((0, *self.shape[1:]), dtype=self.dtype)
-        for first in range(0, len(shards), per_buffer):
-            inside = np.isin(rows // self._shard, shards[first : first + per_buffer])
+        for first in range(0, len(chunks), per_buffer):
+            inside = np.isin(rows // self._chunk, chunks[first : first + per_buffer])
             chosen = rows[inside]
             values = self.take(chosen)
             order = rng.permutation(len(chosen))
@@ -195,6 +199,7 @@ class Rows:
                 if len(batch[0]) == size:
                     yield batch
                     batch = batch[0][:0], batch[1][:0]
+            del values  # before the next buffer is filled
         if len(batch[0]):
             yield batch
 

@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
-    with _only_writer(path):
+    with only_writer(path):
         _remove(partial)
         try:
             yield partial
@@ -89,7 +89,7 @@ def require(path: Path, stage: str) -> Path:
 
 
 @contextlib.contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
+def only_writer(path: Path) -> Iterator[None]:
     """Hold `.NAME.lock` beside `path`; the kernel lets go of it when the process ends, however."""
     lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
