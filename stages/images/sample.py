@@ -205,7 +205,8 @@ def draw(kind: Kind, rng: np.random.Generator) -> Image.Image:
     image = Image.new("RGB", (width, height))
     draw_surroundings(rng, image)
     pose = rng.choice(POSES)
-    mirror, (near, aside, above) = rng.choice((-1, 1)), rng.uniform((0.84, -1, 0), 1)
+    mirror = int(rng.choice((-1, 1)))
+    near, aside, above = rng.uniform((0.84, -1, 0), 1)
     if pose == "portrait":
         radius = min(width, height) * 0.34 * near
         x, y = width * (0.5 + 0.07 * aside), height * (0.47 + 0.08 * above)
