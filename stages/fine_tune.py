@@ -18,7 +18,7 @@ from stages.progress import progress
 from stages.scripts import arguments, stage
 from stages.store import arrays, files, tables
 
-BUFFER_BYTES = 256 * 2**20  # of images that are shuffled together
+BUFFER_BYTES = 128 * 2**20  # of images that are shuffled together: 900 at 224 px
 
 
 @stage
