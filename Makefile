@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
-	@python -m stages.params
+	@python -m stages.check
 	@dvc repro
 	@echo
 	@echo "metrics     metrics/evaluate.json   (dvc metrics show)"

@@ -1,12 +1,10 @@
 """The only reader of `params.yaml`: every section is checked before any stage works.
 
-Scripts call `read()`; the packages below them never see a params object. `python -m stages.params`
-checks the file and exits, which `make repro` does before it starts DVC.
+Scripts call `read()`; the packages below them never see a params object.
 """
 
 import difflib
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -26,7 +24,6 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from stages.errors import UserError
-from stages.scripts import script
 
 PATH = Path("params.yaml")
 
@@ -287,13 +284,3 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
         hint = get_type_hints(section)[str(part)] if section is not Weights else Weights
         section = Weights if part == "fetch_weights" else hint
     return list(section.model_fields)
-
-
-@script
-def main() -> None:
-    """Check `params.yaml`."""
-    read()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

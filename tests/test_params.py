@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import yaml
 
 from stages import params as parameters
 from stages.errors import UserError
+from stages.threads import processors
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "params.yaml"
@@ -372,15 +372,37 @@ def test_the_command_tells_all_faults_one_a_line_and_exits_1(
     ]
 
 
-def test_the_command_says_nothing_of_valid_parameters(elsewhere: None, tmp_path: Path) -> None:
-    shutil.copy(COMMITTED, tmp_path)
-    run = check(tmp_path)
+def test_the_command_says_nothing_of_parameters_and_inputs_that_are_there() -> None:
+    run = check(ROOT)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_the_command_names_each_file_that_is_missing(
+    elsewhere: None, params: dict[str, Any], tmp_path: Path
+) -> None:
+    change(params, "data.test", "raw/test.zip")
+    weights = {"source": "file", "path": "w.h5", "sha256": "0" * 64, "include_top": False}
+    change(params, "fetch_weights.convnet", weights)
+    change(params, "compute.threads", 10_000)
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    Path(params["data"]["train"]).parent.mkdir(parents=True)
+    Path(params["data"]["train"]).touch()
+    run = check(tmp_path)
+    assert (run.returncode, run.stdout) == (1, "")
+    remedy = "put it there or correct the path"
+    assert run.stderr.splitlines() == [
+        "error: params.yaml: data.test: expected a file or folder, got nothing at "
+        f"'raw/test.zip'; {remedy}",
+        "error: params.yaml: fetch_weights.convnet.path: expected a file or folder, got nothing "
+        f"at 'w.h5'; {remedy}",
+        f"error: params.yaml: compute.threads: expected at most the {processors()} processors of "
+        "this machine, got 10000; lower it (results then differ in their last digits)",
+    ]
 
 
 def check(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "stages.params"],
+        [sys.executable, "-m", "stages.check"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
