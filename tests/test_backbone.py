@@ -345,3 +345,12 @@ def test_a_first_layer_behind_which_nothing_is_to_train_is_refused() -> None:
         "params.yaml: fine_tune.unfreeze_from: expected a layer from which on there are weights "
         "to train, got 'pool4'; name an earlier one"
     )
+
+
+def test_a_convnet_with_a_classifier_is_refused() -> None:
+    with pytest.raises(UserError) as told:
+        backbone.build("convnet", 64, True, None)
+    assert str(told.value) == (
+        "params.yaml: fetch_weights.convnet.include_top: expected false, got true; "
+        "the convnet has no classifier of its own"
+    )

@@ -47,6 +47,11 @@ def build(
             "params.yaml: extract.backbones: expected convnet or the name of a Keras application, "
             f"got {name!r}; the nearest are {', '.join(near)}"
         )
+    if name == CONVNET and include_top:
+        raise UserError(
+            "params.yaml: fetch_weights.convnet.include_top: expected false, got true; "
+            "the convnet has no classifier of its own"
+        )
     try:
         if name == CONVNET:
             model = _convnet(size)
