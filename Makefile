@@ -1,13 +1,15 @@
 # make repro   run the pipeline            make test   check everything
-# make lock    renew requirements.lock     make clean-venv   start from an empty environment
+# make bench   measure speed and memory    make cluster-demo   the pass on a cluster of two workers
+# make lock    renew requirements.lock     make clean-venv     start from an empty environment
 
 PYTHON ?= python3
 VENV := .venv
 PACKAGES := $(VENV)/.packages
 INSTALLED := $(VENV)/.installed
+CONTENDERS := $(VENV)/contenders
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lock clean-venv
+.PHONY: repro test bench cluster-demo lock bench-lock clean-venv
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -24,9 +26,22 @@ test: $(INSTALLED)
 	mypy
 	python -m pytest -n 2 --dist loadgroup
 
+cluster-demo: $(INSTALLED)
+	@dvc repro --quiet extract
+	@python -m stages.cluster_demo $$(python -c 'from stages import params; print(params.read().extract.backbones[0])')
+
+# BENCH="1 2 --rounds 7" chooses; REAL_DATA names a folder of real photos.
+bench: $(INSTALLED) $(CONTENDERS)/.installed
+	PYTHONPATH=$(CURDIR)/$(CONTENDERS) python -m benchmarks $(BENCH)
+
 lock: $(INSTALLED)
 	uv pip compile --universal --generate-hashes --no-emit-index-url --upgrade --extra test \
-	    -o requirements.lock pyproject.toml
+	    --extra dask --extra openvino -o requirements.lock pyproject.toml
+
+bench-lock: $(INSTALLED)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+	    --constraints requirements.lock --no-emit-package numpy --no-emit-package cffi \
+	    --no-emit-package pycparser -o benchmarks/requirements.lock benchmarks/requirements.in
 
 clean-venv:
 	rm -rf $(VENV)
@@ -43,3 +58,10 @@ $(PACKAGES): requirements.lock
 $(INSTALLED): $(PACKAGES) pyproject.toml
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(INSTALLED)
+
+# Only `make bench` sees them; numpy, cffi and pycparser come from requirements.lock.
+$(CONTENDERS)/.installed: benchmarks/requirements.lock | $(INSTALLED)
+	@rm -rf $(CONTENDERS)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+	    --no-build-isolation --target $(CONTENDERS) -r benchmarks/requirements.lock
+	@touch $@

@@ -8,6 +8,7 @@ DVC itself tells of a missing input only after it has removed the outputs of the
 import sys
 from pathlib import Path
 
+from stages import cpu, environment
 from stages import params as parameters
 from stages.errors import UserError
 from stages.scripts import arguments, script
@@ -18,6 +19,7 @@ from stages.threads import processors
 def main() -> None:
     """End with status 0, or with a sentence for each fault and status 1."""
     arguments(__doc__, count=0)
+    environment.check()
     params = parameters.read()
     named = {"data.train": params.data.train, "data.test": params.data.test}
     for name in params.extract.backbones:
@@ -35,6 +37,10 @@ def main() -> None:
             f"{parameters.PATH}: compute.threads: expected at most the {available} processors of "
             f"this machine, got {threads}; lower it (results then differ in their last digits)"
         )
+    try:
+        cpu.require(params.compute.instruction_set)
+    except UserError as error:
+        faults.append(str(error))
     if faults:
         raise UserError("\n".join(faults))
 

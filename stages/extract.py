@@ -1,54 +1,224 @@
-"""Stage `extract`: the convolutional pass, one feature vector an image.
+"""Stage `extract`: the convolutional pass, one feature vector a view of an image.
 
-Reads pixels and weights; writes features (n, views, d), views being 1.
+Reads pixels and weights; writes features (n, views, d). Rows that the row cache holds are not
+computed again.
     python -m stages.extract NAME data/resized.zarr data/weights/NAME.weights.h5 \\
-        data/features/NAME.zarr
+        data/features/NAME.zarr [--cluster ADDRESS]
 """
 
+import functools
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages import cpu, environment, identity, shards
 from stages import params as parameters
 from stages.errors import UserError
 from stages.models import engine
 from stages.progress import progress
 from stages.scripts import arguments, stage
 from stages.store import arrays, files
+from stages.store.rows import RowCache
+from stages.threads import processors
+
+CODE = (  # what a feature depends on; a test compares it with what is imported
+    "cpu.py",
+    "extract.py",
+    "models/backbone.py",
+    "models/devices.py",
+    "models/engine.py",
+    "models/folding.py",
+    "models/inference.py",
+    "models/openvino.py",
+    "models/views.py",
+)
+PACKAGES = ("jax", "keras", "numpy", "openvino", "tensorflow", "torch")
+SHARD_ROWS = 256  # the most that a killed run loses, and what a cluster's worker is given
+SHARDS_AT_ONCE = 2  # one is read or written while the other computes
+
+_computing = threading.Lock()
 
 
 @stage
 def main() -> None:
-    """Build the network, run all images through it, write what comes out."""
+    """Run all images through the network, write what comes out."""
+    cluster = environment.cluster()
     name, *paths = arguments(__doc__, count=4)
     resized, weights, out = map(Path, paths)
     params = parameters.read()
     parameters.require_backbone(params, name)
     images = arrays.Rows(files.require(resized, "resize"))
     files.require(weights, f"fetch_weights@{name}")
-    engine.start(**params.compute.model_dump())
-    from stages.models import backbone, inference
-
-    base = backbone.build(name, images.shape[1], params.fetch_weights[name].include_top, weights)
-    model = backbone.extractor(base, name, params.extract.layer, params.extract.pooling)
-    size = params.extract.batch_size
-    with files.replacing(out) as partial, progress(f"extract {name}", len(images)) as bar:
-
-        def features() -> Iterator[NDArray[np.float32]]:
-            for batch in inference.predict(model, images.batches(size), size):
-                yield _stored(batch, params.extract.dtype)[:, None]
-                bar.update(len(batch))
-
-        arrays.write(
+    if sentence := cpu.hint(params.extract.precision):
+        print(f"extract {name}: {sentence}")
+    with files.replacing(out, shards.tag(cluster)) as partial:
+        work = Extraction(name, resized.resolve(), weights.resolve(), partial.resolve(), params)
+        views = params.extract.views
+        parts = arrays.create(
             partial,
-            features(),
-            shape=(len(images), 1, model.output_shape[-1]),
+            shape=(len(images), views, shards.ask(work, "width", cluster)),
             dtype=params.extract.dtype,
             fingerprint=images.fingerprint,
+            shard_rows=SHARD_ROWS,
         )
+        with progress(f"extract {name}", len(images) * views) as bar:
+            done = list(
+                shards.run(work, parts, threads=SHARDS_AT_ONCE, cluster=cluster, advance=bar.update)
+            )
+            bar.note = shards.where_the_time_went(done)
+    print(work.caches[0].summary(*work.caches[1:]))
+
+
+class Extraction:
+    """The work on a shard: look up its rows, compute those that lack, write all.
+
+    What is opened or built for it is kept in its process, and not pickled.
+    """
+
+    def __init__(
+        self, name: str, resized: Path, weights: Path, out: Path, params: parameters.Params
+    ) -> None:
+        self.name, self.resized, self.weights, self.out = name, resized, weights, out
+        self.params = params
+        self.root = (Path("data") / ".rows").resolve()
+        self.budget, self.started = environment.row_cache_bytes(), time.time()
+        self.kinds = self._kinds()
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = (
+            "name",
+            "resized",
+            "weights",
+            "out",
+            "params",
+            "root",
+            "budget",
+            "started",
+            "kinds",
+            "width",
+        )
+        return {key: vars(self)[key] for key in kept}
+
+    def __call__(self, part: range, advance: Callable[[int], None]) -> shards.Done:
+        done = shards.Done(part)
+        images, params = self.images, self.params
+        keys = [digest.tobytes() for digest in images.digests[part.start : part.stop]]
+        values = np.empty((len(part), params.extract.views, self.width), params.extract.dtype)
+        for view, cache in enumerate(self.caches):
+            with done.timed("read"):
+                found = cache.get(keys, values[:, view])
+            lacking = {key: place for place, key in enumerate(keys) if not found[place]}
+            places = np.array(sorted(lacking.values()), dtype=np.int64)
+            advance(len(keys) - len(places))
+            at = 0
+            batches = images.batches(params.extract.batch_size, places + part.start)
+            for batch in shards.timed(batches, done, "read"):
+                chosen = places[at : at + len(batch)]
+                at += len(batch)
+                with _computing, done.timed("compute"):
+                    values[chosen, view] = self._features(batch, [keys[i] for i in chosen], view)
+                advance(len(batch))
+            with done.timed("write"):
+                cache.put([keys[i] for i in places], values[places, view])
+            for place in np.flatnonzero(~found):  # the same image under several names
+                values[place, view] = values[lacking[keys[place]], view]
+            done.computed += len(places)
+            done.found += len(keys) - len(places)
+        with done.timed("write"):
+            arrays.write_shard(self.out, part, values)
+        return done
+
+    @functools.cached_property
+    def width(self) -> int:
+        """How many features a view has; the network is built only if no cached row tells."""
+        held = self.caches[0].row_type
+        if held:
+            return held[1][0]
+        with _computing:
+            return self._network[1]
+
+    @functools.cached_property
+    def images(self) -> arrays.Rows:
+        return arrays.Rows(self.resized)
+
+    @functools.cached_property
+    def caches(self) -> list[RowCache]:
+        """A row cache for each view."""
+        wanted = [digest.tobytes() for digest in self.images.digests]
+        return [RowCache(self.root, kind, wanted, self.budget, self.started) for kind in self.kinds]
+
+    @functools.cached_property
+    def _network(self) -> tuple[Callable[[NDArray[Any]], Any], int]:
+        """A function from a batch of images to features, and how many these are."""
+        identity.require_same(self.kinds, self._kinds())
+        params = self.params
+        engine.start(**params.compute.model_dump())
+        from stages.models import backbone, devices, folding
+
+        openvino = params.extract.engine == "openvino"
+        precision = "float32" if openvino else params.extract.precision
+        with devices.scope():
+            base = backbone.build(
+                self.name,
+                self.images.shape[1],
+                params.fetch_weights[self.name].include_top,
+                self.weights,
+                logits=params.extract.pooling in backbone.PREDICTIONS,
+            )
+            model = backbone.extractor(
+                base,
+                self.name,
+                params.extract.layer,
+                params.extract.pooling,
+                lambda trunk: folding.fold(trunk, precision),
+            )
+        width = int(model.output_shape[-1])
+        if openvino:
+            from stages.models import openvino as other
+
+            threads, size = params.compute.threads, params.extract.batch_size
+            return other.compile(model, size, params.extract.precision, threads), width
+        return functools.partial(devices.predict_on_batch, model), width
+
+    def _features(
+        self, images: NDArray[np.uint8], keys: list[bytes], view: int
+    ) -> NDArray[np.floating]:
+        function, _ = self._network
+        from stages.models import inference, views
+
+        augment = self.params.extract.augment.model_dump()
+        seed = augment.pop("seed")
+        seen = views.make(images, keys, view, views.Ranges(**augment), seed)
+        features = inference.padded(function, seen, self.params.extract.batch_size)
+        return _stored(features, self.params.extract.dtype)
+
+    def _kinds(self) -> list[str]:
+        """The row cache's name of each view: all that its rows depend on but the image."""
+        params = self.params
+        settings = {
+            "backbone": self.name,
+            "weights": files.sha256(self.weights),
+            "include_top": params.fetch_weights[self.name].include_top,
+            "extract": params.extract.model_dump(exclude={"backbones", "views", "augment"}),
+            "compute": params.compute.model_dump(),
+            "processors": processors() if params.compute.threads is None else None,
+        }
+        augment = params.extract.augment.model_dump()
+        return [
+            identity.of(
+                "extract",
+                {**settings, "view": view, "augment": augment if view > 1 else None},
+                CODE,
+                PACKAGES,
+            )
+            for view in range(params.extract.views)
+        ]
 
 
 def _stored(features: NDArray[np.float32], dtype: str) -> NDArray[np.floating]:
@@ -64,4 +234,6 @@ def _stored(features: NDArray[np.float32], dtype: str) -> NDArray[np.floating]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from stages import extract  # by its name, under which a cluster's worker imports it, too
+
+    sys.exit(extract.main())

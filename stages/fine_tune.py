@@ -6,11 +6,13 @@ row, the figures and the history. With `fine_tune.epochs: 0` the head passes thr
         data/head data/model metrics/fine_tune.json metrics/fine_tune_history.csv
 """
 
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages import params as parameters
 from stages.models import engine, head, history
@@ -74,20 +76,23 @@ def _train(
     engine.start(**params.compute.model_dump())
     import keras
 
-    from stages.models import augment, backbone, inference, training
+    from stages.models import augment, backbone, devices, inference, training, views
 
     section, name = params.fine_tune, params.train_head.backbone
     keras.utils.set_random_seed(section.seed)
     rng = np.random.default_rng(section.seed)
     include_top = params.fetch_weights[name].include_top
-    base = backbone.build(name, images.shape[1], include_top, weights)
-    extractor = backbone.extractor(base, name, params.extract.layer, params.extract.pooling)
-    backbone.unfreeze_from(extractor, str(section.unfreeze_from))
-    classifier = training.head_model(trained, section.dropout)
+    pooling = params.extract.pooling
+    logits = pooling in backbone.PREDICTIONS
     shape = images.shape[1:]
-    model = training.stack([extractor, classifier], shape, "model")
-    changes = augment.augmentation(seed=section.seed, **section.augment.model_dump())
-    in_training = training.stack([changes, model], shape, "in_training")
+    with devices.scope():
+        base = backbone.build(name, images.shape[1], include_top, weights, logits)
+        extractor = backbone.extractor(base, name, params.extract.layer, pooling)
+        backbone.unfreeze_from(extractor, str(section.unfreeze_from))
+        classifier = training.head_model(trained, section.dropout)
+        model = training.stack([extractor, classifier], shape, "model")
+        changes = augment.augmentation(seed=section.seed, **section.augment.model_dump())
+        in_training = training.stack([changes, model], shape, "in_training")
     train, valid = labels.rows("train"), labels.rows("valid")
     size = section.batch_size
 
@@ -95,9 +100,29 @@ def _train(
         for rows, batch in images.shuffled(train, size, rng, BUFFER_BYTES):
             yield batch.astype(np.float32), labels.label[rows]
 
+    ranges = params.extract.augment.model_dump()
+    view_seed = ranges.pop("seed")
+
+    def predictions(rows: NDArray[np.int64]) -> Iterator[head.FloatArray]:
+        """Log-probabilities of the given rows, in batches, averaged over `predict.views`."""
+        done = 0
+        for batch in images.batches(size, rows):
+            digests = images.digests[rows[done : done + len(batch)]]
+            keys = [digest.tobytes() for digest in digests]
+            done += len(batch)
+            yield head.mean_log_probability(
+                [
+                    inference.padded(
+                        functools.partial(devices.predict_on_batch, model),
+                        views.make(batch, keys, view, views.Ranges(**ranges), view_seed),
+                        size,
+                    )
+                    for view in range(params.predict.views)
+                ]
+            )
+
     def validate() -> training.Batch:
-        outputs = inference.predict(model, images.batches(size, valid), size)
-        return np.concatenate(list(outputs)), labels.label[valid]
+        return np.concatenate(list(predictions(valid))), labels.label[valid]
 
     with progress("fine_tune", section.epochs * len(train)) as bar:
         epochs = training.fit(
@@ -113,15 +138,9 @@ def _train(
         )
     model.save_weights(out / "model.weights.h5")
     with progress("predict", len(images)) as bar:
-
-        def predictions() -> Iterator[head.FloatArray]:
-            for logits in inference.predict(model, images.batches(size), size):
-                yield head.log_softmax(logits)
-                bar.update(len(logits))
-
         arrays.write(
             out / "predictions.zarr",
-            predictions(),
+            bar.over(predictions(np.arange(len(images)))),
             shape=(len(images), len(labels.classes)),
             dtype=np.float32,
             fingerprint=images.fingerprint,

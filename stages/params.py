@@ -26,6 +26,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from stages.errors import UserError
 
 PATH = Path("params.yaml")
+# Told to stay within these, TensorFlow's oneDNN fails or crashes at bfloat16.
+NO_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI")
 
 
 def _number(value: object) -> object:
@@ -105,10 +107,28 @@ class Weights(Section):
         return self
 
 
+class Geometry(Section):
+    """How far an image may be moved without changing its label."""
+
+    rotation: Annotated[Float, Field(ge=0, le=180)]
+    shift: Fraction
+    shear: Fraction
+    zoom: Fraction
+    flip: StrictBool
+
+
+class Views(Geometry):
+    seed: Seed
+
+
 class Extract(Section):
     backbones: Annotated[list[StrictStr], Field(min_length=1), AfterValidator(_each_once)]
     layer: StrictStr | None
-    pooling: Literal["avg", "max", "flatten"]
+    pooling: Literal["avg", "max", "flatten", "predictions", "log_predictions"]
+    views: Annotated[StrictInt, Field(ge=1, le=64)]
+    augment: Views
+    engine: Literal["keras", "openvino"]
+    precision: Literal["float32", "bfloat16"]
     batch_size: Count
     dtype: Literal["float16", "float32"]
 
@@ -142,18 +162,17 @@ class TrainHead(Section):
     dense: Dense
 
 
-class Augment(Section):
-    rotation: Annotated[Float, Field(ge=0, le=180)]
-    shift: Fraction
-    shear: Fraction
-    zoom: Fraction
-    flip: StrictBool
+class Augment(Geometry):
     brightness: Fraction
 
 
 class FineTune(Training):
     unfreeze_from: StrictStr | None
     augment: Augment
+
+
+class Predict(Section):
+    views: Count
 
 
 class Evaluate(Section):
@@ -167,8 +186,19 @@ class Submit(Section):
 class Compute(Section):
     backend: Literal["tensorflow", "jax", "torch"]
     threads: Count | None
+    devices: Count
     instruction_set: (
-        Literal["SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_BF16"] | None
+        Literal[
+            "SSE41",
+            "AVX",
+            "AVX2",
+            "AVX2_VNNI",
+            "AVX512_CORE",
+            "AVX512_CORE_VNNI",
+            "AVX512_CORE_BF16",
+            "AVX512_CORE_AMX",
+        ]
+        | None
     )
 
 
@@ -180,6 +210,7 @@ class Params(Section):
     extract: Extract
     train_head: TrainHead
     fine_tune: FineTune
+    predict: Predict
     evaluate: Evaluate
     submit: Submit
     compute: Compute
@@ -192,6 +223,27 @@ class Params(Section):
                     f"fetch_weights.{name}: expected where its weights come from, as "
                     "extract.backbones asks for it, got nothing; add it here or remove it there"
                 )
+            if self.extract.pooling.endswith("predictions"):
+                if not self.fetch_weights[name].include_top:
+                    raise ValueError(
+                        f"fetch_weights.{name}.include_top: expected true, as extract.pooling is "
+                        f"{self.extract.pooling!r}, got false; change one of them"
+                    )
+                if self.extract.layer is not None:
+                    raise ValueError(
+                        f"extract.layer: expected null, as extract.pooling is "
+                        f"{self.extract.pooling!r}, got {self.extract.layer!r}; change one of them"
+                    )
+        if self.extract.precision == "bfloat16" and self.compute.instruction_set in NO_BFLOAT16:
+            raise ValueError(
+                "compute.instruction_set: expected null or AVX512_CORE or above, as "
+                f"extract.precision is bfloat16, got {self.compute.instruction_set!r}; change one"
+            )
+        if self.predict.views > self.extract.views:
+            raise ValueError(
+                f"predict.views: expected at most extract.views ({self.extract.views}), "
+                f"got {self.predict.views}; change one of them"
+            )
         backbone, known = self.train_head.backbone, self.extract.backbones
         if backbone not in known:
             raise ValueError(

@@ -1,74 +1,173 @@
 """Stage `resize`: every accepted image as RGB pixels of one size, in the ledger's order.
 
-Reads the inputs in place; writes a uint8 array (n, size, size, 3).
-    python -m stages.resize data/split.csv data/resized.zarr
+Reads the inputs in place; writes a uint8 array (n, size, size, 3) and the digest of each row. Rows
+that the row cache holds are not computed again.
+    python -m stages.resize data/split.csv data/resized.zarr [--cluster ADDRESS]
 """
 
+import contextlib
+import functools
 import hashlib
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages import environment, identity, shards
 from stages import params as parameters
 from stages.errors import UserError
 from stages.images import decode, resize, source
 from stages.progress import progress
 from stages.scripts import arguments, stage
 from stages.store import arrays, files, tables
-from stages.threads import in_order
+from stages.store.rows import RowCache
+from stages.threads import processors
+
+CODE = ("images/decode.py", "images/resize.py", "resize.py")  # what a row's pixels depend on
+SHARD_ROWS = 256  # the most that a killed run loses, and what a cluster's worker is given
 
 
 @stage
 def main() -> None:
     """Decode, resize, write."""
+    cluster = environment.cluster()
     ledger, out = map(Path, arguments(__doc__, count=2))
     params = parameters.read()
+    listed = tables.read_ledger(files.require(ledger, "split"))
+    accepted = [row for row in listed if row.accepted]
     size = params.resize.size
-    rows = [row for row in tables.read_ledger(files.require(ledger, "split")) if row.accepted]
-    with ExitStack() as opened:
-        archives = {
-            name: opened.enter_context(source.open_source(Path(path)))
-            for name, path in (("train", params.data.train), ("test", params.data.test))
-            if any(row.source == name for row in rows)
+    with (
+        files.replacing(out, shards.tag(cluster)) as partial,
+        contextlib.closing(Resizing(ledger.resolve(), partial.resolve(), params)) as work,
+        progress("resize", len(accepted)) as bar,
+    ):
+        parts = arrays.create(
+            partial,
+            shape=(len(accepted), size, size, 3),
+            dtype=np.uint8,
+            fingerprint=tables.fingerprint(accepted),
+            shard_rows=SHARD_ROWS,
+        )
+        digests, cache = np.empty((len(accepted), 32), np.uint8), work.cache
+        if cluster is None:
+            work.archives  # noqa: B018  opened here, not by several threads at once
+        done = []
+        for part in shards.run(
+            work, parts, threads=processors(), cluster=cluster, advance=bar.update
+        ):
+            digests[part.rows.start : part.rows.stop] = part.digests
+            done.append(part)
+        arrays.write_digests(partial, digests)
+        bar.note = shards.where_the_time_went(done)
+    print(cache.summary())
+
+
+class Resizing:
+    """The work on a shard: look up its rows, decode and resize those that lack, write all.
+
+    What is opened for it is kept in its process, and not pickled.
+    """
+
+    def __init__(self, ledger: Path, out: Path, params: parameters.Params) -> None:
+        self.ledger, self.out, self.params = ledger, out, params
+        self.inputs = {
+            "train": Path(params.data.train).resolve(),
+            "test": Path(params.data.test).resolve(),
+        }
+        self.root = (Path("data") / ".rows").resolve()
+        self.budget, self.started = environment.row_cache_bytes(), time.time()
+        self.kind = self._kind()
+
+    def __getstate__(self) -> dict[str, Any]:
+        opened = ("rows", "cache", "archives")
+        return {key: value for key, value in vars(self).items() if key not in opened}
+
+    def close(self) -> None:
+        """Give the inputs back."""
+        for archive in vars(self).get("archives", {}).values():
+            archive.close()
+
+    def __call__(self, part: range, advance: Callable[[int], None]) -> shards.Done:
+        done = shards.Done(part)
+        shard = self.rows[part.start : part.stop]
+        size = self.params.resize.size
+        pixels = np.empty((len(part), size, size, 3), np.uint8)
+        keys = [bytes.fromhex(row.sha256) for row in shard]
+        with done.timed("read"):
+            found = self.cache.get(keys, pixels)
+        lacking = {key: place for place, key in enumerate(keys) if not found[place]}
+        advance(len(keys) - len(lacking))
+        for place in lacking.values():
+            with done.timed("read"):
+                content = self._read_unchanged(shard[place])
+            with done.timed("compute"):
+                pixels[place] = self._pixels(content)
+            advance(1)
+        for place in np.flatnonzero(~found).tolist():  # the same image under several names
+            pixels[place] = pixels[lacking[keys[place]]]
+        with done.timed("write"):
+            computed = list(lacking.values())
+            self.cache.put([keys[place] for place in computed], pixels[computed])
+            arrays.write_shard(self.out, part, pixels)
+        done.computed, done.found = len(lacking), len(keys) - len(lacking)
+        done.digests = np.frombuffer(b"".join(map(arrays.digest, pixels)), np.uint8).reshape(-1, 32)
+        return done
+
+    @functools.cached_property
+    def rows(self) -> list[tables.Row]:
+        return [row for row in tables.read_ledger(self.ledger) if row.accepted]
+
+    @functools.cached_property
+    def cache(self) -> RowCache:
+        identity.require_same(self.kind, self._kind())
+        wanted = [bytes.fromhex(row.sha256) for row in self.rows]
+        return RowCache(self.root, self.kind, wanted, self.budget, self.started)
+
+    @functools.cached_property
+    def archives(self) -> dict[str, source.Source]:
+        """The inputs that rows come from; a cluster's worker keeps them open."""
+        used = {row.source for row in self.rows}
+        return {
+            name: source.open_source(path) for name, path in self.inputs.items() if name in used
         }
 
-        def pixels(row: tables.Row) -> NDArray[np.uint8]:
-            image = decode.decode(_read_unchanged(archives[row.source], row))
-            return resize.resize(image, size, params.resize.fit, params.resize.interpolation)
-
-        with files.replacing(out) as partial, progress("resize", len(rows)) as bar:
-
-            def blocks() -> Iterator[NDArray[np.uint8]]:
-                for image in in_order(pixels, rows):
-                    yield image[None]
-                    bar.update()
-
-            arrays.write(
-                partial,
-                blocks(),
-                shape=(len(rows), size, size, 3),
-                dtype=np.uint8,
-                fingerprint=tables.fingerprint(rows),
+    def _read_unchanged(self, row: tables.Row) -> bytes:
+        """A member's bytes, if they are still those that `split` judged."""
+        try:
+            content = self.archives[row.source].read(row.member)
+        except (decode.Unreadable, KeyError):
+            content = b""
+        if hashlib.sha256(content).hexdigest() != row.sha256:
+            path = self.params.data.train if row.source == "train" else self.params.data.test
+            raise UserError(
+                f"{path} member {row.member}: expected the bytes that `split` judged, got others "
+                "or none; run `dvc repro` to judge what is there now"
             )
+        return content
 
-
-def _read_unchanged(archive: source.Source, row: tables.Row) -> bytes:
-    """A member's bytes, if they are still those that `split` judged."""
-    try:
-        content = archive.read(row.member)
-    except (decode.Unreadable, KeyError):
-        content = b""
-    if hashlib.sha256(content).hexdigest() != row.sha256:
-        raise UserError(
-            f"{archive.path} member {row.member}: expected the bytes that `split` judged, got "
-            "others or none; run `dvc repro` to judge what is there now"
+    def _pixels(self, content: bytes) -> NDArray[np.uint8]:
+        wanted = self.params.resize
+        enough = resize.enough(wanted.size, wanted.interpolation)
+        picture = decode.decode_reduced(content, enough)
+        return resize.resize(
+            picture.image,
+            wanted.size,
+            wanted.fit,
+            wanted.interpolation,
+            picture.whole,
+            picture.factor,
         )
-    return content
+
+    def _kind(self) -> str:
+        """The row cache's name: all that a row depends on but the image."""
+        return identity.of("resize", self.params.resize.model_dump(), CODE, ("numpy", "pillow"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from stages import resize as stage_  # by its name, under which a cluster's worker imports it
+
+    sys.exit(stage_.main())

@@ -1,9 +1,11 @@
 """How a script runs: what it prints at its end, and how it ends when something is wrong."""
 
+import ctypes
 import errno
 import functools
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +13,8 @@ from pathlib import Path
 
 from stages.errors import UserError
 from stages.store import files
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def script(main: Callable[[], None]) -> Callable[[], int]:
@@ -45,12 +49,13 @@ def stage(main: Callable[[], None]) -> Callable[[], int]:
     """Like `script`, for a stage of the DAG: it works alone, and tells its time and memory.
 
     A second process that runs the same stage in this folder is refused, since each would take the
-    other's outputs for its own: so the orphan of a killed `dvc repro` cannot mix with a new run.
+    other's outputs for its own. On Linux a stage that DVC has started ends when DVC is killed.
     """
 
     @functools.wraps(main)
     def timed() -> None:
         started = time.perf_counter()
+        _end_with_dvc()
         Path("data").mkdir(exist_ok=True)
         with files.only_writer(Path("data", Path(sys.argv[0]).stem)):
             main()
@@ -80,6 +85,23 @@ def peak_memory() -> int:
     """The most memory that this process has held at one time, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # KiB but on macOS
+
+
+def _end_with_dvc() -> None:
+    """Let the kernel send SIGTERM to this process when `dvc`, which started it, is gone.
+
+    Otherwise it would outlive a killed `dvc repro`. A stage started by hand may outlive its shell.
+
+    Raises:
+        UserError: it is gone already, and the process an orphan, adopted by the first process.
+    """
+    if sys.platform != "linux" or "DVC_STAGE" not in os.environ:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() == 1 and b"dvc" not in Path("/proc/1/cmdline").read_bytes():
+        raise UserError(
+            "dvc: expected it to wait for this stage, got an end of it; run `dvc repro` again"
+        )
 
 
 def _storage_sentence(error: OSError) -> str:

@@ -6,8 +6,9 @@ unlabelled ones), the figures and the history.
         metrics/head.json metrics/head_history.csv
 """
 
+import functools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def main() -> None:
         fitted.save(partial / "head.npz")
         arrays.write(
             partial / "predictions.zarr",
-            (head.log_softmax(fitted.logits(batch)) for batch in _first_view(features, BATCH)),
+            _predictions(features, None, params.predict.views, fitted.logits),
             shape=(len(features), len(labels.classes)),
             dtype=np.float32,
             fingerprint=features.fingerprint,
@@ -58,7 +59,7 @@ def _logistic(
     train = labels.rows("train")
     section = params.train_head.logistic
     fitted, iterations = head.fit_logistic(
-        features.take(train)[:, 0].astype(np.float32, copy=False),
+        features.take(train).astype(np.float32, copy=False),
         labels.label[train],
         len(labels.classes),
         inverse_regularization=section.inverse_regularization,
@@ -69,8 +70,8 @@ def _logistic(
     figures: list[float] = []
     for subset in ("train", "valid"):
         chosen = labels.rows(subset)
-        batches = [fitted.logits(batch) for batch in _first_view(features, BATCH, chosen)]
-        figures += head.loss_and_accuracy(np.concatenate(batches), labels.label[chosen])
+        log_probability = _predict(features, chosen, params.predict.views, fitted.logits)
+        figures += head.loss_and_accuracy(log_probability, labels.label[chosen])
     return fitted, [history.Epoch(iterations, *figures)]
 
 
@@ -80,23 +81,28 @@ def _dense(
     engine.start(**params.compute.model_dump())
     import keras
 
-    from stages.models import inference, training
+    from stages.models import devices, inference, training
 
     section = params.train_head.dense
     keras.utils.set_random_seed(section.seed)
     rng = np.random.default_rng(section.seed)
     train, valid = labels.rows("train"), labels.rows("valid")
-    model = training.dense_head(
-        features.shape[-1], section.hidden, section.dropout, len(labels.classes)
-    )
+    with devices.scope():
+        model = training.dense_head(
+            features.shape[-1], section.hidden, section.dropout, len(labels.classes)
+        )
 
     def draw() -> Iterator[training.Batch]:
+        """Of each image one of its views, another one in every epoch."""
         for rows, batch in features.shuffled(train, section.batch_size, rng, BUFFER_BYTES):
-            yield batch[:, 0], labels.label[rows]
+            views = rng.integers(features.shape[1], size=len(rows))
+            yield batch[np.arange(len(rows)), views], labels.label[rows]
+
+    def logits(batch: head.FloatArray) -> head.FloatArray:
+        return inference.padded(functools.partial(devices.predict_on_batch, model), batch, BATCH)
 
     def validate() -> training.Batch:
-        outputs = inference.predict(model, _first_view(features, BATCH, valid), BATCH)
-        return np.concatenate(list(outputs)), labels.label[valid]
+        return _predict(features, valid, params.predict.views, logits), labels.label[valid]
 
     with progress("train_head", section.epochs * len(train)) as bar:
         epochs = training.fit(
@@ -113,11 +119,25 @@ def _dense(
     return training.head_arrays(model), epochs
 
 
-def _first_view(
-    features: arrays.Rows, size: int, rows: NDArray[np.int64] | None = None
-) -> Iterable[NDArray[np.float32]]:
-    """Batches of view 0, the image itself: (size, d) float32."""
-    return (batch[:, 0].astype(np.float32, copy=False) for batch in features.batches(size, rows))
+def _predict(
+    features: arrays.Rows,
+    rows: NDArray[np.int64] | None,
+    views: int,
+    logits: Callable[[head.FloatArray], head.FloatArray],
+) -> head.FloatArray:
+    """Log-probabilities (n, n_classes) of all rows or the given ones, averaged over `views`."""
+    return np.concatenate(list(_predictions(features, rows, views, logits)))
+
+
+def _predictions(
+    features: arrays.Rows,
+    rows: NDArray[np.int64] | None,
+    views: int,
+    logits: Callable[[head.FloatArray], head.FloatArray],
+) -> Iterator[head.FloatArray]:
+    for batch in features.batches(BATCH, rows):
+        seen = batch[:, :views].astype(np.float32, copy=False)
+        yield head.mean_log_probability([logits(seen[:, view]) for view in range(views)])
 
 
 if __name__ == "__main__":

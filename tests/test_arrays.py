@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,7 @@ def test_the_files_are_the_shards_and_one_description(stored: Stored) -> None:
 
 def test_a_shard_is_near_its_size_and_a_whole_number_of_chunks() -> None:
     for shape in [(100_000, 64, 64, 3), (5, 224, 224, 3), (10**6, 1), (3, 4096, 4096, 3)]:
-        chunk, shard = arrays._chunk_and_shard(shape, np.dtype(np.uint8))
+        chunk, shard = arrays._chunk_and_shard(shape, np.dtype(np.uint8), shape[0])
         row_bytes = math.prod(shape[1:])
         assert shard % chunk == 0
         assert chunk == 1 or chunk * row_bytes <= arrays.CHUNK_BYTES
@@ -237,6 +238,130 @@ def test_another_number_of_rows_than_declared_is_refused(
     given = [np.zeros((rows, 5), np.float32)]
     with pytest.raises(ValueError, match=f"^rows.zarr: expected 50 rows, got {rows}$"):
         arrays.write(STORE, given, shape=(50, 5), dtype=np.float32, fingerprint="")
+
+
+@pytest.mark.parametrize(
+    ("rows", "shard_rows", "expected"),
+    [
+        (50, None, [8] * 6 + [2]),
+        (50, 100, [8] * 6 + [2]),
+        (50, 4, [4] * 12 + [2]),
+        (50, 6, [8] * 6 + [2]),  # a whole number of chunks
+        (48, 5, [8] * 6),
+        (50, 3, [3] * 16 + [2]),
+        (50, 1, [1] * 50),
+        (2, 4, [2]),
+    ],
+)
+def test_a_new_array_tells_the_rows_of_each_shard(
+    rows: int, shard_rows: int | None, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 20 bytes each, 4 in a chunk, 8 in a shard."""
+    small(monkeypatch, 80, 160)
+    parts = arrays.create(
+        STORE, shape=(rows, 5), dtype="float32", fingerprint=FINGERPRINT, shard_rows=shard_rows
+    )
+    assert [len(part) for part in parts] == expected
+    assert [row for part in parts for row in part] == list(range(rows))
+
+
+@pytest.mark.parametrize("shard_rows", [None, 3, 4])
+def test_shards_that_several_threads_write_give_the_bytes_of_one_after_the_other(
+    shard_rows: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch, 80, 160)
+    values = random_rows((50, 5), "float32")
+
+    def create(path: Path) -> list[range]:
+        return arrays.create(
+            path, shape=(50, 5), dtype="float32", fingerprint=FINGERPRINT, shard_rows=shard_rows
+        )
+
+    one_by_one, at_once = Path("one by one.zarr"), Path("at once.zarr")
+    for part in create(one_by_one):
+        arrays.write_shard(one_by_one, part, values[part.start : part.stop])
+    parts = create(at_once)[::-1]
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(
+                lambda part: arrays.write_shard(at_once, part, values[part.start : part.stop]),
+                parts,
+            )
+        )
+    assert contents(at_once) == contents(one_by_one)
+    np.testing.assert_array_equal(arrays.Rows(at_once, FINGERPRINT).read(0, 50), values)
+    if shard_rows is None:
+        write(values)
+        assert contents(STORE) == contents(at_once)
+
+
+def test_an_array_of_which_a_shard_was_not_written_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small(monkeypatch, 80, 160)
+    values = np.zeros((50, 5), np.float32)  # which are written as any other
+    parts = arrays.create(STORE, shape=(50, 5), dtype="float32", fingerprint=FINGERPRINT)
+    for part in parts[:3] + parts[4:]:
+        arrays.write_shard(STORE, part, values[part.start : part.stop])
+    assert refusal() == (
+        "rows.zarr: expected 7 shards, got 1 missing or empty, the first is 3; "
+        "remove rows.zarr and run `dvc repro` again"
+    )
+
+
+def test_a_rows_digest_is_the_sha256_of_its_values() -> None:
+    rows = random_rows((4, 2, 3), "float32")
+    expected = hashlib.sha256(rows[1].tobytes()).digest()
+    assert arrays.digest(rows[1]) == expected
+    assert arrays.digest(np.asfortranarray(rows[1])) == expected
+    assert arrays.digest(rows[1][::-1][::-1].copy()) == expected
+    assert len({arrays.digest(row) for row in rows}) == 4
+
+
+def test_digests_are_kept_beside_the_rows_the_same_bytes_every_time(
+    seven_shards: NDArray[Any],
+) -> None:
+    digests = np.array([list(arrays.digest(row)) for row in seven_shards], np.uint8)
+    arrays.write_digests(STORE, digests)
+    kept = (STORE / arrays.DIGESTS).read_bytes()
+    opened = arrays.Rows(STORE)
+    assert opened.digests.dtype == np.uint8
+    np.testing.assert_array_equal(opened.digests, digests)
+    np.testing.assert_array_equal(opened.read(0, 50), seven_shards)
+    arrays.write_digests(STORE, digests)
+    assert (STORE / arrays.DIGESTS).read_bytes() == kept
+
+
+def test_digests_that_are_damaged_or_of_other_rows_are_refused(
+    seven_shards: NDArray[Any],
+) -> None:
+    def told() -> str:
+        with pytest.raises(UserError) as refused:
+            _ = arrays.Rows(STORE).digests
+        return str(refused.value)
+
+    def sentence(expected: str, got: str) -> str:
+        return (
+            f"rows.zarr/sha256.npy: expected {expected}, got {got}; "
+            "remove rows.zarr and run `dvc repro` again"
+        )
+
+    of_rows = "the digests of its rows"
+    missing = "\"[Errno 2] No such file or directory: 'rows.zarr/sha256.npy'\""
+    assert told() == sentence(of_rows, missing)
+    (STORE / arrays.DIGESTS).write_bytes(b"")
+    assert told() == sentence(of_rows, "'No data left in file'")
+    (STORE / arrays.DIGESTS).write_bytes(b"no array")
+    assert told().startswith(f"rows.zarr/sha256.npy: expected {of_rows}, got ")
+    arrays.write_digests(STORE, np.zeros((49, 32), np.uint8))
+    assert told() == sentence("uint8 (50, 32)", "'uint8 (49, 32)'")
+    np.save(STORE / arrays.DIGESTS, np.zeros((50, 32), np.float32))
+    assert told() == sentence("uint8 (50, 32)", "'float32 (50, 32)'")
+    whole = np.zeros((50, 32), np.uint8)
+    arrays.write_digests(STORE, whole)
+    cut = (STORE / arrays.DIGESTS).read_bytes()[:-100]
+    (STORE / arrays.DIGESTS).write_bytes(cut)
+    assert told().startswith(f"rows.zarr/sha256.npy: expected {of_rows}, got ")
 
 
 def test_rows_of_nothing_but_zeros_are_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from stages.errors import UserError
-from stages.models import backbone, training
+from stages.models import backbone, folding, training
 from stages.models.head import Head
 
 CONVNET_SHAPES = {
@@ -186,6 +186,76 @@ def test_a_layer_without_height_and_width_is_not_pooled() -> None:
     assert probability.shape == (2, 1000)
     assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
     assert backbone.extractor(base, "MobileNetV2", None, "avg").output_shape == (None, 1280)
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "MobileNet"])
+def test_predictions_are_the_probabilities_of_the_classifier(name: str) -> None:
+    """MobileNet's last layer is the activation, MobileNetV2's a dense layer with its own."""
+    keras.utils.set_random_seed(0)
+    base = backbone.build(name, 32, include_top=True, weights=None, logits=True)
+    plain = backbone.build(name, 32, include_top=True, weights=None)
+    plain.set_weights(base.get_weights())
+    expected = np.asarray(backbone.extractor(plain, name, "predictions", "avg")(images(3, 32)))
+    found = predictions(base, name, images(3, 32))
+    assert_allclose(found["predictions"], expected, rtol=1e-4)
+    assert_allclose(found["predictions"].sum(axis=1), 1, rtol=1e-5)
+    assert_allclose(found["log_predictions"], np.log(expected), rtol=1e-4)
+    classifier = base.layers[-1] if name == "MobileNetV2" else base.get_layer("conv_preds")
+    *kernels, bias = classifier.get_weights()
+    bias[0] = 1000  # a probability of e-1000 is 0 in float32; its logarithm is a number
+    classifier.set_weights([*map(np.zeros_like, kernels), bias])
+    found = predictions(base, name, images(1, 32))
+    assert_array_equal(found["predictions"], [[1.0] + [0.0] * 999])
+    assert_array_equal(found["log_predictions"], [[0.0] + [-1000.0] * 999])
+
+
+def predictions(base: keras.Model, name: str, pictures: NDArray[np.uint8]) -> dict[str, Any]:
+    """Of each pooling, float32 (n, 1000)."""
+    found = {
+        pooling: np.asarray(backbone.extractor(base, name, None, pooling)(pictures))
+        for pooling in ("predictions", "log_predictions")
+    }
+    assert {(features.dtype, features.shape) for features in found.values()} == {
+        (np.dtype(np.float32), (len(pictures), 1000))
+    }
+    return found
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
+def test_features_are_float32_behind_a_network_in_bfloat16(pooling: str) -> None:
+    found = backbone.extractor(
+        convnet(46), "convnet", None, pooling, lambda trunk: folding.fold(trunk, "bfloat16")
+    )
+    assert found.get_layer("trunk").model.get_layer("conv1").compute_dtype == "bfloat16"
+    assert np.asarray(found(images(1, 46))).dtype == np.float32
+
+
+def test_predictions_are_float32_behind_a_network_in_bfloat16() -> None:
+    """Which itself tells no more than 8 bits of a number apart."""
+    inputs = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    base = keras.Model(inputs, keras.layers.Dense(5, name="logits")(pooled))
+    found = backbone.extractor(
+        base, "convnet", None, "log_predictions", lambda trunk: folding.fold(trunk, "bfloat16")
+    )
+    assert found.get_layer("trunk").model.get_layer("logits").compute_dtype == "bfloat16"
+    log_probability = np.asarray(found(images(4, 8)))
+    assert log_probability.dtype == np.float32
+    assert_allclose(np.exp(log_probability).sum(axis=1), 1, rtol=1e-6)
+
+
+def test_a_change_is_made_to_the_network_between_preprocessing_and_pooling() -> None:
+    base = convnet(46)
+    seen: list[keras.Model] = []
+
+    def change(trunk: keras.Model) -> keras.Model:
+        seen.append(trunk)
+        return keras.Model(trunk.inputs, trunk.output + 1000)
+
+    plain = backbone.extractor(base, "convnet", None, "avg").predict_on_batch(images(2, 46))
+    found = backbone.extractor(base, "convnet", None, "avg", change)
+    assert [trunk.name for trunk in seen] == ["convnet"]
+    assert_allclose(found.predict_on_batch(images(2, 46)), plain + 1000, rtol=1e-5)
 
 
 def test_an_unknown_backbone_is_told_with_the_nearest_names() -> None:

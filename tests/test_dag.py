@@ -99,6 +99,16 @@ def test_a_head_key_reruns_the_head_and_what_follows(project: Project) -> None:
     assert project.repro() == FROM_HEAD
 
 
+def test_one_more_view_is_all_that_is_computed(project: Project) -> None:
+    project.change({"extract.views": 3})
+    printed = project.run("dvc", "repro", "extract@convnet")
+    found = re.search(r"([\d,]+) computed, ([\d,]+) known before$", printed, re.M)
+    assert found is not None
+    computed, known = (int(count.replace(",", "")) for count in found.groups())
+    assert computed in (898, 899)  # two images have the same bytes
+    assert computed + known == 3 * 899
+
+
 def test_a_submit_key_reruns_submit_alone(project: Project) -> None:
     project.change({"submit.clip": 0.2})
     assert project.repro() == ["submit"]
@@ -223,6 +233,8 @@ def test_ten_classes_in_ten_folders_work(tmp_path: Path) -> None:
         {
             "data.train": "data/raw/digits",
             "data.test": "data/raw/digits",
+            "extract.views": 1,  # a mirrored digit is none
+            "predict.views": 1,
             "train_head.kind": "logistic",
             "train_head.logistic.inverse_regularization": 0.1,
             "fine_tune.epochs": 0,

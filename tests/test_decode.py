@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from stages.images.decode import FORMATS, MAX_PIXELS, Facts, Unreadable, decode, inspect
+from stages.images.decode import (
+    FORMATS,
+    MAX_PIXELS,
+    Facts,
+    Unreadable,
+    decode,
+    decode_reduced,
+    inspect,
+)
 
 UNKNOWN = "not an image of a known format (JPEG, PNG, WEBP, BMP, GIF, TIFF)"
 
@@ -196,6 +204,15 @@ def test_transparent_parts_are_shown_on_white(content: bytes, expected: list[int
     assert pixels(content)[0, 0].tolist() == expected
 
 
+def test_every_value_behind_every_alpha_is_blended_with_white_to_the_nearest() -> None:
+    value, alpha = np.meshgrid(np.arange(256), np.arange(256))
+    stored = np.stack([value, 255 - value, value // 2, alpha], axis=-1)
+    exact = (stored[..., :3] * stored[..., 3:] + 255.0 * (255 - stored[..., 3:])) / 255
+    image = Image.fromarray(stored.astype(np.uint8))
+    for content in (encoded(image, "PNG"), encoded(image, "TIFF")):
+        assert np.abs(pixels(content) - exact).max() < 0.5
+
+
 def test_an_opaque_palette_gives_its_colours() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([1, 2, 3, 250, 251, 252])
@@ -314,18 +331,150 @@ def test_silencing_pillow_leaves_the_warnings_of_others_alone() -> None:
         warnings.warn("ours", UserWarning, stacklevel=1)
 
 
+def scene(width: int, height: int) -> Image.Image:
+    """Waves that a picture of a quarter of the size can still show, another in each channel."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / 7 + y / 11), np.sin(x / 9), np.cos(y / 8)]
+    return Image.fromarray((127.5 + 100 * np.stack(waves, axis=-1)).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("at_least", "factor", "size"),
+    [
+        (None, 1, (161, 120)),
+        (61, 1, (161, 120)),
+        (60, 2, (81, 60)),
+        (31, 2, (81, 60)),
+        (30, 4, (41, 30)),
+        (15, 8, (21, 15)),
+        (1, 8, (21, 15)),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_jpeg_is_reduced_as_far_as_both_sides_keep_what_is_asked(
+    at_least: int | None, factor: int, size: tuple[int, int], turned: bool
+) -> None:
+    direction = -1 if turned else 1
+    image = scene(*(161, 120)[::direction])
+    reduced = decode_reduced(encoded(image, "JPEG"), at_least)
+    assert (reduced.factor, reduced.image.size) == (factor, size[::direction])
+    assert reduced.whole == image.size
+
+
+def shrunk(image: Image.Image, factor: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Each block of `factor` by `factor` pixels by its mean."""
+    wide = np.asarray(image, dtype=float)
+    rows, columns = image.height // factor, image.width // factor
+    return np.asarray(wide.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3)))
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_reduced_jpeg_is_close_to_the_means_of_its_pixels(
+    mode: str, options: dict[str, Any], factor: int
+) -> None:
+    content = encoded(scene(160, 120).convert(mode), "JPEG", quality=95, **options)
+    reduced = decode_reduced(content, 120 // factor)
+    assert (reduced.factor, reduced.image.mode) == (factor, "RGB")
+    error = np.abs(np.asarray(reduced.image) - shrunk(decode(content), factor))
+    assert error.mean() < 1
+
+
+def test_of_a_phone_jpeg_with_a_second_picture_the_first_is_reduced() -> None:
+    first, second = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
+    content = encoded(first, "MPO", save_all=True, append_images=[second])
+    reduced = decode_reduced(content, 32)
+    assert reduced.factor == 2
+    assert np.asarray(reduced.image)[0, 0].tolist() == [254, 0, 0]
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_reduced_jpeg_is_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = Image.fromarray(STORED[orientation].repeat(8, axis=0).repeat(8, axis=1))
+    content = encoded(stored, "JPEG", quality=100, subsampling=0, exif=exif)
+    reduced = decode_reduced(content, 16)
+    assert (reduced.factor, reduced.whole) == (8, (24 * 8, 16 * 8))
+    assert np.abs(np.asarray(reduced.image, dtype=int) - UPRIGHT).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("orientation", "width", "factor"), [(1, 162, 4), (3, 162, 2), (6, 162, 2), (6, 163, 1)]
+)
+def test_what_is_turned_is_reduced_by_a_factor_of_both_sides_only(
+    orientation: int, width: int, factor: int
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    reduced = decode_reduced(encoded(scene(width, 120), "JPEG", exif=exif), 30)
+    assert reduced.factor == factor
+    assert reduced.whole == ((120, width) if orientation == 6 else (width, 120))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "JPEG"])
+def test_other_formats_are_not_reduced(kind: str) -> None:
+    content = encoded(scene(160, 120), kind)
+    reduced = decode_reduced(content, 1)
+    assert (reduced.factor, reduced.whole) == (1, (160, 120))
+    assert np.array_equal(np.asarray(reduced.image), pixels(content))
+
+
+def test_a_jpeg_that_cannot_be_reduced_is_decoded_whole() -> None:
+    """Lossless JPEG (ITU-T T.81, annex H) has no blocks: here grey 128, no pixel off by any."""
+    frame = b"\xff\xc3" + struct.pack(">HBHHB3B", 11, 8, 64, 64, 1, 1, 0x11, 0)
+    table = b"\xff\xc4" + struct.pack(">HB16BB", 20, 0, 1, *[0] * 15, 0)
+    scan = b"\xff\xda" + struct.pack(">HB2B3B", 8, 1, 1, 0, 1, 0, 0)
+    content = b"\xff\xd8" + frame + table + scan + bytes(64 * 64 // 8) + b"\xff\xd9"
+    assert inspect(content) == Facts(64, 64, "L", "JPEG")
+    reduced = decode_reduced(content, 8)
+    assert (reduced.factor, reduced.whole) == (1, (64, 64))
+    assert (np.asarray(reduced.image) == 128).all()
+
+
+def test_what_is_unreadable_has_the_same_reason_when_it_would_be_reduced() -> None:
+    whole = encoded(noise(64, 64), "JPEG")
+    for content in (b"", b"no picture", whole[:300], whole[: len(whole) // 2]):
+        with pytest.raises(Unreadable) as told:
+            decode_reduced(content, 8)
+        assert str(told.value) == refusal(content)
+
+
+def test_a_damaged_jpeg_that_is_decoded_is_decoded_reduced_too() -> None:
+    random = np.random.default_rng(0)
+    whole = np.frombuffer(encoded(noise(64, 48), "JPEG", quality=50), dtype=np.uint8)
+    read = 0
+    for _ in range(300):
+        damaged = whole.copy()
+        damaged[random.integers(0, len(whole), 3)] = random.integers(0, 256, 3)
+        try:
+            size = decode(damaged.tobytes()).size
+        except Unreadable:
+            continue
+        assert decode_reduced(damaged.tobytes(), 6).whole == size
+        read += 1
+    assert read > 100
+
+
 def test_threads_decode_to_the_same_pixels() -> None:
     contents = [
         tiff_with_an_odd_tag(),
         encoded(noise(32, 32), "JPEG"),
         transparent_palette(b"\x33"),
     ]
-    expected = [pixels(content).tobytes() for content in contents]
+
+    def decoded() -> list[bytes]:
+        reduced = decode_reduced(contents[1], 8)
+        assert reduced.factor == 4
+        return [*(pixels(content).tobytes() for content in contents), reduced.image.tobytes()]
+
+    expected = decoded()
     seen: list[list[bytes]] = []
 
     def work() -> None:
         for _ in range(20):
-            seen.append([pixels(content).tobytes() for content in contents])  # noqa: PERF401
+            seen.append(decoded())  # noqa: PERF401
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stages import cpu
 from stages.errors import UserError
 from stages.models import engine
 from stages.threads import processors
@@ -24,7 +25,8 @@ VARIABLES = (
 )
 # Stands where Keras would be imported from, so that these tests need not wait for it.
 STAND_IN = (
-    'import os\nfrom unittest import mock\nconfig = mock.Mock()\nos.write(2, b"greeting\\n")\n'
+    "import os\nfrom unittest import mock\nModel, config = object, mock.Mock()\n"
+    'os.write(2, b"greeting\\n")\n'
 )
 
 
@@ -96,6 +98,55 @@ def test_a_start_after_keras_is_a_fault_of_the_program(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "keras", sys)
     with pytest.raises(RuntimeError, match=r"^engine.start\(\) must be called before keras is"):
         engine.start("tensorflow", None, None)
+
+
+def test_a_second_start_with_the_same_settings_does_nothing_with_others_it_is_refused(
+    stand_in: Path,
+) -> None:
+    script = (
+        "from stages.errors import UserError\n"
+        "from stages.models import engine\n"
+        "engine.start('tensorflow', 1, None)\n"
+        "import os\n"
+        "os.environ['OMP_NUM_THREADS'] = 'as it was left'\n"
+        "engine.start('tensorflow', 1, None)\n"
+        "print(os.environ['OMP_NUM_THREADS'])\n"
+        "for settings in ('tensorflow', 2, None), ('tensorflow', 1, 'AVX2'), ('jax', 1, None):\n"
+        "    try:\n"
+        "        engine.start(*settings)\n"
+        "    except UserError as error:\n"
+        "        print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (stand_in, ROOT)))}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *refusals = done.stdout.splitlines()
+    assert first == "as it was left"
+    assert refusals == [
+        f"compute: expected a process in which Keras runs with {settings}, got one in which it was "
+        "started with ('tensorflow', 1, None, 1); restart it (a worker of a cluster, for other "
+        "params)"
+        for settings in (
+            ("tensorflow", 2, None, 1),
+            ("tensorflow", 1, "AVX2", 1),
+            ("jax", 1, None, 1),
+        )
+    ]
+
+
+def test_an_instruction_set_that_the_processor_lacks_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset(["sse4_1"]))
+    with pytest.raises(UserError) as told:
+        engine.start("tensorflow", 1, "AVX2")
+    assert str(told.value) == (
+        "params.yaml: compute.instruction_set: expected one that this processor has (SSE41), got "
+        "'AVX2', which needs avx2, fma; lower it (results then differ in their last digits)"
+    )
 
 
 def test_a_backend_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

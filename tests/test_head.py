@@ -40,6 +40,11 @@ def some_features(n_classes: int) -> tuple[head.FloatArray, NDArray[np.int64]]:
     return features.astype(np.float32), label
 
 
+def one_view(features: head.FloatArray) -> head.FloatArray:
+    """A copy to fit on: (n, 1, d)."""
+    return features[:, None].copy()
+
+
 def test_logits_are_dense_layers_with_relu_between_them() -> None:
     kernels = (np.array([[1, -1], [0, 2]], np.float32), np.array([[1, 0], [1, 3]], np.float32))
     biases = (np.array([0, -1], np.float32), np.array([10, 20], np.float32))
@@ -62,6 +67,42 @@ def test_log_softmax_of_huge_logits_is_exact() -> None:
     found = head.log_softmax(np.array([[1e4, -1e4], [-1e4, -1e4], [1e4, 1e4]], np.float32))
     half = np.float32(-np.log(2))
     assert_array_equal(found, [[0, -2e4], [half, half], [half, half]])
+
+
+def test_one_view_has_its_own_log_probability() -> None:
+    logits = np.random.default_rng(0).normal(scale=5, size=(20, 3)).astype(np.float32)
+    assert_array_equal(head.mean_log_probability([logits]), head.log_softmax(logits))
+
+
+@pytest.mark.parametrize("views", [2, 3, 10])
+def test_several_views_give_the_logarithm_of_their_mean_probability(views: int) -> None:
+    logits = np.random.default_rng(0).normal(scale=3, size=(views, 50, 4)).astype(np.float32)
+    exponential = np.exp(logits.astype(np.float64))
+    probability = exponential / exponential.sum(axis=2, keepdims=True)
+    found = head.mean_log_probability(list(logits))
+    assert found.dtype == np.float32
+    assert_allclose(found, np.log(probability.mean(axis=0)), rtol=1e-5, atol=1e-6)
+    assert_allclose(np.exp(found).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_views_that_are_alike_change_nothing() -> None:
+    logits = np.random.default_rng(0).normal(scale=5, size=(20, 3)).astype(np.float32)
+    assert_allclose(
+        head.mean_log_probability([logits] * 4), head.log_softmax(logits), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_views_that_are_certain_of_different_classes_leave_numbers_behind() -> None:
+    """Probabilities of e-10000 are zeros in any float; their logarithms are not."""
+    certain = np.array([[1e4, 0, -1e4]], np.float32)
+    found = head.mean_log_probability([certain, certain[:, ::-1], certain])
+    assert_allclose(found, [[np.log(2 / 3), -1e4, np.log(1 / 3)]], rtol=1e-6)
+    same = head.mean_log_probability([certain, certain])
+    assert_allclose(same, [[0, -1e4, -2e4]], rtol=1e-6)
+    huge = np.array([[1e38, -1e38]], np.float32)
+    assert_allclose(head.mean_log_probability([huge, huge]), [[0, -2e38]])
+    half = np.float32(-np.log(2))
+    assert_allclose(head.mean_log_probability([huge, -huge]), [[half, half]])
 
 
 def test_loss_is_the_mean_negative_log_likelihood_and_accuracy_a_fraction() -> None:
@@ -130,7 +171,7 @@ def test_a_logistic_regression_is_that_of_a_pipeline_with_a_scaler(n_classes: in
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500, tol=1e-6))
     expected = pipeline.fit(features.astype(np.float64), label).predict_log_proba(features)
     fitted, iterations = head.fit_logistic(
-        features.copy(),
+        one_view(features),
         label,
         n_classes,
         inverse_regularization=0.1,
@@ -141,13 +182,46 @@ def test_a_logistic_regression_is_that_of_a_pipeline_with_a_scaler(n_classes: in
     assert_array_equal(fitted.kernels[0][-1], np.zeros(n_classes))  # of the constant feature
 
 
+@pytest.mark.parametrize("views", [2, 3])
+def test_views_that_are_alike_count_as_one(views: int) -> None:
+    features, label = some_features(3)
+    settings = {"inverse_regularization": 0.1, "max_iterations": 500}
+    expected, _ = head.fit_logistic(one_view(features), label, 3, **settings)  # type: ignore[arg-type]
+    repeated = np.repeat(features[:, None], views, axis=1)
+    fitted, _ = head.fit_logistic(repeated, label, 3, **settings)  # type: ignore[arg-type]
+    spread = features.std(axis=0)[:, None]  # by which a kernel's row is as large as the others
+    assert_allclose(fitted.kernels[0] * spread, expected.kernels[0] * spread, atol=2e-3)
+    assert_allclose(fitted.logits(features), expected.logits(features), atol=5e-3)
+
+
+def test_every_view_is_an_example_of_its_images_label() -> None:
+    """Views of one array are what images of their own would be, each with half the weight."""
+    features, label = some_features(3)
+    fitted, _ = head.fit_logistic(
+        features.reshape(60, 2, 6).copy(),
+        label.reshape(60, 2)[:, 0],
+        3,
+        inverse_regularization=0.2,
+        max_iterations=500,
+    )
+    expected, _ = head.fit_logistic(
+        one_view(features),
+        np.repeat(label.reshape(60, 2)[:, 0], 2),
+        3,
+        inverse_regularization=0.1,
+        max_iterations=500,
+    )
+    assert_array_equal(fitted.kernels[0], expected.kernels[0])
+    assert_array_equal(fitted.biases[0], expected.biases[0])
+
+
 def test_a_constant_feature_makes_no_difference() -> None:
     features, label = some_features(3)
     wide = np.concatenate([np.full((len(features), 1), 1e-30, np.float32), features], axis=1)
     logits = []
     for columns in (features, wide):
         fitted, _ = head.fit_logistic(
-            columns.copy(), label, 3, inverse_regularization=1.0, max_iterations=500
+            one_view(columns), label, 3, inverse_regularization=1.0, max_iterations=500
         )
         logits.append(fitted.logits(columns))
     assert_allclose(logits[0], logits[1], atol=1e-4)
@@ -158,7 +232,7 @@ def test_a_fit_cut_short_says_so_by_its_iterations_and_without_a_warning() -> No
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _, iterations = head.fit_logistic(
-            features, label, 2, inverse_regularization=1.0, max_iterations=2
+            one_view(features), label, 2, inverse_regularization=1.0, max_iterations=2
         )
     assert iterations == 2
 

@@ -1,11 +1,15 @@
 """What `resize` makes of small pictures whose answer can be worked out by hand."""
 
+import functools
+from io import BytesIO
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.images.resize import FITS, INTERPOLATIONS, resize
+from stages.images.decode import decode, decode_reduced
+from stages.images.resize import FITS, INTERPOLATIONS, enough, resize
 
 
 def picture(grey: list[list[int]]) -> Image.Image:
@@ -102,6 +106,71 @@ def test_shrinking_averages_where_nearest_picks() -> None:
     stripes = picture([[0, 255] * 4] * 8)
     assert red(resize(stripes, 2, "squash", "box")) == [[128, 128]] * 2
     assert red(resize(stripes, 2, "squash", "nearest")) == [[0, 0]] * 2
+
+
+SMOOTHING = [name for name in INTERPOLATIONS if enough(1, name)]
+
+
+def test_all_interpolations_but_those_that_pick_pixels_need_twice_the_size() -> None:
+    found = {name: enough(224, name) for name in INTERPOLATIONS}
+    assert found == dict.fromkeys(INTERPOLATIONS, 448) | {"nearest": None, "box": None}
+
+
+@pytest.mark.parametrize("factor", [4, 8])
+@pytest.mark.parametrize("interpolation", SMOOTHING)
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("shape", [(203, 157), (157, 203), (200, 160)])
+def test_of_a_reduced_image_the_same_part_is_taken_to_the_fraction_of_a_pixel(
+    shape: tuple[int, int], fit: str, interpolation: str, factor: int
+) -> None:
+    y, x = np.mgrid[: shape[1], : shape[0]]
+    ramps = Image.fromarray(np.stack([x, y, (x + y) // 2], axis=-1).astype(np.uint8))
+    size = min(shape) // factor // 2
+    direct = resize(ramps, size, fit, interpolation).astype(int)
+    again = resize(ramps.reduce(factor), size, fit, interpolation, shape, factor).astype(int)
+    inner = np.abs(direct - again)[1:-1, 1:-1]  # at the edges a filter meets other pixels
+    assert inner.max() <= 2
+
+
+@functools.cache
+def detailed_jpeg() -> bytes:
+    """333 x 251 pixels: waves of all lengths and directions, fine ones weaker, and hard edges."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:251, :333] / 100
+    picture = np.zeros((251, 333, 3))
+    for _ in range(60):
+        length = np.exp(random.uniform(np.log(0.02), 0))  # 2 to 100 pixels
+        angle, shift = random.uniform(0, 2 * np.pi, 2)
+        along = (x * np.cos(angle) + y * np.sin(angle)) / length
+        wave = np.sin(2 * np.pi * along + shift)
+        picture += length * wave[..., None] * random.uniform(-1, 1, 3)
+    picture *= 60 / picture.std()
+    picture[80:120, 80:160] = (200, -20, 90)
+    values = np.clip(picture + 128, 0, 255).astype(np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(values).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(("size", "factor"), [(60, 2), (30, 4), (15, 8)])
+@pytest.mark.parametrize("interpolation", SMOOTHING)
+@pytest.mark.parametrize("fit", FITS)
+def test_a_jpeg_reduced_while_decoding_gives_almost_the_same_pixels(
+    fit: str, interpolation: str, size: int, factor: int
+) -> None:
+    reduced = decode_reduced(detailed_jpeg(), enough(size, interpolation))
+    assert reduced.factor == factor
+    ours = resize(reduced.image, size, fit, interpolation, reduced.whole, reduced.factor)
+    whole = resize(decode(detailed_jpeg()), size, fit, interpolation)
+    error = np.abs(ours.astype(int) - whole)
+    assert error.mean() < 1.5
+    assert np.percentile(error, 99) <= 6
+
+
+def test_a_jpeg_that_is_less_than_four_times_as_large_gives_the_very_same_pixels() -> None:
+    reduced = decode_reduced(detailed_jpeg(), enough(63, "bicubic"))
+    ours = resize(reduced.image, 63, "squash", "bicubic", reduced.whole, reduced.factor)
+    assert np.array_equal(ours, resize(decode(detailed_jpeg()), 63, "squash", "bicubic"))
 
 
 def test_a_mode_other_than_rgb_is_refused() -> None:

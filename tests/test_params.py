@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from stages import check as checking
+from stages import cpu
 from stages import params as parameters
 from stages.errors import UserError
 from stages.threads import processors
@@ -54,6 +56,9 @@ def test_the_committed_parameters_are_valid() -> None:
     assert read.split.valid == 0.15
     assert read.extract.backbones == ["convnet"]
     assert read.fetch_weights["convnet"].seed == 0
+    assert (read.extract.views, read.predict.views) == (2, 2)
+    assert (read.extract.engine, read.extract.precision) == ("keras", "float32")
+    assert read.extract.augment.rotation == 15
     assert read.fine_tune.augment.flip is True
 
 
@@ -132,7 +137,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "an unknown section": (
         ("resizing", {"size": 64}),
         "resizing: expected one of data, split, resize, fetch_weights, extract, train_head, "
-        "fine_tune, evaluate, submit, compute, got an unknown key; did you mean 'resize'?",
+        "fine_tune, predict, evaluate, submit, compute, got an unknown key; did you mean 'resize'?",
     ),
     "a missing key": (
         ("split.seed", ABSENT),
@@ -253,7 +258,63 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "an instruction set in small letters": (
         ("compute.instruction_set", "avx2"),
         "compute.instruction_set: expected one of 'SSE41', 'AVX', 'AVX2', 'AVX2_VNNI', "
-        "'AVX512_CORE' or 'AVX512_CORE_BF16', got 'avx2'; change it",
+        "'AVX512_CORE', 'AVX512_CORE_VNNI', 'AVX512_CORE_BF16' or 'AVX512_CORE_AMX', got 'avx2'; "
+        "change it",
+    ),
+    "a pooling that is none": (
+        ("extract.pooling", "mean"),
+        "extract.pooling: expected one of 'avg', 'max', 'flatten', 'predictions' or "
+        "'log_predictions', got 'mean'; change it",
+    ),
+    "predictions of a backbone without its classifier": (
+        ("extract.pooling", "predictions"),
+        "fetch_weights.convnet.include_top: expected true, as extract.pooling is 'predictions', "
+        "got false; change one of them",
+    ),
+    "an engine that is none": (
+        ("extract.engine", "onnx"),
+        "extract.engine: expected one of 'keras' or 'openvino', got 'onnx'; change it",
+    ),
+    "a precision that is none": (
+        ("extract.precision", "float16"),
+        "extract.precision: expected one of 'float32' or 'bfloat16', got 'float16'; change it",
+    ),
+    "no views": (
+        ("extract.views", 0),
+        "extract.views: expected 1 or more, got 0; change it",
+    ),
+    "more views than there is room for": (
+        ("extract.views", 65),
+        "extract.views: expected 64 or less, got 65; change it",
+    ),
+    "views that are augmented without a seed": (
+        ("extract.augment.seed", ABSENT),
+        "extract.augment.seed: expected this key, got nothing; recipes/ holds complete files",
+    ),
+    "views that are made brighter": (
+        ("extract.augment.brightness", 0.1),
+        "extract.augment.brightness: expected one of rotation, shift, shear, zoom, flip, seed, "
+        "got an unknown key; remove it",
+    ),
+    "a view that is turned too far": (
+        ("extract.augment.rotation", -1),
+        "extract.augment.rotation: expected 0 or more, got -1; change it",
+    ),
+    "a shift of the whole image": (
+        ("extract.augment.shift", 1),
+        "extract.augment.shift: expected a number below 1, got 1; change it",
+    ),
+    "a seed of the views that is too large": (
+        ("extract.augment.seed", 2**31),
+        "extract.augment.seed: expected a number below 2147483648, got 2147483648; change it",
+    ),
+    "predictions from no views": (
+        ("predict.views", 0),
+        "predict.views: expected 1 or more, got 0; change it",
+    ),
+    "predictions from more views than there are": (
+        ("predict.views", 3),
+        "predict.views: expected at most extract.views (2), got 3; change one of them",
     ),
     "nothing left to train": (
         ("split.valid", 0.85),
@@ -310,6 +371,46 @@ def test_a_fault_is_told_as_one_sentence(
     (key, value), sentence = FAULTS[fault]
     change(params, key, value)
     assert refusal(yaml.safe_dump(params)) == f"params.yaml: {sentence}"
+
+
+def with_predictions(params: dict[str, Any], pooling: str) -> None:
+    """Another backbone, with its classifier, whose predictions are the features."""
+    change(params, "extract.backbones", ["MobileNet"])
+    weights = {"source": "random", "seed": 0, "include_top": True}
+    change(params, "fetch_weights.MobileNet", weights)
+    change(params, "train_head.backbone", "MobileNet")
+    change(params, "extract.pooling", pooling)
+
+
+@pytest.mark.parametrize("pooling", ["predictions", "log_predictions"])
+def test_predictions_are_features_of_a_backbone_with_its_classifier(
+    elsewhere: None, params: dict[str, Any], pooling: str
+) -> None:
+    with_predictions(params, pooling)
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    assert parameters.read().extract.pooling == pooling
+    change(params, "extract.layer", "conv_pw_13")
+    assert refusal(yaml.safe_dump(params)) == (
+        f"params.yaml: extract.layer: expected null, as extract.pooling is {pooling!r}, "
+        "got 'conv_pw_13'; change one of them"
+    )
+
+
+def test_each_backbone_needs_its_classifier_for_predictions(
+    elsewhere: None, params: dict[str, Any]
+) -> None:
+    with_predictions(params, "log_predictions")
+    change(params, "extract.backbones", ["MobileNet", "convnet"])
+    assert refusal(yaml.safe_dump(params)) == (
+        "params.yaml: fetch_weights.convnet.include_top: expected true, as extract.pooling is "
+        "'log_predictions', got false; change one of them"
+    )
+
+
+def test_fewer_views_may_predict_than_train(write_params: Callable[..., None]) -> None:
+    write_params(extract={"views": 64}, predict={"views": 1})
+    read = parameters.read()
+    assert (read.extract.views, read.predict.views) == (64, 1)
 
 
 def test_unfreeze_from_may_be_null_without_epochs(write_params: Callable[..., None]) -> None:
@@ -400,6 +501,40 @@ def test_the_command_names_each_file_that_is_missing(
     ]
 
 
+def test_the_command_tells_of_an_instruction_set_that_this_processor_lacks(
+    elsewhere: None,
+    params: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    change(params, "compute.instruction_set", "AVX512_CORE_AMX")
+    change(params, "compute.threads", None)
+    for name in ("train", "test"):
+        Path(params["data"][name]).parent.mkdir(parents=True, exist_ok=True)
+        Path(params["data"][name]).touch()
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["check"])
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset(["sse4_1"]))
+    assert checking.main() == 1
+    assert capsys.readouterr().err == (
+        "error: params.yaml: compute.instruction_set: expected one that this processor has "
+        "(SSE41), got 'AVX512_CORE_AMX', which needs amx_tile, amx_bf16, amx_int8; "
+        "lower it (results then differ in their last digits)\n"
+    )
+
+
+def test_the_command_tells_of_a_variable_that_nothing_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STAGES_CLUSTERS", "tcp://host:8786")
+    run = check(ROOT)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == (
+        "error: STAGES_CLUSTERS: expected one of STAGES_ROW_CACHE_GIB, STAGES_CLUSTER, got an "
+        "unknown variable; did you mean STAGES_CLUSTER? Rename or unset it\n"
+    )
+
+
 def check(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "stages.check"],
@@ -409,3 +544,17 @@ def check(folder: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+def test_bfloat16_is_refused_below_the_instruction_sets_that_can_compute_it(
+    write_params: Callable[..., None],
+) -> None:
+    write_params(extract={"precision": "bfloat16"}, compute={"instruction_set": "AVX2"})
+    with pytest.raises(UserError) as error:
+        parameters.read()
+    assert str(error.value) == (
+        "params.yaml: compute.instruction_set: expected null or AVX512_CORE or above, as "
+        "extract.precision is bfloat16, got 'AVX2'; change one"
+    )
+    write_params(compute={"instruction_set": "AVX512_CORE"})
+    assert parameters.read().extract.precision == "bfloat16"

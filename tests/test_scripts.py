@@ -20,7 +20,8 @@ def test_another_number_of_arguments_is_told_with_the_call(monkeypatch: pytest.M
         arguments(extract.__doc__, count=4)
     assert str(told.value) == (
         "extract: expected 4 arguments, got 1; call it as python -m stages.extract NAME "
-        "data/resized.zarr data/weights/NAME.weights.h5 data/features/NAME.zarr"
+        "data/resized.zarr data/weights/NAME.weights.h5 data/features/NAME.zarr "
+        "[--cluster ADDRESS]"
     )
 
 

@@ -1,12 +1,14 @@
 """Bytes to an upright RGB picture, or `Unreadable` with the reason.
 
 Pure: no files. An image is judged by decoding the whole of it, never by its name or its
-first bytes. `inspect` and `decode` take the same path, so what one accepts the other decodes.
+first bytes. `inspect` and `decode` take the same path, so what one accepts the other decodes;
+`decode_reduced` takes it too wherever its shorter path does not arrive.
 
 Colour profiles (ICC) are ignored: the numbers in the file are taken as sRGB, as the networks were
 trained on. Of an animation or a file of several pages, the first picture counts.
 """
 
+import math
 import re
 import threading
 import warnings
@@ -34,6 +36,8 @@ _UPRIGHT = {  # EXIF orientation -> what undoes it (Exif 3.0, tag 0x0112)
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED = (5, 6, 7, 8)  # those that swap width and height
+_FACTORS = (8, 4, 2, 1)  # by which libjpeg can reduce (libjpeg-turbo's libjpeg.txt, "scaling")
 _MAX_REASON = 120  # characters of Pillow's own words that a reason keeps
 
 
@@ -51,6 +55,18 @@ class Facts:
     format: str  # one of FORMATS
 
 
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """RGB and upright; one pixel of `image` stands for `factor` by `factor` of the picture's.
+
+    Where `factor` does not divide a side, the last column or row of `image` stands for fewer.
+    """
+
+    image: Image.Image
+    whole: tuple[int, int]  # width, height of the picture as shown, before it was reduced
+    factor: int  # one of `_FACTORS`; 1: nothing was reduced
+
+
 def inspect(content: bytes) -> Facts:
     """Decode the whole image and tell its facts; raises `Unreadable`."""
     return _decode(content)[0]
@@ -58,26 +74,47 @@ def inspect(content: bytes) -> Facts:
 
 def decode(content: bytes) -> Image.Image:
     """The image as RGB, upright, transparent parts on white; raises `Unreadable`."""
-    return _decode(content)[1]
+    return _decode(content)[1].image
 
 
-def _decode(content: bytes) -> tuple[Facts, Image.Image]:
+def decode_reduced(content: bytes, at_least: int | None) -> Reduced:
+    """What `decode` gives, a JPEG possibly at 1/2, 1/4 or 1/8 of its sides; raises `Unreadable`.
+
+    A JPEG is reduced while it is decoded, by the largest factor that leaves both sides `at_least`
+    (1 or more) pixels; with `at_least` None nothing is. It saves a third of the decoding, and most
+    of the memory and of the resampling after it; `stages.images.resize.enough` tells what it costs.
+    """
+    if at_least is None:
+        return _decode(content)[1]
+    try:
+        return _decode(content, at_least)[1]
+    except Unreadable:  # a lossless JPEG cannot be reduced, and perhaps others cannot
+        return _decode(content)[1]
+
+
+def _decode(content: bytes, at_least: int | None = None) -> tuple[Facts, Reduced]:
     if not content:
         raise Unreadable("empty file")
     _silence_pillow()
     try:
         image = _open(content)
-        mode, kind = image.mode, image.format or ""
+        mode, kind, stored = image.mode, image.format or "", image.size
+        factor = 1 if at_least is None else _reduce(image, at_least)
         image.load()
-        shown = _upright(_rgb(image), _orientation(image))
+        orientation = _orientation(image)
+        shown = _upright(_rgb(image), orientation)
     except (Unreadable, MemoryError):
         raise
     # Parsers of hostile bytes raise what they trip over (Pillow's fuzz test lists ten types), and
     # whatever decoding raises is a fault of these bytes.
     except Exception as error:
         raise Unreadable(_reason(error)) from error
+    whole = shown.size
+    if factor > 1:
+        whole = stored if orientation not in _TURNED else (stored[1], stored[0])
     # A phone's JPEG with a second picture behind it is "MPO" to Pillow.
-    return Facts(*shown.size, mode, "JPEG" if kind == "MPO" else kind), shown
+    facts = Facts(*whole, mode, "JPEG" if kind == "MPO" else kind)
+    return facts, Reduced(shown, whole, factor)
 
 
 def _open(content: bytes) -> Image.Image:
@@ -92,16 +129,28 @@ def _open(content: bytes) -> Image.Image:
     return image
 
 
+def _reduce(image: Image.Image, at_least: int) -> int:
+    """Have `image` decoded at 1/factor of its sides, if it can be; returns the factor."""
+    if image.format not in ("JPEG", "MPO"):
+        return 1
+    factor = next((f for f in _FACTORS if min(image.size) >= f * at_least), 1)
+    if _orientation(image) in _UPRIGHT:  # a last column of fewer pixels would become the first
+        factor = math.gcd(factor, *image.size)
+    size = (image.width // factor, image.height // factor)
+    return factor if factor > 1 and image.draft(None, size) else 1
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         image = _grey_of_16_bits(image)
     if image.mode in ("F", "LAB"):
         raise Unreadable(f"pixels of mode {image.mode!r}, which stand for no certain RGB value")
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    rgba = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, rgba).convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(rgba, mask=rgba)
+    return white
 
 
 def _grey_of_16_bits(image: Image.Image) -> Image.Image:
@@ -109,7 +158,9 @@ def _grey_of_16_bits(image: Image.Image) -> Image.Image:
     grey = np.asarray(image)  # (height, width), uint16 or int32
     if grey.min() < 0 or grey.max() > 65535:
         raise Unreadable("grey values outside 0 to 65535")
-    scaled = (grey.astype(np.uint32) + 128) // 257  # 65535 = 255 * 257, to the nearest
+    scaled = np.minimum(grey, 65407)  # in place from here, and no sum above 65535: these are large
+    scaled += 128
+    scaled //= 257  # 65535 = 255 * 257, to the nearest
     if "transparency" in image.info:  # PNG's one grey value that is not shown
         scaled[grey == image.info["transparency"]] = 255
     return Image.fromarray(scaled.astype(np.uint8))

@@ -18,6 +18,7 @@ from stages.errors import UserError
 
 CONVNET = "convnet"
 CONVNET_FILTERS = (32, 64, 128, 128)
+PREDICTIONS = {"predictions": "softmax", "log_predictions": "log_softmax"}
 
 
 def names() -> list[str]:
@@ -26,7 +27,11 @@ def names() -> list[str]:
 
 
 def build(
-    name: str, size: int | None, include_top: bool, weights: str | Path | None
+    name: str,
+    size: int | None,
+    include_top: bool,
+    weights: str | Path | None,
+    logits: bool = False,
 ) -> keras.Model:
     """Build a backbone for images of `size` x `size`.
 
@@ -36,6 +41,7 @@ def build(
         include_top: with the application's classifier of 1,000 ImageNet classes.
         weights: a `.weights.h5` or Keras' legacy `.h5` file, "imagenet" for Keras' download, or
             None for random weights by Keras' global seed.
+        logits: leave the softmax of the classifier off.
 
     Raises:
         UserError: no such backbone, a size it does not take, or weights that do not fit it.
@@ -60,6 +66,7 @@ def build(
                 weights="imagenet" if weights == "imagenet" else None,
                 include_top=include_top,
                 input_shape=(size, size, 3) if size else None,
+                **({"classifier_activation": None} if include_top and logits else {}),
             )
     except ValueError as error:
         if weights == "imagenet":  # the size is not at fault, the download is
@@ -82,14 +89,22 @@ def build(
     return model
 
 
-def extractor(base: keras.Model, name: str, layer: str | None, pooling: str) -> keras.Model:
+def extractor(
+    base: keras.Model,
+    name: str,
+    layer: str | None,
+    pooling: str,
+    change: Callable[[keras.Model], keras.Model] = lambda trunk: trunk,
+) -> keras.Model:
     """Put preprocessing before and pooling behind a base.
 
     Args:
-        base: from `build`.
+        base: from `build`; with `logits` if `pooling` is one of `PREDICTIONS`.
         name: of the backbone, for its preprocessing.
         layer: whose output is taken; None for the last convolutional one (n, height, width, c).
-        pooling: of that output over height and width: "avg", "max", or "flatten" for none.
+        pooling: of that output over height and width: "avg", "max", or "flatten" for none; or
+            "predictions", "log_predictions": the classifier's probabilities or their logarithms.
+        change: made to the network between preprocessing and pooling, as `folding.fold` does.
 
     Returns:
         Model from images (n, size, size, 3) to features (n, d) float32.
@@ -97,12 +112,19 @@ def extractor(base: keras.Model, name: str, layer: str | None, pooling: str) -> 
     Raises:
         UserError: no such layer.
     """
-    chosen = find_layer(base, layer, "extract.layer") if layer else _last_convolutional(base)
-    trunk = InferenceMode(keras.Model(base.inputs, chosen.output, name=name))
+    if pooling in PREDICTIONS:
+        chosen = base.layers[-1]
+    elif layer:
+        chosen = find_layer(base, layer, "extract.layer")
+    else:
+        chosen = _last_convolutional(base)
+    trunk = InferenceMode(change(keras.Model(base.inputs, chosen.output, name=name)))
     images = keras.Input(base.input_shape[1:], name="images")
     features = trunk(Preprocess(name)(images))
-    if len(features.shape) == 4:
+    if pooling in PREDICTIONS or len(features.shape) == 4:
         features = _pooling_layer(pooling)(features)
+    else:
+        features = keras.layers.Flatten(name="pooling", dtype="float32")(features)
     return keras.Model(images, features, name="extractor")
 
 
@@ -209,11 +231,15 @@ def _last_convolutional(base: keras.Model) -> keras.layers.Layer:
 
 
 def _pooling_layer(pooling: str) -> keras.layers.Layer:
+    """In float32 also behind a network that computes in another type."""
+    named = {"name": "pooling", "dtype": "float32"}
     if pooling == "avg":
-        return keras.layers.GlobalAveragePooling2D(name="pooling")
+        return keras.layers.GlobalAveragePooling2D(**named)
     if pooling == "max":
-        return keras.layers.GlobalMaxPooling2D(name="pooling")
-    return keras.layers.Flatten(name="pooling")
+        return keras.layers.GlobalMaxPooling2D(**named)
+    if pooling in PREDICTIONS:
+        return keras.layers.Activation(PREDICTIONS[pooling], **named)
+    return keras.layers.Flatten(**named)
 
 
 def _first_sentence(error: Exception) -> str:

@@ -15,11 +15,14 @@ from collections.abc import Iterator
 
 from threadpoolctl import threadpool_limits
 
+from stages import cpu
 from stages.errors import UserError
 from stages.threads import processors
 
+_started: tuple[str, int | None, str | None, int] | None = None
 
-def start(backend: str, threads: int | None, instruction_set: str | None) -> None:
+
+def start(backend: str, threads: int | None, instruction_set: str | None, devices: int = 1) -> None:
     """Fix all that changes a result for this process, and import Keras.
 
     What the user's environment or `~/.keras/keras.json` say of it is overruled.
@@ -29,13 +32,27 @@ def start(backend: str, threads: int | None, instruction_set: str | None) -> Non
         threads: of one operation; None for all that this process may use.
         instruction_set: highest that oneDNN may use, by its names (AVX2, AVX512_CORE, ...; see
             "CPU Dispatcher Control" in oneDNN's documentation); None for the best there is.
+        devices: accelerators that share each batch; without any, the processor stands for them.
+
+    A second call with the same settings does nothing.
 
     Raises:
-        UserError: fewer processors than `threads`, or a backend that is not installed.
-        RuntimeError: Keras was imported before.
+        UserError: fewer processors than `threads`, an instruction set that the processor lacks, a
+            backend that is not installed, or other settings than at the first call.
+        RuntimeError: Keras was imported before, by others.
     """
+    global _started
+    settings = (backend, threads, instruction_set, devices)
+    if _started is not None and _started != settings:
+        raise UserError(
+            f"compute: expected a process in which Keras runs with {settings}, got one in which it "
+            f"was started with {_started}; restart it (a worker of a cluster, for other params)"
+        )
+    if _started is not None:
+        return
     if "keras" in sys.modules:
         raise RuntimeError("engine.start() must be called before keras is imported")
+    cpu.require(instruction_set)
     available = processors()
     if threads is not None and threads > available:
         raise UserError(
@@ -48,7 +65,15 @@ def start(backend: str, threads: int | None, instruction_set: str | None) -> Non
             f"params.yaml: compute.backend: expected a package that is installed, got {backend!r}; "
             "install it, or set compute.backend: tensorflow"
         )
+    if devices > 1 and backend == "torch":
+        raise UserError(
+            f"params.yaml: compute.devices: expected 1 with compute.backend: torch, got {devices}; "
+            "choose tensorflow or jax"
+        )
     os.environ["KERAS_BACKEND"] = backend
+    if devices > 1:  # heeded by JAX where it finds no accelerator
+        virtual = f"--xla_force_host_platform_device_count={devices}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {virtual}".strip()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["TF_NUM_INTRAOP_THREADS"] = count
     os.environ["TF_NUM_INTEROP_THREADS"] = "1"
@@ -63,6 +88,10 @@ def start(backend: str, threads: int | None, instruction_set: str | None) -> Non
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
     keras.config.set_epsilon(1e-7)
+    from stages.models.devices import use
+
+    use(backend, devices)
+    _started = settings
 
 
 def limit_blas(threads: int | None) -> None:

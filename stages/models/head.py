@@ -6,6 +6,7 @@ A logistic regression is a head of one layer. Stored as npz, never a pickle.
 
 import warnings
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,18 @@ def log_softmax(logits: NDArray[Any]) -> FloatArray:
     return np.asarray(shifted - normal, dtype=np.float32)
 
 
+def mean_log_probability(logits: Sequence[NDArray[Any]]) -> FloatArray:
+    """Logits (n, n_classes) of several views to the logarithm of their mean probability, float32.
+
+    log((p1 + ... + pk) / k) = logsumexp(log p1, ..., log pk) - log k, so that nothing underflows.
+    """
+    log_probability = [log_softmax(view) for view in logits]
+    if len(log_probability) == 1:
+        return log_probability[0]
+    total = np.logaddexp.reduce(np.stack(log_probability).astype(np.float64))
+    return np.asarray(total - np.log(len(log_probability)), dtype=np.float32)
+
+
 def loss_and_accuracy(logits: NDArray[Any], label: NDArray[np.int64]) -> tuple[float, float]:
     """Mean negative log likelihood in nats, and the fraction whose largest logit is the label's."""
     chosen = log_softmax(logits)[np.arange(len(label)), label]
@@ -88,11 +101,12 @@ def fit_logistic(
 ) -> tuple[Head, int]:
     """Fit a multinomial logistic regression on standardised features.
 
-    The scaler is folded into the coefficients, so the head takes features as they are. `features`
-    is standardised in place, to hold them in memory only once.
+    Every view is an example of its image's label, and the views of an image weigh as much as one
+    example. The scaler is folded into the coefficients, so the head takes features as they are.
+    `features` is standardised in place, to hold them in memory only once.
 
     Args:
-        features: float32 (n, d), overwritten.
+        features: float32 (n, views, d), contiguous; overwritten.
         label: int64 (n,), every class at least once.
         inverse_regularization: scikit-learn's C; smaller is smoother.
         max_iterations: of L-BFGS.
@@ -100,13 +114,15 @@ def fit_logistic(
     Returns:
         The head, and how many iterations it took.
     """
+    n, views, d = features.shape
+    features = features.reshape(n * views, d)
     mean, spread = _mean_and_spread(features)
     features -= mean
     features /= spread
-    model = LogisticRegression(C=inverse_regularization, max_iter=max_iterations)
+    model = LogisticRegression(C=inverse_regularization / views, max_iter=max_iterations)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(features, label)
+        model.fit(features, np.repeat(label, views))
     kernel = _per_class(model.coef_, n_classes).astype(np.float64)
     bias = _per_class(model.intercept_[:, None], n_classes).astype(np.float64)[0]
     kernel /= spread[:, None]

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.errors import UserError
+from stages.models import devices
 from stages.models.head import Head, loss_and_accuracy
 from stages.models.history import Epoch
 
@@ -91,17 +92,18 @@ def fit(
     Raises:
         UserError: a loss that is not finite.
     """
-    model.compile(
-        optimizer=keras.optimizers.get(
-            {
-                "class_name": schedule.optimizer,
-                "config": {"learning_rate": schedule.learning_rate},
-            }
-        ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=False,
-    )
+    with devices.scope():
+        model.compile(
+            optimizer=keras.optimizers.get(
+                {
+                    "class_name": schedule.optimizer,
+                    "config": {"learning_rate": schedule.learning_rate},
+                }
+            ),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+            jit_compile=False,
+        )
     history = [start] if start else []
     best = start.val_loss if start else math.inf
     best_weights = model.get_weights() if start else None
@@ -109,7 +111,7 @@ def fit(
     for number in range(1, schedule.epochs + 1):
         sums = np.zeros(3)  # of loss, of accuracy, of rows
         for inputs, label in draw():
-            logs = model.train_on_batch(inputs, label, return_dict=True)
+            logs = devices.train_on_batch(model, inputs, label)
             sums += np.array([logs["loss"], logs["accuracy"], 1.0]) * len(label)
             done(len(label))
         loss, accuracy = (float(value) for value in sums[:2] / sums[2])

@@ -5,6 +5,8 @@ A store holds one array of shape (n, ...) whose row i belongs to the i-th accept
 of about `SHARD_BYTES`, the unit of writing; a chunk is the least that can be read alone.
 """
 
+import functools
+import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,12 +16,63 @@ import numpy as np
 import zarr
 import zarr.errors
 from numpy.typing import DTypeLike, NDArray
-from zarr.codecs import ZstdCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from stages.errors import UserError
 
 SHARD_BYTES = 32 * 2**20  # DVC hashes files over 2 MiB in threads, and few files fast
 CHUNK_BYTES = 2**19
+DIGESTS = "sha256.npy"
+
+
+def create(
+    path: Path,
+    *,
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    fingerprint: str,
+    shard_rows: int | None = None,
+) -> list[range]:
+    """Create the array at `path`, still without rows.
+
+    Args:
+        shape: (n, ...), n at least 1.
+        dtype: that the rows are stored as.
+        fingerprint: of the ledger rows that the array's rows belong to.
+        shard_rows: about how many rows in a shard, if fewer than `SHARD_BYTES` hold.
+
+    Returns:
+        The rows of each shard, for `write_shard`.
+    """
+    chunk, shard = _chunk_and_shard(shape, np.dtype(dtype), shard_rows or shape[0])
+    zarr.create_array(
+        path,
+        shape=shape,
+        dtype=np.dtype(dtype),
+        chunks=(chunk, *shape[1:]),
+        shards=(shard, *shape[1:]),
+        compressors=_codecs(np.dtype(dtype)),
+        fill_value=0,
+        attributes={"fingerprint": fingerprint},
+        config={"write_empty_chunks": True},
+    )
+    return [range(at, min(at + shard, shape[0])) for at in range(0, shape[0], shard)]
+
+
+def write_shard(path: Path, rows: range, values: NDArray[Any]) -> None:
+    """Write all rows of one shard; several threads or processes may each write theirs at once."""
+    array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
+    array[rows.start : rows.stop] = values
+
+
+def digest(row: NDArray[Any]) -> bytes:
+    """The sha256 of a row's values, 32 bytes: rows of one store that are equal have the same."""
+    return hashlib.sha256(np.ascontiguousarray(row).data).digest()
+
+
+def write_digests(path: Path, digests: NDArray[np.uint8]) -> None:
+    """Keep each row's `digest` beside the array, uint8 (n, 32), so that rows are known unread."""
+    np.save(path / DIGESTS, digests, allow_pickle=False)
 
 
 def write(
@@ -35,42 +88,28 @@ def write(
     Args:
         blocks: arrays of shape (any number of rows, *shape[1:]), in row order; no more than a
             shard of them is held in memory.
-        shape: (n, ...), n at least 1.
-        dtype: that the rows are stored as.
-        fingerprint: of the ledger rows that the array's rows belong to.
+        shape, dtype, fingerprint: as for `create`.
 
     Raises:
         ValueError: the blocks do not hold exactly `shape[0]` rows.
     """
-    chunk, shard = _chunk_and_shard(shape, np.dtype(dtype))
-    array = zarr.create_array(
-        path,
-        shape=shape,
-        dtype=np.dtype(dtype),
-        chunks=(chunk, *shape[1:]),
-        shards=(shard, *shape[1:]),
-        compressors=[ZstdCodec(level=1, checksum=True)],
-        fill_value=0,
-        attributes={"fingerprint": fingerprint},
-        config={"write_empty_chunks": True},
-    )
-    pending = np.empty((shard, *shape[1:]), dtype=dtype)
-    written = filled = 0
+    shards = iter(create(path, shape=shape, dtype=dtype, fingerprint=fingerprint))
+    shard = next(shards)
+    pending = np.empty((len(shard), *shape[1:]), dtype=dtype)
+    given = filled = 0
     for block in blocks:
+        given += len(block)
         taken = 0
-        while taken < len(block):
-            k = min(shard - filled, len(block) - taken)
+        while given <= shape[0] and taken < len(block):
+            k = min(len(shard) - filled, len(block) - taken)
             pending[filled : filled + k] = block[taken : taken + k]
             filled += k
             taken += k
-            if filled == shard:
-                array[written : written + shard] = pending
-                written += shard
-                filled = 0
-    if filled:
-        array[written : written + filled] = pending[:filled]
-    if written + filled != shape[0]:
-        raise ValueError(f"{path}: expected {shape[0]} rows, got {written + filled}")
+            if filled == len(shard):
+                write_shard(path, shard, pending[:filled])
+                shard, filled = next(shards, range(0)), 0
+    if given != shape[0]:
+        raise ValueError(f"{path}: expected {shape[0]} rows, got {given}")
 
 
 class Rows:
@@ -125,6 +164,19 @@ class Rows:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @functools.cached_property
+    def digests(self) -> NDArray[np.uint8]:
+        """What `write_digests` kept: uint8 (n, 32)."""
+        path = self._path / DIGESTS
+        try:
+            with path.open("rb") as file:
+                found = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(path, "the digests of its rows", _one_line(error)) from None
+        if found.shape != (len(self), 32) or found.dtype != np.uint8:
+            raise _damaged(path, f"uint8 ({len(self)}, 32)", f"{found.dtype} {found.shape}")
+        return np.asarray(found)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows `start` to `stop` (exclusive), checked against their checksums."""
@@ -204,12 +256,28 @@ class Rows:
             yield batch
 
 
-def _chunk_and_shard(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, int]:
+def _chunk_and_shard(
+    shape: tuple[int, ...], dtype: np.dtype[Any], most_rows: int
+) -> tuple[int, int]:
     """Rows in a chunk and in a shard: near `CHUNK_BYTES` and `SHARD_BYTES`, shard a multiple."""
     row_bytes = dtype.itemsize * math.prod(shape[1:])
-    chunk = min(max(1, CHUNK_BYTES // row_bytes), shape[0])
-    chunks = min(max(1, SHARD_BYTES // (row_bytes * chunk)), math.ceil(shape[0] / chunk))
+    most = min(most_rows, shape[0])
+    chunk = min(max(1, CHUNK_BYTES // row_bytes), most)
+    chunks = min(max(1, SHARD_BYTES // (row_bytes * chunk)), math.ceil(most / chunk))
     return chunk, chunk * chunks
+
+
+def _codecs(dtype: np.dtype[Any]) -> list[Crc32cCodec] | list[ZstdCodec]:
+    """All with a checksum. Photos' pixels shrink by an eighth only, at five times the time."""
+    if dtype == np.uint8:
+        return [Crc32cCodec()]
+    return [ZstdCodec(level=1, checksum=True)]
+
+
+def _damaged(path: Path, expected: str, got: str) -> UserError:
+    return UserError(
+        f"{path}: expected {expected}, got {got!r}; remove {path.parent} and run `dvc repro` again"
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ git and DVC.
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -17,23 +18,27 @@ from pathlib import Path
 
 from stages.errors import UserError
 
+TAG = 32  # hexadecimal digits of a tag
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, tag: str = "") -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` once the block has ended well.
 
     The extension is kept, since some writers choose their format by it. What an earlier, killed run
-    left under the temporary name is removed first.
+    left under the temporary name is removed first. Where others write there, too, and may outlive
+    this process, a `tag` of `TAG` digits keeps them out of the next run's way.
 
     Raises:
         UserError: another process is writing `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
+    partial = path.with_name(f".partial-{tag}{path.name}")
     with only_writer(path):
-        _remove(partial)
+        tagged = path.parent.glob(f".partial-{'[0-9a-f]' * TAG}{path.name}")
+        for stray in (partial, *tagged):
+            _remove(stray)
         try:
             yield partial
             _sync(partial)
@@ -72,6 +77,12 @@ def copy_folder(source: Path, target: Path) -> None:
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require(path: Path, stage: str) -> Path:

@@ -1,0 +1,110 @@
+"""Photos in a zip to square pixels, one after the other, by one library.
+
+    python -m benchmarks.contenders.resizers NAME PHOTOS.zip COUNT SIZE CORES
+
+Each way is what its documentation shows first; only the channels are put into the order RGB. The
+process is held to CORES cores before a library is loaded, and the libraries' threads with it.
+"""
+
+import io
+import itertools
+import os
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+WARM_UP = 8  # photos
+
+
+def hold_to(cores: int) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    for name in ("OMP_NUM_THREADS", "VIPS_CONCURRENCY"):
+        os.environ[name] = str(cores)
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ[name] = str(cores)
+
+
+def ours(size: int) -> Callable[[bytes], Any]:
+    from stages.images import decode, resize
+
+    return lambda content: resize.resize(decode.decode(content), size, "squash", "bicubic")
+
+
+def pillow(size: int) -> Callable[[bytes], Any]:
+    import numpy as np
+    from PIL import Image
+
+    return lambda content: np.asarray(
+        Image.open(io.BytesIO(content)).convert("RGB").resize((size, size))
+    )
+
+
+def opencv(size: int) -> Callable[[bytes], Any]:
+    import cv2
+    import numpy as np
+
+    cv2.setNumThreads(1)
+
+    def pixels(content: bytes) -> Any:
+        image: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        return cv2.cvtColor(cv2.resize(image, (size, size)), cv2.COLOR_BGR2RGB)
+
+    return pixels
+
+
+def vips(size: int) -> Callable[[bytes], Any]:
+    import pyvips
+
+    return lambda content: pyvips.Image.thumbnail_buffer(
+        content, size, height=size, size="force"
+    ).numpy()
+
+
+def tensorflow(size: int) -> Callable[[bytes], Any]:
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])  # type: ignore[untyped-decorator]
+    def pixels(content: Any) -> Any:
+        return tf.image.resize(tf.io.decode_jpeg(content, channels=3), [size, size])
+
+    return lambda content: pixels(content).numpy()
+
+
+RESIZERS = {
+    "ours": ours,
+    "pillow": pillow,
+    "opencv": opencv,
+    "vips": vips,
+    "tensorflow": tensorflow,
+}
+
+
+def contents(archive: zipfile.ZipFile) -> Iterator[bytes]:
+    """The members over and over."""
+    return map(archive.read, itertools.cycle(archive.namelist()))
+
+
+def main(name: str, photos: str, count: str, size: str, cores: str) -> None:
+    hold_to(int(cores))
+    pixels = RESIZERS[name](int(size))
+    with zipfile.ZipFile(photos) as archive:
+        for content in itertools.islice(contents(archive), WARM_UP):
+            if pixels(content).shape != (int(size), int(size), 3):
+                raise SystemExit(f"{name}: expected pixels ({size}, {size}, 3)")
+        taken = itertools.islice(contents(archive), int(count))
+        started = time.perf_counter()
+        done: Iterable[Any] = map(pixels, taken)
+        if name == "ours":
+            from stages.threads import in_order
+
+            done = in_order(pixels, taken)
+        for _ in done:
+            pass
+        print(f"{name}: {count} img in {time.perf_counter() - started:.6f} s")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

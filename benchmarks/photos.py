@@ -1,0 +1,120 @@
+"""The photos and weights that benchmarks work on.
+
+The environment variable REAL_DATA names a folder with `data/train.zip`, `data/test.zip`,
+`data/originals.zip` and `weights/`; without it, the drawn sample is used.
+"""
+
+import hashlib
+import itertools
+import os
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.measure import ROOT
+from stages.images import decode
+
+Member = tuple[str, bytes]  # a name in a zip, and its content
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Three zips of photos named as Kaggle's are, and weights files by backbone.
+
+    Attributes:
+        words: what they are, for a table.
+        train: labelled, `train/cat.1.jpg`.
+        test: unlabelled, `test/1.jpg`.
+        originals: labelled, each in its own size.
+        weights: trained, without classifier.
+    """
+
+    words: str
+    train: Path
+    test: Path
+    originals: Path
+    weights: dict[str, Path] = field(default_factory=dict)
+
+
+def drawn() -> Photos:
+    """The embedded sample."""
+    folder = ROOT / "data" / "sample"
+    train = folder / "train.zip"
+    return Photos("images drawn by this project", train, folder / "test.zip", train)
+
+
+def find() -> Photos:
+    """Real photos where REAL_DATA names them, else the drawn sample."""
+    if not os.environ.get("REAL_DATA"):
+        return drawn()
+    folder = Path(os.environ["REAL_DATA"]).absolute()
+    mobilenet = folder / "weights" / "mobilenet_v2_imagenet_no_top.weights.h5"
+    return Photos(
+        "real photos",
+        train=folder / "data" / "train.zip",
+        test=folder / "data" / "test.zip",
+        originals=folder / "data" / "originals.zip",
+        weights={"MobileNetV2": mobilenet} if mobilenet.exists() else {},
+    )
+
+
+def labelled(archive: Path, count: int) -> Iterator[Member]:
+    """`count` readable photos, the classes in turn, as (label, content); all are different."""
+    with zipfile.ZipFile(archive) as opened:
+        of_class: dict[str, list[str]] = defaultdict(list)
+        for name in opened.namelist():
+            if not name.endswith("/"):
+                of_class[Path(name).name.partition(".")[0]].append(name)
+        turns = [
+            (label, name)
+            for names in zip(*(sorted(of_class[label]) for label in sorted(of_class)), strict=False)
+            for label, name in zip(sorted(of_class), names, strict=True)
+        ]
+        yield from itertools.islice(_endless(opened, turns), count)
+
+
+def unlabelled(archive: Path, count: int) -> Iterator[Member]:
+    """`count` readable photos as ("", content); all are different."""
+    with zipfile.ZipFile(archive) as opened:
+        names = sorted(name for name in opened.namelist() if not name.endswith("/"))
+        yield from itertools.islice(_endless(opened, [("", name) for name in names]), count)
+
+
+def numbered(folder: str, photos: Iterable[Member], numbers: Iterable[int]) -> Iterator[Member]:
+    """Photos under Kaggle's names: `train/cat.1.jpg`, or `test/1.jpg` where there is no label."""
+    for (label, content), number in zip(photos, numbers, strict=False):
+        yield f"{folder}/{label}{'.' if label else ''}{number}.jpg", content
+
+
+def write_zip(path: Path, members: Iterable[Member]) -> None:
+    """Write members as they come, one in memory at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+
+
+def _endless(archive: zipfile.ZipFile, members: list[tuple[str, str]]) -> Iterator[Member]:
+    """Over and over; each copy is made different by bytes behind the end of its picture."""
+    usable, seen = [], set()
+    for label, name in members:
+        content = archive.read(name)
+        digest = hashlib.sha256(content).digest()
+        if digest in seen or not _readable(content):
+            continue
+        seen.add(digest)
+        usable.append((label, name))
+        yield label, content
+    for copy in itertools.count(1):
+        for label, name in usable:
+            yield label, archive.read(name) + copy.to_bytes(4, "big")
+
+
+def _readable(content: bytes) -> bool:
+    try:
+        decode.inspect(content)
+    except decode.Unreadable:
+        return False
+    return True

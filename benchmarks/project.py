@@ -1,0 +1,69 @@
+"""Copies of this project under the Kaggle recipe, and the commands of their stages."""
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import ROOT, Run, python, run
+from benchmarks.photos import Photos
+
+sys.path.append(str(ROOT / "tests"))
+from project import Project as Project
+
+NO_ROW_CACHE = {"STAGES_ROW_CACHE_GIB": "0"}
+FEW_IMAGES = {"split.valid": 0.25, "split.test": 0.25}  # so that each class reaches every subset
+ONE_VIEW = {"extract.views": 1, "predict.views": 1}
+ROW_CACHE = "data/.rows"
+
+
+def with_recipe(folder: Path, photos: Photos, backbone: str, changes: Mapping[str, Any]) -> Project:
+    """A copy in `folder` for one backbone; its weights are trained ones where there is a file."""
+    project = Project.copy_of_this(folder)
+    recipe = ROOT / "recipes" / "dogs-vs-cats-mobilenetv2.yaml"
+    shutil.copyfile(recipe, folder / "params.yaml")
+    weights: dict[str, Any] = {"source": "random", "seed": 0}
+    if path := photos.weights.get(backbone):
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        weights = {"source": "file", "path": str(path), "sha256": sha256}
+    project.change(
+        {
+            "fetch_weights": {backbone: {**weights, "include_top": False}},
+            "extract.backbones": [backbone],
+            "train_head.backbone": backbone,
+            **changes,
+        }
+    )
+    return project
+
+
+def command(stage: str, backbone: str) -> list[str]:
+    """What `dvc repro` would call."""
+    weights = f"data/weights/{backbone}.weights.h5"
+    arguments = {
+        "split": ["data/split.csv", "metrics/split.json"],
+        "resize": ["data/split.csv", "data/resized.zarr"],
+        "fetch_weights": [backbone, weights],
+        "extract": [backbone, "data/resized.zarr", weights, f"data/features/{backbone}.zarr"],
+    }
+    return python(f"stages.{stage}", *arguments[stage])
+
+
+def remove_outputs(project: Project, stage: str, backbone: str) -> None:
+    """As DVC does before it runs a stage."""
+    output = project.folder / command(stage, backbone)[-1]
+    if output.is_dir():
+        shutil.rmtree(output)
+    output.unlink(missing_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def run_stage(
+    project: Project, stage: str, backbone: str, environment: Mapping[str, str] | None = None
+) -> Run:
+    """Run a stage anew."""
+    remove_outputs(project, stage, backbone)
+    return run(command(stage, backbone), project.folder, environment)

@@ -1,0 +1,62 @@
+"""How much each benchmark works on."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Counts of images and rounds.
+
+    Attributes:
+        rounds: of benchmarks 1 to 4.
+        extraction: images by backbone, of benchmark 1.
+        size: of an image in pixels, in benchmarks 1, 2, 3 and 5.
+        resizing: photos in their own sizes, of benchmark 2.
+        row_cache: images, of benchmark 3.
+        many: numbers of images, of benchmark 4.
+        many_size: of an image in pixels, there.
+        end_to_end: images, of benchmark 5; a fifth of them unlabelled.
+        end_to_end_rounds: of that one.
+        variants: labelled images, of benchmark 6.
+        views: numbers of views, there.
+    """
+
+    rounds: int
+    extraction: dict[str, int]
+    size: int
+    resizing: int
+    row_cache: int
+    many: tuple[int, ...]
+    many_size: int
+    end_to_end: int
+    end_to_end_rounds: int
+    variants: int
+    views: tuple[int, ...]
+
+
+FULL = Settings(
+    rounds=5,
+    extraction={"VGG16": 64, "ResNet50": 192, "MobileNetV2": 1_000},
+    size=224,
+    resizing=800,
+    row_cache=10_000,
+    many=(1_000, 10_000, 100_000),
+    many_size=64,
+    end_to_end=10_000,
+    end_to_end_rounds=1,
+    variants=8_000,
+    views=(1, 2, 4, 8),
+)
+QUICK = Settings(  # whether everything runs; the figures mean nothing
+    rounds=1,
+    extraction={"VGG16": 8, "ResNet50": 8, "MobileNetV2": 16},
+    size=96,
+    resizing=16,
+    row_cache=100,
+    many=(30, 60),
+    many_size=32,
+    end_to_end=60,
+    end_to_end_rounds=1,
+    variants=60,
+    views=(1, 2, 4),
+)

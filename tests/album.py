@@ -1,0 +1,185 @@
+"""A project of a few small pictures in the working folder, its stages run in this process."""
+
+import importlib
+import io
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from stages.store import tables
+
+ROOT = Path(__file__).parent.parent
+TRAIN, TEST, ROWS = Path("data/raw/train"), Path("data/raw/test"), Path("data/.rows")
+LEDGER, RESIZED = Path("data/split.csv"), Path("data/resized.zarr")
+WEIGHTS, FEATURES = Path("data/weights/convnet.weights.h5"), Path("data/features/convnet.zarr")
+SETTINGS: dict[str, Any] = {
+    "data": {"train": str(TRAIN), "test": str(TEST)},
+    "resize": {"size": 48},
+    "extract": {"batch_size": 4, "views": 2},
+    "predict": {"views": 1},
+    "compute": {"threads": 1, "instruction_set": None},
+}
+
+
+class Album:
+    """Pictures by their file names, as `data.train` will hold them, and the stages."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        each: int = 8,
+        seed: int = 0,
+    ) -> None:
+        """`each` pictures of two classes and two without a label, in the working folder."""
+        self.rng = np.random.default_rng(seed)
+        self.pictures: dict[str, bytes] = {}
+        self.params: dict[str, Any] = yaml.safe_load(
+            (ROOT / "params.yaml").read_text(encoding="utf-8")
+        )
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+        self.change(SETTINGS)
+        for label in ("cat", "dog"):
+            self.add(label, each)
+        TEST.mkdir(parents=True)
+        for number in (1, 2):
+            (TEST / f"{number}.png").write_bytes(self.picture())
+
+    def picture(self, kind: str = "PNG") -> bytes:
+        """A picture unlike any other, of 16 to 40 pixels a side."""
+        height, width = self.rng.integers(16, 41, 2)
+        coarse = self.rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(coarse).resize((int(width), int(height))).save(buffer, kind)
+        return buffer.getvalue()
+
+    def add(self, label: str, count: int) -> list[str]:
+        """New pictures under new names, every other one a JPEG."""
+        names = []
+        for number in range(count):
+            kind = "JPEG" if number % 2 else "PNG"
+            names.append(self.new_name(label, ".jpg" if kind == "JPEG" else ".png"))
+            self.pictures[names[-1]] = self.picture(kind)
+        return names
+
+    def new_name(self, label: str, suffix: str) -> str:
+        """One that stands anywhere in the order."""
+        taken = {name.split(".")[1] for name in self.pictures}
+        free = [number for number in range(1000) if str(number) not in taken]
+        return f"{label}.{self.rng.choice(free)}{suffix}"
+
+    def of(self, label: str) -> list[str]:
+        return [name for name in self.pictures if name.startswith(label)]
+
+    def rename(self, names: Iterable[str]) -> None:
+        for name in names:
+            content = self.pictures.pop(name)
+            self.pictures[self.new_name(name.split(".")[0], Path(name).suffix)] = content
+
+    def shuffle(self) -> None:
+        """The same names, each with the bytes of another one of its class and kind."""
+        for label in ("cat", "dog"):
+            for suffix in (".png", ".jpg"):
+                names = [name for name in self.of(label) if name.endswith(suffix)]
+                contents = [self.pictures[name] for name in names]
+                order = self.rng.permutation(len(names))
+                self.pictures |= {names[i]: contents[j] for i, j in enumerate(order)}
+
+    def change(self, sections: dict[str, dict[str, Any]]) -> None:
+        for name, changed in sections.items():
+            self.params[name] |= changed
+        Path("params.yaml").write_text(yaml.safe_dump(self.params), encoding="utf-8")
+
+    def split(self) -> None:
+        """Write the pictures and the ledger."""
+        shutil.rmtree(TRAIN, ignore_errors=True)
+        TRAIN.mkdir(parents=True)
+        for name, content in self.pictures.items():
+            (TRAIN / name).write_bytes(content)
+        self.run("split", LEDGER, "metrics/split.json")
+
+    def resize(self, out: Path = RESIZED, *words: str) -> str:
+        return self.run("resize", LEDGER, out, *words)
+
+    def fetch_weights(self) -> None:
+        self.run("fetch_weights", "convnet", WEIGHTS)
+
+    def extract(self, out: Path = FEATURES, *words: str) -> str:
+        return self.run("extract", "convnet", RESIZED, WEIGHTS, out, *words)
+
+    def fresh(self, stage: str, out: Path) -> dict[str, bytes]:
+        """What a stage writes that finds no row of an earlier run."""
+        with self._monkeypatch.context() as changed:
+            changed.setenv("STAGES_ROW_CACHE_GIB", "0")
+            printed = getattr(self, stage)(out)
+        copies = len(self.hashes()) - len(set(self.hashes()))
+        assert known(printed) <= copies * self.params["extract"]["views"]
+        assert printed.splitlines()[-2] == "row cache: off"
+        written = contents(out)
+        shutil.rmtree(out)
+        return written
+
+    def run(self, stage: str, *words: object) -> str:
+        """What a stage prints; it ends well."""
+        with self._monkeypatch.context() as changed:
+            changed.setattr(sys, "argv", [stage, *map(str, words)])
+            status = importlib.import_module(f"stages.{stage}").main()
+        printed = self._capsys.readouterr()
+        assert (status, printed.err) == (0, "")
+        return printed.out
+
+    def hashes(self) -> list[str]:
+        """The sha256 of each accepted picture's bytes, in the order of the ledger."""
+        return [row.sha256 for row in tables.read_ledger(LEDGER) if row.accepted]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of all files below a folder."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert files
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def computed(printed: str) -> int:
+    """How many rows a stage has computed, by its own words."""
+    ((count, _),) = counts(printed)
+    return count
+
+
+def known(printed: str) -> int:
+    ((_, count),) = counts(printed)
+    return count
+
+
+def counts(printed: str) -> list[tuple[int, int]]:
+    """How many rows each of several runs has computed, and how many it knew."""
+    found = re.findall(r"([\d,]+) computed, ([\d,]+) known before$", printed, re.M)
+    return [(int(one.replace(",", "")), int(other.replace(",", ""))) for one, other in found]
+
+
+def segments() -> list[Path]:
+    """The files of the row cache."""
+    return sorted(ROWS.glob("*/*.rows"))
+
+
+def damage(rng: np.random.Generator, path: Path) -> None:
+    """A bit flips, the end lacks, the file is empty or gone."""
+    content = bytearray(path.read_bytes())
+    kind = rng.choice(["bit", "end", "empty", "gone"])
+    if kind == "bit":
+        content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(content)
+    elif kind == "end":
+        path.write_bytes(content[: rng.integers(1, len(content))])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()

@@ -1,0 +1,289 @@
+"""The harness of the benchmarks: it measures, tells what lacks, and keeps its tables whole.
+
+No figure is compared with another: a timing is never a test.
+"""
+
+import functools
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from benchmarks import extraction, machine, measure, photos, printed, results, tables, variants
+from benchmarks import project as projects
+from benchmarks.measure import Contender, Failed, Outcome, Run, interleave, run
+from benchmarks.settings import FULL, QUICK
+
+ROOT = Path(__file__).parents[1]
+MIB = 2**20
+
+
+def code(text: str) -> list[str]:
+    return [sys.executable, "-c", text]
+
+
+def test_a_run_tells_what_was_printed_and_how_much_memory_it_took(tmp_path: Path) -> None:
+    done = run(code("import os; held = b'x' * (200 * 2**20); print(os.getcwd())"), tmp_path)
+    assert done.printed == f"{tmp_path.resolve()}\n"
+    assert done.peak_bytes > 200 * MIB
+    assert done.seconds > 0
+
+
+def test_the_memory_of_a_process_that_it_waited_for_counts(tmp_path: Path) -> None:
+    inner = "held = b'x' * (200 * 2**20)"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+    assert run(code(outer), tmp_path).peak_bytes > 200 * MIB
+
+
+def test_the_environment_of_a_run_is_this_one_and_what_is_set_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUTER", "1")
+    text = "import os; print(os.environ['OUTER'], os.environ['INNER'])"
+    assert run(code(text), tmp_path, {"INNER": "2"}).printed == "1 2\n"
+
+
+def test_a_command_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match=r"^error: too hot$") as told:
+        run(code("print('first'); import sys; sys.exit('error: too hot')"), tmp_path)
+    assert set(told.value.printed.splitlines()) == {"first", "error: too hot"}
+    with pytest.raises(Failed, match=r"^status 3$"):
+        run(code("raise SystemExit(3)"), tmp_path)
+
+
+def test_rounds_are_interleaved_and_each_begins_with_the_next_contender(tmp_path: Path) -> None:
+    order: list[str] = []
+    contenders = [
+        Contender(name, code("pass"), tmp_path, before=functools.partial(order.append, name))
+        for name in "abc"
+    ]
+    outcomes = interleave(contenders, 3, lambda told: None)
+    assert "".join(order) == "abcbcacab"
+    assert [len(outcome.runs) for outcome in outcomes.values()] == [3, 3, 3]
+
+
+def test_a_contender_that_lacks_a_package_or_fails_says_so_and_the_others_go_on(
+    tmp_path: Path,
+) -> None:
+    said: list[str] = []
+    outcomes = interleave(
+        [
+            Contender("absent", code("pass"), tmp_path, needs=["json", "no_such_package"]),
+            Contender("broken", code("raise SystemExit('no room')"), tmp_path),
+            Contender("well", code("pass"), tmp_path),
+        ],
+        2,
+        said.append,
+    )
+    assert outcomes["absent"] == Outcome([], "not installed: no_such_package")
+    assert outcomes["broken"] == Outcome([], "failed: no room")
+    assert len(outcomes["well"].runs) == 2
+    assert sum(line.startswith("broken: failed: no room") for line in said) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "rate"),
+    [
+        ("extract VGG16: 96 img in 8.0 s (12 img/s)", 12.0),
+        ("extract VGG16: 100 img in 8.0 s (13 img/s)", 12.5),  # the seconds are finer
+        ("extract MobileNetV2: 1,000 img in 1.6 s (647 img/s)", 647.0),  # the rate is finer
+        ("resize: 16 img in 0.0 s (1,234 img/s)", 1234.0),
+        ("pillow: 50 img in 0.250000 s", 200.0),
+    ],
+)
+def test_images_a_second_are_read_from_the_finer_figure(line: str, rate: float) -> None:
+    assert printed.images_per_second(f"something: 1 of 2\n{line}\nextract: more\n") == rate
+
+
+def test_what_a_stage_prints_at_its_end_is_read_back() -> None:
+    told = (
+        "extract MobileNetV2: 10,000 img in 71.0 s (141 img/s)\n"
+        "extract MobileNetV2: read 0.5 s, compute 70.1 s, write 0.4 s, summed over threads: "
+        "compute takes longest; 1,100 computed, 8,900 known before\n"
+        "resize: done in 12.5 s, at most 280 MiB\n"
+        "extract: done in 75.2 s, at most 1,683 MiB\n"
+    )
+    assert printed.usage(told) == {"resize": (12.5, 280.0), "extract": (75.2, 1683.0)}
+    assert printed.rows_computed(told) == 1_100
+
+
+def test_a_stage_that_prints_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^expected a line `WHAT: N img in T s`, got 'nothing'$"):
+        printed.images_per_second("nothing")
+    with pytest.raises(ValueError, match=r"^expected `N computed, M known before`, got 'nothing'$"):
+        printed.rows_computed("nothing")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (0.01234, "0.0123"), (1.5, "1.50"), (12.34, "12.3"), (141, "141"), (1e4, "10,000")],
+)
+def test_numbers_have_three_digits(value: float, shown: str) -> None:
+    assert tables.number(value) == shown
+
+
+def test_a_figure_is_the_median_with_the_range_behind_it() -> None:
+    assert tables.spread([3, 1, 20]) == "3.00 (1.00..20.0)"
+    assert tables.spread([7]) == "7.00"
+
+
+def test_a_ratio_is_the_median_of_the_ratios_within_a_round() -> None:
+    assert tables.ratio([2, 30, 8], [1, 10, 2]) == "3.00 x"
+    assert tables.ratio([2], []) == "-"
+
+
+def test_a_table_has_a_cell_for_each_column() -> None:
+    shown = tables.table(["", "img/s"], [["a | b", "1"]])
+    assert shown == "|  | img/s |\n| --- | --- |\n| a / b | 1 |\n"
+    with pytest.raises(ValueError, match=r"^expected 2 cells, got \['a'\]$"):
+        tables.table(["", "img/s"], [["a"]])
+
+
+def test_a_benchmark_that_runs_again_replaces_its_own_section_alone(tmp_path: Path) -> None:
+    path = tmp_path / "RESULTS.md"
+    results.write(path, 3, "## 3. Third\n\n| old |\n")
+    results.write(path, 1, "## 1. First")
+    results.write(path, 3, "## 3. Third\n\n| new |\n\n")
+    assert path.read_text(encoding="utf-8") == (
+        f"{results.HEAD}\n"
+        "<!-- benchmark 1 -->\n## 1. First\n<!-- end of benchmark 1 -->\n\n"
+        "<!-- benchmark 3 -->\n## 3. Third\n\n| new |\n<!-- end of benchmark 3 -->\n"
+    )
+
+
+def test_the_machine_is_named_with_its_processor_memory_and_versions() -> None:
+    told = machine.describe()
+    assert re.match(r"Measured \d{4}-\d\d-\d\d on .+, \d+ cores? \(.+\), \d+ GiB, ", told)
+    assert re.search(r"^Python 3\.\d+\.\d+, tensorflow 2\.\d+\.\d+, keras 3\.", told, re.M)
+
+
+def test_photos_come_class_by_turn_readable_and_each_one_different() -> None:
+    taken = list(photos.labelled(photos.drawn().train, 900))
+    assert [label for label, _ in taken[:4]] == ["cat", "dog", "cat", "dog"]
+    assert len({content for _, content in taken}) == 900
+    named = list(photos.numbered("train", iter(taken[:2]), range(5, 7)))
+    assert named == [("train/cat.5.jpg", taken[0][1]), ("train/dog.6.jpg", taken[1][1])]
+
+
+def test_unlabelled_photos_are_named_by_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "test.zip"
+    taken = photos.unlabelled(photos.drawn().test, 3)
+    photos.write_zip(path, photos.numbered("test", taken, range(3)))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["test/0.jpg", "test/1.jpg", "test/2.jpg"]
+
+
+def test_without_real_photos_the_drawn_ones_are_used_and_the_tables_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REAL_DATA", raising=False)
+    assert photos.find() == photos.drawn()
+    assert photos.find().words == "images drawn by this project"
+    monkeypatch.setenv("REAL_DATA", str(tmp_path))
+    assert photos.find().words == "real photos"
+    assert photos.find().train == tmp_path / "data" / "train.zip"
+
+
+def test_the_commands_of_the_stages_are_those_of_the_dag() -> None:
+    stages: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
+    for stage in ("split", "resize", "fetch_weights", "extract"):
+        words = " ".join(projects.command(stage, "VGG16")[1:])
+        listed = stages[stage]["cmd"].replace("${item.backbone}", "VGG16").replace('"', "")
+        assert f"python {words}" == " ".join(listed.split()).removeprefix("exec ")
+
+
+def test_a_table_of_extraction_shows_every_contender() -> None:
+    ran = Run(2.0, 100 * MIB, "x: 10 img in 0.500000 s\n")
+    slow = Run(4.0, 100 * MIB, "x: 10 img in 2.000000 s\n")
+    shown = extraction._table(
+        {
+            extraction.LOOP: Outcome([slow]),
+            "ours, Keras, bfloat16": Outcome([ran]),
+            "ours, OpenVINO, float32": Outcome(fault="not installed: openvino"),
+            extraction.LIMITS["float32"]: Outcome([ran]),
+            extraction.LIMITS["bfloat16"]: Outcome([ran]),
+        },
+        count=10,
+    )
+    assert [line.split(" | ") for line in shown.splitlines()[2:]] == [
+        [f"| {extraction.LOOP}", "2.50", "1.00 x", "5.00", "1.00 x", "0.250 x", "100 |"],
+        ["| ours, Keras, bfloat16", "5.00", "2.00 x", "20.0", "4.00 x", "1.00 x", "100 |"],
+        ["| ours, OpenVINO, float32", "not installed: openvino", "", "", "", "", " |"],
+        [f"| {extraction.LIMITS['float32']}", "-", "-", "20.0", "4.00 x", "1.00 x", "100 |"],
+        [f"| {extraction.LIMITS['bfloat16']}", "-", "-", "20.0", "4.00 x", "1.00 x", "100 |"],
+    ]
+
+
+def test_at_least_five_rounds_are_the_default_where_rounds_are_short() -> None:
+    assert FULL.rounds >= 5
+    assert QUICK.rounds == 1
+
+
+def test_the_commands_of_contenders_name_scripts_that_are_there() -> None:
+    text = "".join(path.read_text("utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
+    named = set(re.findall(r'python\(\s*"(benchmarks\.[\w.]+)"', text))
+    there = {
+        f"benchmarks.contenders.{path.stem}"
+        for path in (ROOT / "benchmarks/contenders").glob("[!_]*.py")
+    }
+    assert named == there | {"benchmarks.tutorial"}
+
+
+@pytest.mark.xdist_group("benchmarks")
+def test_a_quick_benchmark_writes_a_table_with_every_contender(tmp_path: Path) -> None:
+    out = tmp_path / "quick.md"
+    words = ["2", "--quick", "--resizing", "8", "--out", str(out)]
+    ended = subprocess.run(
+        measure.python("benchmarks", *words), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    rows = re.findall(r"^\| ([^|]*?) \| ([^|]+?) \|", out.read_text("utf-8"), re.M)
+    assert [name for name, _ in rows if name != "---"] == [
+        "",
+        "ours, one core",
+        "Pillow, plain loop",
+        "OpenCV",
+        "pyvips thumbnail",
+        "tf.io.decode_jpeg, tf.image.resize",
+        "ours, two cores",
+        "ours, stage `resize`, all cores",
+        "ours, stage `resize`, all cores, with start-up",
+    ]
+    assert not [row for row in rows if row[1].startswith("failed")]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--quick"], "--quick measures nothing worth keeping; name another file by --out"),
+        (["7"], "expected one of 1, 2, 3, 4, 5, 6, got '7'"),
+        (["--rounds", "0"], "expected 1 or more, got 0"),
+        (["--extraction", "VGG=1"], "expected one of VGG16, ResNet50, MobileNetV2, got 'VGG'"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(words: list[str], told: str) -> None:
+    ended = subprocess.run(
+        measure.python("benchmarks", *words), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert told in ended.stderr
+
+
+def test_variants_are_compared_with_their_reference_image_by_image() -> None:
+    right, loss = np.array([1.0, 1, 0, 1]), np.array([0.1, 0.2, 2.0, 0.3])
+    told = variants.describe(
+        {
+            "one": ({"right": right, "loss": loss}, None),
+            "two": ({"right": np.ones(4), "loss": loss - 0.1}, "one"),
+        }
+    )
+    assert told.splitlines()[-2:] == [
+        "| one | 75.00% | 0.6500 | | | |",
+        "| two | 100.00% | 0.5500 | one | +25.00% (+0.00%..+75.00%) | -0.1000 (-0.1000..-0.1000) |",
+    ]

@@ -1,0 +1,884 @@
+"""The row cache gives back what was put, or nothing, whatever happens to its files."""
+
+import errno
+import hashlib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stages.store import rows as rows_module
+from stages.store.rows import HEADER, MAGIC, RowCache
+
+REPOSITORY = Path(__file__).parents[1]
+ROOT = Path("data/.rows")
+KIND = "extract-1f0c"
+FOLDER = ROOT / KIND
+AMPLE = 2**30
+BROKEN = (
+    "row cache: {}: expected rows that fit their checksum, dtype and shape, got others; "
+    "such rows are computed again\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def _work_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def key(i: int) -> bytes:
+    return hashlib.sha256(str(i).encode()).digest()
+
+
+def keys(*numbers: int) -> list[bytes]:
+    return [key(i) for i in numbers]
+
+
+def row(i: int, size: int = 100) -> NDArray[np.uint8]:
+    return np.random.default_rng(i).integers(0, 256, size, dtype=np.uint8)
+
+
+def rows(*numbers: int) -> NDArray[np.uint8]:
+    return np.stack([row(i) for i in numbers])
+
+
+def opened(*wanted: int, budget: int = AMPLE, kind: str = KIND) -> RowCache:
+    return RowCache(ROOT, kind, keys(*wanted), budget)
+
+
+def put(*numbers: int, kind: str = KIND) -> Path:
+    """Let an earlier run put these rows; give back the segment's path."""
+    before = set(segments(kind))
+    opened(kind=kind).put(keys(*numbers), rows(*numbers))
+    (path,) = set(segments(kind)) - before
+    return path
+
+
+def get(cache: RowCache, *numbers: int) -> list[int]:
+    """The numbers of the rows that are found; each is found right, and the rest is left alone."""
+    out = np.full((len(numbers), 100), 7, dtype=np.uint8)
+    whole = cache.get(keys(*numbers), out)
+    assert whole.shape == (len(numbers),)
+    for i, found, given in zip(numbers, whole, out, strict=True):
+        np.testing.assert_array_equal(given, row(i) if found else 7)
+    return [i for i, found in zip(numbers, whole, strict=True) if found]
+
+
+def segments(kind: str = KIND) -> list[Path]:
+    return sorted((ROOT / kind).glob("*.rows"))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f2", "f4", "f8"])
+@pytest.mark.parametrize("shape", [(), (1280,), (5, 5, 3), (1, 2, 3, 4)])
+def test_a_later_run_gets_the_bytes_that_were_put(dtype: str, shape: tuple[int, ...]) -> None:
+    size = 6 * int(np.prod(shape)) * np.dtype(dtype).itemsize
+    computed = row(0, size).view(dtype).reshape(6, *shape)  # NaN of all kinds among them
+    RowCache(ROOT, KIND, [], AMPLE).put(keys(*range(6)), computed)
+    out = np.zeros_like(computed)
+    assert RowCache(ROOT, KIND, keys(*range(6)), AMPLE).get(keys(*range(6)), out).all()
+    assert out.tobytes() == computed.tobytes()
+
+
+def test_the_same_run_gets_what_it_has_put() -> None:
+    cache = opened(0, 1, 2)
+    assert get(cache, 0, 1, 2) == []
+    cache.put(keys(0, 2), rows(0, 2))
+    assert get(cache, 0, 1, 2) == [0, 2]
+
+
+def test_rows_are_found_in_any_order_and_across_segments() -> None:
+    for first in range(0, 100, 10):
+        put(*range(first, first + 10))
+    order = np.random.default_rng(0).permutation(120).tolist()
+    assert get(opened(*range(120)), *order) == [i for i in order if i < 100]
+
+
+@pytest.mark.parametrize("read_bytes", [1, 250, 1000, 2**21])
+def test_reads_of_any_size_give_the_same_rows(
+    monkeypatch: pytest.MonkeyPatch, read_bytes: int
+) -> None:
+    monkeypatch.setattr(rows_module, "READ_BYTES", read_bytes)
+    put(*range(20))
+    put(*range(20, 40))
+    wanted = [i for i in range(40) if i % 7 not in (2, 3)]
+    assert get(opened(*wanted), *wanted) == wanted
+
+
+def test_a_key_that_is_asked_twice_is_found_twice() -> None:
+    put(0, 1)
+    assert get(opened(0, 1), 1, 0, 1, 1) == [1, 0, 1, 1]
+
+
+def test_a_key_that_is_put_twice_gives_the_row_put_last() -> None:
+    cache = RowCache(ROOT, KIND, [key(0)], AMPLE)
+    cache.put([key(0)] * 3, np.array([[1.0], [2.0], [3.0]]))
+    for value in (4.0, 5.0):
+        cache.put([key(0)], np.array([[value]]))
+        for asked in (cache, RowCache(ROOT, KIND, [key(0)], AMPLE)):
+            out = np.zeros((1, 1))
+            assert asked.get([key(0)], out).all()
+            assert out.item() == value
+
+
+def test_keys_that_this_run_does_not_want_are_not_found() -> None:
+    put(0, 1, 2)
+    cache = opened(1)
+    cache.put(keys(3), rows(3))
+    assert get(cache, 0, 1, 2, 3) == [1]
+    assert get(opened(3), 3) == [3]
+
+
+def test_keys_that_differ_in_zero_bytes_are_different_keys() -> None:
+    similar = [bytes(32), b"\1" + bytes(31), bytes(31) + b"\1", b"\1" * 32, b"\xff" * 32]
+    for wanted in similar:
+        cache = RowCache(ROOT, KIND, [wanted], AMPLE)
+        cache.put([wanted], np.array([similar.index(wanted)], dtype=np.float32))
+        out = np.full(5, -1, dtype=np.float32)
+        expected = [i if other == wanted else -1 for i, other in enumerate(similar)]
+        assert cache.get(similar, out).tolist() == [i >= 0 for i in expected]
+        assert out.tolist() == expected
+
+
+def test_rows_may_lie_scattered_in_memory() -> None:
+    cache = RowCache(ROOT, KIND, keys(0, 1, 2), AMPLE)
+    computed = np.arange(24, dtype=np.float32).reshape(4, 6).T[::2]  # (3, 4)
+    cache.put(keys(0, 1, 2), computed)
+    out = np.zeros((4, 6), dtype=np.float32).T[::2]
+    assert cache.get(keys(0, 1, 2), out).all()
+    np.testing.assert_array_equal(out, computed)
+
+
+def test_no_keys_are_no_rows() -> None:
+    cache = opened()
+    cache.put([], np.zeros((0, 100), dtype=np.uint8))
+    assert get(cache) == []
+    assert not ROOT.exists()
+
+
+def test_the_type_of_rows_is_known_if_a_wanted_one_is_held() -> None:
+    assert opened(0).row_type is None
+    put(0)
+    assert opened(1).row_type is None
+    put(1, 2)
+    cache = opened(0, 2)
+    assert cache.row_type == (np.dtype(np.uint8), (100,))
+    for path in segments():
+        path.unlink()
+    assert get(cache, 0, 2) == []
+    assert cache.row_type is None
+
+
+def test_rows_of_another_kind_are_not_found() -> None:
+    put(0)
+    assert get(opened(0, kind="resize-77"), 0) == []
+
+
+def test_a_folder_is_made_by_the_first_put_and_holds_nothing_but_segments() -> None:
+    cache = opened(0)
+    assert get(cache, 0) == []
+    assert not ROOT.exists()
+    put(0)
+    assert names(ROOT) == [KIND]
+    assert [name[-5:] for name in names(FOLDER)] == [".rows"]
+
+
+def test_with_a_budget_of_0_the_cache_finds_and_keeps_nothing_and_touches_no_disk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = put(0)
+    age(path, 3600)
+    before = path.stat()
+    monkeypatch.setattr(os, "walk", None)
+    off = opened(0, 1, budget=0)
+    off.put(keys(1), rows(1))
+    assert get(off, 0, 1) == []
+    assert (off.row_type, off.summary()) == (None, "row cache: off")
+    assert path.stat() == before
+    assert segments() == [path]
+    assert capsys.readouterr().out == ""
+
+
+def test_the_summary_counts_rows_and_mebibytes_of_all_kinds() -> None:
+    RowCache(ROOT, "resize-77", [], AMPLE).put(keys(0), np.zeros((1, 2**20), dtype=np.uint8))
+    cache = RowCache(ROOT, KIND, keys(*range(2000)), 5 * 2**30)
+    cache.put(keys(*range(1500)), np.zeros((1500, 2**10), dtype=np.uint8))
+    cache.get(keys(*range(2000)), np.zeros((2000, 2**10), dtype=np.uint8))
+    assert cache.summary() == (
+        "row cache: 1,500 rows found, 1,500 computed; 2.5 of 5,120.0 MiB in data/.rows"
+    )
+
+
+@pytest.mark.parametrize("wrong", [b"", b"short", bytes(33), "0" * 64])
+def test_a_key_of_another_length_is_refused(wrong: Any) -> None:
+    for use in (
+        lambda: RowCache(ROOT, KIND, [key(0), wrong], AMPLE),
+        lambda: opened(0).get([key(0), wrong], np.zeros((2, 100), dtype=np.uint8)),
+        lambda: opened(0).put([key(0), wrong], rows(0, 1)),
+    ):
+        with pytest.raises(ValueError, match=r"^row cache: expected keys of 32 bytes, got others$"):
+            use()
+    assert not ROOT.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((1, 2), dtype=np.int64),
+        np.zeros((1, 2), dtype=">f4"),
+        np.zeros((1, 2), dtype=object),
+        np.zeros((1, 0), dtype=np.float32),
+        np.zeros((1, 1, 1, 1, 1, 1), dtype=np.float32),
+    ],
+)
+def test_rows_of_another_type_are_refused(wrong: NDArray[Any]) -> None:
+    with pytest.raises(ValueError, match=r"^row cache") as told:
+        opened(0).put(keys(0), wrong)
+    assert str(told.value) == (
+        "row cache: expected rows of uint8 or floats with at most 4 axes, none of them empty, "
+        f"got {wrong.dtype} {wrong.shape[1:]}"
+    )
+
+
+def header(n: int = 10, magic: bytes = MAGIC, name: bytes = b"|u1") -> bytes:
+    return HEADER.pack(magic, name, n, 100, 0, 0, 0)
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    changed = bytearray(content)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+START = "expected b'ROW CACHE 1\\n' and a dtype at its start, got "
+CHECKSUM = "expected kind, header and index that fit their checksum, got others"
+# What becomes of a segment's bytes, and how it is told.
+BREAK: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda content: b"", START + "b''"),
+    "zeros": (lambda content: bytes(len(content)), START + repr(bytes(16))),
+    "garbage": (lambda content: row(0, 1400).tobytes(), START + repr(row(0, 16).tobytes())),
+    "version": (
+        lambda content: header(magic=b"ROW CACHE 2\n") + content[36:],
+        START + "b'ROW CACHE 2\\n|u1\\x00'",
+    ),
+    "objects": (
+        lambda content: header(name=b"|O") + content[36:],
+        START + "b'ROW CACHE 1\\n|O\\x00\\x00'",
+    ),
+    "cut in its header": (lambda content: content[:20], "expected 410 bytes, got 20"),
+    "cut in its index": (lambda content: content[:100], "expected 1,400 bytes, got 100"),
+    "cut in its rows": (lambda content: content[:-1], "expected 1,400 bytes, got 1,399"),
+    "too long": (lambda content: content + b"!", "expected 1,400 bytes, got 1,401"),
+    "too many rows": (
+        lambda content: header(n=2**32 - 1) + content[36:],
+        "expected 584,115,552,160 bytes, got 1,400",
+    ),
+    "key": (lambda content: flipped(content, 8 * 36), CHECKSUM),
+    "checksum": (lambda content: flipped(content, 8 * 399), CHECKSUM),
+    "type": (lambda content: content.replace(b"|u1\0", b"<f2\0", 1) + bytes(1000), CHECKSUM),
+    "kind": (lambda content: put(*range(10), kind="resize-77").read_bytes(), CHECKSUM),
+}
+
+
+@pytest.mark.parametrize("fault", BREAK)
+def test_a_broken_segment_is_told_in_one_line_and_removed(
+    fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, whole = put(*range(10)), put(10)
+    change, told = BREAK[fault]
+    path.write_bytes(change(path.read_bytes()))
+    cache = opened(*range(11))
+    assert capsys.readouterr().out == (
+        f"row cache: broken segments left out: 1, the first {path}: {told}\n"
+    )
+    assert segments() == [whole]
+    assert get(cache, *range(11)) == [10]
+    cache.put(keys(*range(10)), rows(*range(10)))
+    assert get(opened(*range(11)), *range(11)) == [*range(11)]
+    assert capsys.readouterr().out == ""
+
+
+def test_many_broken_segments_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [put(i) for i in range(5)]
+    for path in paths[1:4]:
+        path.write_bytes(b"")
+    assert get(opened(*range(5)), *range(5)) == [0, 4]
+    assert capsys.readouterr().out == (
+        f"row cache: broken segments left out: 3, the first {paths[1]}: {START}b''\n"
+    )
+
+
+def test_what_cannot_be_opened_is_left_out_and_left_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put(0)
+    (FOLDER / "folder.rows").mkdir()
+    assert get(opened(0), 0) == [0]
+    assert capsys.readouterr().out == (
+        f"row cache: broken segments left out: 1, the first {FOLDER}/folder.rows: Is a directory\n"
+    )
+    assert (FOLDER / "folder.rows").is_dir()
+
+
+def test_no_memory_is_taken_for_more_rows_than_a_file_holds() -> None:
+    FOLDER.mkdir(parents=True)
+    (FOLDER / "1.rows").write_bytes(header(n=2**32 - 1))
+    tracemalloc.start()
+    try:
+        opened(0)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert segments() == []
+
+
+def test_rows_that_do_not_fit_their_checksums_are_told_once_counted_and_forgotten(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = put(*range(10))
+    content = path.read_bytes()
+    for i in (2, 5, 9):
+        content = flipped(content, 8 * (400 + 100 * i + 50))
+    path.write_bytes(content)
+    cache = opened(*range(10))
+    assert capsys.readouterr().out == ""
+    assert get(cache, 2, 3, 2) == [3]
+    assert capsys.readouterr().out == BROKEN.format(path)
+    assert get(cache, *range(10)) == [0, 1, 3, 4, 6, 7, 8]
+    assert get(cache, 2, 5, 9) == []
+    assert capsys.readouterr().out == ""
+    assert cache.summary() == (
+        "row cache: 8 rows found, 0 computed, 3 corrupt; 0.0 of 1,024.0 MiB in data/.rows"
+    )
+
+
+def test_a_row_computed_again_takes_the_place_of_the_broken_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = put(*range(10))
+    path.write_bytes(flipped(path.read_bytes(), 8 * 1399))
+    cache = opened(*range(10))
+    assert get(cache, *range(10)) == [*range(9)]
+    cache.put(keys(9), rows(9))
+    assert get(cache, 9) == [9]
+    assert capsys.readouterr().out == BROKEN.format(path)
+    assert get(opened(*range(10)), *range(10)) == [*range(10)]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "out", [np.ones((2, 100), dtype=np.float32), np.ones((2, 10, 10), dtype=np.uint8)]
+)
+def test_rows_of_another_type_than_asked_for_are_told_and_forgotten(
+    out: NDArray[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = put(0, 1)
+    cache = opened(0, 1)
+    assert not cache.get(keys(0, 1), out).any()
+    assert (out == 1).all()
+    assert cache.row_type is None
+    assert capsys.readouterr().out == BROKEN.format(path)
+    assert ", 2 corrupt;" in cache.summary()
+
+
+def test_a_segment_that_is_cut_after_it_was_opened_gives_no_row_of_its_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = put(*range(10))
+    cache = opened(*range(10))
+    os.truncate(path, 1000)  # six rows are whole
+    assert get(cache, 0, 1) == [0, 1]
+    assert get(cache, 8, 9) == []
+    assert get(cache, 5) == [5]
+    os.truncate(path, 0)
+    assert get(cache, *range(10)) == []
+    assert capsys.readouterr().out == BROKEN.format(path)
+
+
+def test_a_segment_that_vanishes_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    path = put(0, 1)
+    put(2)
+    cache = opened(0, 1, 2)
+    path.unlink()
+    assert get(cache, 0, 1, 2) == [2]
+    cache.put(keys(0), rows(0))
+    assert get(cache, 0, 1, 2) == [0, 2]
+    assert capsys.readouterr().out == ""
+    assert "corrupt" not in cache.summary()
+
+
+def test_a_segment_that_vanishes_while_the_cache_is_opened_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [put(0), put(1)]
+    read_index = rows_module._read_index
+
+    def vanish(path: Path, kind: str) -> Any:
+        paths[0].unlink(missing_ok=True)
+        return read_index(path, kind)
+
+    monkeypatch.setattr(rows_module, "_read_index", vanish)
+    assert get(opened(0, 1), 0, 1) == [1]
+    assert capsys.readouterr().out == ""
+
+
+def test_no_flipped_bit_gives_a_wrong_row() -> None:
+    path = put(*range(10))
+    content = path.read_bytes()
+    every_bit_of_the_header = range(8 * 36)
+    sampled = np.random.default_rng(0).choice(8 * len(content), 200, replace=False).tolist()
+    found = set()
+    for bit in (*every_bit_of_the_header, *sampled):
+        path.write_bytes(flipped(content, bit))
+        found.add((bit < 8 * 400, len(get(opened(*range(10)), *range(10)))))
+    assert found == {(True, 0), (False, 9)}
+
+
+# A disk that takes nothing.
+
+
+TAKES_NOTHING = (
+    "row cache: data/.rows: expected a folder that takes rows, got {!r}; "
+    "this run keeps no more of them\n"
+)
+
+
+def make_root_a_file(_: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(ROOT)
+    ROOT.touch()
+
+
+def fail(function: str, code: int) -> Callable[[pytest.MonkeyPatch], None]:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code), "any name")
+
+    return lambda monkeypatch: monkeypatch.setattr(Path, function, refuse)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "told"),
+    [
+        (make_root_a_file, "Not a directory"),
+        (fail("mkdir", errno.EROFS), "Read-only file system"),
+        (fail("open", errno.EACCES), "Permission denied"),
+        (fail("replace", errno.ENOSPC), "No space left on device"),
+    ],
+)
+def test_a_folder_that_takes_no_rows_is_told_once_and_fails_nothing(
+    prepare: Callable[[pytest.MonkeyPatch], None],
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put(0)
+    cache = opened(0, 1, 2)
+    prepare(monkeypatch)
+    for i in (1, 2):
+        cache.put(keys(i, 3), rows(i, 3))
+    assert capsys.readouterr().out == TAKES_NOTHING.format(told)
+    assert get(cache, 0, 1, 2) == ([] if ROOT.is_file() else [0])
+    assert f", 4 computed, 4 not kept ({told}); " in cache.summary()
+    assert ROOT.is_file() or len(names(FOLDER)) == 1
+    monkeypatch.undo()
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_write_keeps_nothing_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = put(0)
+    cache = opened(0, *range(10, 20))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        cache.put(keys(*range(10, 20)), rows(*range(10, 20)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert capsys.readouterr().out == TAKES_NOTHING.format("File too large")
+    assert names(FOLDER) == [path.name]
+    assert get(cache, 0, 10) == [0]
+
+
+def test_an_interrupted_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        opened(0).put(keys(0), rows(0))
+    assert names(FOLDER) == []
+
+
+def test_a_root_that_is_a_file_finds_nothing_and_fails_nothing() -> None:
+    ROOT.parent.mkdir()
+    ROOT.touch()
+    cache = opened(0)
+    assert get(cache, 0) == []
+    assert cache.summary() == (
+        "row cache: 0 rows found, 0 computed; 0.0 of 1,024.0 MiB in data/.rows"
+    )
+
+
+def test_a_root_that_cannot_be_listed_is_told_and_fails_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(0)
+    fail("glob", errno.EIO)(monkeypatch)
+    cache = opened(0)
+    cache.put(keys(0), rows(0))
+    assert get(cache, 0) == []
+    assert capsys.readouterr().out == TAKES_NOTHING.format("Input/output error")
+
+
+def test_a_root_that_is_removed_in_a_run_is_made_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    put(0)
+    cache = opened(0, 1)
+    shutil.rmtree(ROOT)
+    assert get(cache, 0) == []
+    cache.put(keys(1), rows(1))
+    assert get(cache, 0, 1) == [1]
+    assert capsys.readouterr().out == ""
+
+
+# The budget.
+
+
+def ten(first: int) -> range:
+    """Ten numbers, whose rows make a segment of 1,400 bytes."""
+    return range(first, first + 10)
+
+
+def put_aged(*ages: float) -> list[Path]:
+    """Segments of ten rows, 0 to 9, 10 to 19 and so on, used so many seconds ago."""
+    paths = [put(*ten(10 * i)) for i in range(len(ages))]
+    for path, seconds in zip(paths, ages, strict=True):
+        age(path, seconds)
+    return paths
+
+
+def test_a_segment_of_ten_rows_of_100_bytes_has_1400_bytes() -> None:
+    assert put(*ten(0)).stat().st_size == 1400
+
+
+def test_what_was_used_longest_ago_goes_first() -> None:
+    paths = put_aged(30, 50, 20, 40)
+    cache = opened(budget=5 * 1400 - 1)
+    cache.put(keys(*ten(100)), rows(*ten(100)))
+    assert segments()[:-1] == [paths[0], paths[2], paths[3]]
+    cache.put(keys(*ten(110)), rows(*ten(110)))
+    assert segments()[:-2] == [paths[0], paths[2]]
+
+
+def test_the_budget_is_of_all_kinds_together() -> None:
+    old, new = put(*ten(0), kind="resize-77"), put(*ten(0), kind="extract-22")
+    age(old, 50)
+    age(new, 40)
+    opened(budget=2 * 1400).put(keys(*ten(0)), rows(*ten(0)))
+    assert (old.exists(), new.exists(), len(segments())) == (False, True, 1)
+
+
+def test_a_budget_is_used_to_its_last_byte() -> None:
+    paths = put_aged(30, 20)
+    opened(budget=3 * 1400).put(keys(*ten(100)), rows(*ten(100)))
+    assert segments()[:-1] == paths
+
+
+def test_what_this_run_wants_counts_as_used_now() -> None:
+    paths = put_aged(5000, 4000, 3000)
+    opened(5, 29)
+    recent = [time.time() - path.stat().st_mtime < 1000 for path in paths]
+    assert recent == [True, False, True]
+
+
+def test_what_this_run_wants_is_never_removed_for_new_rows() -> None:
+    paths = put_aged(50, 40, 30)
+    cache = opened(5, *ten(100), budget=3 * 1400)
+    age(paths[0], 60)  # as if others had been used since
+    cache.put(keys(*ten(100)), rows(*ten(100)))
+    assert segments()[:-1] == [paths[0], paths[2]]
+    assert get(cache, 5, 100) == [5, 100]
+
+
+def test_what_this_run_wrote_is_never_removed_for_new_rows() -> None:
+    cache = opened(*range(100), budget=2 * 1400)
+    for first in (0, 10, 20, 30):
+        cache.put(keys(*ten(first)), rows(*ten(first)))
+        age(segments()[0], 1000)
+    assert get(cache, *range(40)) == [*range(20)]
+    assert cache.summary().startswith(
+        "row cache: 20 rows found, 40 computed, 20 not kept (the cache is full); 0.0 of 0.0 MiB"
+    )
+
+
+def test_what_any_run_has_used_since_this_one_began_is_not_removed_for_new_rows() -> None:
+    paths = put_aged(50, 40)
+    cache = opened(budget=2 * 1400)
+    opened(5)  # another process wants the older one
+    cache.put(keys(*ten(100)), rows(*ten(100)))
+    assert segments()[:-1] == [paths[0]]
+    cache.put(keys(*ten(110)), rows(*ten(110)))
+    assert segments()[:-1] == [paths[0]]
+    assert ", 20 computed, 10 not kept (the cache is full); " in cache.summary()
+
+
+@pytest.mark.parametrize(("ago", "kept"), [(0, False), (1000, True)])
+def test_a_run_may_have_begun_before_it_opened_its_cache(ago: float, kept: bool) -> None:
+    (path,) = put_aged(500)
+    cache = RowCache(ROOT, KIND, [], 1400, started=time.time() - ago)
+    cache.put(keys(*ten(100)), rows(*ten(100)))
+    assert (path.exists(), len(segments())) == (kept, 1)
+
+
+def test_two_kinds_of_one_run_that_do_not_fit_both_keep_the_same_rows_run_after_run() -> None:
+    for run in range(3):
+        started = time.time()
+        for path in ROOT.glob("*/*.rows"):
+            age(path, 3600)
+        views = [RowCache(ROOT, kind, keys(*range(50)), 6 * 1400, started) for kind in ("a", "b")]
+        found = []
+        for first in range(0, 50, 10):
+            for view in views:
+                whole = get(view, *ten(first))
+                found += whole
+                if not whole:
+                    view.put(keys(*ten(first)), rows(*ten(first)))
+        assert found == (
+            [] if run == 0 else [*ten(0), *ten(0), *ten(10), *ten(10), *ten(20), *ten(20)]
+        )
+
+
+def test_rows_too_large_for_the_budget_drive_nothing_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    paths = put_aged(50, 40)
+    cache = opened(budget=2 * 1400)
+    cache.put(keys(*range(100, 130)), rows(*range(100, 130)))
+    assert segments() == paths
+    assert ", 30 not kept (the cache is full); " in cache.summary()
+    cache.put(keys(100), rows(100))
+    assert segments()[:-1] == paths[1:]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_job_larger_than_the_budget_keeps_the_same_rows_run_after_run() -> None:
+    for run in range(3):
+        cache = opened(*range(100), budget=3 * 1400)
+        found = []
+        for first in range(0, 100, 10):
+            whole = get(cache, *ten(first))
+            found += whole
+            if not whole:
+                cache.put(keys(*ten(first)), rows(*ten(first)))
+        assert found == ([] if run == 0 else [*range(30)])
+
+
+def test_a_lowered_budget_holds_as_soon_as_a_run_begins() -> None:
+    paths = put_aged(50, 40, 30, 20)
+    opened(budget=3 * 1400)
+    assert segments() == paths[1:]
+    opened(*ten(10), budget=1400)
+    assert segments() == [paths[1]]
+    cache = opened(*ten(10), budget=1399)
+    assert segments() == []
+    assert get(cache, *ten(10)) == []
+
+
+def test_what_cannot_be_removed_is_not_written_over_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = put_aged(50)
+    monkeypatch.setattr(os, "unlink", lambda _: os.rmdir(ROOT))  # raises, as if it were not ours
+    cache = opened(0, budget=1400)
+    cache.put(keys(*ten(10)), rows(*ten(10)))
+    assert segments() == paths
+    assert ", 10 not kept (the cache is full); " in cache.summary()
+
+
+# Several processes and threads.
+
+
+def dead_process() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_only_what_dead_processes_had_in_work_is_removed() -> None:
+    put(0)
+    (ROOT / "resize-77").mkdir()
+    here, dead, alive = os.uname().nodename, dead_process(), os.getppid()
+    for place in (ROOT / "resize-77", FOLDER):
+        for name in (f"{here}-{dead}", f"{here}-{alive}", f"else-where-{dead}", "x", "x-y-z"):
+            (place / f".partial-{name}-0f").touch()
+        (place / f".partial-long-ago-{dead}-0f").touch()
+        age(place / f".partial-long-ago-{dead}-0f", 25 * 3600)
+        (place / f".partial-{here}-{10**30}-0f").touch()
+    opened(0)
+    left = sorted(
+        f".partial-{name}-0f"
+        for name in (f"{here}-{alive}", f"else-where-{dead}", "x", "x-y-z", f"{here}-{10**30}")
+    )
+    assert names(ROOT / "resize-77") == left
+    assert [name for name in names(FOLDER) if name.startswith(".")] == left
+
+
+def run_here(code: str, *arguments: object) -> "subprocess.Popen[str]":
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+import test_rows
+cache = test_rows.opened(0)
+cache.put(test_rows.keys(0), test_rows.rows(0))
+Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+cache.put(test_rows.keys(1), test_rows.rows(1))
+"""
+
+
+def test_a_killed_run_loses_only_the_segment_in_work() -> None:
+    with run_here(KILLED) as process:
+        assert process.wait() == -9
+    assert [name[:9] for name in names(FOLDER)][:1] == [".partial-"]
+    assert get(opened(0, 1), 0, 1) == [0]
+    assert len(names(FOLDER)) == 1
+
+
+SHARE = """
+import sys
+import numpy as np
+import test_rows
+rng = np.random.default_rng(int(sys.argv[1]))
+found = 0
+for run in range(12):
+    cache = test_rows.opened(*range(100), budget=8 * 1400)
+    for path in test_rows.segments()[::2]:
+        try:
+            test_rows.age(path, 60)
+        except FileNotFoundError:
+            pass
+    for step in range(5):
+        asked = rng.integers(0, 200, 20).tolist()
+        held = test_rows.get(cache, *asked)
+        found += len(held)
+        missing = [i for i in asked if i not in held][:10]
+        cache.put(test_rows.keys(*missing), test_rows.rows(*missing))
+    assert "corrupt" not in cache.summary(), cache.summary()
+print("found" if found else "nothing")
+"""
+
+
+def test_processes_that_share_a_root_find_only_right_rows() -> None:
+    with run_here(SHARE, 0) as one, run_here(SHARE, 1) as other:
+        assert one.communicate()[0] == other.communicate()[0] == "found\n"
+    assert (one.returncode, other.returncode) == (0, 0)
+    assert not list(ROOT.glob("*/.*"))
+    assert sum(path.stat().st_size for path in segments()) <= 9 * 1400
+
+
+def test_threads_may_get_and_put_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    cache = opened(*range(100))
+    done: list[int] = []
+
+    def work(first: int) -> None:
+        for i in range(first, 100, 4):
+            cache.put(keys(i), rows(i))
+            assert i in get(cache, *range(max(0, i - 20), i + 1))
+            done.append(i)
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == [*range(100)]
+    assert get(cache, *range(100)) == get(opened(*range(100)), *range(100)) == [*range(100)]
+    assert capsys.readouterr().out == ""
+    assert ", 100 computed; " in cache.summary()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_history_of_faults_gives_a_wrong_row(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    dead = dead_process()
+    caches = [opened(*range(60))]
+    found = corrupt = 0
+    for _ in range(300):
+        cache = caches[rng.integers(len(caches))]
+        files = segments()
+        path = files[rng.integers(len(files))] if files else None
+        numbers = rng.integers(0, 70, rng.integers(1, 12)).tolist()
+        match rng.integers(13):
+            case 0 | 1 | 2 | 3:
+                cache.put(keys(*numbers), rows(*numbers))
+            case 4 | 5 | 6:
+                found += len(get(cache, *numbers))
+            case 7:
+                wanted = rng.choice(70, 60, replace=False).tolist()
+                caches = [*caches[-2:], opened(*wanted, budget=int(rng.integers(4000, 20_000)))]
+            case 8 if path and path.stat().st_size:
+                content = path.read_bytes()
+                path.write_bytes(flipped(content, int(rng.integers(8 * len(content)))))
+                corrupt += 1
+            case 9 if path:
+                os.truncate(path, int(rng.integers(path.stat().st_size + 1)))
+            case 10 if path:
+                path.unlink()
+            case 11 if path:
+                age(path, float(rng.integers(10, 100)))
+            case 12 if FOLDER.is_dir():
+                (FOLDER / f".partial-{os.uname().nodename}-{dead}-0f").write_bytes(b"half")
+    everything = opened(*range(70))
+    held = get(everything, *range(70))
+    assert (found > 50, corrupt > 5, len(held) > 5) == (True, True, True), (
+        found,
+        corrupt,
+        len(held),
+    )
+    missing = sorted({*range(70)} - {*held})
+    everything.put(keys(*missing), rows(*missing))
+    assert get(opened(*range(70)), *range(70)) == [*range(70)]
+    assert not list(FOLDER.glob(".*"))
+
+
+def test_the_index_of_100000_rows_takes_under_5_mb() -> None:
+    numbers = 100_000
+    content = np.random.default_rng(0).bytes(32 * numbers)
+    wanted = [content[32 * i : 32 * i + 32] for i in range(numbers)]
+    for first in range(0, numbers, 10_000):
+        RowCache(ROOT, KIND, [], AMPLE).put(
+            wanted[first : first + 10_000], np.zeros((10_000, 8), dtype=np.float32)
+        )
+    tracemalloc.start()
+    try:
+        cache = RowCache(ROOT, KIND, wanted, AMPLE)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert cache.get(wanted, np.ones((numbers, 8), dtype=np.float32)).all()
+    assert held < 5e6
+    assert peak < 20e6

@@ -1,0 +1,164 @@
+"""How `train_head` and `fine_tune` use the views of an image: to learn, and to predict."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from album import FEATURES, LEDGER, RESIZED, WEIGHTS, Album
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+
+from stages.models import backbone, engine, head, training, views
+from stages.models.history import Epoch
+from stages.store import arrays, tables
+
+HEAD, MODEL = Path("data/head"), Path("data/model")
+VIEWS = 3
+
+
+@pytest.fixture
+def album(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Album:
+    """A ledger of 42 pictures; Keras runs in this process already."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engine, "start", lambda **settings: None)
+    monkeypatch.setattr(engine, "limit_blas", lambda threads: None)
+    album = Album(monkeypatch, capsys, each=20)
+    album.change({"extract": {"views": VIEWS}})
+    album.split()
+    return album
+
+
+def write_features(values: NDArray[Any]) -> None:
+    fingerprint = tables.fingerprint(tables.read_ledger(LEDGER))
+    FEATURES.parent.mkdir(exist_ok=True)
+    arrays.write(
+        FEATURES, [values], shape=values.shape, dtype=values.dtype, fingerprint=fingerprint
+    )
+
+
+def train_head(album: Album) -> None:
+    album.run("train_head", LEDGER, FEATURES, HEAD, "metrics/head.json", "metrics/head.csv")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_heads_predictions_are_averaged_over_predict_views(
+    count: int, dtype: str, album: Album
+) -> None:
+    labels = tables.labels(tables.read_ledger(LEDGER))
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(42, VIEWS, 5)) + labels.label[:, None, None]).astype(dtype)
+    write_features(features)
+    album.change({"train_head": {"kind": "logistic"}, "predict": {"views": count}})
+    train_head(album)
+    train = labels.rows("train")
+    expected, _ = head.fit_logistic(
+        features[train].astype(np.float32),
+        labels.label[train],
+        2,
+        inverse_regularization=album.params["train_head"]["logistic"]["inverse_regularization"],
+        max_iterations=500,
+    )
+    fitted = head.load(HEAD / "head.npz")
+    assert_allclose(fitted.kernels[0], expected.kernels[0], rtol=1e-5, atol=1e-7)
+    log_probability = head.mean_log_probability(
+        [fitted.logits(features[:, view]) for view in range(count)]
+    )
+    found = arrays.Rows(HEAD / "predictions.zarr").read(0, 42)
+    assert found.dtype == np.float32
+    assert_allclose(found, log_probability, rtol=1e-6, atol=1e-7)
+    best = json.loads(Path("metrics/head.json").read_text(encoding="utf-8"))["best"]
+    valid = labels.rows("valid")
+    loss, accuracy = head.loss_and_accuracy(log_probability[valid], labels.label[valid])
+    assert best["val_loss"] == pytest.approx(loss, abs=1e-5)
+    assert best["val_accuracy"] == pytest.approx(accuracy, abs=1e-5)
+
+
+def test_a_dense_head_learns_from_one_view_of_each_image_an_epoch(
+    album: Album, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = tables.labels(tables.read_ledger(LEDGER))
+    features = np.zeros((42, VIEWS, 2), np.float32)
+    features[..., 0] = np.arange(42)[:, None]  # which image
+    features[..., 1] = np.arange(VIEWS)  # which of its views
+    write_features(features)
+    epochs: list[NDArray[np.float32]] = []  # (train, 2) of each
+
+    def fit(
+        model: Any,
+        schedule: object,
+        draw: Callable[[], Iterable[training.Batch]],
+        validate: Callable[[], training.Batch],
+        **others: object,
+    ) -> list[Epoch]:
+        for _ in range(20):
+            batches = list(draw())
+            epochs.append(np.concatenate([inputs for inputs, _ in batches]))
+            label = np.concatenate([label for _, label in batches])
+            assert_array_equal(label, labels.label[epochs[-1][:, 0].astype(int)])
+        log_probability, label = validate()
+        weights = training.head_arrays(model)
+        valid = labels.rows("valid")
+        expected = [weights.logits(features[valid, view]) for view in range(2)]
+        assert_allclose(log_probability, head.mean_log_probability(expected), atol=1e-4)
+        assert_array_equal(label, labels.label[valid])
+        return [Epoch(1, 1.0, 0.5, 1.0, 0.5)]
+
+    monkeypatch.setattr(training, "fit", fit)
+    album.change({"train_head": {"kind": "dense"}, "predict": {"views": 2}})
+    train_head(album)
+    train = labels.rows("train").tolist()
+    for epoch in epochs:
+        assert sorted(epoch[:, 0].tolist()) == train
+    drawn = {(int(image), int(view)) for image, view in np.concatenate(epochs)}
+    assert drawn == {(image, view) for image in train for view in range(VIEWS)}
+    # Whatever the order: an image has another view in another epoch.
+    sequences = {tuple(epoch[epoch[:, 0].argsort()][:, 1]) for epoch in epochs}
+    assert len(sequences) == 20
+
+
+def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album) -> None:
+    album.change(
+        {
+            "train_head": {"kind": "logistic"},
+            "predict": {"views": VIEWS},
+            "fine_tune": {"epochs": 1, "unfreeze_from": "conv4"},
+        }
+    )
+    album.resize()
+    WEIGHTS.parent.mkdir()
+    backbone.build("convnet", None, False, None).save_weights(WEIGHTS)
+    album.extract()
+    train_head(album)
+    album.run(
+        *("fine_tune", LEDGER, RESIZED, WEIGHTS, HEAD, MODEL),
+        *("metrics/fine_tune.json", "metrics/fine_tune.csv"),
+    )
+    extractor = backbone.extractor(
+        backbone.build("convnet", 48, False, None), "convnet", None, "flatten"
+    )
+    classifier = training.head_model(head.load(HEAD / "head.npz"), 0.5)
+    model = training.stack([extractor, classifier], (48, 48, 3), "model")
+    model.load_weights(MODEL / "model.weights.h5")
+    pixels = arrays.Rows(RESIZED)
+    keys = [digest.tobytes() for digest in pixels.digests]
+    ranges = dict(album.params["extract"]["augment"])
+    seed = ranges.pop("seed")
+    logits = [
+        np.asarray(model(views.make(pixels.read(0, 42), keys, view, views.Ranges(**ranges), seed)))
+        for view in range(VIEWS)
+    ]
+    found = arrays.Rows(MODEL / "predictions.zarr").read(0, 42)
+    assert_allclose(found, head.mean_log_probability(logits), rtol=1e-4, atol=1e-5)
+    assert np.abs(found - head.mean_log_probability(logits[:1])).max() > 1e-3
