@@ -91,19 +91,8 @@ class Extraction:
         self.kinds = self._kinds()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = (
-            "name",
-            "resized",
-            "weights",
-            "out",
-            "params",
-            "root",
-            "budget",
-            "started",
-            "kinds",
-            "width",
-        )
-        return {key: vars(self)[key] for key in kept}
+        opened = ("images", "caches", "width", "_network")
+        return {key: value for key, value in vars(self).items() if key not in opened}
 
     def __call__(self, part: range, advance: Callable[[int], None]) -> shards.Done:
         done = shards.Done(part)
