@@ -284,6 +284,6 @@ def test_variants_are_compared_with_their_reference_image_by_image() -> None:
         }
     )
     assert told.splitlines()[-2:] == [
-        "| one | 75.00% | 0.6500 | | | |",
+        "| one | 75.00% | 0.6500 |  |  |  |",
         "| two | 100.00% | 0.5500 | one | +25.00% (+0.00%..+75.00%) | -0.1000 (-0.1000..-0.1000) |",
     ]

@@ -187,6 +187,7 @@ def test_a_fresh_process_gives_the_same_bytes_says_nothing_reports_nothing_and_l
         if name not in ("CI", "TF_BUILD", "JENKINS_URL", "ONEDNN_MAX_CPU_ISA")  # no reports there
     }
     environment |= {"HOME": str(home), "TMPDIR": str(temporary), "MPLCONFIGDIR": str(tmp_path)}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # TensorFlow writes modules there
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, check=False
