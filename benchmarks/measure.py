@@ -86,13 +86,14 @@ def run(words: Sequence[str], folder: Path, environment: Mapping[str, str] | Non
         Failed: it ended with another status than 0.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    in_order = {"PYTHONUNBUFFERED": "1"}  # so that the last line is what was said last
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}
     with tempfile.TemporaryFile() as kept:
         started = time.perf_counter()
         process = subprocess.Popen(  # noqa: S603  the commands are this folder's own
             list(words),
             cwd=folder,
-            env={**os.environ, **quiet, **(environment or {}), "PATH": path},
+            env={**os.environ, **in_order, **quiet, **(environment or {}), "PATH": path},
             stdin=subprocess.DEVNULL,
             stdout=kept,
             stderr=subprocess.STDOUT,
