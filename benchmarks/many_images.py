@@ -50,7 +50,7 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
         for count, project in projects.items()
     ]
     return (
-        f"{taken.words.capitalize()}, each made different by bytes behind the end of its picture, "
+        f"{taken.words.capitalize()}, a square in the corner of each copy making it another, "
         f"{settings.many_size} px, {BACKBONE}, one view, row cache empty at first, "
         f"{counted(settings.rounds, 'round')}; times are those of whole processes, start-up "
         "included.\n\n"

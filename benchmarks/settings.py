@@ -36,7 +36,7 @@ class Settings:
 
 FULL = Settings(
     rounds=5,
-    extraction={"VGG16": 64, "ResNet50": 192, "MobileNetV2": 1_000},
+    extraction={"VGG16": 64, "ResNet50": 192, "MobileNetV2": 2_000},
     size=224,
     resizing=800,
     row_cache=10_000,

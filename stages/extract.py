@@ -1,7 +1,7 @@
 """Stage `extract`: the convolutional pass, one feature vector a view of an image.
 
 Reads pixels and weights; writes features (n, views, d). Rows that the row cache holds are not
-computed again.
+computed again. Both arrays may also lie in an object store, under URLs.
     python -m stages.extract NAME data/resized.zarr data/weights/NAME.weights.h5 \\
         data/features/NAME.zarr [--cluster ADDRESS]
 """
@@ -23,7 +23,8 @@ from stages.errors import UserError
 from stages.models import engine
 from stages.progress import progress
 from stages.scripts import arguments, stage
-from stages.store import arrays, files
+from stages.store import arrays, files, places
+from stages.store.places import Place
 from stages.store.rows import RowCache
 from stages.threads import processors
 
@@ -49,16 +50,18 @@ _computing = threading.Lock()
 def main() -> None:
     """Run all images through the network, write what comes out."""
     cluster = environment.cluster()
-    name, *paths = arguments(__doc__, count=4)
-    resized, weights, out = map(Path, paths)
+    name, resized_at, weights_at, out_at = arguments(__doc__, count=4)
+    resized, out, weights = places.place(resized_at), places.place(out_at), Path(weights_at)
     params = parameters.read()
     parameters.require_backbone(params, name)
-    images = arrays.Rows(files.require(resized, "resize"))
+    images = arrays.Rows(places.require(resized, "resize"))
     files.require(weights, f"fetch_weights@{name}")
     if sentence := cpu.hint(params.extract.precision):
         print(f"extract {name}: {sentence}")
-    with files.replacing(out, shards.tag(cluster)) as partial:
-        work = Extraction(name, resized.resolve(), weights.resolve(), partial.resolve(), params)
+    with places.replacing(out, shards.tag(cluster)) as partial:
+        work = Extraction(
+            name, places.absolute(resized), weights.resolve(), places.absolute(partial), params
+        )
         views = params.extract.views
         parts = arrays.create(
             partial,
@@ -82,7 +85,7 @@ class Extraction:
     """
 
     def __init__(
-        self, name: str, resized: Path, weights: Path, out: Path, params: parameters.Params
+        self, name: str, resized: Place, weights: Path, out: Place, params: parameters.Params
     ) -> None:
         self.name, self.resized, self.weights, self.out = name, resized, weights, out
         self.params = params

@@ -18,7 +18,7 @@ from stages import params as parameters
 from stages.models import engine, head, history
 from stages.progress import progress
 from stages.scripts import arguments, stage
-from stages.store import arrays, files, tables
+from stages.store import arrays, files, places, tables
 
 BUFFER_BYTES = 128 * 2**20  # of images that are shuffled together: 900 at 224 px
 
@@ -26,14 +26,14 @@ BUFFER_BYTES = 128 * 2**20  # of images that are shuffled together: 900 at 224 p
 @stage
 def main() -> None:
     """Train on `train`, keep the best epoch on `valid`, predict every row."""
-    ledger, resized, weights, head_folder, out, figures, history_csv = map(
-        Path, arguments(__doc__, count=7)
+    ledger, _, weights, head_folder, out, figures, history_csv = map(
+        Path, given := arguments(__doc__, count=7)
     )
     params = parameters.read()
     rows = tables.read_ledger(files.require(ledger, "split"))
     labels = tables.labels(rows)
     fingerprint = tables.fingerprint(rows)
-    images = arrays.Rows(files.require(resized, "resize"), fingerprint)
+    images = arrays.Rows(places.require(places.place(given[1]), "resize"), fingerprint)
     files.require(weights, f"fetch_weights@{params.train_head.backbone}")
     predictions = arrays.Rows(
         files.require(head_folder / "predictions.zarr", "train_head"), fingerprint

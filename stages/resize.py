@@ -1,7 +1,8 @@
 """Stage `resize`: every accepted image as RGB pixels of one size, in the ledger's order.
 
 Reads the inputs in place; writes a uint8 array (n, size, size, 3) and the digest of each row. Rows
-that the row cache holds are not computed again.
+that the row cache holds are not computed again. The array may also lie in an object store, under a
+URL.
     python -m stages.resize data/split.csv data/resized.zarr [--cluster ADDRESS]
 """
 
@@ -23,7 +24,8 @@ from stages.errors import UserError
 from stages.images import decode, resize, source
 from stages.progress import progress
 from stages.scripts import arguments, stage
-from stages.store import arrays, files, tables
+from stages.store import arrays, files, places, tables
+from stages.store.places import Place
 from stages.store.rows import RowCache
 from stages.threads import processors
 
@@ -35,14 +37,15 @@ SHARD_ROWS = 256  # the most that a killed run loses, and what a cluster's worke
 def main() -> None:
     """Decode, resize, write."""
     cluster = environment.cluster()
-    ledger, out = map(Path, arguments(__doc__, count=2))
+    ledger_at, out_at = arguments(__doc__, count=2)
+    ledger, out = Path(ledger_at), places.place(out_at)
     params = parameters.read()
     listed = tables.read_ledger(files.require(ledger, "split"))
     accepted = [row for row in listed if row.accepted]
     size = params.resize.size
     with (
-        files.replacing(out, shards.tag(cluster)) as partial,
-        contextlib.closing(Resizing(ledger.resolve(), partial.resolve(), params)) as work,
+        places.replacing(out, shards.tag(cluster)) as partial,
+        contextlib.closing(Resizing(ledger.resolve(), places.absolute(partial), params)) as work,
         progress("resize", len(accepted)) as bar,
     ):
         parts = arrays.create(
@@ -72,7 +75,7 @@ class Resizing:
     What is opened for it is kept in its process, and not pickled.
     """
 
-    def __init__(self, ledger: Path, out: Path, params: parameters.Params) -> None:
+    def __init__(self, ledger: Path, out: Place, params: parameters.Params) -> None:
         self.ledger, self.out, self.params = ledger, out, params
         self.inputs = {
             "train": Path(params.data.train).resolve(),

@@ -15,6 +15,7 @@ from stages.errors import UserError
 from stages.store import files
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+M_ARENA_MAX = -8  # glibc's malloc.h
 
 
 def script(main: Callable[[], None]) -> Callable[[], int]:
@@ -56,6 +57,7 @@ def stage(main: Callable[[], None]) -> Callable[[], int]:
     def timed() -> None:
         started = time.perf_counter()
         _end_with_dvc()
+        _few_arenas()
         Path("data").mkdir(exist_ok=True)
         with files.only_writer(Path("data", Path(sys.argv[0]).stem)):
             main()
@@ -102,6 +104,16 @@ def _end_with_dvc() -> None:
         raise UserError(
             "dvc: expected it to wait for this stage, got an end of it; run `dvc repro` again"
         )
+
+
+def _few_arenas() -> None:
+    """Keep glibc from giving every thread a heap of its own, which holds on to what was freed.
+
+    With two, `extract` takes 200 MiB less, and no longer. Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 2)
 
 
 def _storage_sentence(error: OSError) -> str:

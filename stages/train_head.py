@@ -18,7 +18,7 @@ from stages import params as parameters
 from stages.models import engine, head, history
 from stages.progress import progress
 from stages.scripts import arguments, stage
-from stages.store import arrays, files, tables
+from stages.store import arrays, files, places, tables
 
 BATCH = 256  # rows at a time where nothing is learnt
 BUFFER_BYTES = 256 * 2**20  # of features that are shuffled together
@@ -27,13 +27,14 @@ BUFFER_BYTES = 256 * 2**20  # of features that are shuffled together
 @stage
 def main() -> None:
     """Fit on `train`, choose the epoch on `valid`, predict every row."""
-    ledger, features_path, out, figures, history_csv = map(Path, arguments(__doc__, count=5))
+    ledger, _, out, figures, history_csv = map(Path, given := arguments(__doc__, count=5))
     params = parameters.read()
     engine.limit_blas(params.compute.threads)
     rows = tables.read_ledger(files.require(ledger, "split"))
     labels = tables.labels(rows)
     writer = f"extract@{params.train_head.backbone}"
-    features = arrays.Rows(files.require(features_path, writer), tables.fingerprint(rows))
+    stored = places.require(places.place(given[1]), writer)
+    features = arrays.Rows(stored, tables.fingerprint(rows))
     fit = _logistic if params.train_head.kind == "logistic" else _dense
     fitted, epochs = fit(params, features, labels)
     with files.replacing(out) as partial:

@@ -129,12 +129,22 @@ class Album:
 
     def run(self, stage: str, *words: object) -> str:
         """What a stage prints; it ends well."""
+        status, out, err = self._run(stage, *words)
+        assert (status, err) == (0, "")
+        return out
+
+    def fails(self, stage: str, *words: object) -> str:
+        """What a stage tells on stderr; it ends with status 1."""
+        status, _, err = self._run(stage, *words)
+        assert status == 1
+        return err
+
+    def _run(self, stage: str, *words: object) -> tuple[int, str, str]:
         with self._monkeypatch.context() as changed:
             changed.setattr(sys, "argv", [stage, *map(str, words)])
             status = importlib.import_module(f"stages.{stage}").main()
         printed = self._capsys.readouterr()
-        assert (status, printed.err) == (0, "")
-        return printed.out
+        return status, printed.out, printed.err
 
     def hashes(self) -> list[str]:
         """The sha256 of each accepted picture's bytes, in the order of the ledger."""

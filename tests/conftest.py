@@ -1,4 +1,4 @@
-"""What several test files use: the project's root and a params.yaml with a few keys changed."""
+"""What several test files use: params with a few keys changed, and a project of small pictures."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
+from album import Album
+
+from stages import extract, resize
+from stages.models import engine
 
 ROOT = Path(__file__).parents[1]
 Params = dict[str, Any]
@@ -34,3 +38,20 @@ def write_params(
         Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
     return write
+
+
+@pytest.fixture
+def album(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Album:
+    """18 pictures in shards of 5; one shard at once, so that counts are certain.
+
+    Keras runs in this process already, if at all.
+    """
+    monkeypatch.chdir(tmp_path)
+    for stage in (resize, extract):
+        monkeypatch.setattr(stage, "SHARD_ROWS", 5)
+    monkeypatch.setattr(resize, "processors", lambda: 1)
+    monkeypatch.setattr(extract, "SHARDS_AT_ONCE", 1)
+    monkeypatch.setattr(engine, "start", lambda *_, **__: None)
+    return Album(monkeypatch, capsys)

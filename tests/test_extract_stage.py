@@ -28,8 +28,8 @@ from album import (
 )
 from local_cluster import NEEDED, local_cluster
 
-from stages import extract, resize
-from stages.models import backbone, engine, views
+from stages import extract
+from stages.models import backbone, views
 from stages.store import arrays, tables
 
 FRESH = Path("data/fresh.zarr")
@@ -44,22 +44,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def album(
-    weights: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Album:
-    """18 pictures in shards of 5, in batches of 4; one shard at once, so that counts are certain.
-
-    Keras runs in this process already.
-    """
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(resize, "SHARD_ROWS", 5)
-    monkeypatch.setattr(extract, "SHARD_ROWS", 5)
-    monkeypatch.setattr(extract, "SHARDS_AT_ONCE", 1)
-    monkeypatch.setattr(engine, "start", lambda **settings: None)
-    album = Album(monkeypatch, capsys)
+def album(album: Album, weights: Path) -> Album:
+    """In batches of 4."""
     WEIGHTS.parent.mkdir()
     shutil.copyfile(weights, WEIGHTS)
     return album
@@ -227,7 +213,7 @@ def test_after_any_history_the_output_is_that_of_a_fresh_run(
 
 
 def test_features_beyond_the_range_of_their_type_stop_the_run(
-    album: Album, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    album: Album,
 ) -> None:
     network = backbone.build("convnet", None, False, WEIGHTS)
     kernel, bias = network.get_layer("conv4").get_weights()
@@ -235,10 +221,7 @@ def test_features_beyond_the_range_of_their_type_stop_the_run(
     network.save_weights(WEIGHTS)
     album.change({"extract": {"dtype": "float16"}})
     prepare(album)
-    arguments = ["extract", "convnet", str(RESIZED), str(WEIGHTS), str(FEATURES)]
-    monkeypatch.setattr("sys.argv", arguments)
-    assert extract.main() == 1
-    assert capsys.readouterr().err == (
+    assert album.fails("extract", "convnet", RESIZED, WEIGHTS, FEATURES) == (
         "error: extract: expected features that fit into float16, got values up to 70000; "
         "set extract.dtype: float32, or check the weights\n"
     )
@@ -277,7 +260,6 @@ class TestOnACluster:
         self,
         cluster: str,
         album: Album,
-        capsys: pytest.CaptureFixture[str],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         prepare(album)
@@ -288,10 +270,8 @@ class TestOnACluster:
             "_kinds",
             lambda self: [kind + "0" * next(calls, True) for kind in kinds(self)],
         )
-        arguments = ["extract", "convnet", str(RESIZED), str(WEIGHTS), str(FEATURES)]
-        monkeypatch.setattr("sys.argv", [*arguments, "--cluster", cluster])
-        assert extract.main() == 1
-        assert capsys.readouterr().err == (
+        arguments = ["convnet", RESIZED, WEIGHTS, FEATURES, "--cluster", cluster]
+        assert album.fails("extract", *arguments) == (
             "error: cluster: expected workers with the same code, packages and kind of processor "
             "as here, got others; bring them into line and restart them\n"
         )

@@ -19,17 +19,6 @@ from stages.store import arrays, tables
 FRESH = Path("data/fresh.zarr")
 
 
-@pytest.fixture
-def album(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Album:
-    """18 pictures in shards of 5; one thread, so that counts are certain."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(resize, "SHARD_ROWS", 5)
-    monkeypatch.setattr(resize, "processors", lambda: 1)
-    return Album(monkeypatch, capsys)
-
-
 def again(album: Album) -> int:
     """Run split and resize; how many rows were computed. The output is that of a fresh run."""
     album.split()
@@ -197,15 +186,11 @@ def test_after_any_history_the_output_is_that_of_a_fresh_run(
         unsure -= sure
 
 
-def test_a_picture_that_changed_behind_split_is_refused(
-    album: Album, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_picture_that_changed_behind_split_is_refused(album: Album) -> None:
     album.split()
     name = sorted(album.of("dog"))[0]
     Path("data/raw/train", name).write_bytes(album.picture())
-    monkeypatch.setattr("sys.argv", ["resize", str(LEDGER), str(RESIZED)])
-    assert resize.main() == 1
-    assert capsys.readouterr().err == (
+    assert album.fails("resize", LEDGER, RESIZED) == (
         f"error: data/raw/train member {name}: expected the bytes that `split` judged, got others "
         "or none; run `dvc repro` to judge what is there now\n"
     )

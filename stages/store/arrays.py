@@ -1,15 +1,15 @@
-"""Arrays on disk: one row an image, sharded zarr v3, checksummed, the same bytes every time.
+"""Arrays in the store: one row an image, sharded zarr v3, checksummed, the same bytes every time.
 
 A store holds one array of shape (n, ...) whose row i belongs to the i-th accepted row of
 `data/split.csv`; its attribute `fingerprint` says so, and opening compares it. A shard is one file
-of about `SHARD_BYTES`, the unit of writing; a chunk is the least that can be read alone.
+of about `SHARD_BYTES`, the unit of writing; a chunk is the least that can be read alone. An array
+lies in a folder, or in an object store (see `places`).
 """
 
 import functools
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from stages.errors import UserError
+from stages.store import places
+from stages.store.places import Place
 
 SHARD_BYTES = 32 * 2**20  # DVC hashes files over 2 MiB in threads, and few files fast
 CHUNK_BYTES = 2**19
@@ -26,7 +28,7 @@ DIGESTS = "sha256.npy"
 
 
 def create(
-    path: Path,
+    path: Place,
     *,
     shape: tuple[int, ...],
     dtype: DTypeLike,
@@ -59,7 +61,7 @@ def create(
     return [range(at, min(at + shard, shape[0])) for at in range(0, shape[0], shard)]
 
 
-def write_shard(path: Path, rows: range, values: NDArray[Any]) -> None:
+def write_shard(path: Place, rows: range, values: NDArray[Any]) -> None:
     """Write all rows of one shard; several threads or processes may each write theirs at once."""
     array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
     array[rows.start : rows.stop] = values
@@ -70,13 +72,15 @@ def digest(row: NDArray[Any]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(row).data).digest()
 
 
-def write_digests(path: Path, digests: NDArray[np.uint8]) -> None:
+def write_digests(path: Place, digests: NDArray[np.uint8]) -> None:
     """Keep each row's `digest` beside the array, uint8 (n, 32), so that rows are known unread."""
-    np.save(path / DIGESTS, digests, allow_pickle=False)
+    system, folder = places.filesystem(path)
+    with system.open(f"{folder}/{DIGESTS}", "wb") as file:
+        np.save(file, digests, allow_pickle=False)
 
 
 def write(
-    path: Path,
+    path: Place,
     blocks: Iterable[NDArray[Any]],
     *,
     shape: tuple[int, ...],
@@ -121,7 +125,7 @@ class Rows:
         fingerprint: of the ledger rows that the array's rows belong to.
     """
 
-    def __init__(self, path: Path, fingerprint: str | None = None) -> None:
+    def __init__(self, path: Place, fingerprint: str | None = None) -> None:
         """Open `path`; with `fingerprint`, refuse an array made from another ledger.
 
         Raises:
@@ -152,10 +156,12 @@ class Rows:
                 f"{path}: expected the rows of the data/split.csv that stands there now, "
                 f"got {len(self)} rows of another one; run `dvc repro` to make it anew"
             )
-        shards, inner = math.ceil(len(self) / self._shard), "0/" * (len(self.shape) - 1)
-        files = [path / f"c/{i}/{inner}" for i in range(shards)]
+        shards, inner = math.ceil(len(self) / self._shard), "/0" * (len(self.shape) - 1)
+        system, folder = places.filesystem(path)
+        there = system.find(f"{folder}/c", detail=True)
+        names = [f"{folder}/c/{i}{inner}" for i in range(shards)]
         # zarr reads zeros where a shard is missing or empty
-        lost = [i for i, file in enumerate(files) if not (file.is_file() and file.stat().st_size)]
+        lost = [i for i, name in enumerate(names) if not there.get(name, {}).get("size")]
         if lost:
             raise UserError(
                 f"{path}: expected {shards} shards, got {len(lost)} missing or empty, the first is "
@@ -168,14 +174,14 @@ class Rows:
     @functools.cached_property
     def digests(self) -> NDArray[np.uint8]:
         """What `write_digests` kept: uint8 (n, 32)."""
-        path = self._path / DIGESTS
+        system, folder = places.filesystem(self._path)
         try:
-            with path.open("rb") as file:
+            with system.open(f"{folder}/{DIGESTS}", "rb") as file:
                 found = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise _damaged(path, "the digests of its rows", _one_line(error)) from None
+            raise self._damaged("the digests of its rows", _one_line(error)) from None
         if found.shape != (len(self), 32) or found.dtype != np.uint8:
-            raise _damaged(path, f"uint8 ({len(self)}, 32)", f"{found.dtype} {found.shape}")
+            raise self._damaged(f"uint8 ({len(self)}, 32)", f"{found.dtype} {found.shape}")
         return np.asarray(found)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
@@ -255,6 +261,12 @@ class Rows:
         if len(batch[0]):
             yield batch
 
+    def _damaged(self, expected: str, got: str) -> UserError:
+        return UserError(
+            f"{self._path}/{DIGESTS}: expected {expected}, got {got!r}; remove {self._path} and "
+            "run `dvc repro` again"
+        )
+
 
 def _chunk_and_shard(
     shape: tuple[int, ...], dtype: np.dtype[Any], most_rows: int
@@ -272,12 +284,6 @@ def _codecs(dtype: np.dtype[Any]) -> list[Crc32cCodec] | list[ZstdCodec]:
     if dtype == np.uint8:
         return [Crc32cCodec()]
     return [ZstdCodec(level=1, checksum=True)]
-
-
-def _damaged(path: Path, expected: str, got: str) -> UserError:
-    return UserError(
-        f"{path}: expected {expected}, got {got!r}; remove {path.parent} and run `dvc repro` again"
-    )
 
 
 def _one_line(error: Exception) -> str:
