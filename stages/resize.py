@@ -40,22 +40,21 @@ def main() -> None:
     ledger_at, out_at = arguments(__doc__, count=2)
     ledger, out = Path(ledger_at), places.place(out_at)
     params = parameters.read()
-    listed = tables.read_ledger(files.require(ledger, "split"))
-    accepted = [row for row in listed if row.accepted]
+    files.require(ledger, "split")
     size = params.resize.size
     with (
         places.replacing(out, shards.tag(cluster)) as partial,
         contextlib.closing(Resizing(ledger.resolve(), places.absolute(partial), params)) as work,
-        progress("resize", len(accepted)) as bar,
+        progress("resize", len(work.rows)) as bar,
     ):
         parts = arrays.create(
             partial,
-            shape=(len(accepted), size, size, 3),
+            shape=(len(work.rows), size, size, 3),
             dtype=np.uint8,
-            fingerprint=tables.fingerprint(accepted),
+            fingerprint=tables.fingerprint(work.rows),
             shard_rows=SHARD_ROWS,
         )
-        digests, cache = np.empty((len(accepted), 32), np.uint8), work.cache
+        digests, cache = np.empty((len(work.rows), 32), np.uint8), work.cache
         if cluster is None:
             work.archives  # noqa: B018  opened here, not by several threads at once
         done = []
