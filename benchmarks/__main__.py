@@ -1,10 +1,10 @@
 """Measure the pipeline against others, and write the tables.
 
-    python -m benchmarks [1 2 3 4 5 6] [--rounds N] [--out FILE] [--quick]
+    python -m benchmarks [1 2 3 4 5 6 7] [--rounds N] [--out FILE] [--quick]
 
 Benchmarks: 1 extraction of features, 2 resizing photos, 3 the row cache, 4 many images, 5 zips to a
-submission, 6 what views and precision do to accuracy. Real photos are those in the folder that
-REAL_DATA names; without it, drawn ones.
+submission, 6 what views and precision do to accuracy, 7 recipes and what each step brings. Real
+photos are those in the folder that REAL_DATA names; without it, drawn ones.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from benchmarks import (
     extraction,
     machine,
     many_images,
+    recipes,
     resizing,
     results,
     row_cache,
@@ -29,7 +30,15 @@ from benchmarks.settings import FULL, QUICK, Settings
 from stages.errors import UserError
 from stages.scripts import script
 
-BENCHMARKS = {1: extraction, 2: resizing, 3: row_cache, 4: many_images, 5: end_to_end, 6: variants}
+BENCHMARKS = {
+    1: extraction,
+    2: resizing,
+    3: row_cache,
+    4: many_images,
+    5: end_to_end,
+    6: variants,
+    7: recipes,
+}
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 
 
@@ -91,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("benchmarks", nargs="*", type=_benchmark, metavar="1..5", help="all, if none is named")
+    add("benchmarks", nargs="*", type=_benchmark, metavar="1..7", help="all, if none is named")
     add("--out", type=Path, help="instead of benchmarks/RESULTS.md")
     add("--quick", action="store_true", help="whether everything runs; needs --out")
     add("--rounds", type=_count, help="of benchmarks 1 to 4")

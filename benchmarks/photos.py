@@ -53,13 +53,16 @@ def find() -> Photos:
     if not os.environ.get("REAL_DATA"):
         return drawn()
     folder = Path(os.environ["REAL_DATA"]).absolute()
-    mobilenet = folder / "weights" / "mobilenet_v2_imagenet_no_top.weights.h5"
+    files = {
+        "MobileNet": folder / "weights" / "mobilenet_imagenet_no_top.weights.h5",
+        "MobileNetV2": folder / "weights" / "mobilenet_v2_imagenet_no_top.weights.h5",
+    }
     return Photos(
         "real photos",
         train=folder / "data" / "train.zip",
         test=folder / "data" / "test.zip",
         originals=folder / "data" / "originals.zip",
-        weights={"MobileNetV2": mobilenet} if mobilenet.exists() else {},
+        weights={name: path for name, path in files.items() if path.exists()},
     )
 
 

@@ -22,22 +22,27 @@ ROW_CACHE = "data/.rows"
 def with_recipe(folder: Path, photos: Photos, backbone: str, changes: Mapping[str, Any]) -> Project:
     """A copy in `folder` for one backbone; its weights are trained ones where there is a file."""
     project = Project.copy_of_this(folder)
-    recipe = ROOT / "recipes" / "dogs-vs-cats-mobilenetv2.yaml"
+    recipe = ROOT / "recipes" / "mobilenetv2.yaml"
     shutil.copyfile(recipe, folder / "params.yaml")
-    weights: dict[str, Any] = {"source": "random", "seed": 0}
-    if path := photos.weights.get(backbone):
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        weights = {"source": "file", "path": str(path), "sha256": sha256}
     project.change(
         {
-            "fetch_weights": {backbone: {**weights, "include_top": False}},
+            "fetch_weights": {backbone: weights_from(photos, backbone)},
             "extract.backbones": [backbone],
-            "train_head.backbone": backbone,
+            "train_head.backbones": [backbone],
             **changes,
         }
     )
     return project
+
+
+def weights_from(photos: Photos, backbone: str) -> dict[str, Any]:
+    """A section of `fetch_weights`, without classifier."""
+    path = photos.weights.get(backbone)
+    if path is None:
+        return {"source": "random", "seed": 0, "include_top": False}
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"source": "file", "path": str(path), "sha256": sha256, "include_top": False}
 
 
 def command(stage: str, backbone: str) -> list[str]:

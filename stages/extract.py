@@ -35,6 +35,7 @@ CODE = (  # what a feature depends on; a test compares it with what is imported
     "models/devices.py",
     "models/engine.py",
     "models/folding.py",
+    "models/gabor.py",
     "models/inference.py",
     "models/openvino.py",
     "models/views.py",
@@ -169,6 +170,7 @@ class Extraction:
                 params.extract.layer,
                 params.extract.pooling,
                 lambda trunk: folding.fold(trunk, precision),
+                params.extract.preprocessing,
             )
         width = int(model.output_shape[-1])
         if openvino:

@@ -18,6 +18,7 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -39,6 +40,13 @@ def _number(value: object) -> object:
     raise PydanticCustomError("float_type", "")
 
 
+def _no_bfloat16(key: str, instruction_set: str | None) -> str:
+    return (
+        "compute.instruction_set: expected null or AVX512_CORE or above, as "
+        f"{key} is bfloat16, got {instruction_set!r}; change one"
+    )
+
+
 def _each_once(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"expected each name once, got {names}; remove the repeated one")
@@ -50,6 +58,41 @@ Fraction = Annotated[Float, Field(ge=0, lt=1)]
 Positive = Annotated[Float, Field(gt=0)]
 Count = Annotated[StrictInt, Field(ge=1)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
+
+
+def _one_of_kinds(expected: str, *kinds: Any) -> Any:
+    """One sentence for a value that is of none of the kinds."""
+
+    def check(value: object) -> object:
+        for kind in kinds:
+            try:
+                return TypeAdapter(kind).validate_python(value)
+            except ValidationError:
+                continue
+        raise ValueError(f"expected {expected}, got {value!r}; change it")
+
+    return BeforeValidator(check)
+
+
+ClassWeights = Annotated[
+    str | list[float] | None,
+    _one_of_kinds(
+        "null, balanced, or a list of positive numbers, one a class",
+        Literal["balanced"] | None,
+        Annotated[list[Positive], Field(min_length=2)],
+    ),
+]
+Layers = Annotated[
+    str | list[str] | None,
+    _one_of_kinds(
+        "null, a layer's name, or a list of them, one a backbone",
+        StrictStr | None,
+        Annotated[list[StrictStr], Field(min_length=1)],
+    ),
+]
+Backbones = Annotated[
+    list[StrictStr], Field(min_length=1, max_length=2), AfterValidator(_each_once)
+]
 
 
 class Section(BaseModel):
@@ -123,6 +166,7 @@ class Views(Geometry):
 
 class Extract(Section):
     backbones: Annotated[list[StrictStr], Field(min_length=1), AfterValidator(_each_once)]
+    preprocessing: Literal["backbone", "rescale"]
     layer: StrictStr | None
     pooling: Literal["avg", "max", "flatten", "predictions", "log_predictions"]
     views: Annotated[StrictInt, Field(ge=1, le=64)]
@@ -134,29 +178,35 @@ class Extract(Section):
 
 
 class Logistic(Section):
-    inverse_regularization: Positive
+    inverse_regularization: Positive | None
     max_iterations: Count
 
 
 class Training(Section):
     """What dense heads and fine-tuning have in common."""
 
-    optimizer: Literal["sgd", "rmsprop", "adam", "adamw", "adamax", "nadam"]
+    input_dropout: Fraction
+    dropout: Fraction
+    optimizer: Literal[
+        "sgd", "rmsprop", "adam", "adamw", "adamax", "nadam", "adagrad", "adadelta", "lion", "ftrl"
+    ]
     learning_rate: Positive
     epochs: Annotated[StrictInt, Field(ge=0)]
+    steps_per_epoch: Count | None
     batch_size: Count
-    dropout: Fraction
-    patience: Count
+    patience: Count | None
+    class_weights: ClassWeights
     seed: Seed
 
 
 class Dense(Training):
-    epochs: Count
     hidden: list[Count]
+    batch_norm: StrictBool
+    output: Literal["softmax", "sigmoid"]
 
 
 class TrainHead(Section):
-    backbone: StrictStr
+    backbones: Backbones
     kind: Literal["logistic", "dense"]
     logistic: Logistic
     dense: Dense
@@ -165,10 +215,24 @@ class TrainHead(Section):
 class Augment(Geometry):
     brightness: Fraction
 
+    def active(self) -> list[str]:
+        """The changes that are made at all."""
+        return [name for name, value in self.model_dump().items() if value]
+
 
 class FineTune(Training):
-    unfreeze_from: StrictStr | None
+    unfreeze_from: Layers
+    cache_frozen: StrictBool
+    precision: Literal["float32", "bfloat16"]
+    warmup_epochs: Annotated[Float, Field(ge=0)]
+    decay: Literal["constant", "cosine"]
     augment: Augment
+
+    def layers(self) -> list[str]:
+        """Of `unfreeze_from`, one a backbone; none if the head alone is trained."""
+        if self.unfreeze_from is None:
+            return []
+        return [self.unfreeze_from] if isinstance(self.unfreeze_from, str) else self.unfreeze_from
 
 
 class Predict(Section):
@@ -235,26 +299,51 @@ class Params(Section):
                         f"{self.extract.pooling!r}, got {self.extract.layer!r}; change one of them"
                     )
         if self.extract.precision == "bfloat16" and self.compute.instruction_set in NO_BFLOAT16:
-            raise ValueError(
-                "compute.instruction_set: expected null or AVX512_CORE or above, as "
-                f"extract.precision is bfloat16, got {self.compute.instruction_set!r}; change one"
-            )
+            raise ValueError(_no_bfloat16("extract.precision", self.compute.instruction_set))
         if self.predict.views > self.extract.views:
             raise ValueError(
                 f"predict.views: expected at most extract.views ({self.extract.views}), "
                 f"got {self.predict.views}; change one of them"
             )
-        backbone, known = self.train_head.backbone, self.extract.backbones
-        if backbone not in known:
+        known = self.extract.backbones
+        for name in self.train_head.backbones:
+            if name not in known:
+                raise ValueError(
+                    f"train_head.backbones: expected some of extract.backbones "
+                    f"({', '.join(known)}), got {name!r}; change one of them"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _agree_on_training(self) -> "Params":
+        tune = self.fine_tune
+        layers, backbones = tune.unfreeze_from, self.train_head.backbones
+        if tune.epochs and layers is not None and len(tune.layers()) != len(backbones):
             raise ValueError(
-                f"train_head.backbone: expected one of extract.backbones ({', '.join(known)}), "
-                f"got {backbone!r}; change one of them"
+                f"fine_tune.unfreeze_from: expected a layer for each of train_head.backbones "
+                f"({', '.join(backbones)}), or null to train the head alone, got {layers!r}; "
+                "list them"
             )
-        if self.fine_tune.epochs and self.fine_tune.unfreeze_from is None:
+        if tune.epochs and tune.warmup_epochs >= tune.epochs:
             raise ValueError(
-                "fine_tune.unfreeze_from: expected a layer's name, as fine_tune.epochs is not 0, "
-                "got null; name one or set epochs: 0"
+                f"fine_tune.warmup_epochs: expected fewer than fine_tune.epochs ({tune.epochs}), "
+                f"got {tune.warmup_epochs:g}; lower it"
             )
+        if tune.cache_frozen and tune.epochs:
+            if tune.augment.active():
+                raise ValueError(
+                    "fine_tune.augment: expected no changes, as fine_tune.cache_frozen is true and "
+                    f"each view is computed once, got {', '.join(tune.augment.active())}; take "
+                    "more views (extract.views, extract.augment), or set cache_frozen: false"
+                )
+            if layers is None:
+                raise ValueError(
+                    "fine_tune.unfreeze_from: expected a layer's name, as fine_tune.cache_frozen "
+                    "is true, got null; name it, or raise train_head.dense.epochs, which trains "
+                    "the head alone on cached features"
+                )
+        if tune.precision == "bfloat16" and self.compute.instruction_set in NO_BFLOAT16:
+            raise ValueError(_no_bfloat16("fine_tune.precision", self.compute.instruction_set))
         return self
 
 
@@ -287,6 +376,7 @@ _EXPECTED = {  # where pydantic's own words are for programmers; by its name of 
     "invalid_key": "keys that are text",
     "list_type": "a list",
     "too_short": "a list of {min_length} or more",
+    "too_long": "a list of {max_length} or fewer",
     "string_type": "text",
     "string_too_short": "some text",
     "string_pattern_mismatch": "the 64 hexadecimal digits of a sha256, in small letters",

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stages.errors import UserError
@@ -81,6 +81,21 @@ def arguments(usage: str | None, *, count: int) -> list[str]:
             f"python -m {command}".replace(" \\", "")
         )
     return given
+
+
+def one_each(names: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
+    """The path of each backbone; a path that is named again, since DVC names two, counts once.
+
+    Raises:
+        UserError: another number of them.
+    """
+    different = list(dict.fromkeys(paths))
+    if len(different) != len(names):
+        raise UserError(
+            f"{Path(sys.argv[0]).stem}: expected a path for each of train_head.backbones "
+            f"({', '.join(names)}), got {', '.join(different)}; name them in that order"
+        )
+    return dict(zip(names, different, strict=True))
 
 
 def peak_memory() -> int:

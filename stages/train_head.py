@@ -1,9 +1,10 @@
 """Stage `train_head`: a classifier on cached features.
 
-Reads the ledger and features; writes the head, log-probabilities of every accepted row (also the
-unlabelled ones), the figures and the history.
-    python -m stages.train_head data/split.csv data/features/NAME.zarr data/head \\
-        metrics/head.json metrics/head_history.csv
+Reads the ledger and features, of two backbones side by side; writes the head, log-probabilities of
+every accepted row (also the unlabelled ones), the figures and the history. Features may also lie in
+an object store, under URLs; the same ones named twice count once.
+    python -m stages.train_head data/split.csv data/features/NAME.zarr data/features/NAME.zarr \\
+        data/head metrics/head.json metrics/head_history.csv
 """
 
 import functools
@@ -12,12 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stages import environment
 from stages import params as parameters
+from stages.errors import UserError
 from stages.models import engine, head, history
 from stages.progress import progress
-from stages.scripts import arguments, stage
+from stages.scripts import arguments, one_each, stage
 from stages.store import arrays, files, places, tables
 
 BATCH = 256  # rows at a time where nothing is learnt
@@ -27,118 +29,145 @@ BUFFER_BYTES = 256 * 2**20  # of features that are shuffled together
 @stage
 def main() -> None:
     """Fit on `train`, choose the epoch on `valid`, predict every row."""
-    ledger, _, out, figures, history_csv = map(Path, given := arguments(__doc__, count=5))
+    environment.check()
+    ledger, *features_at, out, figures, history_csv = arguments(__doc__, count=6)
     params = parameters.read()
     engine.limit_blas(params.compute.threads)
-    rows = tables.read_ledger(files.require(ledger, "split"))
+    rows = tables.read_ledger(files.require(Path(ledger), "split"))
     labels = tables.labels(rows)
-    writer = f"extract@{params.train_head.backbone}"
-    stored = places.require(places.place(given[1]), writer)
-    features = arrays.Rows(stored, tables.fingerprint(rows))
+    named = one_each(params.train_head.backbones, features_at)
+    stored = [places.require(places.place(at), f"extract@{name}") for name, at in named.items()]
+    features = arrays.SideBySide([arrays.Rows(at, tables.fingerprint(rows)) for at in stored])
     fit = _logistic if params.train_head.kind == "logistic" else _dense
-    fitted, epochs = fit(params, features, labels)
-    with files.replacing(out) as partial:
+    fitted, epochs, figures_of_it = fit(params, features, labels)
+    with files.replacing(Path(out)) as partial:
         partial.mkdir()
         fitted.save(partial / "head.npz")
         arrays.write(
             partial / "predictions.zarr",
-            _predictions(features, None, params.predict.views, fitted.logits),
+            head.predictions(features.batches(BATCH), params.predict.views, fitted.logits),
             shape=(len(features), len(labels.classes)),
             dtype=np.float32,
             fingerprint=features.fingerprint,
         )
-    best = history.best_epoch(epochs)
-    files.write_json(figures, {"kind": params.train_head.kind, "best": history.rounded(best)})
-    tables.write_csv(
-        history_csv, history.COLUMNS, (list(history.rounded(epoch).values()) for epoch in epochs)
+    files.write_json(
+        Path(figures),
+        {
+            "kind": params.train_head.kind,
+            "parameters": fitted.parameters,
+            "best": history.rounded(history.best_epoch(epochs)),
+            **figures_of_it,
+        },
     )
+    tables.write_csv(Path(history_csv), history.COLUMNS, history.lines(epochs))
+
+
+Fitted = tuple[head.Head, list[history.Epoch], dict[str, object]]
 
 
 def _logistic(
-    params: parameters.Params, features: arrays.Rows, labels: tables.Labels
-) -> tuple[head.Head, list[history.Epoch]]:
+    params: parameters.Params, features: arrays.Readable, labels: tables.Labels
+) -> Fitted:
     train = labels.rows("train")
     section = params.train_head.logistic
-    fitted, iterations = head.fit_logistic(
+    fitted = head.fit_logistic(
         features.take(train).astype(np.float32, copy=False),
         labels.label[train],
         len(labels.classes),
         inverse_regularization=section.inverse_regularization,
         max_iterations=section.max_iterations,
     )
-    if iterations == section.max_iterations:
-        print(f"train_head: not converged after {iterations} iterations; raise max_iterations")
-    figures: list[float] = []
-    for subset in ("train", "valid"):
-        chosen = labels.rows(subset)
-        log_probability = _predict(features, chosen, params.predict.views, fitted.logits)
-        figures += head.loss_and_accuracy(log_probability, labels.label[chosen])
-    return fitted, [history.Epoch(iterations, *figures)]
+    if fitted.iterations == section.max_iterations:
+        print(
+            f"train_head: not converged after {fitted.iterations} iterations; raise max_iterations"
+        )
+    scored = _score(features, labels, params.predict.views, fitted.head.logits)
+    told: dict[str, object] = {"inverse_regularization": fitted.inverse_regularization}
+    return fitted.head, [history.Epoch(fitted.iterations, *scored)], told
 
 
-def _dense(
-    params: parameters.Params, features: arrays.Rows, labels: tables.Labels
-) -> tuple[head.Head, list[history.Epoch]]:
+def _dense(params: parameters.Params, features: arrays.Readable, labels: tables.Labels) -> Fitted:
+    section, n_classes = params.train_head.dense, len(labels.classes)
+    if section.output == "sigmoid" and n_classes != 2:
+        raise UserError(
+            "params.yaml: train_head.dense.output: expected softmax, as there are "
+            f"{n_classes} classes, got 'sigmoid'; change it"
+        )
     engine.start(**params.compute.model_dump())
     import keras
 
     from stages.models import devices, inference, training
 
-    section = params.train_head.dense
     keras.utils.set_random_seed(section.seed)
     rng = np.random.default_rng(section.seed)
     train, valid = labels.rows("train"), labels.rows("valid")
     with devices.scope():
         model = training.dense_head(
-            features.shape[-1], section.hidden, section.dropout, len(labels.classes)
+            features.shape[-1],
+            section.hidden,
+            1 if section.output == "sigmoid" else n_classes,
+            input_dropout=section.input_dropout,
+            dropout=section.dropout,
+            batch_norm=section.batch_norm,
+            seed=section.seed,
         )
+    schedule = training.Schedule(
+        section.optimizer,
+        section.learning_rate,
+        section.epochs,
+        section.batch_size,
+        section.steps_per_epoch,
+        section.patience,
+        training.class_weights(
+            section.class_weights, labels.label[train], n_classes, "train_head.dense"
+        ),
+    )
+    held = arrays.hold(features, train, environment.memory_bytes())
 
     def draw() -> Iterator[training.Batch]:
         """Of each image one of its views, another one in every epoch."""
-        for rows, batch in features.shuffled(train, section.batch_size, rng, BUFFER_BYTES):
-            views = rng.integers(features.shape[1], size=len(rows))
-            yield batch[np.arange(len(rows)), views], labels.label[rows]
+        batches = held.shuffled(train, section.batch_size, rng, BUFFER_BYTES)
+        return training.one_view_each(batches, labels.label, rng)
 
     def logits(batch: head.FloatArray) -> head.FloatArray:
         return inference.padded(functools.partial(devices.predict_on_batch, model), batch, BATCH)
 
     def validate() -> training.Batch:
-        return _predict(features, valid, params.predict.views, logits), labels.label[valid]
+        predicted = head.predictions(features.batches(BATCH, valid), params.predict.views, logits)
+        return np.concatenate(list(predicted)), labels.label[valid]
 
-    with progress("train_head", section.epochs * len(train)) as bar:
-        epochs = training.fit(
+    start = None
+    if not section.epochs:
+        start = history.Epoch(0, *_score(features, labels, params.predict.views, logits))
+    with progress("train_head", schedule.seen(len(train))) as bar:
+        trained = training.fit(
             model,
-            training.Schedule(
-                section.optimizer, section.learning_rate, section.epochs, section.patience
-            ),
+            schedule,
             draw,
             validate,
-            start=None,
+            start=start,
             where="train_head.dense",
             done=bar.update,
+            images=len(train),
         )
-    return training.head_arrays(model), epochs
+    if trained.fault:
+        print(f"train_head: {trained.fault}; the weights of the best epoch before it are kept")
+    return training.head_arrays(model), trained.epochs, {"fault": trained.fault}
 
 
-def _predict(
-    features: arrays.Rows,
-    rows: NDArray[np.int64] | None,
+def _score(
+    features: arrays.Readable,
+    labels: tables.Labels,
     views: int,
     logits: Callable[[head.FloatArray], head.FloatArray],
-) -> head.FloatArray:
-    """Log-probabilities (n, n_classes) of all rows or the given ones, averaged over `views`."""
-    return np.concatenate(list(_predictions(features, rows, views, logits)))
-
-
-def _predictions(
-    features: arrays.Rows,
-    rows: NDArray[np.int64] | None,
-    views: int,
-    logits: Callable[[head.FloatArray], head.FloatArray],
-) -> Iterator[head.FloatArray]:
-    for batch in features.batches(BATCH, rows):
-        seen = batch[:, :views].astype(np.float32, copy=False)
-        yield head.mean_log_probability([logits(seen[:, view]) for view in range(views)])
+) -> list[float]:
+    """Loss and accuracy on `train`, then on `valid`."""
+    scored: list[float] = []
+    for subset in ("train", "valid"):
+        chosen = labels.rows(subset)
+        predicted = head.predictions(features.batches(BATCH, chosen), views, logits)
+        scored += head.loss_and_accuracy(np.concatenate(list(predicted)), labels.label[chosen])
+    return scored
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ class Album:
     def run(self, stage: str, *words: object) -> str:
         """What a stage prints; it ends well."""
         status, out, err = self._run(stage, *words)
-        assert (status, err) == (0, "")
+        assert (status, err) == (0, ""), err
         return out
 
     def fails(self, stage: str, *words: object) -> str:

@@ -45,6 +45,7 @@ CONVNET_SHAPES = {
 # A pixel of red 10, green 20, blue 255, as each backbone's paper or code wants it.
 PREPROCESSED = {
     "convnet": (10 / 255, 20 / 255, 1.0),
+    "gabor": (10 / 255, 20 / 255, 1.0),
     "VGG16": (255 - 103.939, 20 - 116.779, 10 - 123.68),  # blue, green, red less their means
     "ResNet50": (255 - 103.939, 20 - 116.779, 10 - 123.68),
     "MobileNetV2": (10 / 127.5 - 1, 20 / 127.5 - 1, 1.0),
@@ -82,10 +83,10 @@ def refusal(name: str, size: int | None, include_top: bool = False) -> str:
     return str(told.value)
 
 
-def test_names_are_the_convnet_and_every_keras_application() -> None:
+def test_names_are_our_own_and_every_keras_application() -> None:
     names = backbone.names()
-    assert names[0] == "convnet"
-    assert names[1:] == sorted(
+    assert names[:2] == ["convnet", "gabor"]
+    assert names[2:] == sorted(
         name for name in dir(keras.applications) if callable(getattr(keras.applications, name))
     )
     assert {
@@ -119,7 +120,7 @@ def test_the_convnet_has_the_parameters_of_its_book() -> None:
     assert base.count_params() == 240_832
     extractor = backbone.extractor(base, "convnet", None, "flatten")
     assert extractor.output_shape == (None, 6272)
-    classifier = training.dense_head(6272, [512], 0.5, 1)
+    classifier = training.dense_head(6272, [512], 1, input_dropout=0.5, dropout=0.0, seed=0)
     assert extractor.count_params() + classifier.count_params() == 3_453_121
 
 
@@ -130,6 +131,23 @@ def test_preprocessing_gives_these_values(name: str, dtype: type[np.generic]) ->
     found = np.asarray(backbone.Preprocess(name)(pixel))
     assert found.dtype == np.float32
     assert_allclose(found.ravel(), PREPROCESSED[name], rtol=1e-6, atol=1e-6)
+    rescaled = np.asarray(backbone.Preprocess(name, "rescale")(pixel))
+    assert rescaled.dtype == np.float32
+    assert_allclose(rescaled.ravel(), [10 / 255, 20 / 255, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("preprocessing", ["backbone", "rescale"])
+def test_an_extractor_preprocesses_as_it_is_told(preprocessing: str) -> None:
+    base = backbone.build("VGG16", 32, include_top=False, weights=None)
+    pixels = images(2, 32)
+    given = np.asarray(backbone.Preprocess("VGG16", preprocessing)(pixels))
+    extractor = backbone.extractor(
+        base, "VGG16", "block1_conv1", "flatten", preprocessing=preprocessing
+    )
+    first = keras.Model(base.inputs, base.get_layer("block1_conv1").output)
+    expected = first.predict_on_batch(given).reshape(2, -1)
+    found = extractor.predict_on_batch(pixels)
+    assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * abs(expected).max())
 
 
 @pytest.mark.parametrize(
@@ -260,12 +278,12 @@ def test_a_change_is_made_to_the_network_between_preprocessing_and_pooling() -> 
 
 def test_an_unknown_backbone_is_told_with_the_nearest_names() -> None:
     assert refusal("mobilenetv2", 64) == (
-        "params.yaml: extract.backbones: expected convnet or the name of a Keras application, "
-        "got 'mobilenetv2'; the nearest are MobileNetV2, MobileNet, MobileNetV3Small"
+        "params.yaml: extract.backbones: expected convnet, gabor or the name of a Keras "
+        "application, got 'mobilenetv2'; the nearest are MobileNetV2, MobileNet, MobileNetV3Small"
     )
 
 
-@pytest.mark.parametrize("name", ["VGG16", "MobileNetV2", "InceptionV3", "convnet"])
+@pytest.mark.parametrize("name", ["VGG16", "MobileNetV2", "InceptionV3", "convnet", "gabor"])
 def test_a_size_that_is_too_small_is_told_with_the_words_of_keras(name: str) -> None:
     assert re.fullmatch(
         rf"params\.yaml: resize\.size: expected an image size that {name} takes, got 16 "
@@ -369,17 +387,20 @@ def test_gradient_steps_change_those_layers_and_leave_all_others_bit_for_bit(
     before = {layer.name: layer.get_weights() for layer in trunk.layers}
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(1280, 2)).astype(np.float32)
-    classifier = training.head_model(Head((kernel,), (np.zeros(2, np.float32),)), 0.0)
+    classifier = training.head_model(
+        Head((kernel,), (np.zeros(2, np.float32),)), input_dropout=0.0, dropout=0.0, seed=0
+    )
     model = training.stack([extractor, classifier], (32, 32, 3), "model")
     pictures, label = images(4, 32).astype(np.float32), np.array([0, 1, 0, 1])
     training.fit(
         model,
-        training.Schedule("adam", 0.01, 2, 2),
+        training.Schedule("adam", 0.01, 2, 4),
         lambda: [(pictures, label)],
         lambda: (model.predict_on_batch(pictures), label),
         None,
         "fine_tune",
         lambda rows: None,
+        images=4,
     )
     changed = {
         layer.name
@@ -417,10 +438,9 @@ def test_a_first_layer_behind_which_nothing_is_to_train_is_refused() -> None:
     )
 
 
-def test_a_convnet_with_a_classifier_is_refused() -> None:
-    with pytest.raises(UserError) as told:
-        backbone.build("convnet", 64, True, None)
-    assert str(told.value) == (
-        "params.yaml: fetch_weights.convnet.include_top: expected false, got true; "
-        "the convnet has no classifier of its own"
+@pytest.mark.parametrize("name", ["convnet", "gabor"])
+def test_a_backbone_of_our_own_with_a_classifier_is_refused(name: str) -> None:
+    assert refusal(name, 64, include_top=True) == (
+        f"params.yaml: fetch_weights.{name}.include_top: expected false, got true; "
+        f"{name} has no classifier of its own"
     )

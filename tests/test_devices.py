@@ -27,9 +27,10 @@ with devices.scope():
     ])
 before = devices.predict_on_batch(model, images)
 epochs = training.fit(
-    model, training.Schedule("sgd", 0.1, 2, 5), lambda: [(images[:8], label[:8]), (images, label)],
+    model, training.Schedule("sgd", 0.1, 2, 9), lambda: [(images[:8], label[:8]), (images, label)],
     lambda: (devices.predict_on_batch(model, images), label), None, "test", lambda count: None,
-)
+    images=17,
+).epochs
 print(json.dumps({
     "before": before.tolist(),
     "after": devices.predict_on_batch(model, images).tolist(),

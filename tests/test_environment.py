@@ -68,8 +68,8 @@ def test_an_unknown_variable_is_told_with_the_nearest_one(
         with pytest.raises(UserError) as told:
             read()
         assert str(told.value) == (
-            f"{name}: expected one of STAGES_ROW_CACHE_GIB, STAGES_CLUSTER, got an unknown "
-            f"variable; did you mean {near}? Rename or unset it"
+            f"{name}: expected one of STAGES_ROW_CACHE_GIB, STAGES_MEMORY_GIB, STAGES_DISK_GIB, "
+            f"STAGES_CLUSTER, got an unknown variable; did you mean {near}? Rename or unset it"
         )
 
 
@@ -111,3 +111,14 @@ def test_an_option_without_an_address_is_refused() -> None:
         "--cluster: expected the address of a Dask scheduler behind it, got nothing; "
         "give one, such as tcp://host:8786"
     )
+
+
+def test_training_has_half_a_gibibyte_of_memory_and_fifty_of_disk_or_what_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert environment.memory_bytes() == 2**29
+    assert environment.disk_bytes() == 50 * 2**30
+    monkeypatch.setenv("STAGES_MEMORY_GIB", "2")
+    monkeypatch.setenv("STAGES_DISK_GIB", "0.5")
+    assert environment.memory_bytes() == 2**31
+    assert environment.disk_bytes() == 2**29

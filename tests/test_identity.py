@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from imported import ROOT, project_files
 
-from stages import cpu, extract, identity, resize
+from stages import cpu, extract, fine_tune, identity, resize
 from stages.errors import UserError
 
 SETTINGS = {"size": 64, "fit": "squash", "augment": None, "layers": ["a", "b"]}
@@ -140,6 +140,16 @@ def test_a_feature_depends_on_every_module_below_models_that_extract_reaches() -
     assert set(extract.CODE) == expected
     assert len(extract.CODE) == len(expected)
     assert {"models/backbone.py", "models/views.py"} < expected
+
+
+def test_a_tuned_model_depends_on_every_module_below_models_that_fine_tune_reaches() -> None:
+    expected = code_below("fine_tune.py", "models") | {
+        "cpu.py",
+        "fine_tune.py",
+        "store/arrays.py",
+    }
+    assert set(fine_tune.CODE) == expected
+    assert len(fine_tune.CODE) == len(expected)
 
 
 def test_pixels_depend_on_every_module_below_images_that_makes_them() -> None:

@@ -247,9 +247,23 @@ FAULTS: dict[str, tuple[Change, str]] = {
         ("split.seed", -1),
         "split.seed: expected 0 or more, got -1; change it",
     ),
-    "no epochs of a dense head": (
-        ("train_head.dense.epochs", 0),
-        "train_head.dense.epochs: expected 1 or more, got 0; change it",
+    "fewer than no epochs of a dense head": (
+        ("train_head.dense.epochs", -1),
+        "train_head.dense.epochs: expected 0 or more, got -1; change it",
+    ),
+    "weights of classes that are neither": (
+        ("fine_tune.class_weights", "blanced"),
+        "fine_tune.class_weights: expected null, balanced, or a list of positive numbers, one a "
+        "class, got 'blanced'; change it",
+    ),
+    "a layer that is a number": (
+        ("fine_tune.unfreeze_from", 3),
+        "fine_tune.unfreeze_from: expected null, a layer's name, or a list of them, one a "
+        "backbone, got 3; change it",
+    ),
+    "a warm-up that never ends": (
+        ("fine_tune.warmup_epochs", 30),
+        "fine_tune.warmup_epochs: expected fewer than fine_tune.epochs (30), got 30; lower it",
     ),
     "a choice that is none": (
         ("resize.fit", "stretch"),
@@ -327,14 +341,33 @@ FAULTS: dict[str, tuple[Change, str]] = {
         "it, got nothing; add it here or remove it there",
     ),
     "a head on a backbone that is not extracted": (
-        ("train_head.backbone", "vgg16"),
-        "train_head.backbone: expected one of extract.backbones (convnet), got 'vgg16'; "
+        ("train_head.backbones", ["vgg16"]),
+        "train_head.backbones: expected some of extract.backbones (convnet), got 'vgg16'; "
         "change one of them",
     ),
-    "fine-tuning from nowhere": (
-        ("fine_tune.unfreeze_from", None),
-        "fine_tune.unfreeze_from: expected a layer's name, as fine_tune.epochs is not 0, got null; "
-        "name one or set epochs: 0",
+    "a head on three backbones": (
+        ("train_head.backbones", ["a", "b", "c"]),
+        "train_head.backbones: expected a list of 2 or fewer, got ['a', 'b', 'c']; change it",
+    ),
+    "a layer for another number of backbones": (
+        ("fine_tune.unfreeze_from", ["conv1", "conv2"]),
+        "fine_tune.unfreeze_from: expected a layer for each of train_head.backbones (convnet), or "
+        "null to train the head alone, got ['conv1', 'conv2']; list them",
+    ),
+    "augmentation of what is computed once": (
+        ("fine_tune.cache_frozen", True),
+        "fine_tune.augment: expected no changes, as fine_tune.cache_frozen is true and each view "
+        "is computed once, got flip; take more views (extract.views, extract.augment), or set "
+        "cache_frozen: false",
+    ),
+    "an optimizer that Keras does not know": (
+        ("fine_tune.optimizer", "adma"),
+        "fine_tune.optimizer: expected one of 'sgd', 'rmsprop', 'adam', 'adamw', 'adamax', "
+        "'nadam', 'adagrad', 'adadelta', 'lion' or 'ftrl', got 'adma'; change it",
+    ),
+    "an output that is neither": (
+        ("train_head.dense.output", "linear"),
+        "train_head.dense.output: expected one of 'softmax' or 'sigmoid', got 'linear'; change it",
     ),
     "weights of a file without its hash": (
         ("fetch_weights.convnet", FILE | {"path": "w.h5"}),
@@ -378,7 +411,7 @@ def with_predictions(params: dict[str, Any], pooling: str) -> None:
     change(params, "extract.backbones", ["MobileNet"])
     weights = {"source": "random", "seed": 0, "include_top": True}
     change(params, "fetch_weights.MobileNet", weights)
-    change(params, "train_head.backbone", "MobileNet")
+    change(params, "train_head.backbones", ["MobileNet"])
     change(params, "extract.pooling", pooling)
 
 
@@ -530,8 +563,9 @@ def test_the_command_tells_of_a_variable_that_nothing_reads(
     run = check(ROOT)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == (
-        "error: STAGES_CLUSTERS: expected one of STAGES_ROW_CACHE_GIB, STAGES_CLUSTER, got an "
-        "unknown variable; did you mean STAGES_CLUSTER? Rename or unset it\n"
+        "error: STAGES_CLUSTERS: expected one of STAGES_ROW_CACHE_GIB, STAGES_MEMORY_GIB, "
+        "STAGES_DISK_GIB, STAGES_CLUSTER, got an unknown variable; did you mean STAGES_CLUSTER? "
+        "Rename or unset it\n"
     )
 
 

@@ -30,7 +30,7 @@ pytestmark = [
 def with_mobilenet(folder: Path) -> Project:
     """A copy of the project under the Kaggle recipe, its weights from a file."""
     project = Project.copy_of_this(folder)
-    recipe = ROOT / "recipes" / "dogs-vs-cats-mobilenetv2.yaml"
+    recipe = ROOT / "recipes" / "mobilenetv2.yaml"
     shutil.copyfile(recipe, folder / "params.yaml")
     weights = Path(str(REAL_DATA)) / "weights" / "mobilenet_v2_imagenet_no_top.weights.h5"
     project.change(

@@ -23,13 +23,13 @@ CASES = [
     ),
     (
         "train_head",
-        [LEDGER, "data/features/convnet.zarr", "data/head", "metrics/h.json", "metrics/h.csv"],
+        [LEDGER, *["data/features/convnet.zarr"] * 2, "data/head", "h.json", "h.csv"],
         "data/features/convnet.zarr",
         "extract@convnet",
     ),
     (
         "fine_tune",
-        [LEDGER, "data/resized.zarr", "data/w.h5", "data/head", "data/model", "m.json", "m.csv"],
+        [LEDGER, "data/resized.zarr", *["data/w.h5"] * 2, "data/head", "data/m", "m.json", "m.csv"],
         "data/resized.zarr",
         "resize",
     ),

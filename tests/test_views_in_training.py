@@ -17,7 +17,7 @@ from album import FEATURES, LEDGER, RESIZED, WEIGHTS, Album
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from stages.models import backbone, engine, head, training, views
+from stages.models import backbone, engine, head, training, tuning, views
 from stages.models.history import Epoch
 from stages.store import arrays, tables
 
@@ -48,7 +48,8 @@ def write_features(values: NDArray[Any]) -> None:
 
 
 def train_head(album: Album) -> None:
-    album.run("train_head", LEDGER, FEATURES, HEAD, "metrics/head.json", "metrics/head.csv")
+    words = (LEDGER, FEATURES, FEATURES, HEAD, "metrics/head.json", "metrics/head.csv")
+    album.run("train_head", *words)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -63,13 +64,13 @@ def test_a_heads_predictions_are_averaged_over_predict_views(
     album.change({"train_head": {"kind": "logistic"}, "predict": {"views": count}})
     train_head(album)
     train = labels.rows("train")
-    expected, _ = head.fit_logistic(
+    expected = head.fit_logistic(
         features[train].astype(np.float32),
         labels.label[train],
         2,
         inverse_regularization=album.params["train_head"]["logistic"]["inverse_regularization"],
         max_iterations=500,
-    )
+    ).head
     fitted = head.load(HEAD / "head.npz")
     assert_allclose(fitted.kernels[0], expected.kernels[0], rtol=1e-5, atol=1e-7)
     log_probability = head.mean_log_probability(
@@ -101,7 +102,7 @@ def test_a_dense_head_learns_from_one_view_of_each_image_an_epoch(
         draw: Callable[[], Iterable[training.Batch]],
         validate: Callable[[], training.Batch],
         **others: object,
-    ) -> list[Epoch]:
+    ) -> training.Trained:
         for _ in range(20):
             batches = list(draw())
             epochs.append(np.concatenate([inputs for inputs, _ in batches]))
@@ -113,7 +114,7 @@ def test_a_dense_head_learns_from_one_view_of_each_image_an_epoch(
         expected = [weights.logits(features[valid, view]) for view in range(2)]
         assert_allclose(log_probability, head.mean_log_probability(expected), atol=1e-4)
         assert_array_equal(label, labels.label[valid])
-        return [Epoch(1, 1.0, 0.5, 1.0, 0.5)]
+        return training.Trained([Epoch(1, 1.0, 0.5, 1.0, 0.5)])
 
     monkeypatch.setattr(training, "fit", fit)
     album.change({"train_head": {"kind": "dense"}, "predict": {"views": 2}})
@@ -142,14 +143,16 @@ def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album
     album.extract()
     train_head(album)
     album.run(
-        *("fine_tune", LEDGER, RESIZED, WEIGHTS, HEAD, MODEL),
+        *("fine_tune", LEDGER, RESIZED, WEIGHTS, WEIGHTS, HEAD, MODEL),
         *("metrics/fine_tune.json", "metrics/fine_tune.csv"),
     )
     extractor = backbone.extractor(
         backbone.build("convnet", 48, False, None), "convnet", None, "flatten"
     )
-    classifier = training.head_model(head.load(HEAD / "head.npz"), 0.5)
-    model = training.stack([extractor, classifier], (48, 48, 3), "model")
+    classifier = training.head_model(
+        head.load(HEAD / "head.npz"), input_dropout=0.5, dropout=0.0, seed=0
+    )
+    model = tuning.whole([extractor], classifier, (48, 48, 3))
     model.load_weights(MODEL / "model.weights.h5")
     pixels = arrays.Rows(RESIZED)
     keys = [digest.tobytes() for digest in pixels.digests]
@@ -162,3 +165,56 @@ def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album
     found = arrays.Rows(MODEL / "predictions.zarr").read(0, 42)
     assert_allclose(found, head.mean_log_probability(logits), rtol=1e-4, atol=1e-5)
     assert np.abs(found - head.mean_log_probability(logits[:1])).max() > 1e-3
+
+
+def test_a_head_takes_the_features_of_two_backbones_side_by_side(album: Album) -> None:
+    labels = tables.labels(tables.read_ledger(LEDGER))
+    rng = np.random.default_rng(0)
+    both = rng.normal(size=(42, VIEWS, 7)).astype(np.float32) + labels.label[:, None, None]
+    other = Path("data/features/MobileNet.zarr")
+    fingerprint = tables.fingerprint(tables.read_ledger(LEDGER))
+    write_features(both[..., :5])
+    values = np.ascontiguousarray(both[..., 5:])
+    arrays.write(other, [values], shape=values.shape, dtype="float32", fingerprint=fingerprint)
+    album.change(
+        {
+            "extract": {"backbones": ["convnet", "MobileNet"]},
+            "fetch_weights": {"MobileNet": album.params["fetch_weights"]["convnet"]},
+            "train_head": {"backbones": ["convnet", "MobileNet"], "kind": "logistic"},
+            "fine_tune": {"epochs": 0},
+        }
+    )
+    outs = (HEAD, "metrics/head.json", "metrics/head.csv")
+    album.run("train_head", LEDGER, FEATURES, other, *outs)
+    fitted = head.load(HEAD / "head.npz")
+    assert fitted.kernels[0].shape == (7, 2)
+    found = arrays.Rows(HEAD / "predictions.zarr").read(0, 42)
+    expected = head.mean_log_probability([fitted.logits(both[:, view]) for view in range(1)])
+    assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert album.fails("train_head", LEDGER, FEATURES, FEATURES, *outs) == (
+        "error: train_head: expected a path for each of train_head.backbones (convnet, "
+        f"MobileNet), got {FEATURES}; name them in that order\n"
+    )
+
+
+def test_a_sigmoid_for_three_classes_is_refused(album: Album) -> None:
+    rng = np.random.default_rng(0)
+    write_features(rng.normal(size=(42, VIEWS, 5)).astype(np.float32))
+    ledger = LEDGER.read_text(encoding="utf-8").splitlines()
+    header = ledger[0].split(",")
+    label, index = header.index("label"), header.index("index")
+    third = []
+    for number, line in enumerate(ledger[1:]):
+        cells = line.split(",")
+        if cells[label] == "dog" and number % 2:
+            cells[label], cells[index] = "owl", "2"
+        third.append(",".join(cells))
+    LEDGER.write_text("\n".join([ledger[0], *third]) + "\n", encoding="utf-8")
+    dense = {**album.params["train_head"]["dense"], "output": "sigmoid"}
+    album.change({"train_head": {"kind": "dense", "dense": dense}})
+    words = (LEDGER, FEATURES, FEATURES, HEAD, "metrics/head.json", "metrics/head.csv")
+    assert album.fails("train_head", *words) == (
+        "error: params.yaml: train_head.dense.output: expected softmax, as there are 3 classes, "
+        "got 'sigmoid'; change it\n"
+    )
+    assert not HEAD.exists()

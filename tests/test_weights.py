@@ -205,12 +205,13 @@ def test_a_file_of_text_is_told_in_one_sentence(name: str, folder: Path) -> None
     )
 
 
-def test_the_convnet_has_no_published_weights() -> None:
+@pytest.mark.parametrize("name", ["convnet", "gabor"])
+def test_a_backbone_of_our_own_has_no_published_weights(name: str) -> None:
     with pytest.raises(UserError) as told:
-        weights.imagenet("convnet", False)
+        weights.imagenet(name, False)
     assert str(told.value) == (
-        "params.yaml: fetch_weights.convnet.source: expected random or file, got 'imagenet'; "
-        "nobody has published ImageNet weights for the convnet"
+        f"params.yaml: fetch_weights.{name}.source: expected random or file, got 'imagenet'; "
+        f"nobody has published ImageNet weights for {name}"
     )
 
 

@@ -15,15 +15,17 @@ from typing import Any
 import keras
 
 from stages.errors import UserError
+from stages.models import gabor
 
 CONVNET = "convnet"
+OWN = (CONVNET, gabor.NAME)  # not of keras.applications: no classifier, no ImageNet weights
 CONVNET_FILTERS = (32, 64, 128, 128)
 PREDICTIONS = {"predictions": "softmax", "log_predictions": "log_softmax"}
 
 
 def names() -> list[str]:
-    """All backbones: `convnet` and every Keras application, by its Keras name."""
-    return [CONVNET, *sorted(_applications())]
+    """All backbones: `convnet`, `gabor` and every Keras application, by its Keras name."""
+    return [*OWN, *sorted(_applications())]
 
 
 def build(
@@ -50,17 +52,19 @@ def build(
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()[:3]
         raise UserError(
-            "params.yaml: extract.backbones: expected convnet or the name of a Keras application, "
-            f"got {name!r}; the nearest are {', '.join(near)}"
+            "params.yaml: extract.backbones: expected convnet, gabor or the name of a Keras "
+            f"application, got {name!r}; the nearest are {', '.join(near)}"
         )
-    if name == CONVNET and include_top:
+    if name in OWN and include_top:
         raise UserError(
-            "params.yaml: fetch_weights.convnet.include_top: expected false, got true; "
-            "the convnet has no classifier of its own"
+            f"params.yaml: fetch_weights.{name}.include_top: expected false, got true; "
+            f"{name} has no classifier of its own"
         )
     try:
         if name == CONVNET:
             model = _convnet(size)
+        elif name == gabor.NAME:
+            model = gabor.build(size)
         else:
             model = getattr(keras.applications, name)(
                 weights="imagenet" if weights == "imagenet" else None,
@@ -95,6 +99,7 @@ def extractor(
     layer: str | None,
     pooling: str,
     change: Callable[[keras.Model], keras.Model] = lambda trunk: trunk,
+    preprocessing: str = "backbone",
 ) -> keras.Model:
     """Put preprocessing before and pooling behind a base.
 
@@ -105,6 +110,7 @@ def extractor(
         pooling: of that output over height and width: "avg", "max", or "flatten" for none; or
             "predictions", "log_predictions": the classifier's probabilities or their logarithms.
         change: made to the network between preprocessing and pooling, as `folding.fold` does.
+        preprocessing: "backbone" for its own, "rescale" for pixels / 255.
 
     Returns:
         Model from images (n, size, size, 3) to features (n, d) float32.
@@ -120,12 +126,12 @@ def extractor(
         chosen = _last_convolutional(base)
     trunk = InferenceMode(change(keras.Model(base.inputs, chosen.output, name=name)))
     images = keras.Input(base.input_shape[1:], name="images")
-    features = trunk(Preprocess(name)(images))
+    features = trunk(Preprocess(name, preprocessing)(images))
     if pooling in PREDICTIONS or len(features.shape) == 4:
         features = _pooling_layer(pooling)(features)
     else:
         features = keras.layers.Flatten(name="pooling", dtype="float32")(features)
-    return keras.Model(images, features, name="extractor")
+    return keras.Model(images, features, name=f"{name}_extractor")
 
 
 def find_layer(model: keras.Model, layer: str, key: str) -> keras.layers.Layer:
@@ -177,12 +183,13 @@ class InferenceMode(keras.layers.Layer):  # type: ignore[misc]
 class Preprocess(keras.layers.Layer):  # type: ignore[misc]
     """From pixel values 0 to 255, RGB, to what a backbone was trained on.
 
-    Input and output shape (n, size, size, 3), output float32. The convnet takes pixels / 255.
+    Input and output shape (n, size, size, 3), output float32. `convnet` and `gabor` take
+    pixels / 255; so does every backbone if `preprocessing` is "rescale" and not "backbone".
     """
 
-    def __init__(self, backbone: str) -> None:
+    def __init__(self, backbone: str, preprocessing: str = "backbone") -> None:
         super().__init__(name="preprocess", dtype="float32", trainable=False)
-        if backbone == CONVNET:
+        if preprocessing == "rescale" or backbone in OWN:
             self._function: Callable[[Any], Any] = lambda images: images / 255.0
         else:
             self._function = _applications()[backbone].preprocess_input

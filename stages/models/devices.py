@@ -67,21 +67,29 @@ def predict_on_batch(model: keras.Model, batch: NDArray[Any]) -> NDArray[np.floa
 
 
 def train_on_batch(
-    model: keras.Model, inputs: NDArray[Any], label: NDArray[np.int64]
+    model: keras.Model,
+    inputs: NDArray[Any],
+    label: NDArray[np.int64],
+    example_weight: NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
     """One step on a batch, each device computing its part of it; loss and metrics by name.
+
+    `example_weight`, (n,), is that of each row in loss and metrics; 1 where it is not given.
 
     Rows that fill the batch up to a multiple of the devices have no weight. The model's metrics are
     compiled as `weighted_metrics`.
     """
     if _count == 1:
-        return dict(model.train_on_batch(inputs, label, return_dict=True))
+        return dict(
+            model.train_on_batch(inputs, label, sample_weight=example_weight, return_dict=True)
+        )
     if _strategy is not None and model not in _built:
         model.test_on_batch(inputs, label)  # since Keras cannot build metrics from parts
         _built.add(model)
     filled = len(label) + -len(label) % _count
     weight = np.zeros(filled, np.float32)
-    weight[: len(label)] = filled / len(label)  # the loss is the mean over all of `filled`
+    weight[: len(label)] = 1 if example_weight is None else example_weight
+    weight *= filled / len(label)  # the loss is the mean over all of `filled`
     step = model.train_on_batch(
         _parts(inputs), _parts(label), sample_weight=_parts(weight), return_dict=True
     )

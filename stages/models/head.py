@@ -1,15 +1,16 @@
 """The classifier on top of features: dense layers as plain arrays, no Keras.
 
 A head is a stack of kernels and biases with relu between them; its outputs are logits, one a class.
-A logistic regression is a head of one layer. Stored as npz, never a pickle.
+A head with a single output is one of two classes: the output is the logit of class 1, that of class
+0 is 0. A logistic regression is a head of one layer. Stored as npz, never a pickle.
 """
 
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +21,42 @@ from stages.errors import UserError
 
 FloatArray = NDArray[np.float32]
 
+# What cross-validation tries: half-decades where pooled features of thousands of images do best.
+STRENGTHS = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
+FOLDS = 3
+FOLD_ITERATIONS = 15  # at most, for each strength: it starts from the solution of the one before
+
 
 @dataclass(frozen=True)
 class Head:
     """Dense layers.
 
     Attributes:
-        kernels: float32, shapes (d, h1), (h1, h2), ..., (hk, n_classes).
-        biases: float32, shapes (h1,), (h2,), ..., (n_classes,).
+        kernels: float32, shapes (d, h1), (h1, h2), ..., (hk, n_classes), the last one (hk, 1) for
+            two classes and one sigmoid output.
+        biases: float32, shapes (h1,), (h2,), ..., (n_classes,) or (1,).
     """
 
     kernels: tuple[FloatArray, ...]
     biases: tuple[FloatArray, ...]
 
+    @property
+    def parameters(self) -> int:
+        """The number of weights."""
+        return sum(array.size for array in self.kernels + self.biases)
+
     def logits(self, features: NDArray[Any]) -> FloatArray:
-        """Features (n, d) to logits (n, n_classes), float32."""
+        """Features (n, d) to logits (n, n_classes), float32.
+
+        A single output z gives [0, z], since softmax([0, z]) = [1 - sigmoid(z), sigmoid(z)].
+        """
         x = features.astype(np.float32, copy=False)
         for kernel, bias in zip(self.kernels[:-1], self.biases[:-1], strict=True):
             x = np.maximum(x @ kernel + bias, 0)
-        return np.asarray(x @ self.kernels[-1] + self.biases[-1], dtype=np.float32)
+        x = x @ self.kernels[-1] + self.biases[-1]
+        if x.shape[1] == 1:
+            x = np.concatenate([np.zeros_like(x), x], axis=1)
+        return np.asarray(x, dtype=np.float32)
 
     def save(self, path: Path) -> None:
         """Write `path`, an npz: kernel_0, bias_0, kernel_1, ... The same bytes every time."""
@@ -85,10 +103,49 @@ def mean_log_probability(logits: Sequence[NDArray[Any]]) -> FloatArray:
     return np.asarray(total - np.log(len(log_probability)), dtype=np.float32)
 
 
+def predictions(
+    batches: Iterable[NDArray[Any]], views: int, logits: Callable[[NDArray[Any]], FloatArray]
+) -> Iterator[FloatArray]:
+    """Log-probabilities (n, n_classes) of batches (n, views or more, ...), averaged over views."""
+    for batch in batches:
+        yield mean_log_probability([logits(batch[:, view]) for view in range(views)])
+
+
 def loss_and_accuracy(logits: NDArray[Any], label: NDArray[np.int64]) -> tuple[float, float]:
     """Mean negative log likelihood in nats, and the fraction whose largest logit is the label's."""
     chosen = log_softmax(logits)[np.arange(len(label)), label]
     return float(-chosen.mean(dtype=np.float64)), float((logits.argmax(axis=1) == label).mean())
+
+
+def fold_batch_norm(
+    kernel: NDArray[Any],
+    bias: NDArray[Any],
+    gamma: NDArray[Any],
+    beta: NDArray[Any],
+    mean: NDArray[Any],
+    variance: NDArray[Any],
+    epsilon: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Fold the batch norm of a dense layer's linear output into the layer, for inference.
+
+    Args:
+        kernel: (d, h).
+        bias: (h,), as are the arrays of the batch norm: gamma, beta, moving mean and variance.
+
+    Returns:
+        Kernel and bias of one dense layer with the output of both, computed in float64.
+    """
+    scale = np.asarray(gamma, np.float64) / np.sqrt(np.asarray(variance, np.float64) + epsilon)
+    shift = (np.asarray(bias, np.float64) - mean) * scale + beta
+    return (kernel * scale).astype(np.float32), shift.astype(np.float32)
+
+
+class Logistic(NamedTuple):
+    """A fitted logistic regression: iterations that it took, and scikit-learn's C."""
+
+    head: Head
+    iterations: int
+    inverse_regularization: float
 
 
 def fit_logistic(
@@ -96,9 +153,9 @@ def fit_logistic(
     label: NDArray[np.int64],
     n_classes: int,
     *,
-    inverse_regularization: float,
+    inverse_regularization: float | None,
     max_iterations: int,
-) -> tuple[Head, int]:
+) -> Logistic:
     """Fit a multinomial logistic regression on standardised features.
 
     Every view is an example of its image's label, and the views of an image weigh as much as one
@@ -108,27 +165,73 @@ def fit_logistic(
     Args:
         features: float32 (n, views, d), contiguous; overwritten.
         label: int64 (n,), every class at least once.
-        inverse_regularization: scikit-learn's C; smaller is smoother.
+        inverse_regularization: scikit-learn's C; smaller is smoother. None: the one of `STRENGTHS`
+            with the lowest log loss in cross-validation, see `folds`.
         max_iterations: of L-BFGS.
 
-    Returns:
-        The head, and how many iterations it took.
+    Raises:
+        UserError: cross-validation without a class of two images.
     """
     n, views, d = features.shape
     features = features.reshape(n * views, d)
     mean, spread = _mean_and_spread(features)
     features -= mean
     features /= spread
-    model = LogisticRegression(C=inverse_regularization / views, max_iter=max_iterations)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        if inverse_regularization is None:
+            inverse_regularization = _cross_validated(features, label)
+        model = LogisticRegression(C=inverse_regularization / views, max_iter=max_iterations)
         model.fit(features, np.repeat(label, views))
     kernel = _per_class(model.coef_, n_classes).astype(np.float64)
     bias = _per_class(model.intercept_[:, None], n_classes).astype(np.float64)[0]
     kernel /= spread[:, None]
     bias -= mean @ kernel
     head = Head((kernel.astype(np.float32),), (bias.astype(np.float32),))
-    return head, int(np.max(model.n_iter_))
+    return Logistic(head, int(np.max(model.n_iter_)), inverse_regularization)
+
+
+def folds(label: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The fold, below `FOLDS`, that holds out each image, the same every time; -1 is none.
+
+    The images of a class are dealt out in turn: folds differ by at most one image of a class, and
+    none holds out the whole class. The only image of a class is never held out.
+    """
+    order = np.lexsort((np.random.default_rng(0).permutation(len(label)), label))
+    fold = np.empty(len(label), np.int64)
+    fold[order] = np.arange(len(label)) % FOLDS
+    fold[np.bincount(label)[label] == 1] = -1
+    return fold
+
+
+def _cross_validated(features: FloatArray, label: NDArray[np.int64]) -> float:
+    """The strength with the lowest log loss on held-out images, of standardised features (rows, d).
+
+    Walks up `STRENGTHS` until two in a row are no better than the best. Held-out rows weigh nothing
+    in the fit, which saves a copy of the others.
+    """
+    fold = folds(label)
+    if (fold == -1).all():
+        raise UserError(
+            "train_head.logistic.inverse_regularization: expected a number, since no class has two "
+            "train images to cross-validate with, got null; set it"
+        )
+    views = len(features) // len(label)
+    fold, label = np.repeat(fold, views), np.repeat(label, views)
+    models = [LogisticRegression(warm_start=True, max_iter=FOLD_ITERATIONS) for _ in range(FOLDS)]
+    losses: list[float] = []
+    for strength in STRENGTHS:
+        losses.append(0)
+        for number, model in enumerate(models):
+            held_out = fold == number
+            model.set_params(C=strength / views)
+            model.fit(features, label, sample_weight=(~held_out).astype(np.float32))
+            logits = Head((model.coef_.T,), (model.intercept_,)).logits(features)[held_out]
+            chosen = log_softmax(logits)[np.arange(len(logits)), label[held_out]]
+            losses[-1] -= float(chosen.sum(dtype=np.float64))
+        if int(np.argmin(losses)) == len(losses) - 3:
+            break
+    return STRENGTHS[int(np.argmin(losses))]
 
 
 def _mean_and_spread(features: FloatArray) -> tuple[FloatArray, FloatArray]:

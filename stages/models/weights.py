@@ -51,10 +51,10 @@ def imagenet(name: str, include_top: bool) -> keras.Model:
     Raises:
         UserError: no network, a damaged download, or a backbone that has none.
     """
-    if name == backbone.CONVNET:
+    if name in backbone.OWN:
         raise UserError(
-            "params.yaml: fetch_weights.convnet.source: expected random or file, got 'imagenet'; "
-            "nobody has published ImageNet weights for the convnet"
+            f"params.yaml: fetch_weights.{name}.source: expected random or file, got 'imagenet'; "
+            f"nobody has published ImageNet weights for {name}"
         )
     home = os.environ.get("KERAS_HOME", "~/.keras")
     remedy = (

@@ -6,10 +6,11 @@ of about `SHARD_BYTES`, the unit of writing; a chunk is the least that can be re
 lies in a folder, or in an object store (see `places`).
 """
 
+import abc
 import functools
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,14 +117,74 @@ def write(
         raise ValueError(f"{path}: expected {shape[0]} rows, got {given}")
 
 
-class Rows:
-    """An array in the store, opened for reading and checked against the ledger.
+class Readable(abc.ABC):
+    """Rows that can be read.
 
     Attributes:
         shape: (n, ...).
-        dtype: of the stored values.
+        dtype: of the values.
+        chunk: rows that are best read together.
         fingerprint: of the ledger rows that the array's rows belong to.
     """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunk: int
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abc.abstractmethod
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """The given rows, ascending, as one array (len(rows), ...) in memory."""
+
+    @abc.abstractmethod
+    def batches(self, size: int, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[Any]]:
+        """All rows, or the given ascending ones, `size` at a time (fewer in the last)."""
+
+    def shuffled(
+        self, rows: NDArray[np.int64], size: int, rng: np.random.Generator, buffer_bytes: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """The given rows in random order, `size` at a time, as (row numbers, values).
+
+        Where all rows fit into `buffer_bytes`, the order is a uniform permutation, the same for any
+        array. Otherwise chunks are drawn in random order and read once each until the buffer is
+        full; rows in the buffer are handed out shuffled. Chunks, not shards: in the ledger's order
+        a shard holds images of one class. Every batch is full but the last.
+        """
+        row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        if row_bytes * len(rows) <= buffer_bytes:
+            groups = [rows]
+        else:
+            per_buffer = max(1, buffer_bytes // (row_bytes * self.chunk))
+            chunks = rng.permutation(np.unique(rows // self.chunk))
+            groups = [
+                rows[np.isin(rows // self.chunk, chunks[first : first + per_buffer])]
+                for first in range(0, len(chunks), per_buffer)
+            ]
+        batch = rows[:0], np.empty((0, *self.shape[1:]), dtype=self.dtype)
+        for chosen in groups:
+            values = self.take(chosen)
+            order = rng.permutation(len(chosen))
+            at = 0
+            while at < len(order):
+                part = order[at : at + size - len(batch[0])]
+                at += len(part)
+                batch = (
+                    np.concatenate([batch[0], chosen[part]]),
+                    np.concatenate([batch[1], values[part]]),
+                )
+                if len(batch[0]) == size:
+                    yield batch
+                    batch = batch[0][:0], batch[1][:0]
+            del values  # before the next buffer is filled
+        if len(batch[0]):
+            yield batch
+
+
+class Rows(Readable):
+    """An array in the store, opened for reading and checked against the ledger."""
 
     def __init__(self, path: Place, fingerprint: str | None = None) -> None:
         """Open `path`; with `fingerprint`, refuse an array made from another ledger.
@@ -146,10 +207,10 @@ class Rows:
                 f"{path}: expected a zarr array, got {_one_line(error)!r}; "
                 f"remove {path} and run `dvc repro` again"
             ) from None
-        self.shape: tuple[int, ...] = self._array.shape
-        self.dtype: np.dtype[Any] = self._array.dtype
+        self.shape = self._array.shape
+        self.dtype = self._array.dtype
         self.fingerprint = str(self._array.attrs.get("fingerprint", ""))
-        self._chunk = self._array.chunks[0]
+        self.chunk = self._array.chunks[0]
         self._shard = (self._array.shards or self._array.chunks)[0]
         if fingerprint is not None and self.fingerprint != fingerprint:
             raise UserError(
@@ -168,9 +229,6 @@ class Rows:
                 f"{lost[0]}; remove {path} and run `dvc repro` again"
             )
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
     @functools.cached_property
     def digests(self) -> NDArray[np.uint8]:
         """What `write_digests` kept: uint8 (n, 32)."""
@@ -179,7 +237,8 @@ class Rows:
             with system.open(f"{folder}/{DIGESTS}", "rb") as file:
                 found = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise self._damaged("the digests of its rows", _one_line(error)) from None
+            told = getattr(error, "strerror", None) or _one_line(error)
+            raise self._damaged("the digests of its rows", told) from None
         if found.shape != (len(self), 32) or found.dtype != np.uint8:
             raise self._damaged(f"uint8 ({len(self)}, 32)", f"{found.dtype} {found.shape}")
         return np.asarray(found)
@@ -200,7 +259,7 @@ class Rows:
         Read in runs of neighbouring chunks, none longer than a shard.
         """
         taken = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
-        gap = (np.diff(rows // self._chunk) > 1) | (np.diff(rows // self._shard) > 0)
+        gap = (np.diff(rows // self.chunk) > 1) | (np.diff(rows // self._shard) > 0)
         done = 0
         for run in np.split(rows, np.flatnonzero(gap) + 1):
             if len(run):
@@ -227,45 +286,90 @@ class Rows:
         if len(rest):
             yield rest
 
-    def shuffled(
-        self, rows: NDArray[np.int64], size: int, rng: np.random.Generator, buffer_bytes: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        """The given rows in random order, `size` at a time, as (row numbers, values).
-
-        Chunks are drawn in random order and read once each until `buffer_bytes` are full; rows in
-        the buffer are handed out shuffled. Where all rows fit, the order is a uniform permutation.
-        Chunks, not shards: in the ledger's order a shard holds images of one class. Every batch is
-        full but the last.
-        """
-        row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
-        per_buffer = max(1, buffer_bytes // (row_bytes * self._chunk))
-        chunks = rng.permutation(np.unique(rows // self._chunk))
-        batch = rows[:0], np.empty((0, *self.shape[1:]), dtype=self.dtype)
-        for first in range(0, len(chunks), per_buffer):
-            inside = np.isin(rows // self._chunk, chunks[first : first + per_buffer])
-            chosen = rows[inside]
-            values = self.take(chosen)
-            order = rng.permutation(len(chosen))
-            at = 0
-            while at < len(order):
-                part = order[at : at + size - len(batch[0])]
-                at += len(part)
-                batch = (
-                    np.concatenate([batch[0], chosen[part]]),
-                    np.concatenate([batch[1], values[part]]),
-                )
-                if len(batch[0]) == size:
-                    yield batch
-                    batch = batch[0][:0], batch[1][:0]
-            del values  # before the next buffer is filled
-        if len(batch[0]):
-            yield batch
-
     def _damaged(self, expected: str, got: str) -> UserError:
         return UserError(
             f"{self._path}/{DIGESTS}: expected {expected}, got {got!r}; remove {self._path} and "
             "run `dvc repro` again"
         )
+
+
+class SideBySide(Readable):
+    """Arrays of the same rows as one, joined along their last axis."""
+
+    def __init__(self, parts: Sequence[Readable]) -> None:
+        first = parts[0]
+        self._parts = parts
+        self.shape = (*first.shape[:-1], sum(part.shape[-1] for part in parts))
+        self.dtype = np.result_type(*(part.dtype for part in parts))
+        self.chunk = max(part.chunk for part in parts)
+        self.fingerprint = first.fingerprint
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        if len(self._parts) == 1:
+            return self._parts[0].take(rows)
+        taken = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        start = 0
+        for part in self._parts:  # one at a time, not twice in memory
+            taken[..., start : start + part.shape[-1]] = part.take(rows)
+            start += part.shape[-1]
+        return taken
+
+    def batches(self, size: int, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[Any]]:
+        every = (part.batches(size, rows) for part in self._parts)
+        for joined in zip(*every, strict=True):
+            yield _joined(joined)
+
+
+def _joined(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return values[0] if len(values) == 1 else np.concatenate(values, axis=-1)
+
+
+class Drawn(Readable):
+    """Of arrays that hold a view each, one value a row, (n, ...): that of the view drawn for it."""
+
+    def __init__(self, views: Sequence[Readable], drawn: NDArray[np.int64]) -> None:
+        """`drawn`, (n,), tells the view of each row."""
+        first = views[0]
+        self._views, self._drawn = views, drawn
+        self.shape, self.dtype, self.chunk = first.shape, first.dtype, first.chunk
+        self.fingerprint = first.fingerprint
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        taken = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        for number, view in enumerate(self._views):
+            of_it = self._drawn[rows] == number
+            if of_it.any():
+                taken[of_it] = view.take(rows[of_it])
+        return taken
+
+    def batches(self, size: int, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[Any]]:
+        rows = np.arange(len(self)) if rows is None else rows
+        for first in range(0, len(rows), size):
+            yield self.take(rows[first : first + size])
+
+
+def hold(array: Readable, rows: NDArray[np.int64], budget_bytes: int) -> Readable:
+    """The array, or those rows of it in memory if they take no more than the budget."""
+    row_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
+    return Held(array, rows) if row_bytes * len(rows) <= budget_bytes else array
+
+
+class Held(Readable):
+    """Some rows of an array, read once and kept in memory; any of them can be taken."""
+
+    def __init__(self, array: Readable, rows: NDArray[np.int64]) -> None:
+        self.shape, self.dtype, self.chunk = array.shape, array.dtype, array.chunk
+        self.fingerprint = array.fingerprint
+        self._rows, self._values = rows, array.take(rows)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        values: NDArray[Any] = self._values[np.searchsorted(self._rows, rows)]
+        return values
+
+    def batches(self, size: int, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[Any]]:
+        rows = self._rows if rows is None else rows
+        for first in range(0, len(rows), size):
+            yield self.take(rows[first : first + size])
 
 
 def _chunk_and_shard(

@@ -13,8 +13,13 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stages.errors import UserError
 
@@ -65,6 +70,24 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write JSON that repeats byte for byte: sorted keys, two spaces, no NaN or infinity."""
     write_text(path, json.dumps(content, sort_keys=True, indent=2, allow_nan=False) + "\n")
+
+
+def write_arrays(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an npz of arrays, whole or not at all; `name` tells what they are good for."""
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{"name": np.array(name), **arrays})
+
+
+def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]] | None:
+    """What `write_arrays` has written under that name; None if there is no such file, or no more.
+
+    A file that is damaged, or good for something else, is as none.
+    """
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files} if str(file["name"]) == name else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
 def copy_folder(source: Path, target: Path) -> None:

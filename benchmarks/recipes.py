@@ -1,0 +1,182 @@
+"""Benchmark 7: the recipes that can be run with the weights at hand, and what each step brings.
+
+Every recipe runs whole by `dvc repro`, in a project of its own without any cache, on the same
+photos; all of our own hold out the same `test`. Differences are paired, image by image, with
+bootstrap intervals of 95 % (`stages/scores/intervals.py`).
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from benchmarks import photos, printed
+from benchmarks.measure import ROOT, run
+from benchmarks.project import Project, run_stage, weights_from
+from benchmarks.settings import Settings
+from benchmarks.tables import table
+from stages.models import head
+from stages.scores import intervals
+from stages.store import arrays, tables
+
+TITLE = "Recipes, and what each step brings"
+
+OURS = ("gabor", "mobilenetv2", "mobilenetv2-fine-tune", "ensemble", "ensemble-fine-tune")
+SCRATCH = ("convnet", "convnet-augmented")
+BASE = "mobilenetv2"
+VIEWS = 4  # of the most that a step takes
+
+
+class Scores(NamedTuple):
+    """Of every `test` image the loss in nats, and 1 where it was classified well, else 0."""
+
+    loss: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+
+def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> str:
+    """The section's tables."""
+    taken = photos.find()
+    scored: dict[str, Scores] = {}
+    told: dict[str, tuple[float, float]] = {}  # seconds, MiB
+    for name in (*OURS, *SCRATCH):
+        project = _prepared(folder / name, taken, name, settings.variants)
+        started = time.perf_counter()
+        ended = run(["dvc", "repro"], project.folder)
+        seconds = time.perf_counter() - started
+        told[name] = seconds, max(mib for _, mib in printed.usage(ended.printed).values())
+        scored[name] = _final(project.folder)
+        say(f"{name}: {seconds:.0f} s, log loss {scored[name].loss.mean():.4f}")
+        if name != BASE:
+            shutil.rmtree(project.folder)
+    rows = [
+        [
+            f"`{name}`",
+            f"{len(figures.loss):,}",
+            _shown(figures.right, "{:.2%}"),
+            _shown(figures.loss, "{:.4f}"),
+            "" if name in (BASE, *SCRATCH) else _shown(figures.loss - scored[BASE].loss, "{:+.4f}"),
+            f"{told[name][0]:,.0f}",
+            f"{told[name][1]:,.0f}",
+        ]
+        for name, figures in scored.items()
+    ]
+    header = [
+        *("recipe", "`test` images", "accuracy", "log loss"),
+        *(f"log loss, + to `{BASE}`", "s, from nothing", "MiB"),
+    ]
+    steps = _steps(folder / BASE, settings, scored)
+    return (
+        f"{settings.variants:,} labelled {taken.words}; intervals of 95 %.\n\n"
+        + table(header, rows)
+        + "\nWhat each step brings, as paired differences on the same `test` images:\n\n"
+        + table(["step", "compared with", "log loss", "log loss, +"], steps)
+    )
+
+
+def _prepared(folder: Path, taken: photos.Photos, recipe: str, count: int) -> Project:
+    project = Project.copy_of_this(folder)
+    shutil.copyfile(ROOT / "recipes" / f"{recipe}.yaml", folder / "params.yaml")
+    train = folder.parent / "train.zip"
+    if not train.exists():
+        named = photos.numbered("train", photos.labelled(taken.train, count), range(count))
+        photos.write_zip(train, named)
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    sources: dict[str, Any] = {
+        name: weights_from(taken, name) if section["source"] == "imagenet" else section
+        for name, section in params["fetch_weights"].items()
+    }
+    project.change({"data.train": str(train), "data.test": str(train), "fetch_weights": sources})
+    project.commit("the benchmark's")
+    return project
+
+
+def _final(folder: Path) -> Scores:
+    """Of the model that `evaluate` has chosen."""
+    content = json.loads((folder / "metrics" / "evaluate.json").read_text(encoding="utf-8"))
+    model = {"head": "head", "fine_tune": "model"}[content["final"]]
+    labels = tables.labels(tables.read_ledger(folder / "data" / "split.csv"))
+    stored = arrays.Rows(folder / "data" / model / "predictions.zarr")
+    test = labels.rows("test")
+    return _scores(stored.take(test), labels.label[test])
+
+
+def _scores(log_probability: NDArray[np.float32], label: NDArray[np.int64]) -> Scores:
+    return Scores(
+        -log_probability[np.arange(len(label)), label].astype(np.float64),
+        (log_probability.argmax(axis=1) == label).astype(np.float64),
+    )
+
+
+def _shown(values: NDArray[np.float64], form: str) -> str:
+    mean, low, high = (form.format(value) for value in intervals.bootstrap(values))
+    return f"{mean} ({low}..{high})"
+
+
+def _steps(folder: Path, settings: Settings, scored: Mapping[str, Scores]) -> list[list[str]]:
+    """From one view of one frozen backbone, step by step."""
+    project = Project(folder)
+    project.change({"extract.views": VIEWS})
+    run_stage(project, "extract", "MobileNetV2")
+    one, flips, tta = "one view", "a flipped view to train on", "flips averaged for a prediction"
+    made = {
+        one: _logistic(folder, 1, 1),
+        flips: _logistic(folder, 2, 1),
+        tta: _logistic(folder, 2, 2),
+        "four views, all averaged": _logistic(folder, VIEWS, VIEWS),
+        "calibration by a temperature": _logistic(folder, 2, 2, calibrated=True),
+        "fine-tuning": scored["mobilenetv2-fine-tune"],
+        "a second backbone": scored["ensemble"],
+        "both": scored["ensemble-fine-tune"],
+    }
+    against = {flips: one, tta: flips}
+    return [
+        [
+            name,
+            (reference := "" if name == one else against.get(name, tta)),
+            f"{figures.loss.mean():.4f}",
+            _shown(figures.loss - made[reference].loss, "{:+.4f}") if reference else "",
+        ]
+        for name, figures in made.items()
+    ]
+
+
+def _logistic(folder: Path, views: int, predicted: int, calibrated: bool = False) -> Scores:
+    """A head on the first views, its strength by cross-validation on `train`."""
+    rows = tables.read_ledger(folder / "data" / "split.csv")
+    labels = tables.labels(rows)
+    features = arrays.Rows(folder / "data/features/MobileNetV2.zarr", tables.fingerprint(rows))
+    of = {
+        name: (features.take(labels.rows(name))[:, :views], labels.label[labels.rows(name)])
+        for name in ("train", "valid", "test")
+    }
+    fitted = head.fit_logistic(
+        of["train"][0].astype(np.float32),  # a copy: it is overwritten
+        of["train"][1],
+        len(labels.classes),
+        inverse_regularization=None,
+        max_iterations=500,
+    ).head
+
+    def log_probability(name: str) -> NDArray[np.float32]:
+        return np.concatenate(list(head.predictions([of[name][0]], predicted, fitted.logits)))
+
+    temperature = _temperature(log_probability("valid"), of["valid"][1]) if calibrated else 1.0
+    return _scores(head.log_softmax(log_probability("test") / temperature), of["test"][1])
+
+
+def _temperature(log_probability: NDArray[np.float32], label: NDArray[np.int64]) -> float:
+    """That with the lowest loss on `valid`: C. Guo et al., "On Calibration" (2017), section 4.2."""
+    found = minimize_scalar(
+        lambda log: head.loss_and_accuracy(log_probability / np.exp(log), label)[0],
+        bounds=(-3, 3),
+        method="bounded",
+    )
+    return float(np.exp(found.x))

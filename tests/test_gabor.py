@@ -1,0 +1,228 @@
+"""Gabor filters: what each answers to, and what stands where in their output."""
+
+import hashlib
+import importlib.util
+import os
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+
+from stages.errors import UserError
+from stages.models import backbone, folding, gabor, openvino, weights
+
+SIZE = 96
+AMPLITUDE = 0.25
+
+
+def grating(filter: gabor.Filter, phase: float = 0.0) -> NDArray[np.float32]:
+    """Stripes of a filter's wavelength, plane and angle on grey, (96, 96, 3), values 0 to 1."""
+    y, x = np.mgrid[:SIZE, :SIZE]
+    along = x * np.cos(filter.angle) + y * np.sin(filter.angle)
+    wave = np.cos(2 * np.pi * along / filter.wavelength + phase)
+    pixels: NDArray[np.float64] = 0.5 + AMPLITUDE * wave[..., None] * gabor.PLANES[filter.plane]
+    return pixels.astype(np.float32)
+
+
+def photos(n: int, size: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def shrunk(filter: gabor.Filter) -> float:
+    """What is left of a wave's amplitude after the means over 2 x 2, or 4 x 4 pixels."""
+    shrinkage = gabor.SHRINKAGES[gabor.FILTERS.index(filter) // 48]
+    pixels = (np.arange(shrinkage) - (shrinkage - 1) / 2) * 2 * np.pi / filter.wavelength
+    right, down = (np.cos(pixels * part(filter.angle)).mean() for part in (np.cos, np.sin))
+    return float(right * down)
+
+
+@pytest.fixture(scope="module")
+def bank() -> keras.Model:
+    return gabor.build(SIZE)
+
+
+@pytest.fixture(scope="module")
+def responses(bank: keras.Model) -> NDArray[np.float32]:
+    """To the grating of each filter (row), of each filter (column), in the middle of the image."""
+    found = bank.predict_on_batch(np.stack([grating(filter) for filter in gabor.FILTERS]))
+    middle: NDArray[np.float32] = found[:, 1:3, 1:3].mean(axis=(1, 2))
+    return middle
+
+
+def test_filters_stand_by_wavelength_then_plane_then_angle() -> None:
+    waves = [4.0, 4 * 2**0.5, 8.0, 8 * 2**0.5, 16.0, 16 * 2**0.5]
+    degrees = [0, 22.5, 45, 67.5, 90, 112.5, 135, 157.5]
+    expected = [
+        (wave, plane, angle)
+        for wave in waves
+        for plane in ("intensity", "red-green", "yellow-blue")
+        for angle in degrees
+    ]
+    found = [(wave, plane, float(np.rad2deg(angle))) for wave, plane, angle in gabor.FILTERS]
+    assert [part[:2] for part in found] == [part[:2] for part in expected]
+    assert_allclose([part[2] for part in found], [part[2] for part in expected])
+
+
+def test_a_grating_excites_the_filter_of_its_wavelength_plane_and_angle_most(
+    responses: NDArray[np.float32],
+) -> None:
+    assert_array_equal(responses.argmax(axis=1), np.arange(144))
+    others = np.sort(responses, axis=1)[:, -2]
+    assert (others < 0.8 * responses.diagonal()).all()
+
+
+def test_a_filter_answers_to_its_grating_with_the_amplitude(
+    responses: NDArray[np.float32],
+) -> None:
+    expected = [AMPLITUDE * shrunk(filter) for filter in gabor.FILTERS]
+    assert_allclose(responses.diagonal(), expected, rtol=0.005)
+
+
+def test_grey_stripes_excite_no_filter_of_colours(responses: NDArray[np.float32]) -> None:
+    of = np.array([filter.plane for filter in gabor.FILTERS])
+    for plane in gabor.PLANES:
+        assert responses[of == plane][:, of != plane].max() < 1e-5
+
+
+@pytest.mark.parametrize("number", [0, 29, 77, 143])
+def test_a_response_does_not_depend_on_where_the_stripes_lie(
+    number: int, bank: keras.Model
+) -> None:
+    phases = np.arange(8) * np.pi / 4
+    pictures = np.stack([grating(gabor.FILTERS[number], phase) for phase in phases])
+    found = bank.predict_on_batch(pictures)[:, 1:3, 1:3, number].mean(axis=(1, 2))
+    assert_allclose(found, found.mean(), rtol=0.02)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (250, 128, 3)])
+def test_a_flat_image_excites_nothing_also_at_its_border(
+    colour: tuple[int, int, int], bank: keras.Model
+) -> None:
+    flat = np.full((1, SIZE, SIZE, 3), colour, dtype=np.float32) / 255
+    assert bank.predict_on_batch(flat).max() < 2e-6
+    layers = [f"{part}{shrinkage}" for part in ("even", "odd") for shrinkage in (1, 2, 4)]
+    outputs = keras.Model(bank.inputs, [bank.get_layer(name).output for name in layers])
+    assert max(abs(output).max() for output in outputs.predict_on_batch(flat)) < 2e-6
+
+
+def test_even_kernels_are_even_odd_ones_odd_and_both_without_a_mean() -> None:
+    even, odd = gabor.kernels("even"), gabor.kernels("odd")
+    assert even.shape == odd.shape == (15, 15, 3, 48)
+    assert even.dtype == odd.dtype == np.float32
+    assert_allclose(even[::-1, ::-1], even, atol=1e-8)
+    assert_allclose(odd[::-1, ::-1], -odd, atol=1e-8)
+    assert abs(even.sum(axis=(0, 1), dtype=np.float64)).max() < 1e-7
+    assert abs(odd.sum(axis=(0, 1), dtype=np.float64)).max() < 1e-7
+
+
+def test_a_kernel_has_the_values_of_the_formula() -> None:
+    """The first: 4 pixels, intensity, 0 degrees; sigma is 0.5622 * 4 pixels."""
+    a = np.exp(-1 / (2 * (0.562_172 * 4) ** 2))
+    powers = a ** (np.arange(-7, 8) ** 2)
+    norm = 2 / powers.sum() ** 2 / np.sqrt(3)
+    odd = gabor.kernels("odd")[:, :, :, 0]
+    assert_allclose(odd[7, 7:12, 0], norm * np.array([0, a, 0, -(a**9), 0]), rtol=1e-5, atol=1e-9)
+    assert_allclose(odd[9, 8], norm * np.array([a**5] * 3), rtol=1e-5)
+    even = gabor.kernels("even")[:, :, :, 0]
+    assert_allclose(even[7, 7, 0] - even[7, 8, 0] / a, norm, rtol=1e-5)  # cos 0 less cos 90 degrees
+
+
+@pytest.mark.parametrize("size", [32, 33, 50, 63, 96, 150, 224])
+def test_the_output_is_a_grid_of_4_by_4_cells_at_every_size(size: int) -> None:
+    bank = backbone.build("gabor", size, include_top=False, weights=None)
+    assert bank.input_shape == (None, size, size, 3)
+    assert bank.output_shape == (None, 4, 4, 144)
+    assert bank.count_params() == 3 * 2 * 15 * 15 * 3 * 48
+    found = bank.predict_on_batch(photos(1, size) / np.float32(255))
+    assert found.shape == (1, 4, 4, 144)
+    assert found.dtype == np.float32
+    assert (found.mean(axis=(1, 2)) > 0.001).all()
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 3), (2, 1), (3, 0)])
+def test_stripes_are_seen_in_the_cell_in_which_they_are(
+    row: int, column: int, bank: keras.Model
+) -> None:
+    picture = np.full((SIZE, SIZE, 3), 0.5, dtype=np.float32)
+    cell = np.s_[24 * row : 24 * row + 24, 24 * column : 24 * column + 24]
+    picture[cell] = grating(gabor.FILTERS[0])[cell]
+    found = bank.predict_on_batch(picture[None])[0, :, :, 0]
+    assert np.unravel_index(found.argmax(), (4, 4)) == (row, column)
+    assert np.sort(found.ravel())[-2] < 0.2 * found.max()
+
+
+def test_another_seed_gives_the_same_weights() -> None:
+    first, other = (weights.random("gabor", False, seed) for seed in (0, 1))
+    assert weights.digest(first) == weights.digest(other)
+    for part, array in zip(("even", "odd"), first.get_weights()[:2], strict=True):
+        assert_array_equal(array, gabor.kernels(part))
+
+
+def test_the_weights_of_a_file_give_the_same_features_at_any_size(tmp_path: Path) -> None:
+    path, again = tmp_path / "gabor.weights.h5", tmp_path / "again.weights.h5"
+    backbone.build("gabor", None, False, None).save_weights(path)
+    backbone.build("gabor", None, False, None).save_weights(again)
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, again)]
+    assert digests[0] == digests[1]
+    pictures = photos(2, 48) / np.float32(255)
+    expected = backbone.build("gabor", 48, False, None).predict_on_batch(pictures)
+    found = backbone.build("gabor", 48, False, path).predict_on_batch(pictures)
+    assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("pooling", "features"), [("flatten", 4 * 4 * 144), ("avg", 144)])
+def test_an_extractor_takes_the_whole_bank(pooling: str, features: int, bank: keras.Model) -> None:
+    extractor = backbone.extractor(bank, "gabor", None, pooling)
+    assert extractor.output_shape == (None, features)
+    pictures = photos(2, SIZE)
+    cells = bank.predict_on_batch(pictures / np.float32(255))
+    expected = cells.reshape(2, -1) if pooling == "flatten" else cells.mean(axis=(1, 2))
+    assert_allclose(extractor.predict_on_batch(pictures), expected, rtol=1e-4)
+
+
+def test_folding_changes_nothing(bank: keras.Model) -> None:
+    pictures = photos(2, SIZE) / np.float32(255)
+    expected = bank.predict_on_batch(pictures)
+    assert_array_equal(folding.fold(bank).predict_on_batch(pictures), expected)
+    rounded = folding.fold(bank, "bfloat16").predict_on_batch(pictures).astype(np.float32)
+    assert 0 < abs(rounded - expected).max() < 0.03 * expected.max()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None,
+    reason="needs openvino: pip install 'stages[openvino]'",
+)
+def test_openvino_gives_the_features_of_keras_up_to_rounding(bank: keras.Model) -> None:
+    extractor = backbone.extractor(bank, "gabor", None, "flatten", folding.fold)
+    pictures = photos(4, SIZE)
+    expected = extractor.predict_on_batch(pictures)
+    found = openvino.compile(extractor, 4, "float32", 1)(pictures)
+    assert_allclose(found, expected, atol=1e-5 * expected.max())
+
+
+def test_filters_are_trained_from_the_named_one_on() -> None:
+    extractor = backbone.extractor(gabor.build(32), "gabor", None, "avg")
+    backbone.unfreeze_from(extractor, "even4")
+    trunk = extractor.get_layer("trunk").model
+    assert [layer.name for layer in trunk.layers if layer.trainable_weights] == ["even4", "odd4"]
+    with pytest.raises(UserError, match="expected a layer from which on there are weights"):
+        backbone.unfreeze_from(extractor, "magnitude1")
+
+
+def test_the_gradient_of_a_flat_image_is_a_number() -> None:
+    """The root has no slope at 0, where a filter sees nothing."""
+    extractor = backbone.extractor(gabor.build(32), "gabor", None, "avg")
+    backbone.unfreeze_from(extractor, "even1")
+    before = extractor.get_weights()
+    extractor.compile("sgd", "mse")
+    extractor.train_on_batch(np.full((2, 32, 32, 3), 255.0), np.ones((2, 144)))
+    after = extractor.get_weights()
+    assert all(np.isfinite(array).all() for array in after)
+    assert not all(map(np.array_equal, before, after))
