@@ -14,9 +14,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from project import ROOT, Project
+from test_recipes import PUBLISHED
 
 from benchmarks import photos
+from benchmarks.project import weights_from
 
 REAL_DATA = os.environ.get("REAL_DATA")
 GIB = 2**30
@@ -88,7 +91,7 @@ def test_frozen_mobilenetv2_classifies_the_photos_and_writes_the_submission(
     assert (split["found"], split["accepted"], split["unlabelled"]) == (10_000, 10_000, 2_000)
     figures = json.loads(project.read("metrics/evaluate.json"))
     test = figures["head"]["test"]
-    assert test["images"] == 800
+    assert test["images"] == 2_000
     assert test["accuracy"] >= 0.975
     assert test["log_loss"] <= 0.07
     header, *rows = csv.reader(project.read("data/submission.csv").splitlines())
@@ -128,3 +131,41 @@ def test_ten_times_as_many_images_stay_under_two_gibibytes(
     split = json.loads(project.read("metrics/split.json"))
     assert (split["found"], split["rejected"]) == (100_000, 100)
     assert max(mib for _, mib in used.values()) * 2**20 < 2 * GIB
+
+
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "sample"])
+def test_a_recipe_runs_whole_on_a_few_photos(name: str, tmp_path: Path) -> None:
+    """One epoch on 80 photos; weights that are not at hand are random."""
+    project = Project.copy_of_this(tmp_path / "recipe")
+    path = project.folder / "params.yaml"
+    shutil.copyfile(ROOT / "recipes" / f"{name}.yaml", path)
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    found = photos.find()
+    for backbone, section in params["fetch_weights"].items():
+        if section["source"] == "imagenet":
+            top = section["include_top"]
+            project.change(
+                {f"fetch_weights.{backbone}": weights_from(found, backbone) | {"include_top": top}}
+            )
+    few = {"split.per_class_limit": 40, "split.valid": 0.25, "split.test": 0.25}
+    inputs = {"data.train": str(found.train), "data.test": str(found.train)}
+    less = {"extract.views": min(3, params["extract"]["views"]), "fine_tune.warmup_epochs": 0}
+    dense, tune = params["train_head"]["dense"], params["fine_tune"]
+    epochs = {
+        "train_head.dense.epochs": min(1, dense["epochs"]),
+        "fine_tune.epochs": min(1, tune["epochs"]),
+        "train_head.dense.steps_per_epoch": None,
+        "fine_tune.steps_per_epoch": None,
+    }
+    project.change({**few, **inputs, **less, **epochs})
+    assert usage(project.run("dvc", "repro")).keys() == STAGES
+    told = json.loads(project.read("metrics/head.json"))
+    if name in PUBLISHED:
+        assert told["parameters"] == PUBLISHED[name].head
+    tuned = json.loads(project.read("metrics/fine_tune.json"))
+    assert tuned["epochs"] == epochs["fine_tune.epochs"]
+    figures = json.loads(project.read("metrics/evaluate.json"))
+    assert figures["final"] in ("head", "fine_tune")
