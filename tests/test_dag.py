@@ -31,7 +31,7 @@ pytestmark = pytest.mark.xdist_group("dag")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The quick sample, run once from end to end and committed; do not change it."""
     project = Project.copy_of_this(tmp_path_factory.mktemp("done") / "project")
-    project.change(QUICK)
+    project.change(QUICK | {"train_head.kind": "logistic"})
     assert project.repro() == STAGES
     project.commit("reproduced")
     return project
@@ -95,7 +95,7 @@ def test_a_size_seen_never_before_is_not_taken_from_the_run_cache(project: Proje
 
 
 def test_a_head_key_reruns_the_head_and_what_follows(project: Project) -> None:
-    project.change({"train_head.dense.learning_rate": 0.002})
+    project.change({"train_head.logistic.inverse_regularization": 0.02})
     assert project.repro() == FROM_HEAD
 
 
@@ -151,15 +151,15 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_branch_shows_its_params_metrics_and_plots(project: Project) -> None:
     project.git("checkout", "--quiet", "-b", "other")
-    project.change({"train_head.dense.learning_rate": 0.002})
+    project.change({"train_head.logistic.inverse_regularization": 0.02})
     project.repro()
-    project.commit("another learning rate")
+    project.commit("another strength")
     params = project.run("dvc", "params", "diff", "main", "other")
     assert params.splitlines()[1].split() == [
         "params.yaml",
-        "train_head.dense.learning_rate",
-        "0.001",
-        "0.002",
+        "train_head.logistic.inverse_regularization",
+        "0.01",
+        "0.02",
     ]
     assert len(params.splitlines()) == 2
     metrics = project.run("dvc", "metrics", "diff", "main", "other")
