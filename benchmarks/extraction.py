@@ -7,14 +7,12 @@ from pathlib import Path
 from benchmarks import photos, printed
 from benchmarks.measure import ROOT, Contender, Outcome, interleave, python, run
 from benchmarks.project import (
-    FEW_IMAGES,
     NO_ROW_CACHE,
-    ONE_VIEW,
     Project,
     command,
+    of_labelled,
     remove_outputs,
     run_stage,
-    with_recipe,
 )
 from benchmarks.settings import Settings
 from benchmarks.tables import counted, ratio, spread, table
@@ -56,22 +54,8 @@ def _contenders(
     folder: Path, taken: photos.Photos, backbone: str, count: int, size: int
 ) -> list[Contender]:
     """Prepare everything that is not measured: photos unpacked and resized, weights, models."""
-    raw = folder / "raw" / "train.zip"
-    images = photos.numbered("train", photos.labelled(taken.train, count), range(count))
-    photos.write_zip(raw, images)
-    shutil.unpack_archive(raw, folder / "unpacked")
-    project = with_recipe(
-        folder / "project",
-        taken,
-        backbone,
-        {
-            **FEW_IMAGES,
-            **ONE_VIEW,
-            "data.train": str(raw),
-            "data.test": str(raw),
-            "resize.size": size,
-        },
-    )
+    project = of_labelled(folder, taken, backbone, count, {"resize.size": size})
+    shutil.unpack_archive(folder / "train.zip", folder / "unpacked")
     for stage in ("split", "resize", "fetch_weights"):
         run_stage(project, stage, backbone, NO_ROW_CACHE)
     weights = project.folder / command("fetch_weights", backbone)[-1]

@@ -25,6 +25,7 @@ PACKAGES = (
     "numpy",
     "zarr",
     "pillow",
+    "cykooz.resizer",
     "opencv-python-headless",
     "pyvips",
     "dvc",

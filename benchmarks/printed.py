@@ -2,7 +2,7 @@
 
 import re
 
-_PASS = re.compile(r": ([\d,]+) img in ([\d.]+) s(?: \(([\d,]+) img/s\))?$", re.M)
+_PASS = re.compile(r"^(.+): ([\d,]+) img in ([\d.]+) s(?: \(([\d,]+) img/s\))?$", re.M)
 _COMPUTED = re.compile(r"([\d,]+) computed, [\d,]+ known before$", re.M)
 _USAGE = re.compile(r"^(\w+): done in ([\d.]+) s, at most ([\d,]+) MiB$", re.M)
 
@@ -33,6 +33,11 @@ def rows_computed(printed: str) -> int:
     return int(_number(found[1]))
 
 
+def passes(printed: str) -> dict[str, float]:
+    """Seconds of each pass, by its name."""
+    return {name: float(seconds) for name, _, seconds, _ in _PASS.findall(printed)}
+
+
 def usage(printed: str) -> dict[str, tuple[float, float]]:
     """Seconds and MiB of each stage, from the line that it ends with."""
     return {name: (float(s), _number(mib)) for name, s, mib in _USAGE.findall(printed)}
@@ -42,7 +47,7 @@ def _last_pass(printed: str) -> tuple[int, float, float | None]:
     found = _PASS.findall(printed)
     if not found:
         raise ValueError(f"expected a line `WHAT: N img in T s`, got {printed[-200:]!r}")
-    images, seconds, rate = found[-1]
+    _, images, seconds, rate = found[-1]
     return int(_number(images)), float(seconds), _number(rate) if rate else None
 
 

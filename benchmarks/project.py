@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks import photos
 from benchmarks.measure import ROOT, Run, python, run
 from benchmarks.photos import Photos
 
@@ -19,14 +20,14 @@ ONE_VIEW = {"extract.views": 1, "predict.views": 1}
 ROW_CACHE = "data/.rows"
 
 
-def with_recipe(folder: Path, photos: Photos, backbone: str, changes: Mapping[str, Any]) -> Project:
+def with_recipe(folder: Path, taken: Photos, backbone: str, changes: Mapping[str, Any]) -> Project:
     """A copy in `folder` for one backbone; its weights are trained ones where there is a file."""
     project = Project.copy_of_this(folder)
     recipe = ROOT / "recipes" / "mobilenetv2.yaml"
     shutil.copyfile(recipe, folder / "params.yaml")
     project.change(
         {
-            "fetch_weights": {backbone: weights_from(photos, backbone)},
+            "fetch_weights": {backbone: weights_from(taken, backbone)},
             "extract.backbones": [backbone],
             "train_head.backbones": [backbone],
             **changes,
@@ -35,9 +36,22 @@ def with_recipe(folder: Path, photos: Photos, backbone: str, changes: Mapping[st
     return project
 
 
-def weights_from(photos: Photos, backbone: str) -> dict[str, Any]:
+def of_labelled(
+    folder: Path, taken: Photos, backbone: str, count: int, changes: Mapping[str, Any]
+) -> Project:
+    """One of so many labelled photos, which lie in `folder`/train.zip, and one view."""
+    raw = folder / "train.zip"
+    named = photos.numbered("train", photos.labelled(taken.train, count), range(count))
+    photos.write_zip(raw, named)
+    inputs = {"data.train": str(raw), "data.test": str(raw)}
+    return with_recipe(
+        folder / "project", taken, backbone, {**FEW_IMAGES, **ONE_VIEW, **inputs, **changes}
+    )
+
+
+def weights_from(taken: Photos, backbone: str) -> dict[str, Any]:
     """A section of `fetch_weights`, without classifier."""
-    path = photos.weights.get(backbone)
+    path = taken.weights.get(backbone)
     if path is None:
         return {"source": "random", "seed": 0, "include_top": False}
     with path.open("rb") as file:
@@ -48,11 +62,21 @@ def weights_from(photos: Photos, backbone: str) -> dict[str, Any]:
 def command(stage: str, backbone: str) -> list[str]:
     """What `dvc repro` would call."""
     weights = f"data/weights/{backbone}.weights.h5"
+    features = f"data/features/{backbone}.zarr"
+    tuned = ["metrics/fine_tune.json", "metrics/fine_tune_history.csv"]
     arguments = {
         "split": ["data/split.csv", "metrics/split.json"],
         "resize": ["data/split.csv", "data/resized.zarr"],
         "fetch_weights": [backbone, weights],
-        "extract": [backbone, "data/resized.zarr", weights, f"data/features/{backbone}.zarr"],
+        "extract": [backbone, "data/resized.zarr", weights, features],
+        "train_head": [
+            *("data/split.csv", features, features),
+            *("data/head", "metrics/head.json", "metrics/head_history.csv"),
+        ],
+        "fine_tune": [
+            *("data/split.csv", "data/resized.zarr", weights, weights),
+            *("data/head", "data/model", *tuned),
+        ],
     }
     return python(f"stages.{stage}", *arguments[stage])
 

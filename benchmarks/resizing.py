@@ -22,6 +22,7 @@ TITLE = "Resizing photos"
 OTHERS = {  # what the script calls it: what the table calls it, its filter, what it must import
     "pillow": ("Pillow, plain loop", "bicubic, antialiased", "PIL"),
     "opencv": ("OpenCV", "bilinear, aliased", "cv2"),
+    "opencv_area": ("OpenCV, INTER_AREA", "box, antialiased", "cv2"),
     "vips": ("pyvips thumbnail", "lanczos, JPEG decoded at reduced size", "pyvips"),
     "tensorflow": ("tf.io.decode_jpeg, tf.image.resize", "bilinear, aliased", "tensorflow"),
 }

@@ -8,9 +8,9 @@ class Settings:
     """Counts of images and rounds.
 
     Attributes:
-        rounds: of benchmarks 1 to 4.
+        rounds: of benchmarks 1 to 4 and 8.
         extraction: images by backbone, of benchmark 1.
-        size: of an image in pixels, in benchmarks 1, 2, 3 and 5.
+        size: of an image in pixels, in benchmarks 1, 2, 3, 5 and 8.
         resizing: photos in their own sizes, of benchmark 2.
         row_cache: images, of benchmark 3.
         many: numbers of images, of benchmark 4.
@@ -18,7 +18,8 @@ class Settings:
         end_to_end: images, of benchmark 5; a fifth of them unlabelled.
         end_to_end_rounds: of that one.
         variants: labelled images, of benchmarks 6 and 7.
-        views: numbers of views, there.
+        views: numbers of views, in benchmark 6.
+        cached_epochs: images by backbone, of benchmark 8.
     """
 
     rounds: int
@@ -32,6 +33,7 @@ class Settings:
     end_to_end_rounds: int
     variants: int
     views: tuple[int, ...]
+    cached_epochs: dict[str, int]
 
 
 FULL = Settings(
@@ -46,6 +48,7 @@ FULL = Settings(
     end_to_end_rounds=1,
     variants=8_000,
     views=(1, 2, 4, 8),
+    cached_epochs={"VGG16": 64, "MobileNetV2": 512},
 )
 QUICK = Settings(  # whether everything runs; the figures mean nothing
     rounds=1,
@@ -59,4 +62,5 @@ QUICK = Settings(  # whether everything runs; the figures mean nothing
     end_to_end_rounds=1,
     variants=60,
     views=(1, 2, 4),
+    cached_epochs={"VGG16": 8, "MobileNetV2": 16},
 )

@@ -155,18 +155,8 @@ class Tuning:
         train, valid = labels.rows("train"), labels.rows("valid")
         n_classes = len(labels.classes)
 
-        schedule = training.Schedule(
-            section.optimizer,
-            section.learning_rate,
-            section.epochs,
-            section.batch_size,
-            section.steps_per_epoch,
-            section.patience,
-            training.class_weights(
-                section.class_weights, labels.label[train], n_classes, "fine_tune"
-            ),
-            section.warmup_epochs,
-            section.decay,
+        schedule = training.schedule(
+            section.model_dump(), labels.label[train], n_classes, "fine_tune"
         )
         learn = self._from_activations if section.cache_frozen else self._from_images
         learner, draw, predictions = learn(extractors, classifier, model, rng)

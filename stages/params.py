@@ -127,7 +127,7 @@ class Split(Section):
 class Resize(Section):
     size: Annotated[StrictInt, Field(ge=8, le=4096)]
     fit: Literal["squash", "crop", "pad"]
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
 
 
 class Weights(Section):

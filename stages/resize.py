@@ -30,6 +30,7 @@ from stages.store.rows import RowCache
 from stages.threads import processors
 
 CODE = ("images/decode.py", "images/resize.py", "resize.py")  # what a row's pixels depend on
+PACKAGES = ("cykooz.resizer", "numpy", "pillow")
 SHARD_ROWS = 256  # the most that a killed run loses, and what a cluster's worker is given
 
 
@@ -166,7 +167,7 @@ class Resizing:
 
     def _kind(self) -> str:
         """The row cache's name: all that a row depends on but the image."""
-        return identity.of("resize", self.params.resize.model_dump(), CODE, ("numpy", "pillow"))
+        return identity.of("resize", self.params.resize.model_dump(), CODE, PACKAGES)
 
 
 if __name__ == "__main__":

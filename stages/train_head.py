@@ -111,16 +111,8 @@ def _dense(params: parameters.Params, features: arrays.Readable, labels: tables.
             batch_norm=section.batch_norm,
             seed=section.seed,
         )
-    schedule = training.Schedule(
-        section.optimizer,
-        section.learning_rate,
-        section.epochs,
-        section.batch_size,
-        section.steps_per_epoch,
-        section.patience,
-        training.class_weights(
-            section.class_weights, labels.label[train], n_classes, "train_head.dense"
-        ),
+    schedule = training.schedule(
+        section.model_dump(), labels.label[train], n_classes, "train_head.dense"
     )
     held = arrays.hold(features, train, environment.memory_bytes())
 

@@ -18,6 +18,7 @@ from stages.store import tables
 
 ROOT = Path(__file__).parent.parent
 TRAIN, TEST, ROWS = Path("data/raw/train"), Path("data/raw/test"), Path("data/.rows")
+HAPPENINGS = ("add", "remove", "rename", "shuffle", "copy", "write")
 LEDGER, RESIZED = Path("data/split.csv"), Path("data/resized.zarr")
 WEIGHTS, FEATURES = Path("data/weights/convnet.weights.h5"), Path("data/features/convnet.zarr")
 SETTINGS: dict[str, Any] = {
@@ -92,6 +93,24 @@ class Album:
                 contents = [self.pictures[name] for name in names]
                 order = self.rng.permutation(len(names))
                 self.pictures |= {names[i]: contents[j] for i, j in enumerate(order)}
+
+    def happen(self, kind: str) -> None:
+        """One of `HAPPENINGS`, to pictures drawn from a drawn class."""
+        label = str(self.rng.choice(["cat", "dog"]))
+        some = [str(name) for name in self.rng.choice(self.of(label), 2, replace=False)]
+        if kind == "add":
+            self.add(label, int(self.rng.integers(1, 4)))
+        elif kind == "remove" and len(self.of(label)) > 7:
+            for name in some:
+                del self.pictures[name]
+        elif kind == "rename":
+            self.rename(some)
+        elif kind == "shuffle":
+            self.shuffle()
+        elif kind == "copy":
+            self.pictures[self.new_name(label, Path(some[0]).suffix)] = self.pictures[some[0]]
+        elif kind == "write":
+            self.pictures[some[0]] = self.picture()
 
     def change(self, sections: dict[str, dict[str, Any]]) -> None:
         for name, changed in sections.items():

@@ -111,6 +111,7 @@ def test_what_a_stage_prints_at_its_end_is_read_back() -> None:
     )
     assert printed.usage(told) == {"resize": (12.5, 280.0), "extract": (75.2, 1683.0)}
     assert printed.rows_computed(told) == 1_100
+    assert printed.passes(told) == {"extract MobileNetV2": 71.0}
 
 
 def test_a_stage_that_prints_something_else_is_refused() -> None:
@@ -192,9 +193,11 @@ def test_without_real_photos_the_drawn_ones_are_used_and_the_tables_say_so(
 
 def test_the_commands_of_the_stages_are_those_of_the_dag() -> None:
     stages: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
-    for stage in ("split", "resize", "fetch_weights", "extract"):
+    for stage in ("split", "resize", "fetch_weights", "extract", "train_head", "fine_tune"):
         words = " ".join(projects.command(stage, "VGG16")[1:])
-        listed = stages[stage]["cmd"].replace("${item.backbone}", "VGG16").replace('"', "")
+        listed = re.sub(r"\$\{[^}]*backbones?[^}]*\}", "VGG16", stages[stage]["cmd"]).replace(
+            '"', ""
+        )
         assert f"python {words}" == " ".join(listed.split()).removeprefix("exec ")
 
 
@@ -249,6 +252,7 @@ def test_a_quick_benchmark_writes_a_table_with_every_contender(tmp_path: Path) -
         "ours, one core",
         "Pillow, plain loop",
         "OpenCV",
+        "OpenCV, INTER_AREA",
         "pyvips thumbnail",
         "tf.io.decode_jpeg, tf.image.resize",
         "ours, two cores",
@@ -262,7 +266,7 @@ def test_a_quick_benchmark_writes_a_table_with_every_contender(tmp_path: Path) -
     ("words", "told"),
     [
         (["--quick"], "--quick measures nothing worth keeping; name another file by --out"),
-        (["99"], "expected one of 1, 2, 3, 4, 5, 6, 7, got '99'"),
+        (["99"], "expected one of 1, 2, 3, 4, 5, 6, 7, 8, got '99'"),
         (["--rounds", "0"], "expected 1 or more, got 0"),
         (["--extraction", "VGG=1"], "expected one of VGG16, ResNet50, MobileNetV2, got 'VGG'"),
     ],

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from album import (
     FEATURES,
+    HAPPENINGS,
     LEDGER,
     RESIZED,
     ROWS,
@@ -168,26 +169,10 @@ def test_after_any_history_the_output_is_that_of_a_fresh_run(
     rng = album.rng = np.random.default_rng(seed)
     sure: set[tuple[int, str]] = set()  # views of bytes that are certainly known
     unsure: set[tuple[int, str]] = set()  # that may have been lost
-    kinds = ["add", "remove", "rename", "shuffle", "copy", "write", "views", "damage"]
     for _ in range(6):
-        for kind in rng.choice(kinds, 3):
-            label = str(rng.choice(["cat", "dog"]))
-            some = [str(name) for name in rng.choice(album.of(label), 2, replace=False)]
-            if kind == "add":
-                album.add(label, int(rng.integers(1, 4)))
-            elif kind == "remove" and len(album.of(label)) > 7:
-                for name in some:
-                    del album.pictures[name]
-            elif kind == "rename":
-                album.rename(some)
-            elif kind == "shuffle":
-                album.shuffle()
-            elif kind == "copy":
-                name = album.new_name(label, Path(some[0]).suffix)
-                album.pictures[name] = album.pictures[some[0]]
-            elif kind == "write":
-                album.pictures[some[0]] = album.picture()
-            elif kind == "views":
+        for kind in rng.choice([*HAPPENINGS, "views", "damage"], 3):
+            album.happen(kind)
+            if kind == "views":
                 album.change({"extract": {"views": int(rng.integers(1, 4))}})
             elif kind == "damage" and segments():
                 for path in rng.choice(np.array(segments(), dtype=object), 2, replace=False):

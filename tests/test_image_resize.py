@@ -1,10 +1,13 @@
 """What `resize` makes of small pictures whose answer can be worked out by hand."""
 
+import contextlib
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
 import pytest
+from cykooz_resizer import CpuExtensions, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -106,6 +109,55 @@ def test_shrinking_averages_where_nearest_picks() -> None:
     stripes = picture([[0, 255] * 4] * 8)
     assert red(resize(stripes, 2, "squash", "box")) == [[128, 128]] * 2
     assert red(resize(stripes, 2, "squash", "nearest")) == [[0, 0]] * 2
+
+
+FILTERS = {  # of which Pillow's arithmetic is the reference
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+}
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+@pytest.mark.parametrize("size", [31, 57, 150])
+def test_pixels_are_those_of_pillows_filter_of_that_name_but_for_rounding(
+    size: int, interpolation: str
+) -> None:
+    y, x = np.mgrid[:80, :100]
+    waves = np.stack([np.sin(x / 5), np.cos(y / 4), np.sin((x + y) / 7)], axis=-1)
+    smooth = Image.fromarray(np.rint(100 * waves + 128).astype(np.uint8))
+    theirs = np.asarray(smooth.resize((size, size), FILTERS[interpolation])).astype(int)
+    error = np.abs(resize(smooth, size, "squash", interpolation) - theirs)
+    assert error.max() <= 2
+    assert error.mean() < 0.25
+
+
+def test_every_kind_of_processor_gives_the_same_bytes() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
+    given = {}
+    for kind in CpuExtensions:
+        resizer = Resizer()
+        with contextlib.suppress(ValueError):  # this processor has no such instructions
+            resizer.cpu_extensions = kind
+        if resizer.cpu_extensions != kind:
+            continue
+        pixels = Image.new("RGB", (60, 60))
+        resizer.resize_pil(Image.fromarray(noise), pixels, ResizeOptions(INTERPOLATIONS["bicubic"]))
+        given[kind] = pixels.tobytes()
+    ours = resize(Image.fromarray(noise), 60, "squash", "bicubic").tobytes()
+    assert CpuExtensions.none in given
+    assert set(given.values()) == {ours}
+
+
+def test_threads_resize_at_once_and_each_gets_its_own_picture() -> None:
+    def mean(grey: int) -> float:
+        return float(
+            resize(Image.new("RGB", (400, 300), (grey,) * 3), 64, "crop", "bicubic").mean()
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(mean, [*range(256)] * 4)) == [*range(256)] * 4
 
 
 SMOOTHING = [name for name in INTERPOLATIONS if enough(1, name)]

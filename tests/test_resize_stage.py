@@ -8,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from album import LEDGER, RESIZED, ROWS, Album, computed, contents, damage, known, segments
+from album import (
+    HAPPENINGS,
+    LEDGER,
+    RESIZED,
+    ROWS,
+    Album,
+    computed,
+    contents,
+    damage,
+    known,
+    segments,
+)
 from local_cluster import NEEDED, local_cluster
 from numpy.typing import NDArray
 
@@ -147,26 +158,9 @@ def test_after_any_history_the_output_is_that_of_a_fresh_run(
     sure: set[str] = set()  # bytes that are certainly known
     unsure: set[str] = set()  # that may have been lost
     for _ in range(8):
-        for kind in rng.choice(
-            ["add", "remove", "rename", "shuffle", "copy", "write", "damage"], 3
-        ):
-            label = str(rng.choice(["cat", "dog"]))
-            some = [str(name) for name in rng.choice(album.of(label), 2, replace=False)]
-            if kind == "add":
-                album.add(label, int(rng.integers(1, 4)))
-            elif kind == "remove" and len(album.of(label)) > 7:
-                for name in some:
-                    del album.pictures[name]
-            elif kind == "rename":
-                album.rename(some)
-            elif kind == "shuffle":
-                album.shuffle()
-            elif kind == "copy":
-                name = album.new_name(label, Path(some[0]).suffix)
-                album.pictures[name] = album.pictures[some[0]]
-            elif kind == "write":
-                album.pictures[some[0]] = album.picture()
-            elif kind == "damage" and segments():
+        for kind in rng.choice([*HAPPENINGS, "damage"], 3):
+            album.happen(kind)
+            if kind == "damage" and segments():
                 for path in rng.choice(np.array(segments(), dtype=object), 2):
                     if path.exists():
                         damage(rng, path)

@@ -6,6 +6,7 @@ Each way is what its documentation shows first; only the channels are put into t
 process is held to CORES cores before a library is loaded, and the libraries' threads with it.
 """
 
+import functools
 import io
 import itertools
 import os
@@ -42,15 +43,17 @@ def pillow(size: int) -> Callable[[bytes], Any]:
     )
 
 
-def opencv(size: int) -> Callable[[bytes], Any]:
+def opencv(size: int, filter_: str = "INTER_LINEAR") -> Callable[[bytes], Any]:
     import cv2
     import numpy as np
 
     cv2.setNumThreads(1)
+    kind = getattr(cv2, filter_)
 
     def pixels(content: bytes) -> Any:
         image: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        return cv2.cvtColor(cv2.resize(image, (size, size)), cv2.COLOR_BGR2RGB)
+        fitted: Any = cv2.resize(image, (size, size), interpolation=kind)
+        return cv2.cvtColor(fitted, cv2.COLOR_BGR2RGB)
 
     return pixels
 
@@ -73,10 +76,11 @@ def tensorflow(size: int) -> Callable[[bytes], Any]:
     return lambda content: pixels(content).numpy()
 
 
-RESIZERS = {
+RESIZERS: dict[str, Callable[[int], Callable[[bytes], Any]]] = {
     "ours": ours,
     "pillow": pillow,
     "opencv": opencv,
+    "opencv_area": functools.partial(opencv, filter_="INTER_AREA"),
     "vips": vips,
     "tensorflow": tensorflow,
 }

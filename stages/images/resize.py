@@ -2,22 +2,29 @@
 
 Promises uint8, shape (size, size, 3), RGB, not to be written to. An image that already has the
 right size comes back with its own values: no filter touches it.
+
+Pillow's filters, computed by `cykooz.resizer` with the processor's vector instructions: a third of
+the time, the same integers on every kind of processor. Pillow's own differ by 1 of 255 levels in a
+seventh of the values, and more only where a filter overshoots beside a hard edge.
 """
 
+import threading
+
 import numpy as np
+from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import Image
 
 FITS = ("squash", "crop", "pad")
 INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
+    "nearest": ResizeAlg.nearest(),
+    "bilinear": ResizeAlg.convolution(FilterType.bilinear),
+    "bicubic": ResizeAlg.convolution(FilterType.catmull_rom),  # Keys' with a = -1/2, as Pillow's
+    "lanczos": ResizeAlg.convolution(FilterType.lanczos3),
+    "box": ResizeAlg.convolution(FilterType.box),
 }
 
+_of_thread = threading.local()  # a resizer keeps buffers, for one image at a time
 _EXACT = ("nearest", "box")  # of these, one pixel more or less changes much
 
 
@@ -55,7 +62,6 @@ def resize(
     """
     if image.mode != "RGB":
         raise ValueError(f"resize: expected an image of mode 'RGB', got {image.mode!r}")
-    filter_ = INTERPOLATIONS[interpolation]
     width, height = whole or image.size
     box, into = (0, 0, width, height), (size, size)
     if fit == "crop":
@@ -65,8 +71,23 @@ def resize(
     elif fit != "squash":
         raise ValueError(f"resize: expected a fit of {FITS}, got {fit!r}")
     left, top, right, bottom = (edge / factor for edge in box)
-    fitted = image.resize(into, filter_, box=(left, top, right, bottom))
+    fitted = Image.new("RGB", into)
+    _resizer().resize_pil(
+        image,
+        fitted,
+        ResizeOptions(
+            INTERPOLATIONS[interpolation], crop_box=CropBox(left, top, right - left, bottom - top)
+        ),
+    )
     return np.asarray(fitted if fitted.size == (size, size) else _on_black(fitted, size))
+
+
+def _resizer() -> Resizer:
+    """That of this thread."""
+    if not hasattr(_of_thread, "resizer"):
+        _of_thread.resizer = Resizer()
+    resizer: Resizer = _of_thread.resizer
+    return resizer
 
 
 def _centre(width: int, height: int) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import keras
@@ -181,6 +181,26 @@ def stack(models: Sequence[keras.Model], shape: tuple[int, ...], name: str) -> k
     for model in models:
         x = model(x)
     return keras.Model(first, x, name=name)
+
+
+def schedule(
+    settings: Mapping[str, Any], label: NDArray[np.int64], n_classes: int, where: str
+) -> Schedule:
+    """The schedule that settings give by its attributes' names; others of them play no part.
+
+    Args:
+        settings: `class_weights` as `class_weights` takes them.
+        label: int64 (n,), of the images that are trained on.
+        where: names the section of params.yaml in errors.
+
+    Raises:
+        UserError: class weights of another number of classes.
+    """
+    named = {
+        field.name: settings[field.name] for field in fields(Schedule) if field.name in settings
+    }
+    named["class_weights"] = class_weights(named["class_weights"], label, n_classes, where)
+    return Schedule(**named)
 
 
 def class_weights(
