@@ -211,7 +211,7 @@ class Tuning:
         from stages.models import backbone, training, tuning
 
         params, section = self.params, self.params.fine_tune
-        pooling = params.extract.pooling
+        pooling, layers = params.extract.pooling, section.layers()
         extractors = []
         for number, (name, path) in enumerate(self.weights.items()):
             with tuning.arithmetic(section.precision):
@@ -229,10 +229,11 @@ class Tuning:
                     pooling,
                     preprocessing=params.extract.preprocessing,
                 )
-            if section.unfreeze_from is None:
+            layer = layers[number] if layers else None
+            if layer is None:
                 extractor.trainable = False
             else:
-                backbone.unfreeze_from(extractor, section.layers()[number])
+                backbone.unfreeze_from(extractor, layer)
             extractors.append(extractor)
         classifier = training.head_model(
             self.trained,

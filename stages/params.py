@@ -47,6 +47,11 @@ def _no_bfloat16(key: str, instruction_set: str | None) -> str:
     )
 
 
+def _any_layer(given: str | list[str | None] | None) -> str | list[str | None] | None:
+    """A list without a name says what null says."""
+    return given if isinstance(given, str) or any(given or []) else None
+
+
 def _each_once(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"expected each name once, got {names}; remove the repeated one")
@@ -83,12 +88,13 @@ ClassWeights = Annotated[
     ),
 ]
 Layers = Annotated[
-    str | list[str] | None,
+    str | list[str | None] | None,
     _one_of_kinds(
         "null, a layer's name, or a list of them, one a backbone",
         StrictStr | None,
-        Annotated[list[StrictStr], Field(min_length=1)],
+        Annotated[list[StrictStr | None], Field(min_length=1)],
     ),
+    AfterValidator(_any_layer),
 ]
 Backbones = Annotated[
     list[StrictStr], Field(min_length=1, max_length=2), AfterValidator(_each_once)
@@ -228,8 +234,8 @@ class FineTune(Training):
     decay: Literal["constant", "cosine"]
     augment: Augment
 
-    def layers(self) -> list[str]:
-        """Of `unfreeze_from`, one a backbone; none if the head alone is trained."""
+    def layers(self) -> list[str | None]:
+        """Of `unfreeze_from`, one a backbone, None for a frozen one; [] for the head alone."""
         if self.unfreeze_from is None:
             return []
         return [self.unfreeze_from] if isinstance(self.unfreeze_from, str) else self.unfreeze_from

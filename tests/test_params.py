@@ -446,6 +446,14 @@ def test_fewer_views_may_predict_than_train(write_params: Callable[..., None]) -
     assert (read.extract.views, read.predict.views) == (64, 1)
 
 
+def test_a_backbone_may_stay_frozen_beside_another_and_a_list_of_nothing_is_null(
+    write_params: Callable[..., None],
+) -> None:
+    for given, layers in (([None, "a"], [None, "a"]), ([None, None], []), (None, []), ("a", ["a"])):
+        write_params(fine_tune={"unfreeze_from": given, "epochs": 0})
+        assert parameters.read().fine_tune.layers() == layers
+
+
 def test_unfreeze_from_may_be_null_without_epochs(write_params: Callable[..., None]) -> None:
     write_params(fine_tune={"unfreeze_from": None, "epochs": 0})
     assert parameters.read().fine_tune.unfreeze_from is None

@@ -96,6 +96,7 @@ def test_the_networks_have_as_many_weights_as_the_published_ones(name: str) -> N
 def test_as_many_weights_are_tuned_as_were_published(name: str) -> None:
     _, extractor, head = networks(name)
     (layer,) = read(name).fine_tune.layers()
+    assert layer is not None
     backbone.unfreeze_from(extractor, layer)
     model = tuning.whole([extractor], head, extractor.input_shape[1:])
     assert sum(math.prod(weight.shape) for weight in model.trainable_weights) == TRAINABLE[name]

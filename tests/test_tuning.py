@@ -78,6 +78,26 @@ def test_two_backbones_stand_side_by_side() -> None:
     assert_allclose(rest.predict_on_batch(joined), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_of_two_backbones_one_may_stay_frozen_and_is_computed_up_to_its_features() -> None:
+    frozen, tuned = extractor("VGG16", 48, "block5_conv1"), extractor("convnet", 48, "conv3")
+    frozen.trainable = False
+    classifier = head(512 + 128)
+    whole = tuning.whole([frozen, tuned], classifier, (48, 48, 3))
+    parts, rest = tuning.cut([frozen, tuned], [None, "conv3"], classifier)
+    images = pictures(48)
+    activations = [part.predict_on_batch(images) for part in parts]
+    assert_allclose(activations[0], frozen.predict_on_batch(images), rtol=1e-4, atol=1e-5)
+    assert_allclose(
+        rest.predict_on_batch(np.concatenate(activations, axis=-1)),
+        whole.predict_on_batch(images),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    trained = {id(weight) for weight in rest.trainable_weights}
+    assert trained == {id(weight) for weight in whole.trainable_weights}
+    assert trained.isdisjoint(id(weight) for weight in frozen.weights)
+
+
 def test_training_one_part_trains_the_whole_and_leaves_batch_norms_bit_for_bit() -> None:
     made = extractor("MobileNetV2", 32, "block_16_expand")
     trunk = made.get_layer("trunk").model

@@ -42,11 +42,11 @@ def whole(
 
 def cut(
     extractors: Sequence[keras.Model],
-    layers: Sequence[str],
+    layers: Sequence[str | None],
     classifier: keras.Model,
     precision: str = "float32",
 ) -> tuple[list[keras.Model], keras.Model]:
-    """Cut each extractor before its layer.
+    """Cut each extractor before its layer, and one without a layer behind its features.
 
     Returns:
         For each extractor the model from images to flat activations (n, d_i) float32, batch norms
@@ -56,21 +56,24 @@ def cut(
     Raises:
         UserError: no such layer, or one that not everything passes.
     """
-    halves = [
-        _halves(extractor, layer, precision)
-        for extractor, layer in zip(extractors, layers, strict=True)
+    frozen, rests = zip(
+        *(
+            _halves(extractor, layer, precision)
+            for extractor, layer in zip(extractors, layers, strict=True)
+        ),
+        strict=True,
+    )
+    shapes = [
+        part.output_shape[1:] if rest is None else rest.input_shape[1:]
+        for part, rest in zip(frozen, rests, strict=True)
     ]
-    shapes = [rest.input_shape[1:] for _, rest in halves]
     sizes = [math.prod(shape) for shape in shapes]
     activations = keras.Input((sum(sizes),), name="activations")
     features = []
-    for number, ((_, rest), shape) in enumerate(zip(halves, shapes, strict=True)):
-        part = Part(sum(sizes[:number]), shape, name=f"part_{number}")
-        features.append(rest(part(activations)))
-    return (
-        [frozen for frozen, _ in halves],
-        keras.Model(activations, classifier(_joined(features)), name="rest"),
-    )
+    for number, (rest, shape) in enumerate(zip(rests, shapes, strict=True)):
+        part = Part(sum(sizes[:number]), shape, name=f"part_{number}")(activations)
+        features.append(part if rest is None else rest(part))
+    return list(frozen), keras.Model(activations, classifier(_joined(features)), name="rest")
 
 
 class Part(keras.layers.Layer):  # type: ignore[misc]
@@ -94,33 +97,43 @@ def _joined(features: Sequence[Any]) -> Any:
     return keras.layers.Concatenate(name="features", dtype="float32")(features)
 
 
-def _halves(extractor: keras.Model, layer: str, precision: str) -> tuple[keras.Model, keras.Model]:
-    """Images to flat activations, and activations to features."""
-    trunk = extractor.get_layer("trunk").model
-    first = trunk.layers.index(find_layer(trunk, layer, KEY))
-    passing = _passing(trunk, first)
-    if len(passing) != 1:
-        clean = [
-            known.name
-            for place, known in enumerate(trunk.layers)
-            if known.weights and len(_passing(trunk, place)) == 1
-        ]
-        near = difflib.get_close_matches(layer, clean, n=3, cutoff=0)
-        raise UserError(
-            f"params.yaml: {KEY}: expected a layer that everything passes, as "
-            f"fine_tune.cache_frozen is true, got {layer!r}, which {len(passing)} tensors pass; "
-            f"the nearest that serve are {', '.join(near)}, or set cache_frozen: false"
-        )
+def _halves(
+    extractor: keras.Model, layer: str | None, precision: str
+) -> tuple[keras.Model, keras.Model | None]:
+    """Images to flat activations, and activations to features; without a layer these are both."""
+    trunk, pooling = extractor.get_layer("trunk").model, extractor.get_layer("pooling")
+    between = trunk.output if layer is None else _before(trunk, layer)
     images = keras.Input(extractor.input_shape[1:], name="images")
-    x = extractor.get_layer("preprocess")(images)
-    before = folding.fold(keras.Model(trunk.inputs, passing[0], name="before"), precision)
-    x = InferenceMode(before)(x)
+    before = folding.fold(keras.Model(trunk.inputs, between, name="before"), precision)
+    x = InferenceMode(before)(extractor.get_layer("preprocess")(images))
+    x = pooling(x) if layer is None else x
     flat = keras.layers.Flatten(name="activations", dtype="float32")(x)
     frozen = keras.Model(images, flat, name="frozen")
-    middle = keras.Input(passing[0].shape[1:], name="middle")
-    behind = keras.Model(passing[0], trunk.output, name="behind")
-    rest = extractor.get_layer("pooling")(InferenceMode(behind)(middle))
+    if layer is None:
+        return frozen, None
+    middle = keras.Input(between.shape[1:], name="middle")
+    behind = keras.Model(between, trunk.output, name="behind")
+    rest = pooling(InferenceMode(behind)(middle))
     return frozen, keras.Model(middle, rest, name=f"{extractor.name}_rest")
+
+
+def _before(trunk: keras.Model, layer: str) -> Any:
+    """The one tensor that the layer and all behind it take from those before."""
+    first = trunk.layers.index(find_layer(trunk, layer, KEY))
+    passing = _passing(trunk, first)
+    if len(passing) == 1:
+        return passing[0]
+    clean = [
+        known.name
+        for place, known in enumerate(trunk.layers)
+        if known.weights and len(_passing(trunk, place)) == 1
+    ]
+    near = difflib.get_close_matches(layer, clean, n=3, cutoff=0)
+    raise UserError(
+        f"params.yaml: {KEY}: expected a layer that everything passes, as "
+        f"fine_tune.cache_frozen is true, got {layer!r}, which {len(passing)} tensors pass; "
+        f"the nearest that serve are {', '.join(near)}, or set cache_frozen: false"
+    )
 
 
 def _passing(trunk: keras.Model, first: int) -> list[Any]:
