@@ -235,6 +235,8 @@ class Tuning:
             else:
                 backbone.unfreeze_from(extractor, layer)
             extractors.append(extractor)
+        width = sum(int(extractor.output_shape[-1]) for extractor in extractors)
+        self.trained.require(width, len(self.labels.classes))
         classifier = training.head_model(
             self.trained,
             input_dropout=section.input_dropout,

@@ -8,11 +8,13 @@ an object store, under URLs; the same ones named twice count once.
 """
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from stages import environment
 from stages import params as parameters
@@ -22,6 +24,7 @@ from stages.progress import progress
 from stages.scripts import arguments, one_each, stage
 from stages.store import arrays, files, places, tables
 
+GIB = 2**30
 BATCH = 256  # rows at a time where nothing is learnt
 BUFFER_BYTES = 256 * 2**20  # of features that are shuffled together
 
@@ -69,6 +72,7 @@ def _logistic(
     params: parameters.Params, features: arrays.Readable, labels: tables.Labels
 ) -> Fitted:
     train = labels.rows("train")
+    _require_memory(len(train), features.shape[1:])
     section = params.train_head.logistic
     fitted = head.fit_logistic(
         features.take(train).astype(np.float32, copy=False),
@@ -84,6 +88,21 @@ def _logistic(
     scored = _score(features, labels, params.predict.views, fitted.head.logits)
     told: dict[str, object] = {"inverse_regularization": fitted.inverse_regularization}
     return fitted.head, [history.Epoch(fitted.iterations, *scored)], told
+
+
+def _require_memory(images: int, shape: tuple[int, ...]) -> None:
+    """Refuse a logistic regression on more features than this machine has room for.
+
+    They are held once, in float32; a tenth is left for what else there is.
+    """
+    needed, free = 4 * images * math.prod(shape), psutil.virtual_memory().available
+    if 1.1 * needed > free:
+        raise UserError(
+            f"train_head: expected features that fit into the {free / GIB:.3g} GiB of memory that "
+            f"are free, got {needed / GIB:.3g} GiB, {math.prod(shape):,} numbers for each of "
+            f"{images:,} train images; set train_head.kind: dense, which streams them, or take "
+            "fewer (extract.pooling: avg, fewer extract.views)"
+        )
 
 
 def _dense(params: parameters.Params, features: arrays.Readable, labels: tables.Labels) -> Fitted:

@@ -294,6 +294,16 @@ def test_a_loss_that_diverges_is_told_and_the_last_good_weights_are_kept(album: 
     assert_allclose(arrays.Rows(MODEL / "predictions.zarr").read(0, 18), of_head, atol=1e-4)
 
 
+def test_a_head_on_other_features_is_refused(album: Album) -> None:
+    kernel = np.zeros((96, 2), np.float32)
+    head.Head((kernel,), (np.zeros(2, np.float32),)).save(HEAD / "head.npz")
+    assert album.fails("fine_tune", *command()) == (
+        "error: head: expected one on 128 features for 2 classes, got one on 96 for 2; run "
+        "`dvc repro train_head` again\n"
+    )
+    assert not MODEL.exists()
+
+
 def test_without_a_layer_the_head_alone_is_trained(bad_start: None, album: Album) -> None:
     tune(album, unfreeze_from=None)
     assert figures()["taken"] == "fine_tuned"

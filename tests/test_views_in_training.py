@@ -7,11 +7,13 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import json
+import types
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from album import FEATURES, LEDGER, RESIZED, WEIGHTS, Album
 from numpy.testing import assert_allclose, assert_array_equal
@@ -194,6 +196,26 @@ def test_a_head_takes_the_features_of_two_backbones_side_by_side(album: Album) -
     assert album.fails("train_head", LEDGER, FEATURES, FEATURES, *outs) == (
         "error: train_head: expected a path for each of train_head.backbones (convnet, "
         f"MobileNet), got {FEATURES}; name them in that order\n"
+    )
+
+
+def test_more_features_than_the_memory_holds_are_refused_for_a_logistic_head(
+    album: Album, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_features(np.random.default_rng(0).normal(size=(42, VIEWS, 5)).astype(np.float32))
+    album.change({"train_head": {"kind": "logistic"}})
+    images = len(tables.labels(tables.read_ledger(LEDGER)).rows("train"))
+    needed = 4 * images * VIEWS * 5
+    free = types.SimpleNamespace(available=2 * needed)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    train_head(album)
+    free.available = needed
+    words = (LEDGER, FEATURES, FEATURES, HEAD, "metrics/head.json", "metrics/head.csv")
+    amount = f"{needed / 2**30:.3g} GiB"
+    assert album.fails("train_head", *words) == (
+        f"error: train_head: expected features that fit into the {amount} of memory that are free, "
+        f"got {amount}, 15 numbers for each of {images} train images; set train_head.kind: dense, "
+        "which streams them, or take fewer (extract.pooling: avg, fewer extract.views)\n"
     )
 
 

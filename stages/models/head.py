@@ -45,6 +45,19 @@ class Head:
         """The number of weights."""
         return sum(array.size for array in self.kernels + self.biases)
 
+    def require(self, n_features: int, n_classes: int) -> None:
+        """Refuse to go on with a head that was trained on something else.
+
+        Raises:
+            UserError: it takes another number of features, or knows another number of classes.
+        """
+        own_features, own_classes = self.kernels[0].shape[0], max(2, len(self.biases[-1]))
+        if (own_features, own_classes) != (n_features, n_classes):
+            raise UserError(
+                f"head: expected one on {n_features:,} features for {n_classes} classes, got one "
+                f"on {own_features:,} for {own_classes}; run `dvc repro train_head` again"
+            )
+
     def logits(self, features: NDArray[Any]) -> FloatArray:
         """Features (n, d) to logits (n, n_classes), float32.
 
