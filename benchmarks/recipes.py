@@ -60,9 +60,9 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
             [
                 f"`{name}`",
                 f"{len(figures.loss):,}",
-                _shown(figures.right, "{:.2%}"),
-                _shown(figures.loss, "{:.4f}"),
-                "" if base is None else _shown(figures.loss - base, "{:+.4f}"),
+                shown(figures.right, "{:.2%}"),
+                shown(figures.loss, "{:.4f}"),
+                "" if base is None else shown(figures.loss - base, "{:+.4f}"),
                 f"{seconds:,.0f}",
                 f"{mib:,.0f}",
             ]
@@ -86,21 +86,27 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
 
 def _prepared(folder: Path, taken: photos.Photos, recipe: str, count: int) -> Project:
     project = Project.copy_of_this(folder)
-    shutil.copyfile(ROOT / "recipes" / f"{recipe}.yaml", folder / "params.yaml")
     train = folder.parent / "train.zip"
     if not train.exists():
         named = photos.numbered("train", photos.labelled(taken.train, count), range(count))
         photos.write_zip(train, named)
-    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    follow(project, recipe, taken, train)
+    if recipe in OURS:
+        project.change({"split.seed": SEED})
+    project.commit("the benchmark's")
+    return project
+
+
+def follow(project: Project, recipe: str, taken: photos.Photos, train: Path) -> dict[str, Any]:
+    """Give a project a recipe's params, for photos in a zip and the weights at hand."""
+    shutil.copyfile(ROOT / "recipes" / f"{recipe}.yaml", project.folder / "params.yaml")
+    params: dict[str, Any] = yaml.safe_load(project.read("params.yaml"))
     sources: dict[str, Any] = {
         name: weights_from(taken, name) if section["source"] == "imagenet" else section
         for name, section in params["fetch_weights"].items()
     }
     project.change({"data.train": str(train), "data.test": str(train), "fetch_weights": sources})
-    if recipe in OURS:
-        project.change({"split.seed": SEED})
-    project.commit("the benchmark's")
-    return project
+    return params
 
 
 def _final(folder: Path) -> Scores:
@@ -110,17 +116,19 @@ def _final(folder: Path) -> Scores:
     labels = tables.labels(tables.read_ledger(folder / "data" / "split.csv"))
     stored = arrays.Rows(folder / "data" / model / "predictions.zarr")
     test = labels.rows("test")
-    return _scores(stored.take(test), labels.label[test])
+    return scores(stored.take(test), labels.label[test])
 
 
-def _scores(log_probability: NDArray[np.float32], label: NDArray[np.int64]) -> Scores:
+def scores(log_probability: NDArray[np.float32], label: NDArray[np.int64]) -> Scores:
+    """Of log-probabilities (n, n_classes) and labels (n,)."""
     return Scores(
         -log_probability[np.arange(len(label)), label].astype(np.float64),
         (log_probability.argmax(axis=1) == label).astype(np.float64),
     )
 
 
-def _shown(values: NDArray[np.float64], form: str) -> str:
+def shown(values: NDArray[np.float64], form: str) -> str:
+    """The mean of one value an image, and its interval."""
     mean, low, high = (form.format(value) for value in intervals.bootstrap(values))
     return f"{mean} ({low}..{high})"
 
@@ -147,7 +155,7 @@ def _steps(folder: Path, settings: Settings, scored: Mapping[str, Scores]) -> li
             name,
             (reference := "" if name == one else against.get(name, tta)),
             f"{figures.loss.mean():.4f}",
-            _shown(figures.loss - made[reference].loss, "{:+.4f}") if reference else "",
+            shown(figures.loss - made[reference].loss, "{:+.4f}") if reference else "",
         ]
         for name, figures in made.items()
     ]
@@ -174,7 +182,7 @@ def _logistic(folder: Path, views: int, predicted: int, calibrated: bool = False
         return np.concatenate(list(head.predictions([of[name][0]], predicted, fitted.logits)))
 
     temperature = _temperature(log_probability("valid"), of["valid"][1]) if calibrated else 1.0
-    return _scores(head.log_softmax(log_probability("test") / temperature), of["test"][1])
+    return scores(head.log_softmax(log_probability("test") / temperature), of["test"][1])
 
 
 def _temperature(log_probability: NDArray[np.float32], label: NDArray[np.int64]) -> float:

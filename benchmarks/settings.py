@@ -17,7 +17,7 @@ class Settings:
         many_size: of an image in pixels, there.
         end_to_end: images, of benchmark 5; a fifth of them unlabelled.
         end_to_end_rounds: of that one.
-        variants: labelled images, of benchmarks 6 and 7.
+        variants: labelled images, of benchmarks 6, 7 and 9.
         views: numbers of views, in benchmark 6.
         cached_epochs: images by backbone, of benchmark 8.
     """

@@ -266,7 +266,7 @@ def test_a_quick_benchmark_writes_a_table_with_every_contender(tmp_path: Path) -
     ("words", "told"),
     [
         (["--quick"], "--quick measures nothing worth keeping; name another file by --out"),
-        (["99"], "expected one of 1, 2, 3, 4, 5, 6, 7, 8, got '99'"),
+        (["99"], "expected one of 1, 2, 3, 4, 5, 6, 7, 8, 9, got '99'"),
         (["--rounds", "0"], "expected 1 or more, got 0"),
         (["--extraction", "VGG=1"], "expected one of VGG16, ResNet50, MobileNetV2, got 'VGG'"),
     ],

@@ -1,0 +1,125 @@
+"""Benchmark 9: recipes on every photo, each held out once.
+
+How hard the photos of one `test` are differs by more than recipes do. So the photos are dealt into
+quarters; each is `test` once, and 800 in 6,000 of the others are `valid`. Extraction is done once,
+heads and fine-tuning four times, by the stages as `dvc repro` calls them.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import photos, recipes
+from benchmarks.measure import python, run
+from benchmarks.project import Project, run_stage
+from benchmarks.settings import Settings
+from benchmarks.tables import table
+from stages.images import subsets
+from stages.store import arrays, tables
+from stages.store.tables import Row
+
+TITLE = "Recipes on every photo, each held out once"
+
+BASE = "mobilenetv2"
+RECIPES = (BASE, "ensemble", "mobilenetv2-fine-tune")
+PARTS = 4
+VALID = 2 / 15  # of what is not `test`: a tenth of all
+LEDGER = "data/split.csv"
+
+
+def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> str:
+    """The section's table."""
+    taken, train = photos.find(), folder / "train.zip"
+    named = photos.labelled(taken.train, settings.variants)
+    photos.write_zip(train, photos.numbered("train", named, range(settings.variants)))
+    project = Project.copy_of_this(folder / "project")
+    scored: dict[str, recipes.Scores] = {}
+    for recipe in RECIPES:
+        params = recipes.follow(project, recipe, taken, train)
+        if not scored:
+            for stage in ("split", "resize"):
+                run_stage(project, stage, "")
+        for backbone in params["extract"]["backbones"]:
+            run_stage(project, "fetch_weights", backbone)
+            run_stage(project, "extract", backbone)  # finds what an earlier recipe has computed
+        say(f"{recipe}: features extracted")
+        scored[recipe] = _held_out(project, params, say)
+    rows = [
+        [
+            f"`{name}`",
+            f"{len(figures.loss):,}",
+            recipes.shown(figures.right, "{:.2%}"),
+            recipes.shown(figures.loss, "{:.4f}"),
+            "" if name == BASE else recipes.shown(figures.loss - scored[BASE].loss, "{:+.4f}"),
+        ]
+        for name, figures in scored.items()
+    ]
+    header = ["recipe", "images", "accuracy", "log loss", f"log loss, + to `{BASE}`"]
+    return (
+        f"{settings.variants:,} labelled {taken.words}, in {PARTS} parts, each held out once; "
+        "intervals of 95 %.\n\n" + table(header, rows)
+    )
+
+
+def deal(rows: Sequence[Row], classes: Sequence[str], part: int) -> list[Row]:
+    """The ledger with another split: `test` is the given part, the same photos every time."""
+    order = sorted(
+        {row.sha256 for row in rows}, key=lambda key: hashlib.sha256(key.encode()).digest()
+    )
+    held_out = set(order[part::PARTS])
+    drawn = subsets.assign(
+        classes,
+        [row.index for row in rows],
+        [row.sha256 for row in rows],
+        ["test" if row.sha256 in held_out else None for row in rows],
+        valid=VALID,
+        test=1 / PARTS,
+        seed=0,
+    )
+    return [replace(row, subset=subset) for row, subset in zip(rows, drawn, strict=True)]
+
+
+def _held_out(
+    project: Project, params: dict[str, Any], say: Callable[[str], object]
+) -> recipes.Scores:
+    """Of every photo the scores of the model that it was held out from."""
+    ledger = project.folder / LEDGER
+    rows = [row for row in tables.read_ledger(ledger) if row.label and row.accepted]
+    labels = tables.labels(rows)
+    loss, right = np.empty(len(rows)), np.empty(len(rows))
+    model = "model" if params["fine_tune"]["epochs"] else "head"
+    for part in range(PARTS):
+        dealt = deal(rows, labels.classes, part)
+        tables.write_ledger(ledger, dealt)
+        for stage, words in _training(params["train_head"]["backbones"]).items():
+            if stage == "train_head" or model == "model":
+                for output in words[-3:]:
+                    shutil.rmtree(project.folder / output, ignore_errors=True)
+                run(python(f"stages.{stage}", *words), project.folder)
+        stored = arrays.Rows(project.folder / "data" / model / "predictions.zarr")
+        test = tables.labels(dealt).rows("test")
+        figures = recipes.scores(stored.take(test), labels.label[test])
+        loss[test], right[test] = figures
+        say(f"part {part + 1}, {model}: log loss {figures.loss.mean():.4f}")
+    return recipes.Scores(loss, right)
+
+
+def _training(backbones: Sequence[str]) -> dict[str, list[str]]:
+    """The arguments of the stages that train, as in `dvc.yaml`."""
+    pair = (backbones[0], backbones[-1])
+    return {
+        "train_head": [
+            *(LEDGER, *(f"data/features/{name}.zarr" for name in pair)),
+            *("data/head", "metrics/head.json", "metrics/head_history.csv"),
+        ],
+        "fine_tune": [
+            *(LEDGER, "data/resized.zarr", *(f"data/weights/{name}.weights.h5" for name in pair)),
+            *("data/head", "data/model"),
+            *("metrics/fine_tune.json", "metrics/fine_tune_history.csv"),
+        ],
+    }
