@@ -152,7 +152,11 @@ def test_a_recipe_runs_whole_on_a_few_photos(name: str, tmp_path: Path) -> None:
             )
     few = {"split.per_class_limit": 40, "split.valid": 0.25, "split.test": 0.25}
     inputs = {"data.train": str(found.train), "data.test": str(found.train)}
-    less = {"extract.views": min(3, params["extract"]["views"]), "fine_tune.warmup_epochs": 0}
+    less = {
+        "extract.views": min(3, params["extract"]["views"]),
+        "predict.views": min(3, params["predict"]["views"]),
+        "fine_tune.warmup_epochs": 0,
+    }
     dense, tune = params["train_head"]["dense"], params["fine_tune"]
     epochs = {
         "train_head.dense.epochs": min(1, dense["epochs"]),
