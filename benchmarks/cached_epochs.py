@@ -53,6 +53,7 @@ def _prepared(folder: Path, taken: photos.Photos, backbone: str, count: int, siz
         "fine_tune.unfreeze_from": LAYERS[backbone],
         "fine_tune.learning_rate": 1e-5,
         "fine_tune.epochs": EPOCHS,
+        "fine_tune.augment.flip": False,
     }
     project = of_labelled(folder, taken, backbone, count, changes)
     for stage in ("split", "resize", "fetch_weights", "extract", "train_head"):
