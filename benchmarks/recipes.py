@@ -1,9 +1,9 @@
 """Benchmark 7: the recipes that can be run with the weights at hand, and what each step brings.
 
 Every recipe runs whole by `dvc repro`, in a project of its own without any cache, on the same
-photos; all of our own hold out the same `test`, of a split whose `test` played no part when their settings
-were chosen. Differences are paired, image by image, with bootstrap intervals of 95 %
-(`stages/scores/intervals.py`).
+photos; all of our own hold out the same `test`, of the split on whose `train` and `valid` the
+settings of fine-tuning were chosen. Differences are paired, image by image, with bootstrap intervals
+of 95 % (`stages/scores/intervals.py`).
 """
 
 import json
