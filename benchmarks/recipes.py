@@ -2,8 +2,8 @@
 
 Every recipe runs whole by `dvc repro`, in a project of its own without any cache, on the same
 photos; all of our own hold out the same `test`, of the split on whose `train` and `valid` the
-settings of fine-tuning were chosen. Differences are paired, image by image, with bootstrap intervals
-of 95 % (`stages/scores/intervals.py`).
+settings of fine-tuning were chosen. Differences are paired, image by image, with bootstrap
+intervals of 95 % (`stages/scores/intervals.py`).
 """
 
 import json
