@@ -59,22 +59,23 @@ def weights_from(taken: Photos, backbone: str) -> dict[str, Any]:
     return {"source": "file", "path": str(path), "sha256": sha256, "include_top": False}
 
 
-def command(stage: str, backbone: str) -> list[str]:
-    """What `dvc repro` would call."""
-    weights = f"data/weights/{backbone}.weights.h5"
-    features = f"data/features/{backbone}.zarr"
+def command(stage: str, backbone: str, last: str | None = None) -> list[str]:
+    """What `dvc repro` would call, for a head on one backbone or, with `last`, on two."""
+    first, last = backbone, last or backbone
+    weights = f"data/weights/{first}.weights.h5"
+    features = f"data/features/{first}.zarr"
     tuned = ["metrics/fine_tune.json", "metrics/fine_tune_history.csv"]
     arguments = {
         "split": ["data/split.csv", "metrics/split.json"],
         "resize": ["data/split.csv", "data/resized.zarr"],
-        "fetch_weights": [backbone, weights],
-        "extract": [backbone, "data/resized.zarr", weights, features],
+        "fetch_weights": [first, weights],
+        "extract": [first, "data/resized.zarr", weights, features],
         "train_head": [
-            *("data/split.csv", features, features),
+            *("data/split.csv", features, f"data/features/{last}.zarr"),
             *("data/head", "metrics/head.json", "metrics/head_history.csv"),
         ],
         "fine_tune": [
-            *("data/split.csv", "data/resized.zarr", weights, weights),
+            *("data/split.csv", "data/resized.zarr", weights, f"data/weights/{last}.weights.h5"),
             *("data/head", "data/model", *tuned),
         ],
     }

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import photos, recipes
-from benchmarks.measure import python, run
-from benchmarks.project import Project, run_stage
+from benchmarks.measure import run
+from benchmarks.project import Project, command, run_stage
 from benchmarks.settings import Settings
 from benchmarks.tables import table
 from stages.images import subsets
@@ -92,34 +92,19 @@ def _held_out(
     rows = [row for row in tables.read_ledger(ledger) if row.label and row.accepted]
     labels = tables.labels(rows)
     loss, right = np.empty(len(rows)), np.empty(len(rows))
-    model = "model" if params["fine_tune"]["epochs"] else "head"
+    backbones = params["train_head"]["backbones"]
+    stages = {"train_head": "head", "fine_tune": "model"}
+    if not params["fine_tune"]["epochs"]:
+        del stages["fine_tune"]
     for part in range(PARTS):
         dealt = deal(rows, labels.classes, part)
         tables.write_ledger(ledger, dealt)
-        for stage, words in _training(params["train_head"]["backbones"]).items():
-            if stage == "train_head" or model == "model":
-                for output in words[-3:]:
-                    shutil.rmtree(project.folder / output, ignore_errors=True)
-                run(python(f"stages.{stage}", *words), project.folder)
+        for stage, model in stages.items():
+            shutil.rmtree(project.folder / "data" / model, ignore_errors=True)  # as DVC does
+            run(command(stage, backbones[0], backbones[-1]), project.folder)
         stored = arrays.Rows(project.folder / "data" / model / "predictions.zarr")
         test = tables.labels(dealt).rows("test")
         figures = recipes.scores(stored.take(test), labels.label[test])
         loss[test], right[test] = figures
         say(f"part {part + 1}, {model}: log loss {figures.loss.mean():.4f}")
     return recipes.Scores(loss, right)
-
-
-def _training(backbones: Sequence[str]) -> dict[str, list[str]]:
-    """The arguments of the stages that train, as in `dvc.yaml`."""
-    pair = (backbones[0], backbones[-1])
-    return {
-        "train_head": [
-            *(LEDGER, *(f"data/features/{name}.zarr" for name in pair)),
-            *("data/head", "metrics/head.json", "metrics/head_history.csv"),
-        ],
-        "fine_tune": [
-            *(LEDGER, "data/resized.zarr", *(f"data/weights/{name}.weights.h5" for name in pair)),
-            *("data/head", "data/model"),
-            *("metrics/fine_tune.json", "metrics/fine_tune_history.csv"),
-        ],
-    }

@@ -73,9 +73,14 @@ def _logistic(
 ) -> Fitted:
     train = labels.rows("train")
     _require_memory(len(train), features.shape[1:])
+    held = np.empty((len(train), *features.shape[1:]), np.float32)
+    done = 0
+    for batch in features.batches(BATCH, train):
+        held[done : done + len(batch)] = batch
+        done += len(batch)
     section = params.train_head.logistic
     fitted = head.fit_logistic(
-        features.take(train).astype(np.float32, copy=False),
+        held,
         labels.label[train],
         len(labels.classes),
         inverse_regularization=section.inverse_regularization,

@@ -304,6 +304,35 @@ def test_a_head_on_other_features_is_refused(album: Album) -> None:
     assert not MODEL.exists()
 
 
+def test_of_two_backbones_one_may_stay_frozen_with_and_without_the_cache(album: Album) -> None:
+    both = ["gabor", "convnet"]
+    album.change(
+        {
+            "extract": {"backbones": both, "views": 1},
+            "fetch_weights": {"gabor": album.params["fetch_weights"]["convnet"]},
+            "train_head": {"backbones": both},
+            "fine_tune": {"unfreeze_from": [None, "conv3"]},
+        }
+    )
+    weights, features = Path("data/weights/gabor.weights.h5"), Path("data/features/gabor.zarr")
+    album.run("fetch_weights", "gabor", weights)
+    album.run("extract", "gabor", RESIZED, weights, features)
+    album.extract()
+    album.run(
+        "train_head", LEDGER, features, FEATURES, HEAD, "metrics/head.json", "metrics/head.csv"
+    )
+    words = (LEDGER, RESIZED, weights, WEIGHTS, HEAD, MODEL, FIGURES, HISTORY)
+    curves = []
+    for cached in (False, True):
+        album.change({"fine_tune": {"cache_frozen": cached}})
+        album.run("fine_tune", *words)
+        curves.append(losses())
+    (end_to_end, _), _ = curves
+    assert len(end_to_end) == 4
+    assert end_to_end[3] != end_to_end[0]
+    assert_allclose(curves[1], curves[0], atol=1e-4)
+
+
 def test_without_a_layer_the_head_alone_is_trained(bad_start: None, album: Album) -> None:
     tune(album, unfreeze_from=None)
     assert figures()["taken"] == "fine_tuned"

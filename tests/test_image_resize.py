@@ -1,6 +1,5 @@
 """What `resize` makes of small pictures whose answer can be worked out by hand."""
 
-import contextlib
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -138,9 +137,8 @@ def test_every_kind_of_processor_gives_the_same_bytes() -> None:
     given = {}
     for kind in CpuExtensions:
         resizer = Resizer()
-        with contextlib.suppress(ValueError):  # this processor has no such instructions
-            resizer.cpu_extensions = kind
-        if resizer.cpu_extensions != kind:
+        resizer.cpu_extensions = kind
+        if resizer.cpu_extensions != kind:  # this processor has no such instructions
             continue
         pixels = Image.new("RGB", (60, 60))
         resizer.resize_pil(Image.fromarray(noise), pixels, ResizeOptions(INTERPOLATIONS["bicubic"]))

@@ -8,12 +8,12 @@ process is held to CORES cores before a library is loaded, and the libraries' th
 
 import functools
 import io
-import itertools
 import os
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 WARM_UP = 8  # photos
@@ -31,7 +31,13 @@ def hold_to(cores: int) -> None:
 def ours(size: int) -> Callable[[bytes], Any]:
     from stages.images import decode, resize
 
-    return lambda content: resize.resize(decode.decode(content), size, "squash", "bicubic")
+    enough = resize.enough(size, "bicubic")
+
+    def pixels(content: bytes) -> Any:
+        found = decode.decode_reduced(content, enough)
+        return resize.resize(found.image, size, "squash", "bicubic", found.whole, found.factor)
+
+    return pixels
 
 
 def pillow(size: int) -> Callable[[bytes], Any]:
@@ -86,27 +92,23 @@ RESIZERS: dict[str, Callable[[int], Callable[[bytes], Any]]] = {
 }
 
 
-def contents(archive: zipfile.ZipFile) -> Iterator[bytes]:
-    """The members over and over."""
-    return map(archive.read, itertools.cycle(archive.namelist()))
+def through(pixels: Callable[[bytes], Any], archive: zipfile.ZipFile, share: range) -> None:
+    names = archive.namelist()
+    for number in share:
+        pixels(archive.read(names[number % len(names)]))
 
 
 def main(name: str, photos: str, count: str, size: str, cores: str) -> None:
     hold_to(int(cores))
     pixels = RESIZERS[name](int(size))
     with zipfile.ZipFile(photos) as archive:
-        for content in itertools.islice(contents(archive), WARM_UP):
-            if pixels(content).shape != (int(size), int(size), 3):
+        for member in archive.namelist()[:WARM_UP]:
+            if pixels(archive.read(member)).shape != (int(size), int(size), 3):
                 raise SystemExit(f"{name}: expected pixels ({size}, {size}, 3)")
-        taken = itertools.islice(contents(archive), int(count))
+        shares = [range(first, int(count), int(cores)) for first in range(int(cores))]
         started = time.perf_counter()
-        done: Iterable[Any] = map(pixels, taken)
-        if name == "ours":
-            from stages.threads import in_order
-
-            done = in_order(pixels, taken)
-        for _ in done:
-            pass
+        with ThreadPoolExecutor(int(cores)) as pool:  # a share a thread, as in the stage
+            list(pool.map(functools.partial(through, pixels, archive), shares))
         print(f"{name}: {count} img in {time.perf_counter() - started:.6f} s")
 
 

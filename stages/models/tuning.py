@@ -56,24 +56,21 @@ def cut(
     Raises:
         UserError: no such layer, or one that not everything passes.
     """
-    frozen, rests = zip(
-        *(
-            _halves(extractor, layer, precision)
-            for extractor, layer in zip(extractors, layers, strict=True)
-        ),
-        strict=True,
-    )
-    shapes = [
-        part.output_shape[1:] if rest is None else rest.input_shape[1:]
-        for part, rest in zip(frozen, rests, strict=True)
+    halves = [
+        _halves(extractor, layer, precision)
+        for extractor, layer in zip(extractors, layers, strict=True)
     ]
+    shapes = [rest.input_shape[1:] for _, rest in halves]
     sizes = [math.prod(shape) for shape in shapes]
     activations = keras.Input((sum(sizes),), name="activations")
     features = []
-    for number, (rest, shape) in enumerate(zip(rests, shapes, strict=True)):
-        part = Part(sum(sizes[:number]), shape, name=f"part_{number}")(activations)
-        features.append(part if rest is None else rest(part))
-    return list(frozen), keras.Model(activations, classifier(_joined(features)), name="rest")
+    for number, ((_, rest), shape) in enumerate(zip(halves, shapes, strict=True)):
+        part = Part(sum(sizes[:number]), shape, name=f"part_{number}")
+        features.append(rest(part(activations)))
+    return (
+        [frozen for frozen, _ in halves],
+        keras.Model(activations, classifier(_joined(features)), name="rest"),
+    )
 
 
 class Part(keras.layers.Layer):  # type: ignore[misc]
@@ -99,7 +96,7 @@ def _joined(features: Sequence[Any]) -> Any:
 
 def _halves(
     extractor: keras.Model, layer: str | None, precision: str
-) -> tuple[keras.Model, keras.Model | None]:
+) -> tuple[keras.Model, keras.Model]:
     """Images to flat activations, and activations to features; without a layer these are both."""
     trunk, pooling = extractor.get_layer("trunk").model, extractor.get_layer("pooling")
     between = trunk.output if layer is None else _before(trunk, layer)
@@ -108,13 +105,14 @@ def _halves(
     x = InferenceMode(before)(extractor.get_layer("preprocess")(images))
     x = pooling(x) if layer is None else x
     flat = keras.layers.Flatten(name="activations", dtype="float32")(x)
-    frozen = keras.Model(images, flat, name="frozen")
-    if layer is None:
-        return frozen, None
-    middle = keras.Input(between.shape[1:], name="middle")
-    behind = keras.Model(between, trunk.output, name="behind")
-    rest = pooling(InferenceMode(behind)(middle))
-    return frozen, keras.Model(middle, rest, name=f"{extractor.name}_rest")
+    rest = middle = keras.Input(x.shape[1:], name="middle")
+    if layer is not None:
+        behind = keras.Model(between, trunk.output, name="behind")
+        rest = pooling(InferenceMode(behind)(middle))
+    return (
+        keras.Model(images, flat, name="frozen"),
+        keras.Model(middle, rest, name=f"{extractor.name}_rest"),
+    )
 
 
 def _before(trunk: keras.Model, layer: str) -> Any:
