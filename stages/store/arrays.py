@@ -258,6 +258,12 @@ class Rows(Readable):
 
         Read in runs of neighbouring chunks, none longer than a shard.
         """
+        if (
+            len(rows)
+            and rows[-1] - rows[0] == len(rows) - 1
+            and rows[-1] // self._shard == (rows[0] // self._shard)
+        ):
+            return self.read(int(rows[0]), int(rows[-1]) + 1)
         taken = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         gap = (np.diff(rows // self.chunk) > 1) | (np.diff(rows // self._shard) > 0)
         done = 0
@@ -278,11 +284,17 @@ class Rows(Readable):
         rest = np.empty((0, *self.shape[1:]), dtype=self.dtype)
         for shard in np.unique(rows // self._shard):
             block = self.take(rows[rows // self._shard == shard])
-            rest = np.concatenate([rest, block]) if len(rest) else block
-            whole = len(rest) - len(rest) % size
+            if len(rest):  # of a batch that the shard before began
+                begun = len(rest)
+                rest = np.concatenate([rest, block[: size - begun]])
+                block = block[size - begun :]
+                if len(rest) < size:
+                    continue
+                yield rest
+            whole = len(block) - len(block) % size
             for first in range(0, whole, size):
-                yield rest[first : first + size]
-            rest = rest[whole:]
+                yield block[first : first + size]
+            rest = block[whole:].copy()  # a view would keep the shard
         if len(rest):
             yield rest
 

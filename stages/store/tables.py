@@ -6,6 +6,7 @@ of its member names. The *accepted* rows, in this order, are the rows of every a
 
 import csv
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -57,7 +58,11 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
-_CONVERT = tuple(int if field.type is int else str for field in fields(Row))
+_OF_FEW_VALUES = ("source", "label", "subset", "mode", "reason")  # held in memory once each
+_CONVERT = tuple(
+    int if field.type is int else sys.intern if field.name in _OF_FEW_VALUES else str
+    for field in fields(Row)
+)
 
 
 @dataclass(frozen=True, slots=True)
