@@ -412,6 +412,27 @@ def test_ctrl_c_is_status_130_and_leaves_nothing_half_written(
     assert names(out.parent) == [".out.lock"]
 
 
+def test_a_worker_that_writes_on_hides_no_interruption_and_its_stray_goes_next_time(
+    out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refill(path: Path) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path / "c"))
+
+    @script
+    def write() -> None:
+        with files.replacing(out, "0" * files.TAG) as partial:
+            write_folder(partial, half="half")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as changed:
+        changed.setattr(shutil, "rmtree", refill)
+        assert write() == 130
+    assert capsys.readouterr().err == "error: interrupted; nothing half-written was kept\n"
+    with files.replacing(out, "1" * files.TAG) as partial:
+        write_folder(partial, whole="whole")
+    assert names(out.parent) == [".out.lock", "out"]
+
+
 @pytest.mark.parametrize("fault", [ValueError("of ours"), OSError(errno.EIO, "of the disk")])
 def test_any_other_fault_keeps_its_traceback(fault: Exception) -> None:
     @script

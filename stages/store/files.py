@@ -43,7 +43,7 @@ def replacing(path: Path, tag: str = "") -> Iterator[Path]:
     with only_writer(path):
         tagged = path.parent.glob(f".partial-{'[0-9a-f]' * TAG}{path.name}")
         for stray in (partial, *tagged):
-            _remove(stray)
+            _remove_stray(stray)
         try:
             yield partial
             _sync(partial)
@@ -58,7 +58,7 @@ def replacing(path: Path, tag: str = "") -> Iterator[Path]:
                 error.filename = str(path)
             raise
         finally:
-            _remove(partial)
+            _remove_stray(partial)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -144,6 +144,15 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _remove_stray(path: Path) -> None:
+    """A folder into which a worker of an interrupted run still writes goes next time."""
+    try:
+        _remove(path)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
 
 
 def _sync(path: Path) -> None:
