@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import photos
+from benchmarks import photos, printed
 from benchmarks.measure import Run
 from benchmarks.project import FEW_IMAGES, ONE_VIEW, ROW_CACHE, Project, run_stage, with_recipe
 from benchmarks.settings import Settings
@@ -52,7 +52,10 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
     memory = [
         [
             f"{count:,}",
-            *(spread([run.peak_bytes / 2**20 for run in runs[count, stage]]) for stage in STAGES),
+            *(
+                spread([printed.usage(run.printed)[stage][1] for run in runs[count, stage]])
+                for stage in STAGES
+            ),
         ]
         for count in projects
     ]
@@ -73,7 +76,7 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
             ],
             times,
         )
-        + "\nMost memory at one time, MiB:\n\n"
+        + "\nMost memory at one time, MiB, as the stages print it:\n\n"
         + table(["images", *STAGES], memory)
         + "\nBytes on disk an image:\n\n"
         + table(["images", *(f"`{name}`" for name in ON_DISK)], disk)

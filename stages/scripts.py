@@ -1,5 +1,6 @@
 """How a script runs: what it prints at its end, and how it ends when something is wrong."""
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -100,6 +101,10 @@ def one_each(names: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
 
 def peak_memory() -> int:
     """The most memory that this process has held at one time, in bytes."""
+    with contextlib.suppress(OSError):  # Linux; `ru_maxrss` begins with what the parent held
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # KiB but on macOS
 

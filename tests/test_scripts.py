@@ -112,3 +112,14 @@ def test_a_broken_line_among_the_recorded_digests_is_named(
         f"{fetch_weights.PINS} line 2: expected a digest and a name, got "
         "'<<<<<<< HEAD of mine'; mend or remove that line"
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system tells no better")
+def test_the_peak_is_of_this_program_and_not_of_the_one_that_started_it() -> None:
+    """What a parent held before `exec` is not the stage's."""
+    held = np.ones(2**26)  # 512 MiB
+    code = "from stages.scripts import peak_memory; print(peak_memory())"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert held.nbytes > 400 * 2**20 > int(ended.stdout) > 2**20
