@@ -122,13 +122,16 @@ def test_the_settings_are_the_published_ones() -> None:
         "resnet50-dense": ("adamax", 0.001, 5, 30),
     }
     tuned = {
-        name: (found.optimizer, found.learning_rate, found.epochs, found.steps_per_epoch)
+        name: (
+            *(found.optimizer, found.learning_rate),
+            *(found.epochs, found.steps_per_epoch, found.batch_size),
+        )
         for name, found in ((name, params[name].fine_tune) for name in TRAINABLE)
     }
     assert tuned == {
-        "convnet": ("rmsprop", 1e-4, 30, 100),
-        "convnet-augmented": ("rmsprop", 1e-4, 30, 100),
-        "vgg16-fine-tune": ("rmsprop", 1e-5, 100, 100),
+        "convnet": ("rmsprop", 1e-4, 30, 100, 20),
+        "convnet-augmented": ("rmsprop", 1e-4, 100, 100, 32),
+        "vgg16-fine-tune": ("rmsprop", 1e-5, 100, 100, 20),
     }
     augment = params["convnet-augmented"].fine_tune.augment
     views = params["vgg16-frozen-augmented"].extract.augment
