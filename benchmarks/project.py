@@ -66,7 +66,7 @@ def command(stage: str, backbone: str, last: str | None = None) -> list[str]:
     features = f"data/features/{first}.zarr"
     tuned = ["metrics/fine_tune.json", "metrics/fine_tune_history.csv"]
     arguments = {
-        "split": ["data/split.csv", "metrics/split.json"],
+        "split": ["data/label_fixes.csv", "data/split.csv", "metrics/split.json"],
         "resize": ["data/split.csv", "data/resized.zarr"],
         "fetch_weights": [first, weights],
         "extract": [first, "data/resized.zarr", weights, features],

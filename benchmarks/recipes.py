@@ -112,7 +112,7 @@ def follow(project: Project, recipe: str, taken: photos.Photos, train: Path) -> 
 def _final(folder: Path) -> Scores:
     """Of the model that `evaluate` has chosen."""
     content = json.loads((folder / "metrics" / "evaluate.json").read_text(encoding="utf-8"))
-    model = {"head": "head", "fine_tune": "model"}[content["final"]]
+    model = {"head": "head", "fine_tune": "model"}[content["chosen"]]
     labels = tables.labels(tables.read_ledger(folder / "data" / "split.csv"))
     stored = arrays.Rows(folder / "data" / model / "predictions.zarr")
     test = labels.rows("test")
@@ -140,11 +140,11 @@ def _steps(folder: Path, settings: Settings, scored: Mapping[str, Scores]) -> li
     run_stage(project, "extract", "MobileNetV2")
     one, flips, tta = "one view", "a flipped view to train on", "flips averaged for a prediction"
     made = {
-        one: _logistic(folder, 1, 1),
-        flips: _logistic(folder, 2, 1),
-        tta: _logistic(folder, 2, 2),
-        "four views, all averaged": _logistic(folder, VIEWS, VIEWS),
-        "calibration by a temperature": _logistic(folder, 2, 2, calibrated=True),
+        one: logistic(folder, 1, 1),
+        flips: logistic(folder, 2, 1),
+        tta: logistic(folder, 2, 2),
+        "four views, all averaged": logistic(folder, VIEWS, VIEWS),
+        "calibration by a temperature": logistic(folder, 2, 2, calibrated=True),
         "fine-tuning": scored["mobilenetv2-fine-tune"],
         "a second backbone": scored["ensemble"],
         "both": scored["ensemble-fine-tune"],
@@ -161,7 +161,7 @@ def _steps(folder: Path, settings: Settings, scored: Mapping[str, Scores]) -> li
     ]
 
 
-def _logistic(folder: Path, views: int, predicted: int, calibrated: bool = False) -> Scores:
+def logistic(folder: Path, views: int, predicted: int, calibrated: bool = False) -> Scores:
     """A head on the first views, its strength by cross-validation on `train`."""
     rows = tables.read_ledger(folder / "data" / "split.csv")
     labels = tables.labels(rows)

@@ -1,67 +1,89 @@
 """Stage `evaluate`: how good head and fine-tuned model are, and which one predicts from here on.
 
-Reads the ledger, both models' log-probabilities and histories; writes figures, curves and pictures.
+Reads the ledger, both models' log-probabilities and histories; writes figures, their intervals,
+curves and pictures.
     python -m stages.evaluate data/split.csv data/head data/model metrics/head_history.csv \\
-        metrics/fine_tune_history.csv metrics/evaluate.json metrics/curves metrics/pictures
+        metrics/fine_tune_history.csv metrics/evaluate.json metrics/intervals.json \\
+        metrics/curves metrics/pictures
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stages import params as parameters
+from stages.images.label_fixes import EXCLUDE
 from stages.pictures import plots
-from stages.scores import metrics
+from stages.scores import calibration, losses, metrics, thresholds, uncertainty
+from stages.scores.losses import Floats, Ints, Scored
 from stages.scripts import arguments, stage
 from stages.store import arrays, files, tables
 
 MODELS = ("head", "fine_tune")
+FINAL = "final"  # the better of both on valid, calibrated
+FIXED = "test_with_label_fixes"
 
 
 @stage
 def main() -> None:
-    """Score both models on valid and test, choose on valid, draw."""
-    ledger, *folders, head_csv, tune_csv, figures, curves, pictures = map(
-        Path, arguments(__doc__, count=8)
+    """Score both models on valid and test; choose and calibrate on valid; draw."""
+    ledger, *folders, head_csv, tune_csv, figures, bounds, curves, pictures = map(
+        Path, arguments(__doc__, count=9)
     )
     params = parameters.read()
     decimals = params.evaluate.decimals
     rows = tables.read_ledger(files.require(ledger, "split"))
     labels = tables.labels(rows)
+    classes = labels.classes
     predictions = {
         name: _log_probabilities(folder, name if name == "fine_tune" else "train_head", rows)
         for name, folder in zip(MODELS, folders, strict=True)
     }
-    scored = [name for name in ("valid", "test") if len(labels.rows(name))]
-    summary: dict[str, Any] = {
-        name: {
-            subset: metrics.summary(
-                predicted[labels.rows(subset)],
-                labels.label[labels.rows(subset)],
-                labels.classes,
-                decimals,
-            )
-            for subset in scored
-        }
-        for name, predicted in predictions.items()
-    }
     valid = labels.rows("valid")
-    final = min(
-        MODELS, key=lambda name: metrics.log_loss(predictions[name][valid], labels.label[valid])
+    chosen = min(
+        MODELS, key=lambda name: losses.log_loss(predictions[name][valid], labels.label[valid])
     )
-    summary["final"] = final
+    temperature = 1.0
+    if params.evaluate.calibration == "temperature":
+        temperature = round(
+            calibration.temperature(predictions[chosen][valid], labels.label[valid]), decimals
+        )
+    predictions[FINAL] = calibration.calibrated(predictions[chosen], temperature)
+    scored = {
+        name: Scored({model: given[at] for model, given in predictions.items()}, label)
+        for name, (at, label) in _subsets(rows, labels).items()
+        if len(at)
+    }
+    summary = {
+        "chosen": chosen,
+        "temperature": temperature,
+        "clip": round(calibration.best_clip(predictions[FINAL][valid], labels.label[valid]), 6),
+        **{
+            model: {
+                name: metrics.summary(subset.predictions[model], subset.label, classes, decimals)
+                for name, subset in scored.items()
+            }
+            for model in (*MODELS, FINAL)
+        },
+    }
+    if len(classes) == 2:
+        of_second = {
+            name: (np.exp(subset.predictions[FINAL][:, 1]), subset.label)
+            for name, subset in scored.items()
+        }
+        summary["thresholds"] = thresholds.report("valid", of_second, classes, decimals)
     files.write_json(figures, summary)
-    shown = scored[-1]
-    chosen = labels.rows(shown)
-    truth = labels.label[chosen]
-    shown_predictions = {name: predicted[chosen] for name, predicted in predictions.items()}
+    pairs = [MODELS, (chosen, FINAL)]
+    sure = uncertainty.of_subsets(scored, classes, pairs, decimals)
+    files.write_json(bounds, sure)
+    shown = "test" if "test" in scored else "valid"
     with files.replacing(curves) as partial:
         partial.mkdir()
-        for name, predicted in shown_predictions.items():
-            _write_curves(partial, name, predicted, truth, labels.classes, decimals)
+        for model in MODELS:
+            _write_curves(partial, model, scored[shown], classes, decimals)
     with files.replacing(pictures) as partial:
         partial.mkdir()
         histories = {
@@ -72,71 +94,95 @@ def main() -> None:
             partial / "learning_curves.png",
             {name: tables.read_numbers(path) for name, path in histories.items()},
         )
-        _draw(partial, shown, shown_predictions, final, truth, labels.classes)
-    _print_summary(summary, scored, final)
+        _draw(partial, shown, scored[shown], chosen, classes)
+    _print_summary(summary, sure, list(scored))
 
 
-def _log_probabilities(folder: Path, writer: str, rows: list[tables.Row]) -> NDArray[np.float32]:
+def _subsets(rows: Sequence[tables.Row], labels: tables.Labels) -> dict[str, tuple[Ints, Ints]]:
+    """Of what is scored, by name: which rows of the store, and their labels.
+
+    Where label fixes speak of test images, test is also scored as if it were fixed.
+    """
+    found = {name: (at := labels.rows(name), labels.label[at]) for name in ("valid", "test")}
+    fixes = [row.fix for row in rows if row.accepted]
+    at = labels.rows("test")
+    if any(fixes[place] for place in at):
+        kept = np.array([place for place in at if fixes[place] != EXCLUDE], dtype=np.int64)
+        label = [
+            labels.classes.index(fixes[place]) if fixes[place] else labels.label[place]
+            for place in kept
+        ]
+        found[FIXED] = (kept, np.array(label, dtype=np.int64))
+    return found
+
+
+def _log_probabilities(folder: Path, writer: str, rows: list[tables.Row]) -> Floats:
     path = files.require(folder / "predictions.zarr", writer)
     array = arrays.Rows(path, tables.fingerprint(rows))
     return array.read(0, len(array))
 
 
 def _write_curves(
-    folder: Path,
-    name: str,
-    predicted: NDArray[np.float32],
-    truth: NDArray[np.int64],
-    classes: tuple[str, ...],
-    decimals: int,
+    folder: Path, model: str, subset: Scored, classes: tuple[str, ...], decimals: int
 ) -> None:
-    """The points of the ROC curve, and every image's true and predicted class, for DVC's plots."""
-    points = zip(*metrics.roc_points(predicted, truth), strict=True)
+    """For DVC's plots: points of curves, and every image's true and predicted class."""
+    predicted, label = subset.predictions[model], subset.label
+
+    def write(what: str, header: tuple[str, str], *columns: Floats) -> None:
+        rounded = (column.astype(np.float64).round(decimals).tolist() for column in columns)
+        tables.write_csv(folder / f"{model}_{what}.csv", header, zip(*rounded, strict=True))
+
+    write("roc", ("fpr", "tpr"), *metrics.roc_points(predicted, label))
+    write("precision_recall", ("recall", "precision"), *metrics.precision_points(predicted, label))
+    write("reliability", ("confidence", "accuracy"), *metrics.reliability(predicted, label)[:2])
     tables.write_csv(
-        folder / f"{name}_roc.csv",
-        ("fpr", "tpr"),
-        ((round(float(fpr), decimals), round(float(tpr), decimals)) for fpr, tpr in points),
-    )
-    guess = predicted.argmax(axis=1)
-    tables.write_csv(
-        folder / f"{name}_confusion.csv",
+        folder / f"{model}_confusion.csv",
         ("actual", "predicted"),
-        ((classes[true], classes[said]) for true, said in zip(truth, guess, strict=True)),
+        (
+            (classes[true], classes[said])
+            for true, said in zip(label, predicted.argmax(axis=1), strict=True)
+        ),
     )
 
 
-def _draw(
-    folder: Path,
-    subset: str,
-    predictions: dict[str, NDArray[np.float32]],
-    final: str,
-    truth: NDArray[np.int64],
-    classes: tuple[str, ...],
-) -> None:
-    curves = {}
-    for name, predicted in predictions.items():
-        area = metrics.roc_auc_score_of(predicted, truth)
-        legend = name if area is None else f"{name}, area {area:.4f}"
-        curves[name] = (*metrics.roc_points(predicted, truth), legend)
+def _draw(folder: Path, name: str, subset: Scored, chosen: str, classes: tuple[str, ...]) -> None:
+    curves, precisions, reliabilities = {}, {}, {}
+    for model, predicted in subset.predictions.items():
+        known = metrics.figures(predicted, subset.label)
+        if model != FINAL:  # it ranks the images as the model does that was chosen
+            area = f", area {known['roc_auc']:.4f}" if "roc_auc" in known else ""
+            curves[model] = (*metrics.roc_points(predicted, subset.label), model + area)
+            area = f", {known['average_precision']:.4f}" if "roc_auc" in known else ""
+            precisions[model] = (*metrics.precision_points(predicted, subset.label), model + area)
+        legend = f"{model}, error {known['expected_calibration_error']:.4f}"
+        reliabilities[model] = (*metrics.reliability(predicted, subset.label), legend)
     plots.roc(folder / "roc.png", curves)
-    predicted = predictions[final]
-    title = f"{final} on {subset}"
+    plots.precision_recall(folder / "precision_recall.png", precisions)
+    plots.reliability(folder / "reliability.png", reliabilities)
+    predicted, truth = subset.predictions[FINAL], subset.label
+    title = f"{FINAL} ({chosen}) on {name}"
     counts = metrics.confusion(predicted, truth)
     plots.confusion(folder / "confusion.png", counts, classes, title)
     given = np.exp(predicted[np.arange(len(truth)), truth])
     plots.scores(folder / "scores.png", given, truth, classes, title)
 
 
-def _print_summary(summary: dict[str, Any], scored: list[str], final: str) -> None:
-    for name in MODELS:
+def _print_summary(summary: dict[str, Any], sure: dict[str, Any], scored: list[str]) -> None:
+    for model in (*MODELS, FINAL):
         for subset in scored:
-            figures = summary[name][subset]
-            print(
-                f"evaluate: {name:9} on {subset:5}: accuracy {figures['accuracy']:.4f}, "
-                f"log loss {figures['log_loss']:.4f}, {figures['misclassified']} of "
-                f"{figures['images']} wrong"
+            figures, bounds = summary[model][subset], sure[model][subset]
+            accuracy, loss = (
+                f"{figures[name]:.4f} ({bounds[name][0]:.4f}..{bounds[name][1]:.4f})"
+                for name in ("accuracy", "log_loss")
             )
-    print(f"evaluate: {final} has the lower log loss on valid and predicts from here on")
+            print(
+                f"evaluate: {model:9} on {subset}: accuracy {accuracy}, log loss {loss}, "
+                f"{figures['misclassified']} of {figures['images']} wrong"
+            )
+    print(
+        f"evaluate: {summary['chosen']} has the lower log loss on valid and predicts from here on, "
+        f"at a temperature of {summary['temperature']:.3f}"
+    )
 
 
 if __name__ == "__main__":

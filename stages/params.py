@@ -96,6 +96,14 @@ Layers = Annotated[
     ),
     AfterValidator(_any_layer),
 ]
+Clip = Annotated[
+    Literal["auto"] | float,
+    _one_of_kinds(
+        "auto, or a number from 0 to below 0.5",
+        Literal["auto"],
+        Annotated[Float, Field(ge=0, lt=0.5)],
+    ),
+]
 Backbones = Annotated[
     list[StrictStr], Field(min_length=1, max_length=2), AfterValidator(_each_once)
 ]
@@ -118,6 +126,7 @@ class Split(Section):
     test: Fraction
     per_class_limit: Count | None
     max_rejected: Fraction
+    near_duplicates: Annotated[Float, Field(gt=0, le=1)] | None
     seed: Seed
 
     @model_validator(mode="after")
@@ -246,11 +255,12 @@ class Predict(Section):
 
 
 class Evaluate(Section):
+    calibration: Literal["temperature", "none"]
     decimals: Annotated[StrictInt, Field(ge=2, le=12)]
 
 
 class Submit(Section):
-    clip: Annotated[Float, Field(ge=0, lt=0.5)]
+    clip: Clip
 
 
 class Compute(Section):

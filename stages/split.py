@@ -1,7 +1,8 @@
 """Stage `split`: judge every file in the inputs, and give each labelled image its subset.
 
-Reads `data.train` and `data.test` in place; writes the ledger and the figures about it.
-    python -m stages.split data/split.csv metrics/split.json
+Reads `data.train` and `data.test` in place, and known faults of labels; writes the ledger and the
+figures about it.
+    python -m stages.split data/label_fixes.csv data/split.csv metrics/split.json
 """
 
 import hashlib
@@ -14,23 +15,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stages import params as parameters
 from stages.errors import UserError
-from stages.images import decode, labels, source, subsets
+from stages.images import decode, duplicates, label_fixes, labels, source, subsets
+from stages.images.label_fixes import Fix
 from stages.progress import progress
 from stages.scripts import arguments, stage
 from stages.store import files, tables
 from stages.store.tables import Row
 from stages.threads import in_order
 
+MANY_NEAR = 0.05  # fraction of images that are seldom copies of others
 NAMED = 10  # rejected files that are named on the screen; the ledger names all
 
 
 @stage
 def main() -> None:
     """Write the ledger and its figures."""
-    ledger, figures = map(Path, arguments(__doc__, count=2))
+    known_faults, ledger, figures = map(Path, arguments(__doc__, count=3))
     params = parameters.read()
+    fixes = _read_fixes(known_faults)
     with ExitStack() as opened:
         train = opened.enter_context(source.open_source(Path(params.data.train)))
         found = labels.arrange(train.names, params.data.train, params.data.classes)
@@ -42,26 +49,36 @@ def main() -> None:
             work += [("test", test, item) for item in labels.arrange_unlabelled(test.names)]
             passed_over.update(test.passed_over)
         with progress("split", len(work)) as bar:
-            rows = []
-            for row in in_order(lambda item: _judge(found.classes, *item), work):
+            rows, thumbnails = [], []
+            for row, thumbnail in in_order(lambda item: _judge(found.classes, *item), work):
                 rows.append(row)
+                if thumbnail is not None:
+                    thumbnails.append(thumbnail)
                 bar.update()
     given = {item.name: item.subset for item in chosen}
     _refuse_too_many_rejected(rows, params.split.max_rejected)
     _refuse_repeated_ids(rows)
+    rows = _grouped(rows, np.array(thumbnails), params.split.near_duplicates)
     rows = _assign(rows, found.classes, given, params.split)
+    rows, fixed = _fix(rows, fixes, found.classes, known_faults)
     tables.write_ledger(ledger, rows)
     counts = tables.summary(rows, found.classes)
     counts |= {
         "beyond_per_class_limit": len(found.found) - len(chosen),
         "passed_over": dict(passed_over),
+        "label_fixes": fixed,
     }
     files.write_json(figures, counts)
     _print_summary(counts)
 
 
-def _judge(classes: Sequence[str], name: str, archive: source.Source, item: labels.Found) -> Row:
-    """Read one file, decode it whole, and write down what it is, or why it is rejected."""
+def _judge(
+    classes: Sequence[str], name: str, archive: source.Source, item: labels.Found
+) -> tuple[Row, NDArray[np.uint8] | None]:
+    """Read one file, decode it whole, and write down what it is, or why it is rejected.
+
+    With the thumbnail by which near duplicates are found.
+    """
     row = Row(
         id=item.id,
         source=name,
@@ -81,10 +98,11 @@ def _judge(classes: Sequence[str], name: str, archive: source.Source, item: labe
             raise decode.Unreadable("no label: it lies outside the folders of the classes")
         content = archive.read(item.name)
         row = replace(row, sha256=hashlib.sha256(content).hexdigest())
-        facts = decode.inspect(content)
+        facts, image = decode.inspect_and_decode(content)
     except decode.Unreadable as fault:
-        return replace(row, reason=str(fault))
-    return replace(row, width=facts.width, height=facts.height, mode=facts.mode)
+        return replace(row, reason=str(fault)), None
+    row = replace(row, width=facts.width, height=facts.height, mode=facts.mode)
+    return row, duplicates.thumbnail(image)
 
 
 def _refuse_too_many_rejected(rows: Sequence[Row], most: float) -> None:
@@ -113,10 +131,62 @@ def _refuse_repeated_ids(rows: Sequence[Row]) -> None:
             )
 
 
+def _read_fixes(path: Path) -> list[Fix]:
+    if not path.exists():
+        raise UserError(
+            f"{path}: expected known faults of labels, got no such file; a file with the one line "
+            "member,label,source says that there are none"
+        )
+    return [Fix(*line) for line in tables.read_label_fixes(path)]
+
+
+def _fix(
+    rows: Sequence[Row], fixes: Sequence[Fix], classes: Sequence[str], path: Path
+) -> tuple[list[Row], dict[str, int]]:
+    """Correct or take out what trains and chooses; test images are only marked."""
+    rows = list(rows)
+    labelled = [place for place, row in enumerate(rows) if row.accepted and row.label]
+    members = [rows[place].member for place in labelled]
+    found, unmatched = label_fixes.match(fixes, members, classes, str(path))
+    counts = Counter({"excluded": 0, "relabelled": 0, "in_test": 0, "unmatched": len(unmatched)})
+    for place, fix in ((labelled[place], fix) for place, fix in found.items()):
+        row = replace(rows[place], fix=fix.label)
+        if row.subset == "test":
+            counts["in_test"] += 1
+        elif fix.label == label_fixes.EXCLUDE:
+            reason = f"excluded by {path.name}: {fix.source or 'no source given'}"
+            row = replace(row, subset="", group="", reason=reason)
+            counts["excluded"] += 1
+        else:
+            row = replace(row, label=fix.label, index=classes.index(fix.label))
+            counts["relabelled"] += 1
+        rows[place] = row
+    for fix in unmatched[:NAMED]:
+        print(f"split: {path} names {fix.member}, of which there is no accepted labelled image")
+    if len(unmatched) > NAMED:
+        print(f"split: and {len(unmatched) - NAMED} more")
+    return rows, dict(counts)
+
+
 def _print_summary(counts: Mapping[str, Any]) -> None:
     for name, subsets_of_class in counts["subsets"].items():
         told = ", ".join(f"{subsets_of_class[key]:,} {key}" for key in sorted(subsets_of_class))
         print(f"split: class {name}: {told}")
+    fixed = counts["label_fixes"]
+    if any(fixed.values()):
+        print(
+            f"split: label fixes: {fixed['relabelled']} images relabelled, {fixed['excluded']} "
+            f"excluded; {fixed['in_test']} in test, which keep their labels"
+        )
+    if near := counts["near_duplicates"]:
+        print(
+            f"split: {near} images are nearly the same as another one; a group lies in one subset"
+        )
+    if near > MANY_NEAR * counts["accepted"]:
+        print(
+            f"split: warning: these are {near / counts['accepted']:.0%} of all; if they are no "
+            "copies, but images that are all alike, raise split.near_duplicates, or set it to null"
+        )
     for key, what in (
         ("duplicates_with_other_label", "images that are in the data under two labels"),
         ("duplicates_across_subsets", "images of which copies lie in different subsets"),
@@ -125,16 +195,36 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
             print(f"split: warning: {counts[key]} {what}; group in the ledger tells which")
 
 
+def _grouped(
+    rows: Sequence[Row], thumbnails: NDArray[np.uint8], near_duplicates: float | None
+) -> list[Row]:
+    """Fill in the group: of the same bytes, and of nearly the same pixels if that is asked for."""
+    accepted = [row for row in rows if row.accepted]
+    first: dict[str, int] = {}
+    same = [first.setdefault(row.sha256, place) for place, row in enumerate(accepted)]
+    if near_duplicates is not None and accepted:
+        kept = np.array(sorted(set(same)))
+        nearest = dict(
+            zip(kept, kept[duplicates.group(thumbnails[kept], near_duplicates)], strict=True)
+        )
+        same = [nearest[place] for place in same]
+    names = iter([f"{accepted[place].source}/{accepted[place].id}" for place in same])
+    return [replace(row, group=next(names)) if row.accepted else row for row in rows]
+
+
 def _assign(
     rows: Sequence[Row],
     classes: Sequence[str],
     given: dict[str, str | None],
     split: parameters.Split,
 ) -> list[Row]:
-    """Fill in group and subset."""
-    first = {row.sha256: f"{row.source}/{row.id}" for row in reversed(rows) if row.accepted}
-    rows = [replace(row, group=first[row.sha256]) if row.accepted else row for row in rows]
+    """Fill in the subset."""
+    rows = list(rows)
     labelled = [place for place, row in enumerate(rows) if row.accepted and row.label]
+    # A group is known by its content, so that names and places in the data move nothing.
+    content: dict[str, str] = {}
+    for row in (rows[place] for place in labelled):
+        content[row.group] = min(row.sha256, content.get(row.group, row.sha256))
     for index, name in enumerate(classes):
         if all(rows[place].index != index for place in labelled):
             raise UserError(
@@ -144,7 +234,7 @@ def _assign(
     assigned = subsets.assign(
         classes,
         [rows[place].index for place in labelled],
-        [rows[place].sha256 for place in labelled],
+        [content[rows[place].group] for place in labelled],
         [given[rows[place].member] for place in labelled],
         valid=split.valid,
         test=split.test,

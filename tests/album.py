@@ -19,6 +19,7 @@ from stages.store import tables
 ROOT = Path(__file__).parent.parent
 TRAIN, TEST, ROWS = Path("data/raw/train"), Path("data/raw/test"), Path("data/.rows")
 HAPPENINGS = ("add", "remove", "rename", "shuffle", "copy", "write")
+FIXES = Path("data/label_fixes.csv")
 LEDGER, RESIZED = Path("data/split.csv"), Path("data/resized.zarr")
 WEIGHTS, FEATURES = Path("data/weights/convnet.weights.h5"), Path("data/features/convnet.zarr")
 SETTINGS: dict[str, Any] = {
@@ -51,6 +52,8 @@ class Album:
         for label in ("cat", "dog"):
             self.add(label, each)
         TEST.mkdir(parents=True)
+        FIXES.parent.mkdir(exist_ok=True)
+        FIXES.write_text("member,label,source\n", encoding="utf-8")
         for number in (1, 2):
             (TEST / f"{number}.png").write_bytes(self.picture())
 
@@ -123,7 +126,7 @@ class Album:
         TRAIN.mkdir(parents=True)
         for name, content in self.pictures.items():
             (TRAIN / name).write_bytes(content)
-        self.run("split", LEDGER, "metrics/split.json")
+        self.run("split", FIXES, LEDGER, "metrics/split.json")
 
     def resize(self, out: Path = RESIZED, *words: str) -> str:
         return self.run("resize", LEDGER, out, *words)

@@ -18,6 +18,7 @@ import yaml
 from benchmarks import extraction, machine, measure, photos, printed, results, tables, variants
 from benchmarks import project as projects
 from benchmarks.measure import Contender, Failed, Outcome, Run, interleave, run
+from benchmarks.recipes import Scores
 from benchmarks.settings import FULL, QUICK
 
 ROOT = Path(__file__).parents[1]
@@ -283,8 +284,8 @@ def test_variants_are_compared_with_their_reference_image_by_image() -> None:
     right, loss = np.array([1.0, 1, 0, 1]), np.array([0.1, 0.2, 2.0, 0.3])
     told = variants.describe(
         {
-            "one": ({"right": right, "loss": loss}, None),
-            "two": ({"right": np.ones(4), "loss": loss - 0.1}, "one"),
+            "one": (Scores(loss, right), None),
+            "two": (Scores(loss - 0.1, np.ones(4)), "one"),
         }
     )
     assert told.splitlines()[-2:] == [

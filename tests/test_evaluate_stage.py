@@ -3,7 +3,9 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ ARGUMENTS = [
     "h.csv",
     "m.csv",
     "e.json",
+    "i.json",
     "curves",
     "pictures",
 ]
@@ -59,21 +62,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copyfile(ROOT / "params.yaml", "params.yaml")
 
 
-def test_rounding_does_not_choose_the_final_model() -> None:
+def change(section: str, **values: object) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    params["evaluate"]["decimals"] = 2
+    params[section] |= values
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def test_rounding_does_not_choose_the_final_model() -> None:
+    change("evaluate", decimals=2)
     write([0.957], [0.965], ["valid"])
     assert evaluate.main() == 0
     figures = json.loads(Path("e.json").read_text(encoding="utf-8"))
     losses = [figures[name]["valid"]["log_loss"] for name in ("head", "fine_tune")]
-    assert (losses, figures["final"]) == ([0.04, 0.04], "fine_tune")
+    assert (losses, figures["chosen"]) == ([0.04, 0.04], "fine_tune")
 
 
 def test_valid_chooses_even_where_test_says_otherwise() -> None:
     write([0.9, 0.6], [0.8, 0.99], ["valid", "test"])
     assert evaluate.main() == 0
-    assert json.loads(Path("e.json").read_text(encoding="utf-8"))["final"] == "head"
+    assert json.loads(Path("e.json").read_text(encoding="utf-8"))["chosen"] == "head"
 
 
 def test_without_a_test_subset_curves_and_pictures_are_those_of_valid() -> None:
@@ -82,8 +89,108 @@ def test_without_a_test_subset_curves_and_pictures_are_those_of_valid() -> None:
     figures = json.loads(Path("e.json").read_text(encoding="utf-8"))
     assert figures["head"].keys() == {"valid"}
     assert figures["head"]["valid"]["accuracy"] == 0.5
-    assert figures["final"] == "fine_tune"
+    assert figures["chosen"] == "fine_tune"
     lines = Path("curves/head_confusion.csv").read_text(encoding="utf-8").splitlines()
     assert lines == ["actual,predicted", "cat,cat", "dog,dog", "cat,dog", "dog,cat"]
     pictures = {path.name for path in Path("pictures").iterdir()}
-    assert pictures == {"learning_curves.png", "roc.png", "confusion.png", "scores.png"}
+    assert pictures == {
+        "confusion.png",
+        "learning_curves.png",
+        "precision_recall.png",
+        "reliability.png",
+        "roc.png",
+        "scores.png",
+    }
+
+
+def read(path: str) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+SUBSETS = ["valid"] * 30 + ["test"] * 30
+SURE = [0.999] * 24 + [0.001] * 6  # as sure of its six errors as of the rest
+
+
+def test_the_final_model_is_the_chosen_one_at_the_temperature_that_valid_asks_for() -> None:
+    write([0.2] * 60, SURE * 2, SUBSETS)
+    assert evaluate.main() == 0
+    figures = read("e.json")
+    assert figures["chosen"] == "fine_tune"
+    # Of 30 images 24 are right: the odds of 999 become 24 / 6, so that log 999 / T = log 4.
+    assert figures["temperature"] == pytest.approx(np.log(999) / np.log(4), rel=1e-4)
+    for subset in ("valid", "test"):
+        raw, calibrated = figures[figures["chosen"]][subset], figures["final"][subset]
+        assert calibrated["accuracy"] == raw["accuracy"] == 0.8
+        assert calibrated["log_loss"] < raw["log_loss"]
+        assert calibrated["expected_calibration_error"] == pytest.approx(0, abs=1e-5)
+
+
+def test_without_calibration_the_final_model_is_the_chosen_one() -> None:
+    change("evaluate", calibration="none")
+    write([0.6, 0.4] * 30, SURE * 2, SUBSETS)
+    assert evaluate.main() == 0
+    figures = read("e.json")
+    assert figures["temperature"] == 1
+    assert figures["final"] == figures[figures["chosen"]]
+    found = read("i.json")["differences"]["final against head"]["test"]
+    assert found["log_loss"] == {
+        "difference": 0,
+        "interval": [0, 0],
+        "shown": "no difference shown",
+    }
+
+
+def test_every_figure_has_its_interval_and_every_pair_its_difference() -> None:
+    write([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)
+    assert evaluate.main() == 0
+    figures, bounds = read("e.json"), read("i.json")
+    assert (bounds["confidence"], bounds["resamples"]) == (0.95, 2_000)
+    for model in ("head", "fine_tune", "final"):
+        for subset in ("valid", "test"):
+            told = figures[model][subset].keys() - {"images", "misclassified"}
+            assert bounds[model][subset].keys() == told
+    assert bounds["differences"].keys() == {"fine_tune against head", "final against fine_tune"}
+    better = bounds["differences"]["fine_tune against head"]["test"]["accuracy"]
+    assert better["difference"] == 0.5
+    assert better["shown"] == "better"
+
+
+def test_a_rerun_gives_the_same_bytes() -> None:
+    write([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)
+    assert evaluate.main() == 0
+    outputs = [path for path in Path().rglob("*") if path.is_file() and "data" not in path.parts]
+    before = {path: path.read_bytes() for path in outputs}
+    assert evaluate.main() == 0
+    assert {path: path.read_bytes() for path in outputs} == before
+
+
+def test_thresholds_are_chosen_on_valid_and_shown_on_test() -> None:
+    write([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)
+    assert evaluate.main() == 0
+    found = read("e.json")["thresholds"]
+    assert found.keys() == {"half", "symmetric", "accurate"}
+    assert found["half"]["threshold"] == 0.5
+    assert found["half"]["test"] == {"accuracy": 1, "error_rate": {"cat": 0, "dog": 0}}
+
+
+def test_test_is_also_scored_as_if_label_fixes_held() -> None:
+    write([0.9, 0.4], [0.95, 0.7], ["valid", "test"])
+    rows = tables.read_ledger(Path("data/split.csv"))
+    assert [row.member for row in rows] == ["cat.0.jpg", "dog.0.jpg", "cat.1.jpg", "dog.1.jpg"]
+    rows[2] = replace(rows[2], fix="dog")
+    rows[3] = replace(rows[3], fix="exclude")
+    tables.write_ledger(Path("data/split.csv"), rows)
+    assert evaluate.main() == 0
+    figures = read("e.json")
+    head = figures["head"]
+    assert (head["test"]["images"], head["test"]["accuracy"]) == (2, 0)
+    assert (head["test_with_label_fixes"]["images"]) == 1
+    assert head["test_with_label_fixes"]["accuracy"] == 1
+    assert figures["fine_tune"]["test_with_label_fixes"]["accuracy"] == 0
+    assert "test_with_label_fixes" in read("i.json")["head"]
+
+
+def test_without_label_fixes_test_is_scored_once() -> None:
+    write([0.9, 0.4], [0.95, 0.7], ["valid", "test"])
+    assert evaluate.main() == 0
+    assert read("e.json")["head"].keys() == {"valid", "test"}

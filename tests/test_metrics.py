@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from stages.scores import metrics
+from stages.scores import losses, metrics
 
 # Two classes: the second is given .1, .4, .35 and .8, so the third image is taken for the first.
 TWO = np.log([[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]])
@@ -16,7 +16,7 @@ THREE = np.log([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.1, 0.8, 0.1], [0.3, 0.3, 0.
 THREE_LABEL = np.array([0, 0, 1, 2])
 
 
-def perfect(label: metrics.Ints, n_classes: int) -> metrics.Floats:
+def perfect(label: losses.Ints, n_classes: int) -> losses.Floats:
     """Log-probabilities that give the true class all but e to the -50."""
     return np.where(np.eye(n_classes, dtype=bool)[label], 0.0, -50.0)
 
@@ -26,8 +26,12 @@ def test_two_classes_have_the_figures_worked_out_by_hand() -> None:
         "images": 4,
         "accuracy": 0.75,
         "log_loss": round(-math.log(0.9 * 0.6 * 0.35 * 0.8) / 4, 4),
+        "brier": round((0.1**2 + 0.4**2 + 0.65**2 + 0.2**2) / 4, 4),
+        # Alone in their bins: .9 and .8 were right, .65 was not, .6 was.
+        "expected_calibration_error": round((0.1 + 0.2 + 0.65 + 0.4) / 4, 4),
         "misclassified": 1,
         "roc_auc": 0.75,
+        "average_precision": round((1 + 2 / 3) / 2, 4),
         "per_class": {
             "cat": {
                 "precision": 0.6667,
@@ -68,7 +72,7 @@ def test_three_classes_have_the_figures_worked_out_by_hand() -> None:
     ids=["two classes", "three", "three, the last without an image"],
 )
 def test_a_confusion_matrix_has_true_classes_as_rows(
-    log_probability: metrics.Floats, label: metrics.Ints, expected: list[list[int]]
+    log_probability: losses.Floats, label: losses.Ints, expected: list[list[int]]
 ) -> None:
     counts = metrics.confusion(log_probability, label)
     assert counts.dtype == np.int64
@@ -144,7 +148,7 @@ def test_the_same_prediction_for_every_image_has_the_area_of_chance() -> None:
 
 def test_certainty_of_the_wrong_class_costs_what_its_log_probability_says() -> None:
     log_probability = np.array([[0.0, -1e4], [0.0, -1e4]], dtype=np.float32)
-    assert metrics.log_loss(log_probability, np.array([0, 1])) == 5000.0
+    assert losses.log_loss(log_probability, np.array([0, 1])) == 5000.0
 
 
 def test_the_area_tells_apart_log_odds_whose_probabilities_both_round_to_one() -> None:
@@ -158,3 +162,29 @@ def test_figures_are_rounded_to_the_decimals_asked_for() -> None:
     assert metrics.summary(TWO, TWO_LABEL, ("cat", "dog"), 8)["log_loss"] == round(
         -math.log(0.1512) / 4, 8
     )
+
+
+def test_confidence_and_accuracy_are_compared_within_a_bin() -> None:
+    given = np.log([[0.98, 0.02], [0.96, 0.04], [0.3, 0.7]])
+    label = np.array([0, 1, 1])  # the first two share a bin: 0.97 sure, half of them right
+    error = metrics.expected_calibration_error(given, label)
+    assert error == pytest.approx((2 * 0.47 + 0.3) / 3)
+    confidence, accuracy, images = metrics.reliability(given, label)
+    assert_allclose(confidence, [0.7, 0.97])
+    assert_allclose(accuracy, [1, 0.5])
+    assert images.tolist() == [1, 2]
+
+
+def test_certainty_lies_in_the_last_bin() -> None:
+    assert metrics.calibration_bins(np.array([0.0, 0.5, 1.0])).tolist() == [0, 7, metrics.BINS - 1]
+
+
+def test_the_brier_score_of_three_classes_is_summed_over_them() -> None:
+    found = losses.brier_scores(THREE, THREE_LABEL)
+    assert_allclose(found[0], 0.3**2 + 0.2**2 + 0.1**2)
+
+
+def test_precision_begins_with_the_surest_image_and_ends_with_all() -> None:
+    recall, precision = metrics.precision_points(TWO, TWO_LABEL)
+    assert_allclose(recall, [0, 0.5, 0.5, 1, 1])
+    assert_allclose(precision, [1, 1, 0.5, 2 / 3, 0.5])

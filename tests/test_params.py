@@ -164,7 +164,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
         "fetch_weights.convnet: expected a section of keys, got 1; change it",
     ),
     "a key that is a number": (
-        ("evaluate", {"decimals": 6, 1: 2}),
+        ("evaluate", {"calibration": "none", "decimals": 6, 1: 2}),
         "evaluate.1: expected keys that are text, got 1; change it",
     ),
     "text for a whole number": (

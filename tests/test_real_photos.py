@@ -172,4 +172,4 @@ def test_a_recipe_runs_whole_on_a_few_photos(name: str, tmp_path: Path) -> None:
     tuned = json.loads(project.read("metrics/fine_tune.json"))
     assert tuned["epochs"] == epochs["fine_tune.epochs"]
     figures = json.loads(project.read("metrics/evaluate.json"))
-    assert figures["final"] in ("head", "fine_tune")
+    assert figures["chosen"] in ("head", "fine_tune")

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from stages import resize, split, submit
 from stages.images.decode import FORMATS
 from stages.store import arrays, files, tables
 from stages.store.tables import Row
 
+FIXES = Path("data/label_fixes.csv")
 LEDGER, FIGURES = Path("data/split.csv"), Path("metrics/split.json")
 RESIZED = Path("data/resized.zarr")
 UNKNOWN = f"not an image of a known format ({', '.join(FORMATS)})"
@@ -58,11 +59,17 @@ def write_folder(path: str, members: Members) -> None:
         file.write_bytes(content)
 
 
+def write_fixes(*lines: str) -> None:
+    FIXES.parent.mkdir(exist_ok=True)
+    FIXES.write_text("\n".join(["member,label,source", *lines, ""]), encoding="utf-8")
+
+
 @pytest.fixture(autouse=True)
 def inputs(write_params: WriteParams) -> None:
     """Ten cats, ten dogs and three images to predict, in an empty folder."""
     write_zip("train.zip", labelled())
     write_zip("test.zip", UNLABELLED)
+    write_fixes()
     write_params(
         data={"train": "train.zip", "test": "test.zip", "classes": None},
         split={"valid": 0.2, "test": 0.1, "max_rejected": 0.5},
@@ -87,7 +94,7 @@ def split_well(run: Callable[..., int]) -> Callable[[], tuple[list[Row], dict[st
     """split_well() -> the ledger's rows and the figures of a `split` that succeeds."""
 
     def split_well() -> tuple[list[Row], dict[str, Any]]:
-        assert run(split, LEDGER, FIGURES) == 0
+        assert run(split, FIXES, LEDGER, FIGURES) == 0
         return tables.read_ledger(LEDGER), json.loads(FIGURES.read_text(encoding="utf-8"))
 
     return split_well
@@ -98,7 +105,7 @@ def split_refused(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -
     """split_refused() -> the sentence of a `split` that fails and writes nothing."""
 
     def split_refused() -> str:
-        assert run(split, LEDGER, FIGURES) == 1
+        assert run(split, FIXES, LEDGER, FIGURES) == 1
         assert not LEDGER.exists()
         assert not FIGURES.exists()
         return capsys.readouterr().err
@@ -134,10 +141,12 @@ def test_the_figures_count_each_subset(split_well: SplitWell) -> None:
         "duplicates": 0,
         "duplicates_with_other_label": 0,
         "duplicates_across_subsets": 0,
+        "near_duplicates": 0,
         "subsets": {name: {"train": 7, "valid": 2, "test": 1} for name in ("cat", "dog")},
         "unlabelled": 3,
         "beyond_per_class_limit": 0,
         "passed_over": {},
+        "label_fixes": {"excluded": 0, "in_test": 0, "relabelled": 0, "unmatched": 0},
     }
     assert [row.subset for row in rows].count("valid") == 4
 
@@ -217,7 +226,7 @@ def test_exactly_as_many_rejected_as_allowed_pass(
 ) -> None:
     write_params(split={"max_rejected": most})
     write_zip("train.zip", labelled() | {f"cat.{i}.png": b"" for i in (20, 21)})  # 2 of 25
-    assert run(split, LEDGER, FIGURES) == status
+    assert run(split, FIXES, LEDGER, FIGURES) == status
     assert LEDGER.exists() == (status == 0)
 
 
@@ -522,15 +531,15 @@ def ledger_of(classes: list[str], reasons: Mapping[str, str] = MappingProxyType(
     ]
 
 
-def write_predictions(rows: list[Row], unlabelled: Sequence[Sequence[float]], final: str) -> None:
-    """Write both models' log-probabilities; the one that is not final says 0.5 of everything."""
+def write_predictions(rows: list[Row], unlabelled: Sequence[Sequence[float]], chosen: str) -> None:
+    """Write both models' log-probabilities; the one that is not chosen says 0.5 of everything."""
     tables.write_ledger(LEDGER, rows)
     classes = len(unlabelled[0])
     accepted = [row for row in rows if row.accepted]
     told = np.full((len(accepted), classes), 1 / classes)
     told[-len(unlabelled) :] = unlabelled
     for folder, name in (("head", "head"), ("model", "fine_tune")):
-        probability = told if name == final else np.full_like(told, 0.5)
+        probability = told if name == chosen else np.full_like(told, 0.5)
         with np.errstate(divide="ignore"):
             logs = np.log(probability).astype(np.float32)
         arrays.write(
@@ -540,22 +549,26 @@ def write_predictions(rows: list[Row], unlabelled: Sequence[Sequence[float]], fi
             dtype=np.float32,
             fingerprint=tables.fingerprint(rows),
         )
-    files.write_json(Path("metrics/evaluate.json"), {"final": final})
+    found = {"chosen": chosen, "temperature": 1.0, "clip": 0.01}
+    files.write_json(Path("metrics/evaluate.json"), found)
 
 
 EVEN = [[0.5, 0.5]] * 3
 ARGUMENTS = (LEDGER, "data/head", "data/model", "metrics/evaluate.json", OUT)
 
 
-@pytest.mark.parametrize("final", ["head", "fine_tune"])
-def test_a_submission_of_two_classes_holds_the_second_class_of_the_final_model(
-    run: Callable[..., int], capsys: pytest.CaptureFixture[str], final: str
+@pytest.mark.parametrize("chosen", ["head", "fine_tune"])
+def test_a_submission_of_two_classes_holds_the_second_class_of_the_chosen_model(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], chosen: str
 ) -> None:
     rows = ledger_of(["cat", "dog"])
-    write_predictions(rows, [[0.75, 0.25], [0.5, 0.5], [0.125, 0.875]], final)
+    write_predictions(rows, [[0.75, 0.25], [0.5, 0.5], [0.125, 0.875]], chosen)
     assert run(submit, *ARGUMENTS) == 0
     assert OUT.read_bytes() == b"id,label\n1,0.250000\n2,0.500000\n10,0.875000\n"
-    assert f"submit: 3 rows by {final} in {OUT}\n" in capsys.readouterr().out
+    assert (
+        f"submit: 3 rows by {chosen} in {OUT}, none nearer to 0 or 1 than 0.01\n"
+        in capsys.readouterr().out
+    )
 
 
 def test_no_probability_is_nearer_to_0_or_1_than_the_clip(
@@ -565,6 +578,17 @@ def test_no_probability_is_nearer_to_0_or_1_than_the_clip(
     write_predictions(ledger_of(["cat", "dog"]), [[0, 1], [1, 0], [0.03, 0.97]], "head")
     assert run(submit, *ARGUMENTS) == 0
     assert OUT.read_bytes() == b"id,label\n1,0.980000\n2,0.020000\n10,0.970000\n"
+
+
+def test_the_clip_and_the_temperature_are_those_that_evaluate_has_found(
+    run: Callable[..., int],
+) -> None:
+    write_predictions(ledger_of(["cat", "dog"]), [[0, 1], [0.9, 0.1], [0.5, 0.5]], "head")
+    found = {"chosen": "head", "temperature": 2.0, "clip": 0.125}
+    files.write_json(Path("metrics/evaluate.json"), found)
+    assert run(submit, *ARGUMENTS) == 0
+    # 0.1 is odds of 1/9; at a temperature of 2 they are 1/3.
+    assert OUT.read_bytes() == b"id,label\n1,0.875000\n2,0.250000\n10,0.500000\n"
 
 
 def test_a_clip_of_zero_leaves_the_probabilities(
@@ -600,7 +624,7 @@ def test_a_rejected_image_gets_the_training_prior_and_is_named(
     assert OUT.read_bytes() == b"id,label\n1,0.250000\n2,0.250000\n10,0.875000\n"
     assert capsys.readouterr().out.startswith(
         "submit: 2.png was rejected (truncated image); it gets the prior\n"
-        f"submit: 3 rows by head in {OUT}\n"
+        f"submit: 3 rows by head in {OUT}, none nearer to 0 or 1 than 0.01\n"
     )
 
 
@@ -626,13 +650,13 @@ def test_predictions_of_another_ledger_are_refused(
     assert not OUT.exists()
 
 
-@pytest.mark.parametrize(("final", "folder"), [("head", "head"), ("fine_tune", "model")])
+@pytest.mark.parametrize(("chosen", "folder"), [("head", "head"), ("fine_tune", "model")])
 def test_missing_predictions_name_the_stage_that_writes_them(
-    run: Callable[..., int], capsys: pytest.CaptureFixture[str], final: str, folder: str
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str], chosen: str, folder: str
 ) -> None:
-    write_predictions(ledger_of(["cat", "dog"]), EVEN, final)
+    write_predictions(ledger_of(["cat", "dog"]), EVEN, chosen)
     shutil.rmtree(Path("data", folder))
-    stage = "train_head" if final == "head" else "fine_tune"
+    stage = "train_head" if chosen == "head" else "fine_tune"
     assert run(submit, *ARGUMENTS) == 1
     assert capsys.readouterr().err == (
         f"error: data/{folder}/predictions.zarr: expected the output of `{stage}`, got nothing at "
@@ -700,3 +724,165 @@ def test_copies_in_two_given_subsets_or_under_two_labels_are_warned_of(
     where = "group in the ledger tells which"
     assert f"warning: 1 images that are in the data under two labels; {where}" in printed
     assert f"warning: 1 images of which copies lie in different subsets; {where}" in printed
+
+
+def of_subset(rows: list[Row], label: str, subset: str) -> Row:
+    return next(row for row in rows if (row.label, row.subset) == (label, subset))
+
+
+def test_label_fixes_correct_and_take_out_what_trains_and_mark_what_is_tested(
+    split_well: SplitWell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, _ = split_well()
+    cat, dog = of_subset(before, "cat", "train"), of_subset(before, "dog", "valid")
+    tested = of_subset(before, "cat", "test")
+    write_fixes(
+        f"{cat.member},dog,a friend", f"{dog.member},exclude,a list", f"{tested.member},dog,x"
+    )
+    capsys.readouterr()
+    rows, figures = split_well()
+    now = {row.member: row for row in rows}
+    told = now[cat.member]
+    assert (told.label, told.index, told.subset, told.fix) == ("dog", 1, "train", "dog")
+    told = now[dog.member]
+    assert (told.reason, told.subset) == ("excluded by label_fixes.csv: a list", "")
+    assert (now[tested.member].label, now[tested.member].fix) == ("cat", "dog")
+    changed = {cat.member, dog.member, tested.member}
+    assert [row for row in rows if row.member not in changed] == [
+        row for row in before if row.member not in changed
+    ]
+    assert figures["label_fixes"] == {
+        "excluded": 1,
+        "in_test": 1,
+        "relabelled": 1,
+        "unmatched": 0,
+    }
+    assert figures["found"] == figures["accepted"] + figures["rejected"]
+    assert figures["rejected_by_reason"] == {"excluded by label_fixes.csv: a list": 1}
+    assert (
+        "split: label fixes: 1 images relabelled, 1 excluded; 1 in test, which keep their labels\n"
+        in capsys.readouterr().out
+    )
+
+
+def test_without_label_fixes_nothing_is_said_of_them(
+    split_well: SplitWell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, figures = split_well()
+    assert set(figures["label_fixes"].values()) == {0}
+    assert "label fixes" not in capsys.readouterr().out
+
+
+def test_a_fix_of_a_file_that_is_not_there_is_counted_and_named(
+    split_well: SplitWell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_fixes("cat.999.png,exclude,a list")
+    _, figures = split_well()
+    assert figures["label_fixes"]["unmatched"] == 1
+    assert (
+        "split: data/label_fixes.csv names cat.999.png, of which there is no accepted labelled "
+        "image\n"
+    ) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (
+            ["cat.1.png,bird,x"],
+            "data/label_fixes.csv: cat.1.png: expected as label 'exclude' or one of cat, dog, got "
+            "'bird'; correct that line",
+        ),
+        (
+            ["cat.1.png,dog"],
+            "data/label_fixes.csv line 2: expected member, label and source, got 'cat.1.png,dog'; "
+            "correct it",
+        ),
+        (
+            ["cat.1.png,dog,x", "cat.1.png,exclude,y"],
+            "data/label_fixes.csv: cat.1.png: expected one line about it, got two; remove one",
+        ),
+    ],
+)
+def test_a_bad_label_fix_is_refused(
+    split_refused: SplitRefused, lines: list[str], sentence: str
+) -> None:
+    write_fixes(*lines)
+    assert split_refused() == f"error: {sentence}\n"
+
+
+def test_label_fixes_without_their_header_are_refused(split_refused: SplitRefused) -> None:
+    FIXES.write_text("cat.1.png,dog,x\n", encoding="utf-8")
+    assert split_refused() == (
+        "error: data/label_fixes.csv: expected the header member,label,source, got "
+        "'cat.1.png,dog,x'; put it into the first line\n"
+    )
+
+
+def test_no_file_of_label_fixes_is_told_with_what_would_do(split_refused: SplitRefused) -> None:
+    FIXES.unlink()
+    assert split_refused() == (
+        "error: data/label_fixes.csv: expected known faults of labels, got no such file; a file "
+        "with the one line member,label,source says that there are none\n"
+    )
+
+
+def smooth(number: int) -> Image.Image:
+    """A picture with large shapes, which a copy of it keeps."""
+    pixels = np.random.default_rng(number).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((60, 60), Image.Resampling.BICUBIC)
+
+
+def as_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def with_mirrored_cats() -> dict[str, bytes]:
+    cats = {f"cat.{i}.png": as_png(smooth(i)) for i in range(10)}
+    turned = {f"cat.{100 + i}.png": as_png(ImageOps.mirror(smooth(i))) for i in range(10)}
+    return cats | turned | {f"dog.{i}.png": as_png(smooth(1000 + i)) for i in range(20)}
+
+
+def test_near_duplicates_stay_in_one_subset_and_are_counted(
+    split_well: SplitWell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_zip("train.zip", with_mirrored_cats())
+    rows, figures = split_well()
+    of = {row.member: row for row in rows}
+    for number in range(10):
+        one, other = of[f"cat.{number}.png"], of[f"cat.{100 + number}.png"]
+        assert one.subset == other.subset
+        assert one.group == other.group == f"train/cat.{number}"
+    assert (figures["near_duplicates"], figures["duplicates"]) == (10, 0)
+    assert figures["duplicates_across_subsets"] == 0
+    told = capsys.readouterr().out
+    assert (
+        "split: 10 images are nearly the same as another one; a group lies in one subset\n"
+        "split: warning: these are 23% of all; if they are no copies, but images that are all "
+        "alike, raise split.near_duplicates, or set it to null\n"
+    ) in told
+
+
+def test_without_near_duplicates_only_exact_copies_are_a_group(
+    write_params: WriteParams, split_well: SplitWell
+) -> None:
+    write_zip("train.zip", with_mirrored_cats())
+    write_params(
+        data={"train": "train.zip", "test": "test.zip", "classes": None},
+        split={"valid": 0.2, "test": 0.1, "max_rejected": 0.5, "near_duplicates": None},
+    )
+    rows, figures = split_well()
+    assert len({row.group for row in rows}) == len(rows)
+    assert figures["near_duplicates"] == 0
+
+
+def test_the_names_of_near_duplicates_move_nothing(split_well: SplitWell) -> None:
+    members = with_mirrored_cats()
+    write_zip("train.zip", members)
+    before = {row.sha256: row.subset for row in split_well()[0]}
+    names = [name for name in members if name.startswith("cat")]
+    turned = dict(zip(names, [members[name] for name in reversed(names)], strict=True))
+    write_zip("train.zip", turned | {n: c for n, c in members.items() if n not in turned})
+    assert {row.sha256: row.subset for row in split_well()[0]} == before

@@ -35,7 +35,10 @@ CASES = [
     ),
     (
         "evaluate",
-        [LEDGER, "data/head", "data/model", "h.csv", "m.csv", "e.json", "curves", "pictures"],
+        [
+            *(LEDGER, "data/head", "data/model", "h.csv", "m.csv"),
+            *("e.json", "i.json", "curves", "pictures"),
+        ],
         "data/head/predictions.zarr",
         "train_head",
     ),

@@ -10,7 +10,7 @@ from stages.errors import UserError
 from stages.store import tables
 from stages.store.tables import Row
 
-HEADER = "id,source,member,label,index,subset,sha256,width,height,mode,group,reason"
+HEADER = "id,source,member,label,index,subset,sha256,width,height,mode,group,reason,fix"
 
 
 def row(member: str, label: str = "", index: int = -1, subset: str = "unlabelled") -> Row:
@@ -69,7 +69,7 @@ def test_an_empty_ledger_comes_back_empty(ledger: Path) -> None:
 
 def test_a_row_is_one_line_of_csv_below_the_header(ledger: Path) -> None:
     tables.write_ledger(ledger, [ROWS[0]])
-    line = "dogs/1,train,dogs/1.jpg,dog,0,train,sha of dogs/1.jpg,90,160,RGB,dogs/1,"
+    line = "dogs/1,train,dogs/1.jpg,dog,0,train,sha of dogs/1.jpg,90,160,RGB,dogs/1,,"
     assert ledger.read_bytes() == f"{HEADER}\n{line}\n".encode()
 
 
@@ -103,18 +103,18 @@ def test_an_empty_file_is_refused(ledger: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "a,train,a.jpg,cat,0,train,sha,90,160,RGB,a",
-        "a,train,a.jpg,cat,0,train,sha,90,160,RGB,a,,more",
-        "a,train,a.jpg,cat,zero,train,sha,90,160,RGB,a,",
-        "a,train,a.jpg,cat,0,train,sha,90,160.5,RGB,a,",
-        "a,train,a.jpg,cat,0,train,sha,,160,RGB,a,",
+        "a,train,a.jpg,cat,0,train,sha,90,160,RGB,a,",
+        "a,train,a.jpg,cat,0,train,sha,90,160,RGB,a,,,more",
+        "a,train,a.jpg,cat,zero,train,sha,90,160,RGB,a,,",
+        "a,train,a.jpg,cat,0,train,sha,90,160.5,RGB,a,,",
+        "a,train,a.jpg,cat,0,train,sha,,160,RGB,a,,",
     ],
     ids=["a field less", "a field more", "a word for an index", "half a pixel", "no width"],
 )
 def test_a_broken_line_is_refused_by_its_number(ledger: Path, line: str) -> None:
-    good = "b,train,b.jpg,cat,0,train,sha,90,160,RGB,b,"
+    good = "b,train,b.jpg,cat,0,train,sha,90,160,RGB,b,,"
     assert refusal(ledger, f"{HEADER}\n{good}\n{line}\n") == (
-        "split.csv line 3: expected 12 fields with integers as index, width and height, "
+        "split.csv line 3: expected 13 fields with integers as index, width and height, "
         f"got {line!r}; run `dvc repro split` again"
     )
 

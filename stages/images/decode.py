@@ -72,6 +72,12 @@ def inspect(content: bytes) -> Facts:
     return _decode(content)[0]
 
 
+def inspect_and_decode(content: bytes) -> tuple[Facts, Image.Image]:
+    """Both at once."""
+    facts, decoded = _decode(content)
+    return facts, decoded.image
+
+
 def decode(content: bytes) -> Image.Image:
     """The image as RGB, upright, transparent parts on white; raises `Unreadable`."""
     return _decode(content)[1].image

@@ -88,6 +88,55 @@ def roc(path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]
         _save(figure, path)
 
 
+def precision_recall(
+    path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]
+) -> None:
+    """Precision by recall: for each model (recalls, precisions, its legend)."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(4.4, 5.0))
+        axis = figure.subplots()
+        for colour, (recall, precision, legend) in zip(COLOURS, curves.values(), strict=False):
+            axis.plot(recall, precision, color=colour, label=legend, drawstyle="steps-pre")
+        axis.set(
+            xlabel="recall",
+            ylabel="precision",
+            xlim=(-0.01, 1.01),
+            ylim=(-0.01, 1.01),
+            title="precision and recall",
+        )
+        figure.legend(loc="outside lower center")
+        _save(figure, path)
+
+
+def reliability(
+    path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any], str]]
+) -> None:
+    """Accuracy by confidence: for each model (confidences, accuracies, images, its legend).
+
+    The area of a point grows with its images.
+    """
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(4.4, 5.6))
+        axis = figure.subplots()
+        axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, label="as sure as it is right")
+        for colour, (confidence, accuracy, images, legend) in zip(
+            COLOURS, curves.values(), strict=False
+        ):
+            axis.plot(confidence, accuracy, color=colour, linewidth=1, label=legend)
+            area = 8 + 120 * images / max(1, images.sum())
+            axis.scatter(confidence, accuracy, area, color=colour, alpha=0.6)
+        axis.set(
+            xlabel="probability of the class that is said",
+            ylabel="share of these images that are of it",
+            xlim=(-0.01, 1.03),
+            ylim=(-0.01, 1.03),
+            aspect="equal",
+            title="reliability",
+        )
+        figure.legend(loc="outside lower center")
+        _save(figure, path)
+
+
 def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
     """A confusion matrix: rows are true classes, columns predicted ones; shaded by row share.
 

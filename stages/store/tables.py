@@ -35,8 +35,11 @@ class Row:
         sha256: of the file's bytes; empty where they could not be read.
         width, height: in pixels, as shown (after EXIF orientation); 0 where it could not be read.
         mode: Pillow's name of the pixel format, such as RGB, L or CMYK.
-        group: source/id of the first file with the same bytes; a group lies in one subset.
+        group: source/id of the first file with the same bytes or nearly the same pixels; a group
+            lies in one subset.
         reason: why the file was rejected; empty for an accepted one.
+        fix: what the label fixes say of it: a class, "exclude", or empty. A test image keeps its
+            label all the same.
     """
 
     id: str
@@ -51,6 +54,7 @@ class Row:
     mode: str
     group: str
     reason: str
+    fix: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -116,6 +120,32 @@ def read_ledger(path: Path) -> list[Row]:
     return rows
 
 
+def read_label_fixes(path: Path) -> list[tuple[str, str, str]]:
+    """(member, label, source) of each line of a csv with that header, member and label not empty.
+
+    Raises:
+        UserError: another header, or a line that does not fit it.
+    """
+    header = ["member", "label", "source"]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file)
+        got = next(lines, [])
+        if got != header:
+            raise UserError(
+                f"{path}: expected the header {','.join(header)}, got {','.join(got)!r}; "
+                "put it into the first line"
+            )
+        found = []
+        for line in lines:
+            if len(line) != len(header) or not line[0] or not line[1]:
+                raise UserError(
+                    f"{path} line {lines.line_num}: expected member, label and source, got "
+                    f"{','.join(line)!r}; correct it"
+                )
+            found.append((line[0], line[1], line[2]))
+    return found
+
+
 def labels(rows: Sequence[Row]) -> Labels:
     """Turn the accepted rows into arrays."""
     accepted = [row for row in rows if row.accepted]
@@ -145,7 +175,8 @@ def summary(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, object]:
     accepted = [row for row in rows if row.accepted]
     groups: dict[str, list[Row]] = {}
     for row in accepted:
-        groups.setdefault(row.sha256, []).append(row)
+        groups.setdefault(row.group, []).append(row)
+    contents = {row.sha256 for row in accepted}
     by_subset = {
         name: Counter(row.subset for row in accepted if row.label == name) for name in classes
     }
@@ -154,7 +185,8 @@ def summary(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, object]:
         "accepted": len(accepted),
         "rejected": len(rows) - len(accepted),
         "rejected_by_reason": dict(Counter(row.reason for row in rows if not row.accepted)),
-        "duplicates": len(accepted) - len(groups),
+        "duplicates": len(accepted) - len(contents),
+        "near_duplicates": len(contents) - len(groups),
         "duplicates_with_other_label": sum(
             len({row.label for row in group if row.label}) > 1 for group in groups.values()
         ),
