@@ -4,7 +4,7 @@ Throughout, `log_probability` is float (n, n_classes), natural logarithms; `labe
 index into the classes. Works for any number of classes from two on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,10 +58,7 @@ def average_precision(log_probability: Floats, label: Ints) -> float | None:
 
     None where a class has no image, since it is not defined there.
     """
-    if len(np.unique(label)) < log_probability.shape[1]:
-        return None
-    scored = scores_and_truths(log_probability, label)
-    return float(np.mean([average_precision_score(truth, score) for score, truth in scored]))
+    return _area(average_precision_score, log_probability, label)
 
 
 def roc_auc_score_of(log_probability: Floats, label: Ints) -> float | None:
@@ -69,10 +66,16 @@ def roc_auc_score_of(log_probability: Floats, label: Ints) -> float | None:
 
     None where a class has no image, since it is not defined there.
     """
+    return _area(roc_auc_score, log_probability, label)
+
+
+def _area(
+    score: Callable[[NDArray[np.bool_], Floats], float], log_probability: Floats, label: Ints
+) -> float | None:
     if len(np.unique(label)) < log_probability.shape[1]:
         return None
-    scored = scores_and_truths(log_probability, label)
-    return float(np.mean([roc_auc_score(truth, score) for score, truth in scored]))
+    pairs = scores_and_truths(log_probability, label)
+    return float(np.mean([score(truth, ranking) for ranking, truth in pairs]))
 
 
 def score_of_second(log_probability: Floats) -> Floats:
