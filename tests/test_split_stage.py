@@ -819,6 +819,14 @@ def test_label_fixes_without_their_header_are_refused(split_refused: SplitRefuse
     )
 
 
+def test_label_fixes_that_are_no_utf_8_are_refused(split_refused: SplitRefused) -> None:
+    FIXES.write_bytes("member,label,source\ncat.1.png,dog,Zo\u00eb\n".encode("latin-1"))
+    assert split_refused() == (
+        "error: data/label_fixes.csv: expected a csv in UTF-8, got a byte that is none at 36; "
+        "save it so\n"
+    )
+
+
 def test_no_file_of_label_fixes_is_told_with_what_would_do(split_refused: SplitRefused) -> None:
     FIXES.unlink()
     assert split_refused() == (

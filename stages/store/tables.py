@@ -6,6 +6,7 @@ of its member names. The *accepted* rows, in this order, are the rows of every a
 
 import csv
 import hashlib
+import io
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -127,7 +128,13 @@ def read_label_fixes(path: Path) -> list[tuple[str, str, str]]:
         UserError: another header, or a line that does not fit it.
     """
     header = ["member", "label", "source"]
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: expected a csv in UTF-8, got a byte that is none at {error.start}; save it so"
+        ) from None
+    with io.StringIO(text, newline="") as file:
         lines = csv.reader(file)
         got = next(lines, [])
         if got != header:
