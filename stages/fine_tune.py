@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import environment, identity
+from stages import environment, identity, network
 from stages import params as parameters
 from stages.models import engine, head, history
 from stages.progress import progress
@@ -42,6 +42,7 @@ CODE = (  # what the result depends on; a test compares it with what is imported
     "models/training.py",
     "models/tuning.py",
     "models/views.py",
+    "network.py",
     "store/arrays.py",
 )
 FROZEN_CODE = tuple(  # what activations depend on
@@ -208,42 +209,27 @@ class Tuning:
 
     def _networks(self) -> tuple[list[Any], Any, Any]:
         """An extractor a backbone, trainable from its layer on; the head; images to logits."""
-        from stages.models import backbone, training, tuning
+        from stages.models import backbone
 
-        params, section = self.params, self.params.fine_tune
-        pooling, layers = params.extract.pooling, section.layers()
-        extractors = []
-        for number, (name, path) in enumerate(self.weights.items()):
-            with tuning.arithmetic(section.precision):
-                base = backbone.build(
-                    name,
-                    self.images.shape[1],
-                    params.fetch_weights[name].include_top,
-                    path,
-                    logits=pooling in backbone.PREDICTIONS,
-                )
-                extractor = backbone.extractor(
-                    base,
-                    name,
-                    params.extract.layer,
-                    pooling,
-                    preprocessing=params.extract.preprocessing,
-                )
-            layer = layers[number] if layers else None
-            if layer is None:
-                extractor.trainable = False
-            else:
-                backbone.unfreeze_from(extractor, layer)
-            extractors.append(extractor)
-        width = sum(int(extractor.output_shape[-1]) for extractor in extractors)
-        self.trained.require(width, len(self.labels.classes))
-        classifier = training.head_model(
+        section = self.params.fine_tune
+        built = network.assemble(
+            self.params,
+            self.images.shape[1],
+            self.weights,
             self.trained,
+            len(self.labels.classes),
+            precision=section.precision,
             input_dropout=section.input_dropout,
             dropout=section.dropout,
             seed=section.seed,
         )
-        return extractors, classifier, tuning.whole(extractors, classifier, self.images.shape[1:])
+        layers = section.layers() or [None] * len(self.weights)
+        for extractor, layer in zip(built.extractors.values(), layers, strict=True):
+            if layer is None:
+                extractor.trainable = False
+            else:
+                backbone.unfreeze_from(extractor, layer)
+        return list(built.extractors.values()), built.classifier, built.whole
 
     def _from_images(
         self, extractors: list[Any], classifier: Any, model: Any, rng: np.random.Generator
