@@ -25,6 +25,7 @@ from stages.store import arrays, files, tables
 MODELS = ("head", "fine_tune")
 FINAL = "final"  # the better of both on valid, calibrated
 FIXED = "test_with_label_fixes"
+GRID = np.linspace(0, 1, 201)  # thresholds that curves are drawn at
 
 
 @stage
@@ -69,12 +70,12 @@ def main() -> None:
             for model in (*MODELS, FINAL)
         },
     }
-    if len(classes) == 2:
-        of_second = {
-            name: (np.exp(subset.predictions[FINAL][:, 1]), subset.label)
-            for name, subset in scored.items()
-        }
-        summary["thresholds"] = thresholds.report("valid", of_second, classes, decimals)
+    of_second = _of_second(scored) if len(classes) == 2 else {}
+    named: dict[str, float] = {}
+    if of_second:
+        told = thresholds.report("valid", of_second, classes, decimals)
+        named = {name: float(about["threshold"]) for name, about in told.items()}
+        summary["thresholds"] = told
     files.write_json(figures, summary)
     pairs = [MODELS, (chosen, FINAL)]
     sure = uncertainty.of_subsets(scored, classes, pairs, decimals)
@@ -84,6 +85,14 @@ def main() -> None:
         partial.mkdir()
         for model in MODELS:
             _write_curves(partial, model, scored[shown], classes, decimals)
+        at = GRID if of_second else GRID[:0]
+        by_threshold = thresholds.curves(*of_second[shown], at)[0] if of_second else at
+        _write_points(
+            partial / "final_thresholds.csv",
+            ("threshold", "accuracy"),
+            (at, by_threshold),
+            decimals,
+        )
     with files.replacing(pictures) as partial:
         partial.mkdir()
         histories = {
@@ -95,6 +104,8 @@ def main() -> None:
             {name: tables.read_numbers(path) for name, path in histories.items()},
         )
         _draw(partial, shown, scored[shown], chosen, classes)
+        if of_second:
+            _draw_thresholds(partial, shown, of_second, named, classes)
     _print_summary(summary, sure, list(scored))
 
 
@@ -116,6 +127,14 @@ def _subsets(rows: Sequence[tables.Row], labels: tables.Labels) -> dict[str, tup
     return found
 
 
+def _of_second(scored: dict[str, Scored]) -> dict[str, tuple[Floats, Ints]]:
+    """Of each subset the final probability of the second of two classes, and the label."""
+    return {
+        name: (np.exp(subset.predictions[FINAL][:, 1]), subset.label)
+        for name, subset in scored.items()
+    }
+
+
 def _log_probabilities(folder: Path, writer: str, rows: list[tables.Row]) -> Floats:
     path = files.require(folder / "predictions.zarr", writer)
     array = arrays.Rows(path, tables.fingerprint(rows))
@@ -128,13 +147,12 @@ def _write_curves(
     """For DVC's plots: points of curves, and every image's true and predicted class."""
     predicted, label = subset.predictions[model], subset.label
 
-    def write(what: str, header: tuple[str, str], *columns: Floats) -> None:
-        rounded = (column.astype(np.float64).round(decimals).tolist() for column in columns)
-        tables.write_csv(folder / f"{model}_{what}.csv", header, zip(*rounded, strict=True))
-
-    write("roc", ("fpr", "tpr"), *metrics.roc_points(predicted, label))
-    write("precision_recall", ("recall", "precision"), *metrics.precision_points(predicted, label))
-    write("reliability", ("confidence", "accuracy"), *metrics.reliability(predicted, label)[:2])
+    for what, header, points in (
+        ("roc", ("fpr", "tpr"), metrics.roc_points(predicted, label)),
+        ("precision_recall", ("recall", "precision"), metrics.precision_points(predicted, label)),
+        ("reliability", ("confidence", "accuracy"), metrics.reliability(predicted, label)[:2]),
+    ):
+        _write_points(folder / f"{model}_{what}.csv", header, points, decimals)
     tables.write_csv(
         folder / f"{model}_confusion.csv",
         ("actual", "predicted"),
@@ -143,6 +161,13 @@ def _write_curves(
             for true, said in zip(label, predicted.argmax(axis=1), strict=True)
         ),
     )
+
+
+def _write_points(
+    path: Path, header: tuple[str, str], columns: Sequence[Sequence[float] | Floats], decimals: int
+) -> None:
+    rounded = (np.asarray(column, np.float64).round(decimals).tolist() for column in columns)
+    tables.write_csv(path, header, zip(*rounded, strict=True))
 
 
 def _draw(folder: Path, name: str, subset: Scored, chosen: str, classes: tuple[str, ...]) -> None:
@@ -163,8 +188,27 @@ def _draw(folder: Path, name: str, subset: Scored, chosen: str, classes: tuple[s
     title = f"{FINAL} ({chosen}) on {name}"
     counts = metrics.confusion(predicted, truth)
     plots.confusion(folder / "confusion.png", counts, classes, title)
-    given = np.exp(predicted[np.arange(len(truth)), truth])
-    plots.scores(folder / "scores.png", given, truth, classes, title)
+    if len(classes) > 2:  # of two, the picture has thresholds
+        given = np.exp(predicted[np.arange(len(truth)), truth])
+        plots.scores(folder / "scores.png", given, truth, classes, title)
+
+
+def _draw_thresholds(
+    folder: Path,
+    shown: str,
+    of_second: dict[str, tuple[Floats, Ints]],
+    named: dict[str, float],
+    classes: tuple[str, ...],
+) -> None:
+    probability, label = of_second[shown]
+    title = f"{FINAL} on {shown}"
+    plots.scores(folder / "scores.png", probability, label, classes, title, named)
+    curves = {
+        name: (GRID, thresholds.curves(*scored, GRID)[0])
+        for name, scored in of_second.items()
+        if name != FIXED
+    }
+    plots.accuracy_by_threshold(folder / "thresholds.png", curves, named, classes[1])
 
 
 def _print_summary(summary: dict[str, Any], sure: dict[str, Any], scored: list[str]) -> None:

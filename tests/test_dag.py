@@ -16,6 +16,7 @@ STAGES = [
     "resize",
     "fetch_weights@convnet",
     "extract@convnet",
+    "audit",
     "train_head",
     "fine_tune",
     "evaluate",

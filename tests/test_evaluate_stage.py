@@ -100,7 +100,11 @@ def test_without_a_test_subset_curves_and_pictures_are_those_of_valid() -> None:
         "reliability.png",
         "roc.png",
         "scores.png",
+        "thresholds.png",
     }
+    points = Path("curves/final_thresholds.csv").read_text(encoding="utf-8").splitlines()
+    assert points[:2] == ["threshold,accuracy", "0.0,0.5"]
+    assert len(points) == 202
 
 
 def read(path: str) -> Any:

@@ -58,6 +58,15 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
     "confusion of 12": lambda path: plots.confusion(path, counts(12), names(12), "head on test"),
     "confusion of 30": lambda path: plots.confusion(path, counts(30), names(30), "head on test"),
     "scores of 2": lambda path: draw_scores(path, names(2), "head on test"),
+    "scores of 2 with thresholds": lambda path: plots.scores(
+        path, np.linspace(0, 1, 60), np.arange(60) % 2, names(2), "final", {"half": 0.5}
+    ),
+    "accuracy by threshold": lambda path: plots.accuracy_by_threshold(
+        path,
+        {"valid": (np.linspace(0, 1, 9), np.linspace(0.5, 0.9, 9))},
+        {"half": 0.5, "symmetric": 0.4, "accurate": 0.41},
+        "a class",
+    ),
     "scores of 3": lambda path: draw_scores(path, names(3), "head on test"),
     "scores of 12": lambda path: draw_scores(path, names(12), "head on test"),
 }
@@ -112,3 +121,8 @@ def test_a_class_whose_name_begins_with_an_underscore_stands_in_the_legend(tmp_p
     for path, second in ((hidden, "_b"), (shown, "_c")):
         draw_scores(path, ("a", second), "on test")
     assert hidden.read_bytes() != shown.read_bytes()
+
+
+def test_smoothing_draws_each_value_towards_those_before() -> None:
+    assert plots.smoothed([1.0, 0.0, 0.0]) == pytest.approx([1, 0.8, 0.64])
+    assert plots.smoothed([0.3]) == [pytest.approx(0.3)]

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 NAME_LENGTH = 24  # letters
+SMOOTHED = 10  # epochs from which on learning curves are smoothed, too
+SMOOTHING = 0.8  # of the mean so far, as F. Chollet, "Deep Learning with Python" (2017), 5.3
 MOST_COUNTS = 25  # classes of a confusion matrix that has its counts written in
 _STYLE = {
     "figure.dpi": 120,
@@ -32,7 +34,7 @@ _STYLE = {
 
 
 def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Loss and accuracy by epoch.
+    """Loss and accuracy by epoch; of `SMOOTHED` epochs and more, pale as they are and smoothed.
 
     Args:
         histories: for each model, columns epoch, loss, val_loss, accuracy, val_accuracy.
@@ -44,28 +46,36 @@ def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[fl
             axes, (("loss", "log loss (nats)"), ("accuracy", "accuracy")), strict=True
         ):
             for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
-                marker = "o" if len(history["epoch"]) < 3 else ""
-                axis.plot(
-                    history["epoch"],
-                    history[key],
-                    color=colour,
-                    linestyle=":",
-                    marker=marker,
-                    markerfacecolor="white",
-                    label=f"{name}, train",
-                )
-                axis.plot(
-                    history["epoch"],
-                    history[f"val_{key}"],
-                    color=colour,
-                    marker=marker,
-                    label=f"{name}, valid",
-                )
+                epoch = history["epoch"]
+                many = len(epoch) >= SMOOTHED
+                marker = "o" if len(epoch) < 3 else ""
+                for column, subset, line in ((key, "train", ":"), (f"val_{key}", "valid", "-")):
+                    values = history[column]
+                    if many:
+                        axis.plot(epoch, values, line, color=colour, alpha=0.35, linewidth=1)
+                    axis.plot(
+                        epoch,
+                        smoothed(values) if many else values,
+                        line,
+                        color=colour,
+                        marker=marker,
+                        markerfacecolor="white" if subset == "train" else colour,
+                        label=f"{name}, {subset}",
+                    )
             axis.set(xlabel="epoch", title=title)
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylim(0, 1.05 * axes[0].dataLim.y1 or 1)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         _save(figure, path)
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Each value drawn towards those before it: an exponential moving average by `SMOOTHING`."""
+    found: list[float] = []
+    for value in values:
+        before = found[-1] if found else value
+        found.append(before * SMOOTHING + value * (1 - SMOOTHING))
+    return found
 
 
 def roc(path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]) -> None:
@@ -172,19 +182,27 @@ def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], tit
 
 
 def scores(
-    path: Path, probability: NDArray[Any], label: NDArray[np.int64], names: Sequence[str], what: str
+    path: Path,
+    probability: NDArray[Any],
+    label: NDArray[np.int64],
+    names: Sequence[str],
+    title: str,
+    thresholds: Mapping[str, float] | None = None,
 ) -> None:
-    """How the probability that a model gives the true class is spread, for each class.
+    """How probabilities are spread, for each class, images on a logarithmic axis.
 
-    More classes than there are colours are drawn as one.
+    Of two classes the probability of the second one, with thresholds as lines; of more, that of the
+    true class. More classes than there are colours are drawn as one.
 
     Args:
-        probability: of the true class, float (n,).
+        probability: of that class, float (n,).
         label: int (n,).
         names: of the classes.
+        thresholds: by name, of the second class' probability.
     """
     bins = np.linspace(0, 1, 21)
     shown = names if len(names) <= len(COLOURS) else ["all classes"]
+    of_which = _shortened(names[1]) if len(names) == 2 else "the true class"
     with rc_context(_STYLE):
         figure = Figure(figsize=(6.2, 3.6))
         axis = figure.subplots()
@@ -193,16 +211,60 @@ def scores(
             part = probability[label == index] if len(shown) > 1 else probability
             images, _ = np.histogram(part, bins)
             outlines.append(axis.stairs(images, bins, linewidth=1.6, color=colour))
+        lines = _threshold_lines(axis, thresholds or {})
         axis.set_yscale("symlog", linthresh=1)
         axis.yaxis.set_major_formatter("{x:,.0f}")
         axis.set(
-            xlabel="probability given to the true class",
-            ylabel="images",
-            xlim=(-0.01, 1.01),
-            title=what,
+            xlabel=f"probability of {of_which}", ylabel="images", xlim=(-0.01, 1.01), title=title
         )
-        figure.legend(outlines, map(_shortened, shown), loc="outside right upper")
+        figure.legend(
+            [*outlines, *lines.values()],
+            [*map(_shortened, shown), *lines],
+            loc="outside right upper",
+        )
         _save(figure, path)
+
+
+def accuracy_by_threshold(
+    path: Path,
+    curves: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
+    thresholds: Mapping[str, float],
+    second: str,
+) -> None:
+    """Accuracy where the second of two classes is said from a probability on.
+
+    Args:
+        curves: for each subset (thresholds, accuracies).
+        thresholds: chosen ones by name, drawn as lines.
+        second: name of the second class.
+    """
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.2, 3.6))
+        axis = figure.subplots()
+        for colour, (subset, (threshold, accuracy)) in zip(COLOURS, curves.items(), strict=False):
+            axis.plot(threshold, accuracy, color=colour, label=subset, drawstyle="steps-post")
+        _threshold_lines(axis, thresholds)
+        highest = max((float(accuracy.max()) for _, accuracy in curves.values()), default=1)
+        axis.set(
+            xlabel=f"probability from which on it is {_shortened(second)}",
+            ylabel="accuracy",
+            xlim=(-0.01, 1.01),
+            ylim=(min(0.9, highest - 0.1), min(1.005, highest + 0.02)),
+            title="accuracy by threshold",
+        )
+        figure.legend(loc="outside right upper")
+        _save(figure, path)
+
+
+def _threshold_lines(axis: Any, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """Draw them; the lines by what the legend says of each."""
+    styles = ("-", "--", ":")
+    return {
+        f"{name}, {value:.3f}": axis.axvline(
+            value, color="#555555", linewidth=1.2, linestyle=style, label=f"{name}, {value:.3f}"
+        )
+        for style, (name, value) in zip(styles, thresholds.items(), strict=False)
+    }
 
 
 def _shortened(name: str) -> str:

@@ -1,0 +1,209 @@
+"""Stage `audit`: what may be wrong with the data: labels, outliers, bad light, copies.
+
+Reads the ledger, pixels and features, of two backbones side by side; writes figures, and tables
+ranked by suspicion. The same features named twice count once.
+    python -m stages.audit data/split.csv data/resized.zarr data/features/NAME.zarr \\
+        data/features/NAME.zarr metrics/audit.json metrics/audit
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages import environment
+from stages import params as parameters
+from stages.models import engine, head
+from stages.progress import progress
+from stages.scores import audit, metrics
+from stages.scripts import arguments, one_each, stage
+from stages.store import arrays, files, places, tables
+from stages.threads import in_order
+
+BATCH = 64  # images at a time
+SHOWN = 0.05  # fraction of the images that a table has at most
+MOST_FEATURES, PROJECTED = 4_096, 1_024  # of more than the first, so many random sums are taken
+DECIMALS = 6
+
+
+@stage
+def main() -> None:
+    """Rank labels and images by suspicion."""
+    environment.check()
+    ledger, resized, *features_at, figures, out = arguments(__doc__, count=6)
+    params = parameters.read()
+    engine.limit_blas(params.compute.threads)
+    rows = tables.read_ledger(files.require(Path(ledger), "split"))
+    labels, fingerprint = tables.labels(rows), tables.fingerprint(rows)
+    accepted = [row for row in rows if row.accepted]
+    images = arrays.Rows(places.require(places.place(resized), "resize"), fingerprint)
+    named = one_each(params.train_head.backbones, features_at)
+    stored = [places.require(places.place(at), f"extract@{name}") for name, at in named.items()]
+    features = arrays.SideBySide([arrays.Rows(at, fingerprint) for at in stored])
+
+    labelled = np.flatnonzero(labels.label >= 0)
+    held, label = _first_view(features, labelled), labels.label[labelled]
+    groups = {name: number for number, name in enumerate(sorted({row.group for row in accepted}))}
+    group = np.array([groups[accepted[place].group] for place in labelled])
+    predicted = audit.out_of_fold(held, label, group, _fit())
+    suspicion = audit.suspicious_labels(predicted, label)
+    near = audit.neighbours(held)
+    light = _light(images)
+    faults = audit.faults_of_light(light)
+
+    with files.replacing(Path(out)) as partial:
+        partial.mkdir()
+        most = max(1, round(SHOWN * len(labelled)))
+        _write(
+            partial / "labels.csv",
+            ("label", "suggested", "margin", "likely"),
+            (
+                (accepted[labelled[at]], *_of_label(suspicion, at, label, labels.classes))
+                for at in np.argsort(-suspicion.margin, kind="stable")[:most]
+            ),
+        )
+        _write(
+            partial / "outliers.csv",
+            ("label", "isolation"),
+            (
+                (accepted[labelled[at]], labels.classes[label[at]], float(near.isolation[at]))
+                for at in np.argsort(-near.isolation, kind="stable")[:most]
+            ),
+        )
+        _write(
+            partial / "light.csv",
+            ("fault", "mean", "spread", "sharpness"),
+            (
+                (accepted[at], fault, *(float(values[at]) for values in light))
+                for fault, found in faults.items()
+                for at in np.flatnonzero(found)
+            ),
+        )
+        _write(partial / "copies.csv", ("group", "label"), _copies(accepted))
+        alike = list(_alike(near, [accepted[place] for place in labelled]))
+        _write(
+            partial / "alike.csv",
+            ("label", "other", "other_source", "other_subset", "other_label", "likeness"),
+            alike,
+        )
+    of_light = {fault: int(found.sum()) for fault, found in faults.items()}
+    summary = {
+        "images": len(labelled),
+        "out_of_fold": metrics.summary(predicted, label, labels.classes, DECIMALS),
+        "likely_label_errors": int(suspicion.likely.sum()),
+        "light": of_light,
+        "copies": sum(1 for _ in _copies(accepted)),
+        "alike_pairs": len(alike),
+    }
+    files.write_json(Path(figures), summary)
+    told = ", ".join(f"{count} {fault}" for fault, count in of_light.items())
+    print(
+        f"audit: {summary['likely_label_errors']} of {len(labelled):,} labels are likely wrong; "
+        f"{told}; {summary['copies']} images have a copy, {len(alike)} pairs look like copies"
+    )
+
+
+def _first_view(features: arrays.Readable, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Of the images themselves, float32 (n, d), d at most `MOST_FEATURES`.
+
+    Random sums keep distances: D. Achlioptas, "Database-friendly random projections" (2003).
+    """
+    d, signs = features.shape[-1], None
+    if d > MOST_FEATURES:
+        one = np.float32(1 / np.sqrt(PROJECTED))
+        signs = np.random.default_rng(0).choice(np.array([-one, one]), (d, PROJECTED))
+    held = np.empty((len(rows), PROJECTED if d > MOST_FEATURES else d), np.float32)
+    done = 0
+    for batch in features.batches(BATCH, rows):
+        of_images = batch[:, 0].astype(np.float32)
+        held[done : done + len(batch)] = of_images if signs is None else of_images @ signs
+        done += len(batch)
+    return held
+
+
+def _fit() -> Callable[[audit.Features, NDArray[np.int64]], audit.Predict]:
+    """A logistic regression, as strong in all folds as cross-validation asks for in the first."""
+    strength: list[float | None] = [None]
+
+    def fit(features: audit.Features, label: NDArray[np.int64]) -> audit.Predict:
+        fitted = head.fit_logistic(
+            np.array(features[:, None]),  # a copy: it is overwritten
+            label,
+            int(label.max()) + 1,
+            inverse_regularization=strength[0],
+            max_iterations=200,
+        )
+        strength[0] = fitted.inverse_regularization
+        return lambda others: head.log_softmax(fitted.head.logits(others))
+
+    return fit
+
+
+def _light(images: arrays.Rows) -> audit.Light:
+    with progress("audit", len(images)) as bar:
+        found = []
+        for part in in_order(audit.light, images.batches(BATCH)):
+            found.append(part)
+            bar.update(len(part.mean))
+    return audit.Light(*(np.concatenate(values) for values in zip(*found, strict=True)))
+
+
+def _of_label(
+    suspicion: audit.Suspicion, at: int, label: NDArray[np.int64], classes: tuple[str, ...]
+) -> tuple[Any, ...]:
+    return (
+        classes[label[at]],
+        classes[suspicion.suggested[at]],
+        float(suspicion.margin[at]),
+        "yes" if suspicion.likely[at] else "no",
+    )
+
+
+def _copies(rows: list[tables.Row]) -> Iterator[tuple[tables.Row, str, str]]:
+    """Images of a group of several, by `split`; groups that lie in several subsets come first."""
+    groups: dict[str, list[tables.Row]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    several = [members for members in groups.values() if len(members) > 1]
+    for members in sorted(several, key=lambda group: len({row.subset for row in group}) == 1):
+        for row in members:
+            yield row, row.group, row.label
+
+
+def _alike(
+    near: audit.Neighbours, rows: list[tables.Row]
+) -> Iterator[tuple[tables.Row, str, str, str, str, str, float]]:
+    """Pairs that features tell to be copies and `split` does not, those across subsets first."""
+    found: dict[tuple[int, int], float] = {}
+    for at in np.flatnonzero(near.likeness < audit.ALIKE).tolist():
+        pair = min(at, int(near.nearest[at])), max(at, int(near.nearest[at]))
+        if rows[pair[0]].group != rows[pair[1]].group:
+            found[pair] = min(float(near.likeness[at]), found.get(pair, np.inf))
+    pairs = [(rows[first], rows[other], ratio) for (first, other), ratio in found.items()]
+    for row, other, ratio in sorted(
+        pairs, key=lambda pair: (pair[0].subset == pair[1].subset, pair[2])
+    ):
+        yield row, row.label, other.member, other.source, other.subset, other.label, ratio
+
+
+def _write(path: Path, header: tuple[str, ...], lines: Any) -> None:
+    """Each line begins with a row of the ledger."""
+    tables.write_csv(
+        path,
+        ("member", "source", "subset", *header),
+        (
+            (row.member, row.source, row.subset, *(_rounded(value) for value in values))
+            for row, *values in lines
+        ),
+    )
+
+
+def _rounded(value: object) -> object:
+    return round(value, DECIMALS) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Planted faults of data come out on top; what is sound does not."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from stages.models import head
+from stages.scores import audit
+from stages.scores.losses import Floats, Ints
+
+
+def fit(features: audit.Features, label: Ints) -> audit.Predict:
+    fitted = head.fit_logistic(
+        np.array(features[:, None]),
+        label,
+        int(label.max()) + 1,
+        inverse_regularization=0.01,
+        max_iterations=100,
+    )
+    return lambda others: head.log_softmax(fitted.head.logits(others))
+
+
+def clusters(images: int, n_classes: int) -> tuple[audit.Features, Ints]:
+    rng = np.random.default_rng(0)
+    label = np.arange(images) % n_classes
+    centres = rng.normal(0, 3, (n_classes, 16))
+    return (centres[label] + rng.normal(0, 1, (images, 16))).astype(np.float32), label
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_swapped_labels_are_the_most_suspicious_and_likely_wrong(n_classes: int) -> None:
+    features, label = clusters(600, n_classes)
+    swapped = np.arange(0, 600, 50)
+    given = label.copy()
+    given[swapped] = (label[swapped] + 1) % n_classes
+    predicted = audit.out_of_fold(features, given, np.arange(600), fit)
+    found = audit.suspicious_labels(predicted, given)
+    top = np.argsort(-found.margin, kind="stable")[: len(swapped)]
+    assert sorted(top) == swapped.tolist()
+    assert found.suggested[swapped].tolist() == label[swapped].tolist()
+    likely = np.flatnonzero(found.likely)
+    assert set(likely) <= set(swapped)
+    assert len(likely) >= len(swapped) / 3
+
+
+def test_a_copy_with_the_same_wrong_label_does_not_vouch_for_it() -> None:
+    features, label = clusters(200, 2)
+    copies = np.repeat(features[:1], 20, axis=0)
+    both = np.concatenate([features, copies])
+    given = np.concatenate([label, np.full(20, 1 - label[0])])
+    alone, together = np.arange(220), np.r_[np.arange(200), np.full(20, 200)]
+    margins = [
+        audit.suspicious_labels(audit.out_of_fold(both, given, group, fit), given).margin[200:]
+        for group in (alone, together)
+    ]
+    assert margins[1].min() > margins[0].max()
+
+
+def test_the_only_image_of_a_class_is_not_judged_and_the_others_are() -> None:
+    features, label = clusters(90, 3)
+    alone = np.append(label, 3)
+    everything = np.concatenate([features, np.full((1, 16), 50, np.float32)])
+    predicted = audit.out_of_fold(everything, alone, np.arange(91), fit)
+    assert_allclose(predicted[90], np.log(1 / 4))
+    assert (predicted[:90].argmax(axis=1) == label).all()
+    assert not audit.suspicious_labels(predicted, alone).likely.any()
+
+
+def test_copies_of_one_image_are_too_few_to_judge_any() -> None:
+    predicted = audit.out_of_fold(
+        np.ones((6, 4), np.float32), np.array([0, 1, 0, 1, 0, 1]), np.zeros(6, np.int64), fit
+    )
+    assert_allclose(predicted, np.log(1 / 2))
+
+
+def test_a_label_is_likely_wrong_where_another_class_is_as_sure_as_usual() -> None:
+    probability = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55], [0.1, 0.9]])
+    label = np.array([0, 0, 1, 0, 0])
+    found = audit.suspicious_labels(np.log(probability), label)
+    # Of images labelled 1 the usual probability is 0.7: 0.55 is less, 0.9 is more.
+    assert found.likely.tolist() == [False, False, False, False, True]
+    assert_allclose(found.margin, np.log([1 / 9, 1 / 4, 3 / 7, 55 / 45, 9]))
+    assert found.suggested.tolist() == [1, 1, 0, 1, 1]
+
+
+def test_a_class_without_an_image_is_never_suggested_as_likely() -> None:
+    log_probability: Floats = np.log(np.array([[0.1, 0.1, 0.8], [0.2, 0.7, 0.1]]))
+    assert not audit.suspicious_labels(log_probability, np.array([0, 1])).likely.any()
+
+
+def test_what_is_far_from_all_others_is_the_most_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, _ = clusters(300, 3)
+    features[7] = -features[7] * np.float32(0.9) + np.float32(5)
+    found = audit.neighbours(features)
+    assert int(found.isolation.argmax()) == 7
+    assert (found.isolation >= -1e-6).all()
+    monkeypatch.setattr(audit, "BLOCK", 1_000)
+    again = audit.neighbours(features)
+    assert_allclose(again.isolation, found.isolation, atol=1e-5)
+    assert again.nearest.tolist() == found.nearest.tolist()
+
+
+def test_only_copies_are_much_nearer_than_other_neighbours() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.normal(0, 1, (300, 256)).astype(np.float32)
+    copies = features[:5] + rng.normal(0, 0.2, (5, 256)).astype(np.float32)
+    found = audit.neighbours(np.concatenate([features, copies]))
+    alike = np.flatnonzero(found.likeness < audit.ALIKE).tolist()
+    assert alike == [0, 1, 2, 3, 4, 300, 301, 302, 303, 304]
+    assert found.nearest[alike].tolist() == [300, 301, 302, 303, 304, 0, 1, 2, 3, 4]
+
+
+def test_images_that_are_all_the_same_are_alike_and_none_is_isolated() -> None:
+    found = audit.neighbours(np.ones((20, 4), np.float32))
+    assert_allclose(found.isolation, 1)  # no direction from their mean, none is like another
+    twice = audit.neighbours(np.repeat(np.eye(4, dtype=np.float32), 12, axis=0))
+    assert_allclose(twice.likeness, 0, atol=1e-3)
+
+
+def test_light_and_sharpness_are_those_worked_out_by_hand() -> None:
+    black = np.zeros((8, 8, 3), np.uint8)
+    board = np.indices((8, 8)).sum(axis=0) % 2 * 200
+    images = np.stack([black, np.repeat(board[:, :, None], 3, axis=2).astype(np.uint8)])
+    found = audit.light(images)
+    assert_allclose(found.mean, [0, 100], atol=1e-3)
+    assert_allclose(found.spread, [0, 100], atol=1e-3)
+    # Each inner pixel differs by 200 from its four neighbours: a Laplacian of 800 or -800.
+    assert_allclose(found.sharpness, [0, 800**2], rtol=1e-5)
+
+
+def test_an_image_is_blank_or_else_dark_light_or_blurred() -> None:
+    found = audit.Light(
+        np.array([0.0, 20, 240, 120, 120]),
+        np.array([1.0, 20, 20, 40, 40]),
+        np.array([0.0, 500, 500, 3, 500]),
+    )
+    faults = {
+        name: np.flatnonzero(there).tolist() for name, there in audit.faults_of_light(found).items()
+    }
+    assert faults == {"blank": [0], "dark": [1], "light": [2], "blurred": [3]}
