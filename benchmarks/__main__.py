@@ -1,11 +1,11 @@
 """Measure the pipeline against others, and write the tables.
 
-    python -m benchmarks [1 2 3 4 5 6 7 8 9] [--rounds N] [--out FILE] [--quick]
+    python -m benchmarks [1 2 3 4 5 6 7 8 9 10] [--rounds N] [--out FILE] [--quick]
 
 Benchmarks: 1 extraction of features, 2 resizing photos, 3 the row cache, 4 many images, 5 zips to a
 submission, 6 what views and precision do to accuracy, 7 recipes and what each step brings, 8
-fine-tuning from cached activations, 9 recipes on every photo, each held out once. Real photos are
-those in the folder that REAL_DATA names; without it, drawn ones.
+fine-tuning from cached activations, 9 recipes on every photo, each held out once, 10 the audit of
+labels. Real photos are those in the folder that REAL_DATA names; without it, drawn ones.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import (
+    auditing,
     cached_epochs,
     end_to_end,
     extraction,
@@ -43,6 +44,7 @@ BENCHMARKS = {
     7: recipes,
     8: cached_epochs,
     9: quarters,
+    10: auditing,
 }
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 

@@ -70,6 +70,10 @@ def command(stage: str, backbone: str, last: str | None = None) -> list[str]:
         "resize": ["data/split.csv", "data/resized.zarr"],
         "fetch_weights": [first, weights],
         "extract": [first, "data/resized.zarr", weights, features],
+        "audit": [
+            *("data/split.csv", "data/resized.zarr", features, f"data/features/{last}.zarr"),
+            *("metrics/audit.json", "metrics/audit"),
+        ],
         "train_head": [
             *("data/split.csv", features, f"data/features/{last}.zarr"),
             *("data/head", "metrics/head.json", "metrics/head_history.csv"),

@@ -8,18 +8,19 @@ class Settings:
     """Counts of images and rounds.
 
     Attributes:
-        rounds: of benchmarks 1 to 4 and 8.
+        rounds: of benchmarks 1 to 4 and 8; in 10, draws of swapped labels.
         extraction: images by backbone, of benchmark 1.
-        size: of an image in pixels, in benchmarks 1, 2, 3, 5 and 8.
+        size: of an image in pixels, in benchmarks 1, 2, 3, 5, 8 and 10.
         resizing: photos in their own sizes, of benchmark 2.
         row_cache: images, of benchmark 3.
         many: numbers of images, of benchmark 4.
         many_size: of an image in pixels, there.
         end_to_end: images, of benchmark 5; a fifth of them unlabelled.
         end_to_end_rounds: of that one.
-        variants: labelled images, of benchmarks 6, 7 and 9.
+        variants: labelled images, of benchmarks 6, 7, 9 and 10.
         views: numbers of views, in benchmark 6.
         cached_epochs: images by backbone, of benchmark 8.
+        audited: images whose audit is timed, in benchmark 10.
     """
 
     rounds: int
@@ -34,6 +35,7 @@ class Settings:
     variants: int
     views: tuple[int, ...]
     cached_epochs: dict[str, int]
+    audited: int
 
 
 FULL = Settings(
@@ -49,6 +51,7 @@ FULL = Settings(
     variants=8_000,
     views=(1, 2, 4, 8),
     cached_epochs={"VGG16": 64, "MobileNetV2": 512},
+    audited=25_000,
 )
 QUICK = Settings(  # whether everything runs; the figures mean nothing
     rounds=1,
@@ -63,4 +66,5 @@ QUICK = Settings(  # whether everything runs; the figures mean nothing
     variants=60,
     views=(1, 2, 4),
     cached_epochs={"VGG16": 8, "MobileNetV2": 16},
+    audited=90,
 )

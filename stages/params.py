@@ -96,6 +96,14 @@ Layers = Annotated[
     ),
     AfterValidator(_any_layer),
 ]
+LayersShown = Annotated[
+    int | list[str],
+    _one_of_kinds(
+        "a number of layers from 1 on, or a list of their names",
+        Annotated[StrictInt, Field(ge=1, le=100)],
+        Annotated[list[StrictStr], Field(min_length=1)],
+    ),
+]
 Clip = Annotated[
     Literal["auto"] | float,
     _one_of_kinds(
@@ -259,6 +267,14 @@ class Evaluate(Section):
     decimals: Annotated[StrictInt, Field(ge=2, le=12)]
 
 
+class Explain(Section):
+    examples: Annotated[StrictInt, Field(ge=1, le=100)]
+    image: StrictStr | None
+    layers: LayersShown
+    filters: Annotated[StrictInt, Field(ge=0, le=64)]
+    seed: Seed
+
+
 class Submit(Section):
     clip: Clip
 
@@ -292,6 +308,7 @@ class Params(Section):
     fine_tune: FineTune
     predict: Predict
     evaluate: Evaluate
+    explain: Explain
     submit: Submit
     compute: Compute
 

@@ -194,7 +194,8 @@ def test_without_real_photos_the_drawn_ones_are_used_and_the_tables_say_so(
 
 def test_the_commands_of_the_stages_are_those_of_the_dag() -> None:
     stages: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
-    for stage in ("split", "resize", "fetch_weights", "extract", "train_head", "fine_tune"):
+    trained = ("train_head", "fine_tune")
+    for stage in ("split", "resize", "fetch_weights", "extract", "audit", *trained):
         words = " ".join(projects.command(stage, "VGG16")[1:])
         listed = re.sub(r"\$\{[^}]*backbones?[^}]*\}", "VGG16", stages[stage]["cmd"]).replace(
             '"', ""
@@ -267,7 +268,7 @@ def test_a_quick_benchmark_writes_a_table_with_every_contender(tmp_path: Path) -
     ("words", "told"),
     [
         (["--quick"], "--quick measures nothing worth keeping; name another file by --out"),
-        (["99"], "expected one of 1, 2, 3, 4, 5, 6, 7, 8, 9, got '99'"),
+        (["99"], "expected one of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, got '99'"),
         (["--rounds", "0"], "expected 1 or more, got 0"),
         (["--extraction", "VGG=1"], "expected one of VGG16, ResNet50, MobileNetV2, got 'VGG'"),
     ],

@@ -1,7 +1,9 @@
 """What runs again, and what comes out the same: `dvc repro` for real, on the embedded sample."""
 
 import csv
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,7 +60,10 @@ def test_a_stage_depends_on_its_script_and_on_every_module_that_it_imports(stage
 @pytest.mark.parametrize("stage", definitions())
 def test_a_stage_lists_exactly_the_params_that_its_script_reads(stage: str) -> None:
     listed = {re.sub(r"\$\{.*?\}", "*", key) for key in definitions()[stage]["params"]}
-    read = params_read(ROOT / "stages" / f"{stage}.py")
+    scripts = [ROOT / "stages" / f"{stage}.py"]
+    if "stages/network.py" in project_files(scripts[0]):
+        scripts.append(ROOT / "stages" / "network.py")
+    read = set().union(*map(params_read, scripts))
     unlisted = {key for key in read if not any(_covers(one, key) for one in listed)}
     unread = {one for one in listed if not any(_covers(one, key) for key in read)}
     assert (unlisted, unread) == (set(), set())
@@ -98,6 +103,26 @@ def test_a_size_seen_never_before_is_not_taken_from_the_run_cache(project: Proje
 def test_a_head_key_reruns_the_head_and_what_follows(project: Project) -> None:
     project.change({"train_head.logistic.inverse_regularization": 0.02})
     assert project.repro() == FROM_HEAD
+
+
+def test_another_commit_is_compared_by_its_predictions(project: Project) -> None:
+    project.change({"train_head.logistic.inverse_regularization": 0.0001})
+    project.repro("evaluate")
+    printed = project.run(sys.executable, "-m", "stages.compare", "HEAD")
+    lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if "log_loss" in line]
+    assert [line[:3] for line in lines] == [
+        ["valid", "120", "log_loss"],
+        ["test", "120", "log_loss"],
+    ]
+    here = json.loads(project.read("metrics/evaluate.json"))["final"]["test"]["log_loss"]
+    there = json.loads(project.git("show", "HEAD:metrics/evaluate.json"))["final"]["test"]
+    assert lines[1][3:5] == [f"{here:.4f}", f"{there['log_loss']:.4f}"]
+    assert here != there["log_loss"]
+    refused = project.run(sys.executable, "-m", "stages.compare", "no-such", passes=False)
+    assert refused == (
+        "error: compare: expected a branch, tag or commit, got 'no-such'; `git branch --all` lists "
+        "the branches\n"
+    )
 
 
 def test_one_more_view_is_all_that_is_computed(project: Project) -> None:

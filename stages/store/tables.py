@@ -213,6 +213,12 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object
         writer.writerows(lines)
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The lines of a csv, each by the names in its header."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def read_numbers(path: Path) -> dict[str, list[float]]:
     """The columns of a csv of numbers, by their names in its header."""
     with path.open(encoding="utf-8", newline="") as file:

@@ -1,0 +1,177 @@
+"""Stage `explain`: pictures of what the final model does, where it fails, and what it looks at.
+
+Reads the ledger, pixels, weights, both models, the metrics, which tell the chosen one, and the
+audit's tables. Two backbones side by side have weights each; the same file named twice counts once.
+    python -m stages.explain data/split.csv data/resized.zarr data/weights/NAME.weights.h5 \\
+        data/weights/NAME.weights.h5 data/head data/model metrics/evaluate.json metrics/audit \\
+        metrics/explain
+Writes PNG files, and `explain.json`, which tells what each of them shows.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages import environment, galleries, network
+from stages import params as parameters
+from stages.models import engine
+from stages.pictures import heatmaps as pictures
+from stages.progress import progress
+from stages.scores import calibration
+from stages.scores.losses import Floats
+from stages.scripts import arguments, one_each, stage
+from stages.store import arrays, files, places, tables
+
+FILTER_SIZE = 112  # pixels
+CHANNELS = 32  # of a layer that are shown at most
+
+
+@stage
+def main() -> None:
+    """Choose images, write them, and what the network sees in them."""
+    environment.check()
+    given = arguments(__doc__, count=9)
+    ledger, _, _, _, head_folder, model_folder, figures, audit, out = map(Path, given)
+    params = parameters.read()
+    rows = tables.read_ledger(files.require(ledger, "split"))
+    labels, fingerprint = tables.labels(rows), tables.fingerprint(rows)
+    accepted = [row for row in rows if row.accepted]
+    images = arrays.Rows(places.require(places.place(given[1]), "resize"), fingerprint)
+    weights = {
+        name: files.require(Path(path), f"fetch_weights@{name}")
+        for name, path in one_each(params.train_head.backbones, given[2:4]).items()
+    }
+    found = json.loads(files.require(figures, "evaluate").read_text(encoding="utf-8"))
+    chosen = found["chosen"]
+    folder, writer = (
+        (head_folder, "train_head") if chosen == "head" else (model_folder, "fine_tune")
+    )
+    stored = arrays.Rows(files.require(folder / "predictions.zarr", writer), fingerprint)
+    predicted = calibration.calibrated(stored.read(0, len(stored)), found["temperature"])
+
+    of_model = list(
+        galleries.of_model(predicted, labels, params.explain.examples, params.explain.seed)
+    )
+    of_audit = list(
+        galleries.of_audit(files.require(audit, "audit"), accepted, params.explain.examples)
+    )
+    subject = galleries.subject(params.explain.image, accepted, of_model)
+    mapped = sorted({row for gallery in of_model for row in gallery.rows})
+    plain = sorted({row for gallery in of_audit for row in gallery.rows} | {subject} - {*mapped})
+    engine.start(**params.compute.model_dump())
+    net = network.load(
+        params, images.shape[1], weights, head_folder, model_folder, len(labels.classes), chosen
+    )
+    with files.replacing(out) as partial:
+        partial.mkdir()
+        for name in ("images", "heatmaps", "activations", "filters"):
+            (partial / name).mkdir()
+        shown = np.array(sorted({*mapped, *plain}), dtype=np.int64)
+        for row, pixels in zip(shown.tolist(), images.take(shown), strict=True):
+            pictures.write_picture(partial / galleries.picture("images", row), pixels)
+        _write_heatmaps(partial, net, images, np.array(mapped, np.int64), predicted)
+        cells = galleries.Cells(accepted, predicted, labels.classes, {*mapped})
+        files.write_json(
+            partial / "explain.json",
+            {
+                "model": chosen,
+                "size": images.shape[1],
+                "galleries": [
+                    *(cells.gallery(gallery) for gallery in (*of_model, *of_audit)),
+                    galleries.rejected(rows, params.explain.examples),
+                ],
+                "activations": {
+                    "member": accepted[subject].member,
+                    "label": accepted[subject].label,
+                    "picture": galleries.picture("images", subject),
+                    "layers": _write_activations(
+                        partial, net, images.take(np.array([subject]))[0], params.explain
+                    ),
+                },
+                "filters": _write_filters(partial, net, params.explain),
+            },
+        )
+    print(f"explain: {len(shown)} images in {len(of_model) + len(of_audit)} galleries, by {chosen}")
+
+
+def _write_heatmaps(
+    out: Path,
+    net: network.Network,
+    images: arrays.Rows,
+    rows: NDArray[np.int64],
+    predicted: Floats,
+) -> None:
+    """Where each image shows the class that is said; of two backbones the mean of both."""
+    from stages.models import heatmaps
+
+    pixels = images.take(rows)
+    said = predicted[rows].argmax(axis=1)
+    found = heatmaps.heatmaps(list(net.extractors.values()), net.classifier, pixels, said)
+    for number, (row, image) in enumerate(zip(rows.tolist(), pixels, strict=True)):
+        laid = pictures.overlay(image, *(maps[number] for maps in found))
+        pictures.write_picture(out / galleries.picture("heatmaps", row), laid)
+
+
+def _layers(extractor: Any, wanted: int | list[str]) -> list[str]:
+    from stages.models import backbone, inside
+
+    if isinstance(wanted, int):
+        return inside.spread_layers(extractor, wanted)
+    trunk = extractor.get_layer("trunk").model
+    for name in wanted:
+        backbone.find_layer(trunk, name, "explain.layers")
+    return wanted
+
+
+def _write_activations(
+    out: Path, net: network.Network, image: NDArray[np.uint8], section: parameters.Explain
+) -> list[dict[str, Any]]:
+    from stages.models import inside
+
+    told = []
+    for name, extractor in net.extractors.items():
+        layers = _layers(extractor, section.layers)
+        for number, (layer, seen) in enumerate(
+            zip(layers, inside.activations(extractor, image, layers), strict=True), start=1
+        ):
+            picture = f"activations/{name}_{number}.png"
+            title = f"{name}, {layer}: {' x '.join(map(str, seen.shape))}"
+            pictures.activation_grid(out / picture, seen, title, CHANNELS)
+            told.append(
+                {"backbone": name, "layer": layer, "picture": picture, "shape": list(seen.shape)}
+            )
+    return told
+
+
+def _write_filters(
+    out: Path, net: network.Network, section: parameters.Explain
+) -> list[dict[str, Any]]:
+    from stages.models import inside
+
+    told: list[dict[str, Any]] = []
+    if section.filters == 0:
+        return told
+    layers = [
+        (name, layer)
+        for name, extractor in net.extractors.items()
+        for layer in _layers(extractor, section.layers)
+    ]
+    with progress("filters", len(layers)) as bar:
+        for number, (name, layer) in enumerate(layers, start=1):
+            extractor = net.extractors[name]
+            channels = extractor.get_layer("trunk").model.get_layer(layer).output.shape[-1]
+            which = np.unique(np.linspace(0, channels - 1, section.filters).round().astype(int))
+            found = inside.filters(extractor, layer, which.tolist(), FILTER_SIZE, seed=section.seed)
+            picture = f"filters/{number}.png"
+            pictures.filter_grid(out / picture, found, which.tolist(), f"{name}, {layer}")
+            told.append({"backbone": name, "layer": layer, "picture": picture})
+            bar.update(1)
+    return told
+
+
+if __name__ == "__main__":
+    sys.exit(main())
