@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 NAME_LENGTH = 24  # letters
 MOST_COUNTS = 25  # classes of a confusion matrix that has its counts written in
-_STYLE = {
+STYLE = {
     "figure.dpi": 120,
     "figure.constrained_layout.use": True,
     "font.size": 10,
@@ -37,7 +37,7 @@ def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[fl
     Args:
         histories: for each model, columns epoch, loss, val_loss, accuracy, val_accuracy.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(9, 4))
         axes = figure.subplots(1, 2)
         for axis, (key, title) in zip(
@@ -65,12 +65,12 @@ def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[fl
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylim(0, 1.05 * axes[0].dataLim.y1 or 1)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-        _save(figure, path)
+        save(figure, path)
 
 
 def roc(path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]) -> None:
     """ROC curves: for each model (false positive rates, true positive rates, its legend)."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.4, 5.4))
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, label="chance")
@@ -85,14 +85,14 @@ def roc(path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]
             title="ROC",
         )
         figure.legend(loc="outside lower center")
-        _save(figure, path)
+        save(figure, path)
 
 
 def precision_recall(
     path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]
 ) -> None:
     """Precision by recall: for each model (recalls, precisions, its legend)."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.4, 5.0))
         axis = figure.subplots()
         for colour, (recall, precision, legend) in zip(COLOURS, curves.values(), strict=False):
@@ -105,7 +105,7 @@ def precision_recall(
             title="precision and recall",
         )
         figure.legend(loc="outside lower center")
-        _save(figure, path)
+        save(figure, path)
 
 
 def reliability(
@@ -115,7 +115,7 @@ def reliability(
 
     The area of a point grows with its images.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.4, 5.6))
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, label="as sure as it is right")
@@ -134,7 +134,7 @@ def reliability(
             title="reliability",
         )
         figure.legend(loc="outside lower center")
-        _save(figure, path)
+        save(figure, path)
 
 
 def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
@@ -143,10 +143,10 @@ def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], tit
     Of more than `MOST_COUNTS` classes only the shades are shown.
     """
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [_shortened(name) for name in classes]
+    names = [shortened(name) for name in classes]
     longest = max(map(len, names))
     side = min(max(3.6, 0.55 * len(names) + 0.08 * longest + 1.2), 16)
-    with rc_context({**_STYLE, "axes.grid": False}):
+    with rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(side, side))
         axis = figure.subplots()
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -168,7 +168,7 @@ def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], tit
             for label in axis.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
         axis.set(xlabel="predicted", ylabel="true", title=title)
-        _save(figure, path)
+        save(figure, path)
 
 
 def scores(
@@ -185,7 +185,7 @@ def scores(
     """
     bins = np.linspace(0, 1, 21)
     shown = names if len(names) <= len(COLOURS) else ["all classes"]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(6.2, 3.6))
         axis = figure.subplots()
         outlines = []
@@ -201,15 +201,17 @@ def scores(
             xlim=(-0.01, 1.01),
             title=what,
         )
-        figure.legend(outlines, map(_shortened, shown), loc="outside right upper")
-        _save(figure, path)
+        figure.legend(outlines, map(shortened, shown), loc="outside right upper")
+        save(figure, path)
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """A name of at most `NAME_LENGTH` letters, dots at the end where it was cut."""
     return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG without matplotlib's version in it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in a script without font
         figure.savefig(path, metadata={"Software": None})
