@@ -62,7 +62,7 @@ def main() -> None:
     subject = galleries.subject(params.explain.image, accepted, of_model)
     mapped = sorted({row for gallery in of_model for row in gallery.rows})
     plain = sorted({row for gallery in of_audit for row in gallery.rows} | {subject} - {*mapped})
-    engine.start(**params.compute.model_dump())
+    engine.start(**{**params.compute.model_dump(), "devices": 1})
     net = network.load(
         params, images.shape[1], weights, head_folder, model_folder, len(labels.classes), chosen
     )

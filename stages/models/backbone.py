@@ -123,7 +123,7 @@ def extractor(
     elif layer:
         chosen = find_layer(base, layer, "extract.layer")
     else:
-        chosen = _last_convolutional(base)
+        chosen = last_convolutional(base)
     trunk = InferenceMode(change(keras.Model(base.inputs, chosen.output, name=name)))
     images = keras.Input(base.input_shape[1:], name="images")
     features = trunk(Preprocess(name, preprocessing)(images))
@@ -144,6 +144,20 @@ def find_layer(model: keras.Model, layer: str, key: str) -> keras.layers.Layer:
             f"got {layer!r}; the nearest are {', '.join(near)}"
         )
     return known[layer]
+
+
+def last_convolutional(base: keras.Model) -> keras.layers.Layer:
+    """The last layer whose output still has height and width.
+
+    In a base with its classifier, the last one before the pooling over the whole image, since some
+    classifiers are convolutions themselves (MobileNet's).
+    """
+    layers = list(base.layers)
+    if len(base.output_shape) == 2:
+        kinds = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
+        pooled = [place for place, layer in enumerate(layers) if isinstance(layer, kinds)]
+        layers = layers[: pooled[-1]] if pooled else layers
+    return next(layer for layer in reversed(layers) if len(layer.output.shape) == 4)
 
 
 def unfreeze_from(model: keras.Model, layer: str) -> None:
@@ -221,20 +235,6 @@ def _convnet(size: int | None) -> keras.Model:
         convolution = keras.layers.Conv2D(filters, 3, activation="relu", name=f"conv{number}")
         x = keras.layers.MaxPooling2D(2, name=f"pool{number}")(convolution(x))
     return keras.Model(images, x, name=CONVNET)
-
-
-def _last_convolutional(base: keras.Model) -> keras.layers.Layer:
-    """The last layer whose output still has height and width.
-
-    In a base with its classifier, the last one before the pooling over the whole image, since some
-    classifiers are convolutions themselves (MobileNet's).
-    """
-    layers = list(base.layers)
-    if len(base.output_shape) == 2:
-        kinds = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
-        pooled = [place for place, layer in enumerate(layers) if isinstance(layer, kinds)]
-        layers = layers[: pooled[-1]] if pooled else layers
-    return next(layer for layer in reversed(layers) if len(layer.output.shape) == 4)
 
 
 def _pooling_layer(pooling: str) -> keras.layers.Layer:

@@ -37,7 +37,7 @@ def whole(
 ) -> keras.Model:
     """Images (n, *shape) through every extractor, their features joined, to logits."""
     images = keras.Input(shape, name="images")
-    return keras.Model(images, classifier(_joined([e(images) for e in extractors])), name="model")
+    return keras.Model(images, classifier(joined([e(images) for e in extractors])), name="model")
 
 
 def cut(
@@ -69,8 +69,15 @@ def cut(
         features.append(rest(part(activations)))
     return (
         [frozen for frozen, _ in halves],
-        keras.Model(activations, classifier(_joined(features)), name="rest"),
+        keras.Model(activations, classifier(joined(features)), name="rest"),
     )
+
+
+def joined(features: Sequence[Any]) -> Any:
+    """The features (n, d_i) of every extractor as one tensor (n, d_1 + ... + d_k)."""
+    if len(features) == 1:
+        return features[0]
+    return keras.layers.Concatenate(name="features", dtype="float32")(features)
 
 
 class Part(keras.layers.Layer):  # type: ignore[misc]
@@ -86,12 +93,6 @@ class Part(keras.layers.Layer):  # type: ignore[misc]
 
     def compute_output_shape(self, shape: tuple[int | None, int]) -> tuple[int | None, ...]:
         return shape[0], *self.shape
-
-
-def _joined(features: Sequence[Any]) -> Any:
-    if len(features) == 1:
-        return features[0]
-    return keras.layers.Concatenate(name="features", dtype="float32")(features)
 
 
 def _halves(

@@ -19,7 +19,7 @@ NAME_LENGTH = 24  # letters
 SMOOTHED = 10  # epochs from which on learning curves are smoothed, too
 SMOOTHING = 0.8  # of the mean so far, as F. Chollet, "Deep Learning with Python" (2017), 5.3
 MOST_COUNTS = 25  # classes of a confusion matrix that has its counts written in
-_STYLE = {
+STYLE = {
     "figure.dpi": 120,
     "figure.constrained_layout.use": True,
     "font.size": 10,
@@ -39,7 +39,7 @@ def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[fl
     Args:
         histories: for each model, columns epoch, loss, val_loss, accuracy, val_accuracy.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(9, 4))
         axes = figure.subplots(1, 2)
         for axis, (key, title) in zip(
@@ -66,7 +66,7 @@ def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[fl
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[0].set_ylim(0, 1.05 * axes[0].dataLim.y1 or 1)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-        _save(figure, path)
+        save(figure, path)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -80,7 +80,7 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 def roc(path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]) -> None:
     """ROC curves: for each model (false positive rates, true positive rates, its legend)."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.4, 5.4))
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, label="chance")
@@ -95,14 +95,14 @@ def roc(path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]
             title="ROC",
         )
         figure.legend(loc="outside lower center")
-        _save(figure, path)
+        save(figure, path)
 
 
 def precision_recall(
     path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]
 ) -> None:
     """Precision by recall: for each model (recalls, precisions, its legend)."""
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.4, 5.0))
         axis = figure.subplots()
         for colour, (recall, precision, legend) in zip(COLOURS, curves.values(), strict=False):
@@ -115,7 +115,7 @@ def precision_recall(
             title="precision and recall",
         )
         figure.legend(loc="outside lower center")
-        _save(figure, path)
+        save(figure, path)
 
 
 def reliability(
@@ -125,7 +125,7 @@ def reliability(
 
     The area of a point grows with its images.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(4.4, 5.6))
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, label="as sure as it is right")
@@ -144,7 +144,7 @@ def reliability(
             title="reliability",
         )
         figure.legend(loc="outside lower center")
-        _save(figure, path)
+        save(figure, path)
 
 
 def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
@@ -153,10 +153,10 @@ def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], tit
     Of more than `MOST_COUNTS` classes only the shades are shown.
     """
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [_shortened(name) for name in classes]
+    names = [shortened(name) for name in classes]
     longest = max(map(len, names))
     side = min(max(3.6, 0.55 * len(names) + 0.08 * longest + 1.2), 16)
-    with rc_context({**_STYLE, "axes.grid": False}):
+    with rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(side, side))
         axis = figure.subplots()
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -178,7 +178,7 @@ def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], tit
             for label in axis.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
         axis.set(xlabel="predicted", ylabel="true", title=title)
-        _save(figure, path)
+        save(figure, path)
 
 
 def scores(
@@ -202,8 +202,8 @@ def scores(
     """
     bins = np.linspace(0, 1, 21)
     shown = names if len(names) <= len(COLOURS) else ["all classes"]
-    of_which = _shortened(names[1]) if len(names) == 2 else "the true class"
-    with rc_context(_STYLE):
+    of_which = shortened(names[1]) if len(names) == 2 else "the true class"
+    with rc_context(STYLE):
         figure = Figure(figsize=(6.2, 3.6))
         axis = figure.subplots()
         outlines = []
@@ -219,10 +219,10 @@ def scores(
         )
         figure.legend(
             [*outlines, *lines.values()],
-            [*map(_shortened, shown), *lines],
+            [*map(shortened, shown), *lines],
             loc="outside right upper",
         )
-        _save(figure, path)
+        save(figure, path)
 
 
 def accuracy_by_threshold(
@@ -238,7 +238,7 @@ def accuracy_by_threshold(
         thresholds: chosen ones by name, drawn as lines.
         second: name of the second class.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(6.2, 3.6))
         axis = figure.subplots()
         for colour, (subset, (threshold, accuracy)) in zip(COLOURS, curves.items(), strict=False):
@@ -246,14 +246,14 @@ def accuracy_by_threshold(
         _threshold_lines(axis, thresholds)
         highest = max((float(accuracy.max()) for _, accuracy in curves.values()), default=1)
         axis.set(
-            xlabel=f"probability from which on it is {_shortened(second)}",
+            xlabel=f"probability from which on it is {shortened(second)}",
             ylabel="accuracy",
             xlim=(-0.01, 1.01),
             ylim=(min(0.9, highest - 0.1), min(1.005, highest + 0.02)),
             title="accuracy by threshold",
         )
         figure.legend(loc="outside right upper")
-        _save(figure, path)
+        save(figure, path)
 
 
 def _threshold_lines(axis: Any, thresholds: Mapping[str, float]) -> dict[str, Any]:
@@ -267,11 +267,13 @@ def _threshold_lines(axis: Any, thresholds: Mapping[str, float]) -> dict[str, An
     }
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """A name of at most `NAME_LENGTH` letters, dots at the end where it was cut."""
     return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG without matplotlib's version in it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in a script without font
         figure.savefig(path, metadata={"Software": None})
