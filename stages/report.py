@@ -66,7 +66,7 @@ def main() -> None:
             "thumbnails": _thumbnails(findings.explained),
             "fine_tuned": bool(settings["fine_tune"]["epochs"]),
             "settings": {name: dict(_flat(section)) for name, section in settings.items()},
-            "columns": {name: shown[2:] for name, shown in AUDIT_COLUMNS.items()},
+            "columns": {name: [*shown[3:], "subset"] for name, shown in AUDIT_COLUMNS.items()},
             "numbers": NUMBERS,
             "versions": _versions(),
             "machine": _machine(settings["compute"]),
