@@ -35,6 +35,7 @@ def test_another_number_of_arguments_is_told_with_the_call(monkeypatch: pytest.M
         "train_head",
         "fine_tune",
         "evaluate",
+        "report",
         "submit",
     ],
 )

@@ -1,0 +1,147 @@
+"""Stage `report`: all that the other stages have found, on one page.
+
+Reads the parameters, the figures, pictures and tables of all stages, and what `explain` has drawn;
+writes a folder with the page, `index.html`, and copies of the pictures it shows.
+    python -m stages.report params.yaml metrics metrics/explain metrics/report
+It tells versions and the kind of machine, but no date, name or path: where these are the same, so
+are the bytes.
+"""
+
+import importlib.metadata
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from stages import cpu
+from stages import params as parameters
+from stages.errors import UserError
+from stages.images.labels import natural_key
+from stages.pictures import html
+from stages.scripts import arguments, stage
+from stages.store import files, found
+from stages.store.findings import AUDIT_COLUMNS, NUMBERS, Explained
+from stages.threads import processors
+
+PACKAGES = (
+    "tensorflow",
+    "jax",
+    "torch",
+    "keras",
+    "openvino",
+    "numpy",
+    "scikit-learn",
+    "zarr",
+    "pillow",
+    "cykooz.resizer",
+    "matplotlib",
+    "dvc",
+)
+
+
+@stage
+def main() -> None:
+    """Check all inputs, then write the folder whole."""
+    given, metrics, explained, out = map(Path, arguments(__doc__, count=4))
+    settings = parameters.read(given).model_dump(exclude_unset=True)
+    findings = found.read(metrics, explained)
+    scored = findings.evaluated.final
+    classes = sorted(scored["valid"].per_class, key=natural_key)
+    drawn = {name: found.picture(explained, name) for name in findings.explained.pictures()}
+    with files.replacing(out) as partial:
+        partial.mkdir()
+        content = {
+            "found": findings,
+            "subsets": [name for name in html.SUBSETS if name in scored],
+            "classes": settings["data"]["classes"] or classes,
+            "plots": _plots(findings.plots, partial),
+            "pictures": {
+                name: _copy(path, "explain", partial, f"explain/{name}")
+                for name, path in drawn.items()
+            },
+            "thumbnails": _thumbnails(findings.explained),
+            "fine_tuned": bool(settings["fine_tune"]["epochs"]),
+            "settings": {name: dict(_flat(section)) for name, section in settings.items()},
+            "columns": {name: [*shown[3:], "subset"] for name, shown in AUDIT_COLUMNS.items()},
+            "numbers": NUMBERS,
+            "versions": _versions(),
+            "machine": _machine(settings["compute"]),
+        }
+        page = html.page(content)
+        (partial / "index.html").write_text(page, encoding="utf-8", newline="\n")
+    print(f"report: {len(drawn) + len(findings.plots)} pictures and {out / 'index.html'}")
+
+
+def _plots(paths: list[Path], folder: Path) -> dict[str, html.Picture]:
+    """The plots by name: those whose reading is explained first, in that order."""
+    known = list(html.PLOTS)
+    paths = sorted(paths, key=lambda at: known.index(at.stem) if at.stem in known else len(known))
+    return {path.stem: _copy(path, "evaluate", folder, f"pictures/{path.name}") for path in paths}
+
+
+def _copy(path: Path, stage: str, folder: Path, name: str) -> html.Picture:
+    """Copy one picture of a stage into the folder, under that name.
+
+    Raises:
+        UserError: it is no picture that a browser shows.
+    """
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError):
+        raise UserError(
+            f"{path}: expected a picture, got something that cannot be read as PNG, JPEG or WebP; "
+            f"run `dvc repro {stage}` again"
+        ) from None
+    copy = folder / name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, copy)
+    return html.Picture(name, width, height)
+
+
+def _thumbnails(explained: Explained) -> dict[tuple[str, str], str]:
+    """The picture of each (source, member) that has one."""
+    images = [image for gallery in explained.galleries for image in gallery.images]
+    return {(one.source, one.member): one.picture for one in images if one.picture is not None}
+
+
+def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """The keys of a section by their full names below it, with their values."""
+    for key, value in section.items():
+        if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _versions() -> dict[str, str]:
+    """Of Python, and of those packages that are installed."""
+    told = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            told[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return told
+
+
+def _machine(compute: Mapping[str, object]) -> dict[str, str]:
+    """What of a machine the last bits of a result depend on."""
+    able = [name for name, needed in cpu.INSTRUCTION_SETS.items() if cpu.flags().issuperset(needed)]
+    best = able[-1] if able else "the best there is"
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "instruction set": str(compute["instruction_set"] or best),
+        "threads": str(compute["threads"] or processors()),
+        "devices": str(compute["devices"]),
+        "backend": str(compute["backend"]),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""The shapes of the JSON files and tables in `metrics/`, as far as the report shows them.
+
+Keys that are not named here are passed over. An interval is (low, high).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+AUDIT_COLUMNS = {
+    "labels": ("member", "source", "subset", "label", "suggested", "margin", "likely"),
+    "outliers": ("member", "source", "subset", "label", "isolation"),
+    "light": ("member", "source", "subset", "fault", "mean", "spread", "sharpness"),
+    "copies": ("member", "source", "subset", "group", "label"),
+}
+NUMBERS = ("margin", "isolation", "mean", "spread", "sharpness")
+
+Interval = tuple[float, float]
+Line = dict[str, str]
+
+
+class Content(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class OfClass(Content):
+    precision: float
+    recall: float
+    f1: float
+    images: int
+    misclassified: int
+
+
+class Figures(Content):
+    """Of one model on one subset; areas are None where a class has no image."""
+
+    accuracy: float
+    log_loss: float
+    brier: float
+    expected_calibration_error: float
+    roc_auc: float | None = None
+    average_precision: float | None = None
+    images: int
+    misclassified: int
+    per_class: dict[str, OfClass]
+
+
+class AtThreshold(Content):
+    accuracy: float
+    error_rate: dict[str, float]
+
+
+class Threshold(Content):
+    threshold: float
+    valid: AtThreshold
+    test: AtThreshold | None = None
+
+
+class Evaluated(Content):
+    chosen: Literal["head", "fine_tune"]
+    temperature: float
+    clip: float
+    head: dict[str, Figures]
+    fine_tune: dict[str, Figures]
+    final: dict[str, Figures]
+    thresholds: dict[str, Threshold] | None = None
+
+
+class BoundsOfClass(Content):
+    precision: Interval
+    recall: Interval
+    f1: Interval
+
+
+class Bounds(Content):
+    """The interval of each of `Figures`."""
+
+    accuracy: Interval
+    log_loss: Interval
+    brier: Interval
+    expected_calibration_error: Interval
+    roc_auc: Interval | None = None
+    average_precision: Interval | None = None
+    per_class: dict[str, BoundsOfClass]
+
+
+class Difference(Content):
+    difference: float
+    interval: Interval
+    shown: str
+
+
+class Intervals(Content):
+    confidence: float
+    resamples: int
+    differences: dict[str, dict[str, dict[str, Difference]]]
+    head: dict[str, Bounds]
+    fine_tune: dict[str, Bounds]
+    final: dict[str, Bounds]
+
+
+class Split(Content):
+    found: int
+    accepted: int
+    rejected: int
+    rejected_by_reason: dict[str, int]
+    duplicates: int
+    near_duplicates: int
+    duplicates_with_other_label: int
+    duplicates_across_subsets: int
+    beyond_per_class_limit: int
+    passed_over: dict[str, int]
+    label_fixes: dict[str, int]
+    subsets: dict[str, dict[str, int]]
+    unlabelled: int
+
+
+class Head(Content):
+    kind: str
+    parameters: int
+
+
+class Epoch(Content):
+    epoch: int
+
+
+class FineTuned(Content):
+    epochs: int
+    best: Epoch
+    taken: str
+    fault: str
+
+
+class OutOfFold(Content):
+    accuracy: float
+    log_loss: float
+
+
+class Audit(Content):
+    images: int
+    likely_label_errors: int
+    light: dict[str, int]
+    copies: int
+    out_of_fold: OutOfFold | None = None
+
+
+class Shown(Content):
+    """One image of a gallery; texts are empty and the rest None where there is nothing to tell."""
+
+    picture: str | None
+    heatmap: str | None
+    member: str
+    source: str
+    subset: str
+    label: str
+    said: str
+    probability: float | None
+    note: str
+
+
+class Gallery(Content):
+    name: str
+    title: str
+    about: str
+    images: list[Shown]
+
+
+class Layer(Content):
+    backbone: str
+    layer: str
+    picture: str
+    shape: tuple[int, ...]
+
+
+class Activations(Content):
+    member: str
+    label: str
+    picture: str
+    layers: list[Layer]
+
+
+class Filters(Content):
+    backbone: str
+    layer: str
+    picture: str
+
+
+class Explained(Content):
+    model: Literal["head", "fine_tune"]
+    size: int
+    galleries: list[Gallery]
+    activations: Activations | None
+    filters: list[Filters]
+
+    def pictures(self) -> list[str]:
+        """The path of each picture that is named, once, in order."""
+        named: list[str | None] = []
+        for gallery in self.galleries:
+            for image in gallery.images:
+                named += [image.picture, image.heatmap]
+        if self.activations:
+            layers = self.activations.layers
+            named += [self.activations.picture, *(layer.picture for layer in layers)]
+        named += [layer.picture for layer in self.filters]
+        return list(dict.fromkeys(name for name in named if name is not None))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All of it; `tables` by the names of `AUDIT_COLUMNS`, `plots` in order of their names."""
+
+    split: Split
+    head: Head
+    fine_tuned: FineTuned
+    evaluated: Evaluated
+    intervals: Intervals
+    audit: Audit
+    tables: dict[str, list[Line]]
+    plots: list[Path]
+    explained: Explained
