@@ -80,7 +80,7 @@ def compared(this: Side, other: Side, subset: str) -> list[tuple[str, ...]]:
     differences = uncertainty.of_difference(
         given[OTHER], given[THIS], label, (samples[OTHER], samples[THIS]), DECIMALS
     )
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for name, found in differences.items():
         low, high = found["interval"]
         lines.append(

@@ -70,8 +70,8 @@ def explain(images: Sequence[dict[str, Any]], **changed: object) -> None:
             if not name.startswith((".", "/")):
                 draw(f"metrics/explain/{name}")
     galleries = [
-        {"name": "right", "title": "Right", "about": "Drawn at random.", "images": list(images)},
-        {"name": "blank", "title": "Blank", "about": "Nothing to see.", "images": []},
+        {"title": "Right", "about": "Drawn at random.", "images": list(images)},
+        {"title": "Blank", "about": "Nothing to see.", "images": []},
     ]
     content: dict[str, object] = {"model": "fine_tune", "size": 224, "galleries": galleries}
     _write_json("explain/explain", content | {"activations": None, "filters": []} | changed)

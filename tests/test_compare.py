@@ -27,7 +27,7 @@ def predicted(of_true: float, wrong: int = 0) -> Floats:
     probability = np.full((IMAGES, 2), 1 - of_true)
     probability[np.arange(IMAGES), np.arange(IMAGES) % 2] = of_true
     probability[:wrong] = probability[:wrong, ::-1]
-    return np.log(probability)
+    return np.asarray(np.log(probability))
 
 
 def side(of_true: float, wrong: int = 0, subset: str = "test") -> compare.Side:

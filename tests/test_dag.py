@@ -59,7 +59,7 @@ def test_a_stage_depends_on_its_script_and_on_every_module_that_it_imports(stage
 
 @pytest.mark.parametrize("stage", definitions())
 def test_a_stage_lists_exactly_the_params_that_its_script_reads(stage: str) -> None:
-    listed = {re.sub(r"\$\{.*?\}", "*", key) for key in definitions()[stage]["params"]}
+    listed = {re.sub(r"\$\{.*?\}", "*", key) for key in definitions()[stage].get("params", [])}
     scripts = [ROOT / "stages" / f"{stage}.py"]
     if "stages/network.py" in project_files(scripts[0]):
         scripts.append(ROOT / "stages" / "network.py")
@@ -80,7 +80,7 @@ def test_no_param_is_hidden_from_dvcs_run_cache(stage: str) -> None:
     dvc/stage/cache.py): inside a section listed whole, a change of one would restore old outputs.
     """
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for key in definitions()[stage]["params"]:
+    for key in definitions()[stage].get("params", []):
         section = params
         for name in key.split(".${")[0].split("."):
             section = section[name]

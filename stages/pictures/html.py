@@ -50,9 +50,14 @@ PLOTS = {
         "that it finds (recall). The nearer to the upper right corner the better.",
     ),
     "scores": (
-        "Probability of the true class",
-        "How many images got which probability for their own class. At the far right it is sure "
-        "and right, at the far left sure and wrong. Heights are logarithmic.",
+        "Spread of probabilities",
+        "How many images of each class got which probability; heights are logarithmic. The better "
+        "the model, the emptier the middle. Grey lines are thresholds.",
+    ),
+    "thresholds": (
+        "Accuracy by threshold",
+        "Accuracy where the second class is said from that probability on. Where the curve is flat "
+        "the threshold matters little.",
     ),
 }
 MODELS = {"head": "Head", "fine_tune": "Fine-tuned", "final": "Final"}
@@ -89,15 +94,20 @@ AUDIT = {
         "A model that never saw the image prefers another class. The most doubtful stand first.",
     ),
     "outliers": (
-        "Unlike the rest of their class",
-        "Images whose features lie far from all others of their class: often another subject, a "
-        "drawing, or a screenshot.",
+        "Unlike all others",
+        "Images whose features lie far from those of all others: often another subject, a drawing, "
+        "a collage or text.",
     ),
     "light": ("Blank, dark, bright or blurred", "Images that show little, by simple measures."),
     "copies": (
         "Copies",
         "Images of one group are the same, or nearly. They stay in one subset, so no figure is too "
         "good for them; two labels in one group mean that one is wrong.",
+    ),
+    "alike": (
+        "Alike by features",
+        "Pairs that the network takes for copies though their pixels differ, such as two photos of "
+        "one moment. Those in different subsets stand first: they flatter the figures.",
     ),
 }
 TEXTS = {

@@ -14,8 +14,12 @@ AUDIT_COLUMNS = {
     "outliers": ("member", "source", "subset", "label", "isolation"),
     "light": ("member", "source", "subset", "fault", "mean", "spread", "sharpness"),
     "copies": ("member", "source", "subset", "group", "label"),
+    "alike": (
+        *("member", "source", "subset", "label"),
+        *("other", "other_source", "other_subset", "other_label", "likeness"),
+    ),
 }
-NUMBERS = ("margin", "isolation", "mean", "spread", "sharpness")
+NUMBERS = ("margin", "isolation", "mean", "spread", "sharpness", "likeness")
 
 Interval = tuple[float, float]
 Line = dict[str, str]
@@ -143,6 +147,7 @@ class Audit(Content):
     likely_label_errors: int
     light: dict[str, int]
     copies: int
+    alike_pairs: int
     out_of_fold: OutOfFold | None = None
 
 
@@ -161,7 +166,6 @@ class Shown(Content):
 
 
 class Gallery(Content):
-    name: str
     title: str
     about: str
     images: list[Shown]
