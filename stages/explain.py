@@ -160,7 +160,7 @@ def _write_filters(
         for name, extractor in net.extractors.items()
         for layer in _layers(extractor, section.layers)
     ]
-    with progress("filters", len(layers)) as bar:
+    with progress("filters", len(layers) * section.filters) as bar:
         for number, (name, layer) in enumerate(layers, start=1):
             extractor = net.extractors[name]
             channels = extractor.get_layer("trunk").model.get_layer(layer).output.shape[-1]
@@ -169,7 +169,7 @@ def _write_filters(
             picture = f"filters/{number}.png"
             pictures.filter_grid(out / picture, found, which.tolist(), f"{name}, {layer}")
             told.append({"backbone": name, "layer": layer, "picture": picture})
-            bar.update(1)
+            bar.update(len(which))
     return told
 
 

@@ -83,7 +83,7 @@ def of_audit(folder: Path, accepted: Sequence[tables.Row], count: int) -> Iterat
     )
     yield gallery(
         "Copies",
-        "Groups with the same pixels or nearly so; `split` keeps each in one subset.",
+        "Groups with the same pixels or nearly so; split keeps each in one subset.",
         [(row(line), f"group {line['group']}") for line in read("copies.csv")[:count]],
     )
     yield gallery(
