@@ -22,9 +22,11 @@ STAGES = [
     "train_head",
     "fine_tune",
     "evaluate",
+    "explain",
     "submit",
+    "report",
 ]
-FROM_HEAD = ["train_head", "fine_tune", "evaluate", "submit"]
+FROM_HEAD = ["train_head", "fine_tune", "evaluate", "explain", "submit", "report"]
 NOT_IN_RUN_CACHE = {"size", "nfiles"}
 
 pytestmark = pytest.mark.xdist_group("dag")
@@ -116,7 +118,9 @@ def test_another_commit_is_compared_by_its_predictions(project: Project) -> None
     ]
     here = json.loads(project.read("metrics/evaluate.json"))["final"]["test"]["log_loss"]
     there = json.loads(project.git("show", "HEAD:metrics/evaluate.json"))["final"]["test"]
-    assert lines[1][3:5] == [f"{here:.4f}", f"{there['log_loss']:.4f}"]
+    assert [float(text) for text in lines[1][3:5]] == pytest.approx(
+        [here, there["log_loss"]], abs=1e-4
+    )
     assert here != there["log_loss"]
     refused = project.run(sys.executable, "-m", "stages.compare", "no-such", passes=False)
     assert refused == (
@@ -135,14 +139,14 @@ def test_one_more_view_is_all_that_is_computed(project: Project) -> None:
     assert computed + known == 3 * 899
 
 
-def test_a_submit_key_reruns_submit_alone(project: Project) -> None:
+def test_a_submit_key_reruns_submit_and_the_report_that_shows_it(project: Project) -> None:
     project.change({"submit.clip": 0.2})
-    assert project.repro() == ["submit"]
+    assert project.repro() == ["submit", "report"]
 
 
 def test_a_split_key_leaves_the_features_alone(project: Project) -> None:
     project.change({"split.seed": 1})
-    assert project.repro() == ["split", "resize", *FROM_HEAD]
+    assert project.repro() == ["split", "resize", "audit", *FROM_HEAD]
 
 
 def test_another_backbone_extracts_only_the_new_one(project: Project) -> None:
@@ -152,12 +156,12 @@ def test_another_backbone_extracts_only_the_new_one(project: Project) -> None:
             "fetch_weights.MobileNet": {"source": "random", "seed": 0, "include_top": False},
         }
     )
-    assert project.repro() == ["fetch_weights@MobileNet", "extract@MobileNet"]
+    assert project.repro() == ["fetch_weights@MobileNet", "extract@MobileNet", "report"]
 
 
 def test_with_no_epochs_the_head_passes_through_fine_tuning(project: Project) -> None:
     project.change({"fine_tune.epochs": 0})
-    assert project.repro() == ["fine_tune", "evaluate", "submit"]
+    assert project.repro() == FROM_HEAD[1:]
     folders = [project.folder / "data" / name for name in ("head", "model")]
     files = [
         {
