@@ -27,7 +27,8 @@ def picture(height: int, width: int) -> NDArray[np.uint8]:
 
 def resized(image: NDArray[np.uint8], fit: str, interpolation: str) -> NDArray[np.float32]:
     layer = serving.Resize(64, fit, interpolation)
-    return np.asarray(keras.ops.convert_to_numpy(layer(image[None])))[0]
+    found: NDArray[np.float32] = keras.ops.convert_to_numpy(layer(image[None]))[0]
+    return found
 
 
 @pytest.mark.parametrize("size", SIZES)
