@@ -1,5 +1,6 @@
 # make repro   run the pipeline            make test   check everything
 # make bench   measure speed and memory    make cluster-demo   the pass on a cluster of two workers
+# make export  one model for others        FORMAT=openvino     in place of saved_model
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
 
 PYTHON ?= python3
@@ -7,9 +8,10 @@ VENV := .venv
 PACKAGES := $(VENV)/.packages
 INSTALLED := $(VENV)/.installed
 CONTENDERS := $(VENV)/contenders
+FORMAT ?= saved_model
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test bench cluster-demo lock bench-lock clean-venv
+.PHONY: repro test bench cluster-demo export lock bench-lock clean-venv
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -29,6 +31,9 @@ test: $(INSTALLED)
 cluster-demo: $(INSTALLED)
 	@dvc repro --quiet extract
 	@python -m stages.cluster_demo $$(python -c 'from stages import params; print(params.read().extract.backbones[0])')
+
+export: $(INSTALLED)
+	@python -m stages.export --format $(FORMAT)
 
 # BENCH="1 2 --rounds 7" chooses; REAL_DATA names a folder of real photos.
 bench: $(INSTALLED) $(CONTENDERS)/.installed

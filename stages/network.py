@@ -4,12 +4,14 @@ Images (n, size, size, 3) RGB, values 0 to 255, through one extractor a backbone
 logits (n, n_classes). `engine.start` comes before.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages import params as parameters
+from stages.errors import UserError
 from stages.models import head
 from stages.store import files
 
@@ -104,5 +106,14 @@ def load(
     network = assemble(params, size, weights, trained, n_classes)
     if chosen == "fine_tune" and params.fine_tune.epochs:
         tuned = files.require(model_folder / "model.weights.h5", "fine_tune")
-        network.whole.load_weights(tuned)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # one a layer, and then an error
+                network.whole.load_weights(tuned)
+        except (ValueError, OSError, KeyError) as error:
+            raise UserError(
+                f"{tuned}: expected the weights of the fine-tuned network, got a file that does "
+                f"not fit ({' '.join(str(error).split()).split('. ')[0].rstrip('.')}); "
+                "run `dvc repro fine_tune` again"
+            ) from None
     return network

@@ -332,7 +332,7 @@ def test_cross_validation_ends_when_two_strengths_in_a_row_are_worse(
             super().fit(*args, **kwargs)
             return self
 
-    monkeypatch.setattr(head, "LogisticRegression", Recorded)
+    monkeypatch.setattr("sklearn.linear_model.LogisticRegression", Recorded)
     rng = np.random.default_rng(0)
     features, label = few_examples(2, 1)
     chosen = cross_validated(features, rng.permutation(label)).inverse_regularization

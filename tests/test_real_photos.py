@@ -101,6 +101,29 @@ def test_frozen_mobilenetv2_classifies_the_photos_and_writes_the_submission(
     assert [int(name) for name, _ in rows] == numbers
     assert len(rows) == 2_000
     assert project.repro() == []
+    _predict_says_what_the_pipeline_said(project)
+    _an_export_says_nearly_the_same(project)
+
+
+def _predict_says_what_the_pipeline_said(project: Project) -> None:
+    """Of the unlabelled photos, whose submission is clipped and rounded to 1e-6."""
+    command = "python -m stages.predict data/raw/test.zip --csv 2>/dev/null >predicted.csv"
+    project.run("bash", "-c", command)
+    clip = json.loads(project.read("metrics/evaluate.json"))["clip"]
+    submitted = dict(list(csv.reader(project.read("data/submission.csv").splitlines()))[1:])
+    answers = list(csv.DictReader(project.read("predicted.csv").splitlines()))
+    assert len(answers) == 2_000
+    for answer in answers:
+        expected = float(submitted[Path(answer["file"]).stem])
+        assert abs(min(max(float(answer["dog"]), clip), 1 - clip) - expected) < 1e-4
+
+
+def _an_export_says_nearly_the_same(project: Project) -> None:
+    printed = project.run("python", "-m", "stages.export", "--format", "openvino")
+    found = re.search(r"probability is ([\d.]+), the mean [\d.]+, and (\d+) got", printed)
+    assert found is not None
+    assert float(found[1]) < 0.02
+    assert found[2] == "0"
 
 
 def test_ten_times_as_many_images_stay_under_two_gibibytes(

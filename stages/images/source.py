@@ -90,6 +90,22 @@ def open_source(path: Path) -> Source:
     )
 
 
+def read_file(path: Path) -> bytes:
+    """All bytes of a file, at most `MAX_MEMBER_BYTES`; raises `Unreadable`."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would never end
+            raise Unreadable("not a regular file")
+        with path.open("rb") as file:
+            content = file.read(MAX_MEMBER_BYTES + 1)
+    except OSError as error:
+        if error.errno not in _FAULTS_OF_ONE_FILE:  # a failing disk is no fault of the image
+            raise
+        raise Unreadable(_FAULTS_OF_ONE_FILE[error.errno]) from error
+    if len(content) > MAX_MEMBER_BYTES:
+        raise Unreadable(f"larger than {MAX_MEMBER_BYTES // 1024**2} MiB")
+    return content
+
+
 class _Zip(Source):
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -165,19 +181,7 @@ class _Folder(Source):
         """Nothing is held open."""
 
     def read(self, name: str) -> bytes:
-        path = self._members[name]
-        try:
-            if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would never end
-                raise Unreadable("not a regular file")
-            with path.open("rb") as file:
-                content = file.read(MAX_MEMBER_BYTES + 1)
-        except OSError as error:
-            if error.errno not in _FAULTS_OF_ONE_FILE:  # a failing disk is no fault of the image
-                raise
-            raise Unreadable(_FAULTS_OF_ONE_FILE[error.errno]) from error
-        if len(content) > MAX_MEMBER_BYTES:
-            raise Unreadable(f"larger than {MAX_MEMBER_BYTES // 1024**2} MiB")
-        return content
+        return read_file(self._members[name])
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:

@@ -28,7 +28,7 @@ def start(backend: str, threads: int | None, instruction_set: str | None, device
     What the user's environment or `~/.keras/keras.json` say of it is overruled.
 
     Args:
-        backend: of Keras: "tensorflow", "jax" or "torch".
+        backend: of Keras: "tensorflow", "jax" or "torch"; "openvino" can only predict.
         threads: of one operation; None for all that this process may use.
         instruction_set: highest that oneDNN may use, by its names (AVX2, AVX512_CORE, ...; see
             "CPU Dispatcher Control" in oneDNN's documentation); None for the best there is.
@@ -83,6 +83,8 @@ def start(backend: str, threads: int | None, instruction_set: str | None, device
     os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
     if instruction_set is not None:
         os.environ["ONEDNN_MAX_CPU_ISA"] = instruction_set
+    if backend == "openvino":
+        silence_openvino()
     with _quiet_unless_it_fails():
         keras = importlib.import_module("keras")
     keras.config.set_floatx("float32")
@@ -92,6 +94,15 @@ def start(backend: str, threads: int | None, instruction_set: str | None, device
 
     use(backend, devices)
     _started = settings
+
+
+def silence_openvino() -> None:
+    """No reports to OpenVINO's makers.
+
+    `import openvino` alone sends one, and keeps a number of the user in ~/intel, by the package
+    openvino-telemetry; without that one it is silent (openvino/tools/ovc/telemetry_utils.py).
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
 def limit_blas(threads: int | None) -> None:

@@ -3,6 +3,8 @@
 A head is a stack of kernels and biases with relu between them; its outputs are logits, one a class.
 A head with a single output is one of two classes: the output is the logit of class 1, that of class
 0 is 0. A logistic regression is a head of one layer. Stored as npz, never a pickle.
+
+scikit-learn takes half a second to import, so only what fits does it.
 """
 
 import warnings
@@ -14,8 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from stages.errors import UserError
 
@@ -185,6 +185,9 @@ def fit_logistic(
     Raises:
         UserError: cross-validation without a class of two images.
     """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     n, views, d = features.shape
     features = features.reshape(n * views, d)
     mean, spread = _mean_and_spread(features)
@@ -223,6 +226,8 @@ def _cross_validated(features: FloatArray, label: NDArray[np.int64]) -> float:
     Walks up `STRENGTHS` until two in a row are no better than the best. Held-out rows weigh nothing
     in the fit, which saves a copy of the others.
     """
+    from sklearn.linear_model import LogisticRegression
+
     fold = folds(label)
     if (fold == -1).all():
         raise UserError(

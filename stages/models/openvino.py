@@ -11,7 +11,6 @@ OpenVINO is an optional package, so only `compile` imports it.
 import importlib
 import importlib.util
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.errors import UserError
+from stages.models import engine
 from stages.threads import processors
 
 # Caps by `ONEDNN_MAX_CPU_ISA` below AVX512_CORE_BF16. The plugin heeds them where it runs oneDNN
@@ -38,7 +38,7 @@ def compile(
 
     Args:
         model: of one input, images (n, size, size, 3), and one output, (n, d) float32; with
-            float32 weights, under Keras' TensorFlow backend.
+            float32 weights, under Keras' TensorFlow or OpenVINO backend.
         batch_size: n.
         precision: that is computed in, "float32" or "bfloat16".
         threads: of one operation; None for all that this process may use.
@@ -85,22 +85,18 @@ def compile(
 
 
 def _imported() -> Any:
-    """The package, and no reports to its makers.
-
-    `import openvino` alone sends one, and keeps a number of the user in ~/intel, by the package
-    openvino-telemetry; without that one it is silent (openvino/tools/ovc/telemetry_utils.py).
-    """
+    """The package, and no reports to its makers."""
     if importlib.util.find_spec("openvino") is None:
         raise UserError(
             "params.yaml: extract.engine: expected a package that is installed, got 'openvino'; "
             "run `pip install 'stages[openvino]'`, or set extract.engine: keras"
         )
-    if keras.config.backend() != "tensorflow":
+    if keras.config.backend() not in ("tensorflow", "openvino"):
         raise UserError(
             "params.yaml: compute.backend: expected tensorflow, as extract.engine is openvino, "
             f"got {keras.config.backend()!r}; change one of them"
         )
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    engine.silence_openvino()
     return importlib.import_module("openvino")
 
 

@@ -1,0 +1,131 @@
+"""The final model of a run, started to predict images: pixels in, calibrated probabilities out.
+
+Pixels are uint8 (n, size, size, 3), RGB, as `resize` makes them. They are seen in `predict.views`
+views; the network computes in float32, by OpenVINO or by the backend that `compute.backend` names.
+
+Keras' own OpenVINO backend starts in half the time of TensorFlow, but what it makes of a network
+runs at a third of the speed of what OpenVINO converts from TensorFlow: so it serves few images.
+"""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages import network
+from stages import params as parameters
+from stages.errors import UserError
+from stages.models import engine, head
+from stages.scores import calibration
+from stages.store import files, tables
+
+OPENVINO_BATCH = 8  # images at a time, with which it is fastest
+FEW = 64  # images for which a quick start counts more than speed
+
+Pixels = NDArray[np.uint8]
+Function = Callable[[NDArray[Any]], NDArray[np.float32]]
+
+
+class Final:
+    """The final model.
+
+    Attributes:
+        classes: names, in the order of the probabilities.
+        network: its Keras models.
+        weights: the file of each backbone.
+        batch_size: images that are computed at a time.
+    """
+
+    def __init__(self, params: parameters.Params, total: int, kind: str) -> None:
+        """Start Keras, for `total` images; `kind` is "openvino" or "keras".
+
+        Raises:
+            UserError: a file is missing or does not fit, or a network that OpenVINO cannot run.
+        """
+        ledger = files.require(Path("data/split.csv"), "split")
+        figures = files.require(Path("metrics/evaluate.json"), "evaluate")
+        evaluated = json.loads(figures.read_text(encoding="utf-8"))
+        self.params, self.kind = params, kind
+        self.temperature = float(evaluated["temperature"])
+        self.classes = tables.labels(tables.read_ledger(ledger)).classes
+        self.weights = {
+            name: files.require(Path("data/weights", f"{name}.weights.h5"), f"fetch_weights@{name}")
+            for name in params.train_head.backbones
+        }
+        largest = OPENVINO_BATCH if kind == "openvino" else params.extract.batch_size
+        self.batch_size = min(largest, total * params.predict.views)
+        settings = params.compute.model_dump()
+        if kind == "openvino":
+            settings |= {"backend": "openvino" if total <= FEW else "tensorflow", "devices": 1}
+        engine.start(**settings)
+        self.network = network.load(
+            params,
+            params.resize.size,
+            self.weights,
+            Path("data/head"),
+            Path("data/model"),
+            len(self.classes),
+            evaluated["chosen"],
+        )
+        self._logits = self._function_to_logits()
+
+    def probability(self, images: Pixels) -> NDArray[np.float64]:
+        """Of each class, (n, n_classes)."""
+        from stages.models import views
+
+        ranges, count = self.params.extract.augment.model_dump(), self.params.predict.views
+        seed = ranges.pop("seed")
+        digests = _digests(images) if count > 2 else []
+        seen = [
+            views.make(images, digests, view, views.Ranges(**ranges), seed) for view in range(count)
+        ]
+        logits = np.split(self._logits(np.concatenate(seen)), count)
+        log_probability = head.mean_log_probability(logits)
+        return np.exp(calibration.calibrated(log_probability, self.temperature)).astype(np.float64)
+
+    def function(self, model: Any) -> Function:
+        """A Keras model of images as a function of any number of them."""
+        from stages.models import devices, inference
+
+        run: Function = functools.partial(devices.predict_on_batch, model)
+        if self.kind == "openvino":
+            run = self._by_openvino(model)
+        size = self.batch_size
+
+        def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
+            batches = (images[at : at + size] for at in range(0, len(images), size))
+            return np.concatenate([inference.padded(run, batch, size) for batch in batches])
+
+        return in_batches
+
+    def _function_to_logits(self) -> Function:
+        if self.kind == "openvino":  # which folds batch norms by itself
+            return self.function(self.network.whole)
+        from stages.models import tuning
+
+        extractors = list(self.network.extractors.values())
+        folded, rest = tuning.cut(extractors, [None] * len(extractors), self.network.classifier)
+        parts, last = [self.function(part) for part in folded], self.function(rest)
+        return lambda images: last(np.concatenate([part(images) for part in parts], axis=-1))
+
+    def _by_openvino(self, model: Any) -> Function:
+        from stages.models import openvino
+
+        try:
+            return openvino.compile(model, self.batch_size, "float32", self.params.compute.threads)
+        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                "predict --engine: expected a network that OpenVINO can run, got one that it "
+                f"cannot ({' '.join(str(error).split())[:120]}); give `--engine keras`"
+            ) from error
+
+
+def _digests(images: Pixels) -> list[bytes]:
+    """What augmented views are drawn by; only they wait for zarr to be imported."""
+    from stages.store import arrays
+
+    return [arrays.digest(image) for image in images]

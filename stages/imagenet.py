@@ -1,0 +1,107 @@
+"""What a backbone itself says of images: the 1,000 classes that it was trained on.
+
+Its weights with the classifier, and the names of the classes, come from the run, from files, or by
+Keras' downloads.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.answers import TOP, Named
+from stages.errors import UserError
+from stages.final import Final, Function
+
+
+def function(final: Final, given: Path | None) -> Function:
+    """From images (n, size, size, 3) to the ImageNet probabilities (n, 1000), first backbone.
+
+    Args:
+        given: a file of its weights with the classifier; None for those of the run, where these
+            have it, else for Keras' download.
+
+    Raises:
+        UserError: no such weights, or a backbone that has none.
+    """
+    from stages.models import backbone
+
+    name = final.params.train_head.backbones[0]
+    if name in backbone.OWN:
+        raise UserError(
+            f"predict --imagenet: expected a backbone that was trained on ImageNet, got "
+            f"{name!r}, which has no classes of its own; leave --imagenet out"
+        )
+    if given is not None and not given.is_file():
+        raise UserError(
+            f"predict --imagenet-weights: expected a weights file, got nothing at "
+            f"{str(given)!r}; correct the path"
+        )
+    if given is None and final.params.fetch_weights[name].include_top:
+        given = final.weights[name]
+    base = backbone.build(name, final.params.resize.size, True, given, logits=True)
+    if given is None:
+        _download(base, name)
+    return final.function(backbone.extractor(base, name, None, "predictions"))
+
+
+def classes(path: Path | None) -> list[str]:
+    """The names of the 1,000 classes, from a file or by Keras' download."""
+    if path is not None:
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+            return [str(index[str(number)][1]) for number in range(1000)]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"predict --imagenet-classes: expected Keras' imagenet_class_index.json, got "
+                f"{str(path)!r} ({error}); correct the path"
+            ) from None
+    from keras.applications import imagenet_utils
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Keras tells of its download there
+            falling = np.arange(1000, 0, -1)[None]
+            return [name for _, name, _ in imagenet_utils.decode_predictions(falling, 1000)[0]]
+    except Exception as error:  # `get_file` raises a bare Exception
+        if "URL fetch failure" not in str(error):
+            raise
+        raise UserError(
+            "predict --imagenet: expected to download the names of its classes, got no connection; "
+            "connect once, or give `--imagenet-classes FILE`"
+        ) from None
+
+
+def likeliest(probability: NDArray[np.float32], names: Sequence[str]) -> list[list[Named]]:
+    """Of each row of (n, 1000), the likeliest first."""
+    order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP]
+    return [
+        [(names[place], float(row[place])) for place in places]
+        for row, places in zip(probability, order, strict=True)
+    ]
+
+
+def _download(base: Any, name: str) -> None:
+    """Fill in Keras' own ImageNet weights; needs the network the first time."""
+    from stages.models import weights
+
+    remedy = "connect once, or give `--imagenet-weights FILE`"
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            values = weights.imagenet(name, include_top=True).get_weights()
+    except UserError as error:
+        raise UserError(
+            f"predict --imagenet: expected the weights of {name} with its classifier, got none "
+            f"({str(error).partition('; ')[0]}); {remedy}"
+        ) from None
+    try:
+        base.set_weights(values)
+    except ValueError:
+        raise UserError(
+            f"predict --imagenet: expected images of the size that the classifier of {name} "
+            f"takes, got resize.size {base.input_shape[1]}; leave --imagenet out"
+        ) from None

@@ -1,0 +1,290 @@
+"""What the final model says of any images: files, folders and zips.
+
+Reads `params.yaml`, the ledger (for the names of the classes), `metrics/evaluate.json` and the
+weights; writes a table, csv or JSON to standard output.
+    python -m stages.predict FILE|FOLDER|ZIP ... [--csv | --json] [--imagenet] [--heatmap FOLDER]
+
+Images are decoded, resized and seen in `predict.views` views as the pipeline does, and the
+probabilities calibrated, so an image of the data set gets what the pipeline gave it, up to the
+rounding of float32. Each file that gives no image is named on stderr, the others are predicted, and
+the status at the end is 1. Nothing grows with the number of images but a small record each.
+"""
+
+import argparse
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import io
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stages import answers, imagenet
+from stages import params as parameters
+from stages.answers import Answer, printable
+from stages.errors import UserError
+from stages.final import Final, Pixels
+from stages.images import decode, resize, source
+from stages.progress import progress
+from stages.scripts import script
+from stages.threads import in_order
+
+ZIP = (b"PK\3\4", b"PK\5\6")  # how a zip begins, the second one an empty one
+PICTURE_NAME = 60  # letters at most, each up to four bytes of the 255 that a file's name may have
+
+
+@script
+def main() -> None:
+    """Predict what is named on the command line; status 1 if a file gave no image."""
+    started, asked = time.perf_counter(), _asked()
+    params = parameters.read()
+    with contextlib.ExitStack() as opened:
+        found = _files([Path(name) for name in asked.inputs], opened)
+        final = Final(params, len(found), _engine(asked))
+        own = _Own(final, asked) if asked.imagenet else None
+        folder = _picture_folder(asked.heatmap) if asked.heatmap else None
+        show = _shown(asked, final.classes, [file.name for file in found])
+        unreadable = 0
+        with _bar(len(found)) as update, _quiet_if_nobody_reads():
+            show.begin()
+            read = in_order(functools.partial(_read, params), found)
+            for answer, pixels in _answers(read, final, own):
+                if answer.error:
+                    unreadable += 1
+                    told = f"{printable(answer.name)}: expected an image, got {answer.error}"
+                    print(f"predict: {told}; the others are predicted", file=sys.stderr)
+                elif folder is not None and pixels is not None:
+                    _heatmap(final, pixels, answer, folder)
+                show.show(answer)
+                update(1)
+            show.end()
+    counts = f"{len(found):,} image{'s' * (len(found) != 1)}, {unreadable:,} unreadable"
+    print(f"predict: {counts}, {time.perf_counter() - started:.1f} s", file=sys.stderr)
+    if unreadable:
+        sys.exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that may be an image: its name as shown, and what reads its bytes."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.predict", description="Predict the class of images."
+    )
+    parser.add_argument("inputs", nargs="+", metavar="FILE|FOLDER|ZIP")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="instead of a table")
+    form.add_argument("--json", action="store_true", help="instead of a table")
+    parser.add_argument(
+        "--imagenet", action="store_true", help="add the backbone's own five likeliest classes"
+    )
+    parser.add_argument(
+        "--imagenet-weights", metavar="FILE", type=Path, help="of the backbone with its classifier"
+    )
+    parser.add_argument(
+        "--imagenet-classes", metavar="FILE", type=Path, help="Keras' imagenet_class_index.json"
+    )
+    parser.add_argument("--heatmap", metavar="FOLDER", type=Path, help="write Grad-CAM pictures")
+    parser.add_argument(
+        "--engine",
+        choices=("openvino", "keras"),
+        help="openvino where it is installed, but for --heatmap, which needs keras",
+    )
+    return parser.parse_args()
+
+
+def _files(inputs: Sequence[Path], opened: contextlib.ExitStack) -> list[File]:
+    """What the inputs hold, in natural order within each; archives are checked and stay open."""
+    found = []
+    for path in inputs:
+        if path.is_dir() or _is_zip(path):
+            archive = opened.enter_context(source.open_source(path))
+            found += [
+                File(f"{path}/{name}", functools.partial(archive.read, name))
+                for name in archive.names
+            ]
+        else:
+            found.append(File(str(path), functools.partial(source.read_file, path)))
+    return found
+
+
+def _is_zip(path: Path) -> bool:
+    """By its first bytes; one that is only named so is for `open_source` to refuse."""
+    if not path.is_file():
+        return False
+    with contextlib.suppress(PermissionError), path.open("rb") as file:
+        return file.read(4) in ZIP or path.suffix.lower() == ".zip"
+    return False
+
+
+def _read(params: parameters.Params, file: File) -> tuple[str, Pixels | str]:
+    """A file's name and pixels (size, size, 3), as `resize` makes them, or why there are none."""
+    wanted = params.resize
+    try:
+        picture = decode.decode_reduced(
+            file.read(), resize.enough(wanted.size, wanted.interpolation)
+        )
+    except decode.Unreadable as reason:
+        return file.name, str(reason)
+    pixels = resize.resize(
+        picture.image,
+        wanted.size,
+        wanted.fit,
+        wanted.interpolation,
+        picture.whole,
+        picture.factor,
+    )
+    return file.name, pixels
+
+
+class _Own:
+    """The backbone's own likeliest classes."""
+
+    def __init__(self, final: Final, asked: argparse.Namespace) -> None:
+        self._names = imagenet.classes(asked.imagenet_classes)
+        self._function = imagenet.function(final, asked.imagenet_weights)
+
+    def __call__(self, images: Pixels) -> Sequence[Sequence[answers.Named]]:
+        return imagenet.likeliest(self._function(images), self._names)
+
+
+def _answers(
+    read: Iterable[tuple[str, Pixels | str]], final: Final, own: _Own | None
+) -> Iterator[tuple[Answer, Pixels | None]]:
+    """Predict batch by batch; an answer a file, in order, with the image's pixels."""
+    for batch in _batches(read, final.batch_size):
+        images = [pixels for _, pixels in batch if not isinstance(pixels, str)]
+        if images:
+            seen = np.stack(images)
+            probability = iter(final.probability(seen))
+            top = iter(own(seen) if own else [()] * len(images))
+        for name, pixels in batch:
+            if isinstance(pixels, str):
+                yield Answer(name, error=pixels), None
+            else:
+                yield Answer(name, next(probability), imagenet=next(top)), pixels
+
+
+def _engine(asked: argparse.Namespace) -> str:
+    """The one that was asked for; else OpenVINO where it is installed, but not for heatmaps."""
+    installed = importlib.util.find_spec("openvino") is not None
+    if asked.heatmap:
+        if asked.engine == "openvino":
+            raise UserError(
+                "predict --engine: expected keras, as --heatmap needs gradients, got 'openvino'; "
+                "leave one of them out"
+            )
+        return "keras"
+    if asked.engine == "openvino" and not installed:
+        raise UserError(
+            "predict --engine: expected a package that is installed, got 'openvino'; "
+            "run `pip install 'stages[openvino]'`, or give `--engine keras`"
+        )
+    return asked.engine or ("openvino" if installed else "keras")
+
+
+def _batches(
+    read: Iterable[tuple[str, Pixels | str]], size: int
+) -> Iterator[list[tuple[str, Pixels | str]]]:
+    """Lists of up to `size` images, with the files that gave none where they stood."""
+    batch, images = [], 0
+    for name, pixels in read:
+        batch.append((name, pixels))
+        images += not isinstance(pixels, str)
+        if images == size or len(batch) == 4 * size:
+            yield batch
+            batch, images = [], 0
+    if batch:
+        yield batch
+
+
+def _shown(
+    asked: argparse.Namespace, classes: Sequence[str], names: Sequence[str]
+) -> answers.Table | answers.Csv | answers.Json:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if asked.json:
+        return answers.Json(sys.stdout, classes)
+    if asked.csv:
+        return answers.Csv(sys.stdout, classes, asked.imagenet)
+    return answers.Table(sys.stdout, classes, names)
+
+
+@contextlib.contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], object]]:
+    """A progress bar where the answers themselves do not show how far it is."""
+    if sys.stderr.isatty() and not sys.stdout.isatty():
+        with progress("predict", total) as bar:
+            yield bar.update
+    else:
+        yield lambda count: None
+
+
+@contextlib.contextmanager
+def _quiet_if_nobody_reads() -> Iterator[None]:
+    """End without a traceback where the reader of a pipe has gone, such as `head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _picture_folder(folder: Path) -> Path:
+    """A folder for pictures that holds none of others yet."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"predict --heatmap: expected a new or an empty folder, got {str(folder)!r}, which "
+            "holds something; name another one"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def picture_path(folder: Path, name: str) -> Path:
+    """Where the picture of the file `name` goes: inside `folder`, under a name that is free there.
+
+    Letters, digits, '.', '_' and '-' of its last part are kept. Files of one name are told apart by
+    a hash of their whole names, and after that by numbers.
+    """
+    stem = Path(name).stem[:PICTURE_NAME]
+    kept = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in stem)
+    kept = kept.lstrip(".") or "image"
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    free = itertools.chain(
+        (kept, f"{kept}-{digest}"), (f"{kept}-{digest}-{n}" for n in itertools.count(2))
+    )
+    return next(path for path in (folder / f"{stem}.png" for stem in free) if not path.exists())
+
+
+def _heatmap(final: Final, pixels: Pixels, answer: Answer, folder: Path) -> None:
+    """Write the Grad-CAM picture of an image's likeliest class into `folder`."""
+    path = picture_path(folder, answer.name)
+    # ======================================================================================
+    # JOIN HERE, in place of the error below:
+    #     from stages.models import heatmaps
+    #     from stages.pictures.heatmaps import overlay
+    #     chosen = np.array([answer.probability.argmax()])
+    #     maps = heatmaps.grad_cam([*final.network.extractors.values()], final.network.classifier,
+    #                              pixels[None], chosen)
+    #     with files.replacing(path) as partial:
+    #         Image.fromarray(overlay(pixels, maps[0][0])).save(partial)    # PIL's Image
+    # ======================================================================================
+    raise UserError(f"{path}: expected Grad-CAM, got a version without it; leave --heatmap out")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""A small project whose stages have all run, in this process, for what uses the final model."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from album import FEATURES, LEDGER, RESIZED, WEIGHTS, Album
+from numpy.typing import NDArray
+
+from stages.models import engine
+from stages.scores import calibration
+from stages.store import arrays, tables
+
+FIGURES = Path("metrics/evaluate.json")
+FOLDERS = {"head": Path("data/head"), "fine_tune": Path("data/model")}
+SETTINGS: dict[str, Any] = {
+    "extract": {"batch_size": 4, "views": 3},
+    "predict": {"views": 3},
+    "train_head": {"kind": "logistic"},
+    "fine_tune": {"epochs": 1, "unfreeze_from": "conv3", "batch_size": 4, "learning_rate": 0.001},
+}
+
+
+@contextlib.contextmanager
+def in_this_process() -> Iterator[pytest.MonkeyPatch]:
+    """Keras runs already, if at all."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(engine, "start", lambda *_, **__: None)
+        changed.setattr(engine, "limit_blas", lambda threads: None)
+        yield changed
+
+
+def finish(folder: Path) -> None:
+    """Run all stages on 18 pictures in `folder`."""
+    mute: Any = SimpleNamespace(readouterr=lambda: SimpleNamespace(out="", err=""))
+    with in_this_process() as changed:
+        changed.chdir(folder)
+        album = Album(changed, mute)
+        album.change(SETTINGS)
+        album.split()
+        album.resize()
+        album.fetch_weights()
+        album.extract()
+        histories = ("metrics/head_history.csv", "metrics/fine_tune_history.csv")
+        head, model = FOLDERS.values()
+        album.run("train_head", LEDGER, FEATURES, FEATURES, head, "metrics/head.json", histories[0])
+        words: tuple[object, ...] = (
+            LEDGER,
+            RESIZED,
+            WEIGHTS,
+            WEIGHTS,
+            head,
+            model,
+            "metrics/fine_tune.json",
+        )
+        album.run("fine_tune", *words, histories[1])
+        words = (LEDGER, head, model, *histories, FIGURES, "metrics/intervals.json")
+        album.run("evaluate", *words, "metrics/curves", "metrics/pictures")
+
+
+def choose(model: str, temperature: float = 1.5) -> None:
+    """Have `model` be the one that `evaluate` has chosen, in the working folder."""
+    found = json.loads(FIGURES.read_text(encoding="utf-8"))
+    found |= {"chosen": model, "temperature": temperature}
+    FIGURES.write_text(json.dumps(found), encoding="utf-8")
+
+
+def pipelines() -> dict[str, NDArray[np.float64]]:
+    """What the pipeline's chosen model says of each labelled image, by its member."""
+    found = json.loads(FIGURES.read_text(encoding="utf-8"))
+    rows = tables.read_ledger(LEDGER)
+    stored = arrays.Rows(FOLDERS[found["chosen"]] / "predictions.zarr", tables.fingerprint(rows))
+    probability = np.exp(calibration.calibrated(stored.read(0, len(stored)), found["temperature"]))
+    accepted = (row for row in rows if row.accepted)
+    told = zip(accepted, probability, strict=True)
+    return {row.member: given for row, given in told if row.source == "train"}
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    """The finished project in another folder."""
+    shutil.copytree(folder, to)
+    return to

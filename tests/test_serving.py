@@ -1,0 +1,71 @@
+"""The exported model's own resizing: what the pipeline's gives, for any size of image."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from PIL import Image
+
+from stages.images import resize
+from stages.models import serving
+
+SIZES = [(300, 200), (201, 333), (50, 40), (97, 31), (64, 64), (9, 500)]
+
+
+def picture(height: int, width: int) -> NDArray[np.uint8]:
+    """Soft colours, as photos have."""
+    coarse = np.random.default_rng(height * width).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def resized(image: NDArray[np.uint8], fit: str, interpolation: str) -> NDArray[np.float32]:
+    layer = serving.Resize(64, fit, interpolation)
+    found: NDArray[np.float32] = keras.ops.convert_to_numpy(layer(image[None]))[0]
+    return found
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("fit", resize.FITS)
+@pytest.mark.parametrize("interpolation", resize.INTERPOLATIONS)
+def test_it_resizes_as_the_pipeline_does_up_to_two_levels_of_255(
+    interpolation: str, fit: str, size: tuple[int, int]
+) -> None:
+    image = picture(*size)
+    expected = resize.resize(Image.fromarray(image), 64, fit, interpolation)
+    found = resized(image, fit, interpolation)
+    difference = np.abs(found - expected)
+    if interpolation == "nearest" or size == (64, 64):
+        assert_array_equal(found, expected)
+    elif interpolation != "box":  # where sums are rounded at other pixels' borders
+        assert difference.max() <= 2
+    assert difference.mean() < 0.3
+    assert_array_equal(found, np.rint(found))
+
+
+def test_two_views_are_averaged_and_then_calibrated() -> None:
+    images = keras.Input((8, 8, 3))
+    left = images[:, 0, 0, :2] / 255.0  # logits: two channels of the pixel at the top left
+    network = keras.Model(images, left)
+    image = np.zeros((1, 8, 8, 3), np.uint8)
+    image[0, 0, 0] = [255, 0, 0]
+    image[0, 0, 7] = [0, 51, 0]
+    one, two = (
+        np.asarray(serving.model(network, "squash", "bicubic", views, 2.0)(image))[0]
+        for views in (1, 2)
+    )
+
+    def softmax(*logits: float) -> NDArray[np.float64]:
+        return np.array(np.exp(logits) / np.exp(logits).sum())
+
+    def cooled(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.array(np.sqrt(probability) / np.sqrt(probability).sum())
+
+    assert_allclose(one, cooled(softmax(1, 0)), atol=1e-6)
+    assert_allclose(two, cooled((softmax(1, 0) + softmax(0, 0.2)) / 2), atol=1e-6)
