@@ -110,7 +110,7 @@ def _write_heatmaps(
 
     pixels = images.take(rows)
     said = predicted[rows].argmax(axis=1)
-    found = heatmaps.heatmaps(list(net.extractors.values()), net.classifier, pixels, said)
+    found = heatmaps.maker(list(net.extractors.values()), net.classifier)(pixels, said)
     for number, (row, image) in enumerate(zip(rows.tolist(), pixels, strict=True)):
         laid = pictures.overlay(image, *(maps[number] for maps in found))
         pictures.write_picture(out / galleries.picture("heatmaps", row), laid)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages import answers, imagenet
 from stages import params as parameters
@@ -50,18 +51,19 @@ def main() -> None:
         final = Final(params, len(found), _engine(asked))
         own = _Own(final, asked) if asked.imagenet else None
         folder = _picture_folder(asked.heatmap) if asked.heatmap else None
+        maps = _Heatmaps(final) if folder else None
         show = _shown(asked, final.classes, [file.name for file in found])
         unreadable = 0
         with _bar(len(found)) as update, _quiet_if_nobody_reads():
             show.begin()
             read = in_order(functools.partial(_read, params), found)
-            for answer, pixels in _answers(read, final, own):
+            for answer, picture in _answers(read, final, own, maps):
                 if answer.error:
                     unreadable += 1
                     told = f"{printable(answer.name)}: expected an image, got {answer.error}"
                     print(f"predict: {told}; the others are predicted", file=sys.stderr)
-                elif folder is not None and pixels is not None:
-                    _heatmap(final, pixels, answer, folder)
+                elif folder is not None and picture is not None:
+                    _Heatmaps.write(picture_path(folder, answer.name), picture)
                 show.show(answer)
                 update(1)
             show.end()
@@ -160,21 +162,52 @@ class _Own:
         return imagenet.likeliest(self._function(images), self._names)
 
 
+class _Heatmaps:
+    """Pictures of images with what speaks for their likeliest classes laid over them."""
+
+    def __init__(self, final: Final) -> None:
+        from stages.models import heatmaps
+
+        parts = list(final.network.extractors.values())
+        self._maps = heatmaps.maker(parts, final.network.classifier)
+
+    def __call__(self, images: Pixels, said: NDArray[np.int64]) -> list[Pixels]:
+        from stages.pictures.heatmaps import overlay
+
+        maps = self._maps(images, said)
+        return [
+            overlay(image, *(of_part[number] for of_part in maps))
+            for number, image in enumerate(images)
+        ]
+
+    @staticmethod
+    def write(path: Path, picture: Pixels) -> None:
+        """Write one, whole or not at all."""
+        from stages.pictures.heatmaps import write_picture
+
+        partial = path.with_name(f".{path.name}.partial")
+        write_picture(partial, picture)
+        partial.replace(path)
+
+
 def _answers(
-    read: Iterable[tuple[str, Pixels | str]], final: Final, own: _Own | None
+    read: Iterable[tuple[str, Pixels | str]], final: Final, own: _Own | None, maps: _Heatmaps | None
 ) -> Iterator[tuple[Answer, Pixels | None]]:
-    """Predict batch by batch; an answer a file, in order, with the image's pixels."""
+    """Predict batch by batch; an answer a file, in order, and its heatmap if they are asked for."""
     for batch in _batches(read, final.batch_size):
         images = [pixels for _, pixels in batch if not isinstance(pixels, str)]
         if images:
             seen = np.stack(images)
-            probability = iter(final.probability(seen))
+            found = final.probability(seen)
+            probability = iter(found)
             top = iter(own(seen) if own else [()] * len(images))
+            said = found.argmax(axis=1)
+            pictures = iter(maps(seen, said) if maps else [None] * len(images))
         for name, pixels in batch:
             if isinstance(pixels, str):
                 yield Answer(name, error=pixels), None
             else:
-                yield Answer(name, next(probability), imagenet=next(top)), pixels
+                yield Answer(name, next(probability), imagenet=next(top)), next(pictures)
 
 
 def _engine(asked: argparse.Namespace) -> str:
@@ -268,22 +301,6 @@ def picture_path(folder: Path, name: str) -> Path:
         (kept, f"{kept}-{digest}"), (f"{kept}-{digest}-{n}" for n in itertools.count(2))
     )
     return next(path for path in (folder / f"{stem}.png" for stem in free) if not path.exists())
-
-
-def _heatmap(final: Final, pixels: Pixels, answer: Answer, folder: Path) -> None:
-    """Write the Grad-CAM picture of an image's likeliest class into `folder`."""
-    path = picture_path(folder, answer.name)
-    # ======================================================================================
-    # JOIN HERE, in place of the error below:
-    #     from stages.models import heatmaps
-    #     from stages.pictures.heatmaps import overlay
-    #     chosen = np.array([answer.probability.argmax()])
-    #     maps = heatmaps.grad_cam([*final.network.extractors.values()], final.network.classifier,
-    #                              pixels[None], chosen)
-    #     with files.replacing(path) as partial:
-    #         Image.fromarray(overlay(pixels, maps[0][0])).save(partial)    # PIL's Image
-    # ======================================================================================
-    raise UserError(f"{path}: expected Grad-CAM, got a version without it; leave --heatmap out")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stages.models import backbone, training
 from stages.models.head import Head
-from stages.models.heatmaps import heatmaps
+from stages.models.heatmaps import maker
 
 SIZE, CELL = 16, 4  # pixels; the networks below see the images in cells
 POOLINGS = ["avg", "max", "flatten", "predictions", "log_predictions"]
@@ -79,7 +79,7 @@ BLUE[3, 2] = 1
 def test_a_map_is_as_high_as_the_blocks_that_speak_for_the_class(pooling: str) -> None:
     extractor, head = colours(pooling), of_three_classes(pooling)
     images = np.repeat(blocks(), 2, axis=0)
-    [found] = heatmaps([extractor], head, images, np.array([0, 2]))
+    [found] = maker([extractor], head)(images, np.array([0, 2]))
     assert found.dtype == np.float32
     assert_allclose(found, [RED, BLUE], atol=1e-6)
 
@@ -87,13 +87,13 @@ def test_a_map_is_as_high_as_the_blocks_that_speak_for_the_class(pooling: str) -
 @pytest.mark.parametrize("pooling", POOLINGS[3:])
 def test_behind_predictions_the_map_is_still_that_of_the_last_convolution(pooling: str) -> None:
     """Red speaks for its class, and through the softmax blue and green against it."""
-    [found] = heatmaps([colours(pooling)], of_three_classes(pooling), blocks(), np.array([0]))
+    [found] = maker([colours(pooling)], of_three_classes(pooling))(blocks(), np.array([0]))
     assert_allclose(found, [RED], atol=1e-6)
 
 
 def test_behind_a_flat_layer_the_map_is_still_that_of_the_last_convolution() -> None:
     extractor, head = colours("avg", "flat"), of_three_classes("avg")
-    [found] = heatmaps([extractor], head, blocks(), np.array([2]))
+    [found] = maker([extractor], head)(blocks(), np.array([2]))
     assert_allclose(found, [BLUE], atol=1e-6)
 
 
@@ -104,12 +104,12 @@ def test_behind_a_flat_layer_the_map_is_still_that_of_the_last_convolution() -> 
 )
 def test_of_two_classes_each_has_what_speaks_against_the_other(kernel: Any) -> None:
     images = np.repeat(blocks(), 2, axis=0)
-    [found] = heatmaps([colours()], classifier(kernel), images, np.array([1, 0]))
+    [found] = maker([colours()], classifier(kernel))(images, np.array([1, 0]))
     assert_allclose(found, [RED, BLUE], atol=1e-6)
 
 
 def test_a_map_where_nothing_speaks_for_the_class_is_zero() -> None:
-    [found] = heatmaps([colours()], of_three_classes("avg"), blocks(), np.array([1]))
+    [found] = maker([colours()], of_three_classes("avg"))(blocks(), np.array([1]))
     assert_array_equal(found, np.zeros((1, 4, 4)))
 
 
@@ -117,7 +117,7 @@ def test_through_a_hidden_layer_maps_are_those_of_the_formula() -> None:
     rng = np.random.default_rng(3)
     first, second = rng.normal(size=(3, 8)), rng.normal(size=(8, 3))
     images, label = noise(5), np.array([0, 1, 2, 0, 1])
-    [found] = heatmaps([colours()], classifier(first, second), images, label)
+    [found] = maker([colours()], classifier(first, second))(images, label)
     seen = cells(images)
     hidden = seen.mean(axis=(1, 2)) @ first > 0
     alpha = np.einsum("fh,nh,hn->nf", first, hidden, second[:, label])
@@ -134,7 +134,7 @@ def test_two_extractors_have_a_map_each() -> None:
     """The first one's features speak for red, the second one's for blue."""
     kernel = np.zeros((6, 3))
     kernel[0, 1], kernel[5, 1] = 1, 1
-    found = heatmaps([colours(), colours("max")], classifier(kernel), blocks(), np.array([1]))
+    found = maker([colours(), colours("max")], classifier(kernel))(blocks(), np.array([1]))
     assert_allclose(found, [[RED], [BLUE]], atol=1e-6)
 
 
@@ -142,11 +142,11 @@ def test_many_images_have_the_maps_of_each_alone() -> None:
     extractor = colours()
     head = classifier(np.random.default_rng(2).normal(size=(3, 4)))
     images, label = noise(11), np.arange(11) % 4
-    [together] = heatmaps([extractor], head, images, label)
+    [together] = maker([extractor], head)(images, label)
     assert together.shape == (11, 4, 4)
     for number in range(11):
         one = slice(number, number + 1)
-        [alone] = heatmaps([extractor], head, images[one], label[one])
+        [alone] = maker([extractor], head)(images[one], label[one])
         assert_allclose(alone, together[one], atol=1e-6)
 
 
@@ -167,7 +167,7 @@ def test_maps_have_the_resolution_of_the_last_convolution_and_the_network_stays(
     head = classifier(np.random.default_rng(0).normal(size=(width, 3)))
     before, trained = extractor.get_weights(), len(extractor.trainable_weights)
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
-    [found] = heatmaps([extractor], head, images, np.array([0, 1]))
+    [found] = maker([extractor], head)(images, np.array([0, 1]))
     assert found.shape == (2, 3, 3)
     assert found.min() >= 0
     assert set(found.max(axis=(1, 2))) <= {0, 1}

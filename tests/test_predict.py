@@ -21,13 +21,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import yaml
-from album import TRAIN
+from album import LEDGER, RESIZED, TRAIN
 from finished import choose, copy_of, finish, in_this_process, pipelines
 from numpy.testing import assert_allclose
+from PIL import Image
 from test_openvino import needs_openvino
 
 from stages import imagenet, predict
 from stages.answers import printable
+from stages.store import arrays, tables
 
 ROOT = Path(__file__).parent.parent
 
@@ -256,6 +258,26 @@ def test_what_cannot_be_done_is_told_in_one_sentence(
         "error: predict --engine: expected a package that is installed, got 'openvino'; "
         "run `pip install 'stages[openvino]'`, or give `--engine keras`\n"
     )
+
+
+def test_heatmaps_are_pictures_of_the_images_with_colour_where_the_network_looked(
+    say: Say,
+) -> None:
+    said = say(TRAIN, "--csv", "--heatmap", "maps")
+    assert said.status == 0
+    assert said.out == say(TRAIN, "--csv", "--engine", "keras").out
+    pixels = arrays.Rows(RESIZED)
+    members = [row.member for row in tables.read_ledger(LEDGER) if row.accepted]
+    names = {f"{Path(member).stem}.png" for member in members if member in pipelines()}
+    assert {path.name for path in Path("maps").iterdir()} == names
+    changed = []
+    for row, member in enumerate(members):
+        if member in pipelines():
+            with Image.open(Path("maps", f"{Path(member).stem}.png")) as opened:
+                differs = (np.asarray(opened) != pixels.read(row, row + 1)[0]).any(axis=-1)
+            changed.append(differs.mean())
+    assert max(changed) > 0.2
+    assert min(changed) < 1  # where nothing speaks for the class, the image stays as it is
 
 
 def test_without_network_the_names_of_the_classes_are_asked_for(

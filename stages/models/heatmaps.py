@@ -11,7 +11,7 @@ Of two classes, whose softmax is the sigmoid of the difference of their logits, 
 difference, since the first logit may be 0 throughout (see `head`): z for class 1, -z for class 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -21,37 +21,37 @@ from numpy.typing import NDArray
 from stages.models import backbone, gradients, tuning
 
 FloatArray = NDArray[np.float32]
+Maker = Callable[[NDArray[np.uint8], NDArray[np.int64]], list[FloatArray]]
 ROWS = 8  # images at a time
 
 
-def heatmaps(
-    extractors: Sequence[keras.Model],
-    classifier: keras.Model,
-    images: NDArray[np.uint8],
-    label: NDArray[np.int64],
-) -> list[FloatArray]:
-    """Where each image shows its class, to each of the extractors.
+def maker(extractors: Sequence[keras.Model], classifier: keras.Model) -> Maker:
+    """What shows where images show their class, to each of the extractors.
 
     Args:
         extractors: made by `backbone.extractor`, side by side.
         classifier: from their features, joined, to logits (n, n_classes).
-        images: uint8 (n, size, size, 3), at least one.
-        label: int (n,), for each image the class in question.
 
     Returns:
-        For each extractor float32 (n, height, width) in the resolution of its last convolutional
-        layer, from 0 to 1; 1 is the highest of the image's map, unless all of it is 0.
+        A function of images, uint8 (n, size, size, 3), at least one, and label, int (n,), for each
+        image the class in question. It gives for each extractor float32 (n, height, width) in the
+        resolution of its last convolutional layer, from 0 to 1; 1 is the highest of the image's
+        map, unless all of it is 0.
     """
     seen, rest, parts = _cut(extractors, classifier)
     gradient = gradients.gradient(rest, ROWS)
-    weights = _weights(label, rest.output_shape[-1])
-    batches = -(-len(images) // ROWS)  # the last one is filled with its last image
-    found = []
-    for rows in np.arange(batches * ROWS).clip(max=len(images) - 1).reshape(batches, ROWS):
-        values = seen.predict_on_batch(images[rows])
-        slopes = gradient(values, weights[rows])
-        found.append([_maps(of(values), of(slopes)) for of in parts])
-    return [np.concatenate(maps)[: len(images)] for maps in zip(*found, strict=True)]
+
+    def make(images: NDArray[np.uint8], label: NDArray[np.int64]) -> list[FloatArray]:
+        weights = _weights(label, rest.output_shape[-1])
+        batches = -(-len(images) // ROWS)  # the last one is filled with its last image
+        found = []
+        for rows in np.arange(batches * ROWS).clip(max=len(images) - 1).reshape(batches, ROWS):
+            values = seen.predict_on_batch(images[rows])
+            slopes = gradient(values, weights[rows])
+            found.append([_maps(of(values), of(slopes)) for of in parts])
+        return [np.concatenate(maps)[: len(images)] for maps in zip(*found, strict=True)]
+
+    return make
 
 
 def _cut(
