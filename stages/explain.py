@@ -26,7 +26,7 @@ from stages.scores.losses import Floats
 from stages.scripts import arguments, one_each, stage
 from stages.store import arrays, files, places, tables
 
-FILTER_SIZE = 112  # pixels
+FILTER_SIZE = 96  # pixels
 CHANNELS = 32  # of a layer that are shown at most
 
 

@@ -118,6 +118,26 @@ def test_a_picture_repeats_with_its_seed_and_whatever_stands_beside_it() -> None
     assert np.abs(other[0].astype(int) - first[1]).mean() > 5
 
 
+def test_a_filter_that_answers_a_million_times_more_weakly_has_the_same_picture() -> None:
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 2)).astype(np.float32)
+    strong, weak = (
+        inside.filters(with_kernel(kernel * scale), "conv", [0, 1], 32, steps=10)
+        for scale in (1, 1e-6)
+    )
+    assert_allclose(weak.astype(int), strong, atol=1)
+
+
+def test_a_filter_whose_relu_is_silent_at_first_has_a_picture_all_the_same() -> None:
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 1)).astype(np.float32)
+    inputs = keras.Input((32, 32, 3))
+    convolution = keras.layers.Conv2D(1, 3, activation="relu", name="conv")
+    base = keras.Model(inputs, convolution(inputs))
+    convolution.set_weights([kernel, np.array([-1000], np.float32)])
+    silent = backbone.extractor(base, "convnet", None, "avg")
+    expected = inside.filters(with_kernel(kernel), "conv", [0], 32, steps=5)
+    assert_allclose(inside.filters(silent, "conv", [0], 32, steps=5).astype(int), expected, atol=1)
+
+
 def test_a_filter_that_answers_to_nothing_leaves_the_noise() -> None:
     made = with_kernel(np.zeros((3, 3, 3, 1), np.float32))
     start, end = (inside.filters(made, "conv", [0], 32, steps=steps) for steps in (0, 3))

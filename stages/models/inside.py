@@ -5,6 +5,7 @@ uint8, (size, size, 3).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from stages.models import gradients
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
 STEP_SIZE = 1.0  # of pixel values, as a root mean square
 BORDER = 2  # places at the rim of a layer's output; the padding with zeros excites some filters
-TINY = 1e-5  # against a division by 0
+TINY = 1e-30  # against a division by 0; gradients themselves may be as small as 1e-8
 CONTRAST = 0.15  # of a finished picture: standard deviation around 0.5, where 1 is white
 
 
@@ -41,7 +42,9 @@ def activations(
     extractor: keras.Model, image: NDArray[np.uint8], layers: Sequence[str]
 ) -> list[NDArray[np.float32]]:
     """The output of each layer for an image (size, size, 3), float32 (height, width, channels)."""
-    seen = _up_to(extractor, layers, image.shape[0])
+    trunk = extractor.get_layer("trunk").model
+    outputs = [trunk.get_layer(layer).output for layer in layers]
+    seen = _up_to(extractor, outputs, image.shape[0])
     found = keras.tree.flatten(seen.predict_on_batch(image[None]))  # of one layer no list
     return [np.asarray(output, np.float32)[0] for output in found]
 
@@ -60,7 +63,8 @@ def filters(
     F. Chollet, "Deep Learning with Python" (2017), section 5.4.2: from grey with some noise on,
     pixels go up the gradient of the filter's mean output, divided by its root mean square. Without
     the output's rim, and with more contrast in the end, as in his "Visualizing what convnets learn"
-    on keras.io (2020).
+    on keras.io (2020). The output is that before the activation: where a relu is 0, nothing leads
+    upwards.
 
     Args:
         which: numbers of filters, the channels of the layer's output.
@@ -74,7 +78,8 @@ def filters(
     noise = np.random.default_rng(seed).random((size, size, 3), np.float32) * 20 + 128
     pictures = np.repeat(noise[None], len(which), axis=0)
     images = keras.Input((size, size, 3))
-    [output] = _up_to(extractor, [layer], size)(images)
+    linear = _without_activation(extractor.get_layer("trunk").model.get_layer(layer))
+    [output] = _up_to(extractor, [linear], size)(images)
     border = [min(BORDER, (side - 1) // 2) for side in output.shape[1:3]]
     output = keras.layers.Cropping2D(border)(output)
     mean = keras.Model(images, keras.layers.GlobalAveragePooling2D(dtype="float32")(output))
@@ -94,10 +99,21 @@ def _shown(pictures: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.asarray(np.rint((centred + 0.5).clip(0, 1) * 255), np.uint8)
 
 
-def _up_to(extractor: keras.Model, layers: Sequence[str], size: int) -> keras.Model:
-    """Images (n, size, size, 3) to a list of the layers' outputs; it shares all weights."""
+def _without_activation(layer: keras.layers.Layer) -> Any:
+    """A layer's output before its activation, if it has one of its own."""
+    if getattr(layer, "activation", None) in (None, keras.activations.linear):
+        return layer.output
+    settings = layer.get_config() | {"activation": "linear", "name": f"{layer.name}_linear"}
+    linear = type(layer).from_config(settings)
+    output = linear(layer.input)
+    linear.set_weights(layer.get_weights())
+    return output
+
+
+def _up_to(extractor: keras.Model, outputs: Sequence[Any], size: int) -> keras.Model:
+    """Images (n, size, size, 3) to outputs of the trunk's layers, a list; it shares all weights."""
     trunk = extractor.get_layer("trunk").model
-    part = keras.Model(trunk.inputs, [trunk.get_layer(layer).output for layer in layers])
+    part = keras.Model(trunk.inputs, list(outputs))
     inputs = keras.Input((size, size, 3))
     part = keras.models.clone_model(part, [inputs], lambda layer: layer)
     images = keras.Input((size, size, 3))
