@@ -19,7 +19,7 @@ repro: $(INSTALLED)
 	@dvc repro
 	@echo
 	@echo "metrics     metrics/evaluate.json   (dvc metrics show)"
-	@echo "pictures    metrics/pictures/"
+	@echo "report      metrics/report/index.html"
 	@echo "submission  data/submission.csv"
 
 test: $(INSTALLED)
