@@ -107,9 +107,12 @@ def test_a_head_key_reruns_the_head_and_what_follows(project: Project) -> None:
     assert project.repro() == FROM_HEAD
 
 
-def test_another_commit_is_compared_by_its_predictions(project: Project) -> None:
+def test_another_commit_is_compared_by_its_predictions_and_going_back_trains_nothing(
+    project: Project,
+) -> None:
+    before = project.read("params.yaml")
     project.change({"train_head.logistic.inverse_regularization": 0.0001})
-    project.repro("evaluate")
+    assert project.repro("evaluate") == ["train_head", "fine_tune", "evaluate"]
     printed = project.run(sys.executable, "-m", "stages.compare", "HEAD")
     lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if "log_loss" in line]
     assert [line[:3] for line in lines] == [
@@ -127,6 +130,8 @@ def test_another_commit_is_compared_by_its_predictions(project: Project) -> None
         "error: compare: expected a branch, tag or commit, got 'no-such'; `git branch --all` lists "
         "the branches\n"
     )
+    (project.folder / "params.yaml").write_text(before, encoding="utf-8")
+    assert project.repro() == ["evaluate"]
 
 
 def test_one_more_view_is_all_that_is_computed(project: Project) -> None:
