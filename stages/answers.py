@@ -6,7 +6,7 @@ image. Names come from outside: what would steer a terminal is shown as an escap
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -32,9 +32,6 @@ class Answer:
     probability: NDArray[np.float64] | None = None
     error: str = ""
     imagenet: Sequence[Named] = ()
-
-
-Show = Callable[[Answer], None]
 
 
 def printable(text: str) -> str:

@@ -24,8 +24,10 @@ from stages.store import arrays, files, places, tables
 from stages.threads import in_order
 
 BATCH = 64  # images at a time
-SHOWN = 0.05  # fraction of the images that a table has at most
+SHOWN, SHOWN_AT_LEAST = 0.05, 50  # of the labelled images, fraction and number a table may have
+STRENGTH = 0.01  # of the regression, where there are too few images to cross-validate it
 MOST_FEATURES, PROJECTED = 4_096, 1_024  # of more than the first, so many random sums are taken
+MOST_VALUES = 2**26  # of all images, 256 MiB; beyond, fewer sums are taken
 DECIMALS = 6
 
 
@@ -48,21 +50,27 @@ def main() -> None:
     held, label = _first_view(features, labelled), labels.label[labelled]
     groups = {name: number for number, name in enumerate(sorted({row.group for row in accepted}))}
     group = np.array([groups[accepted[place].group] for place in labelled])
-    predicted = audit.out_of_fold(held, label, group, _fit())
+    with progress("audit labels", len(label)) as bar:
+        test = labels.subset[labelled] == "test"
+        predicted = audit.out_of_fold(held, label, group, test, _fit(), bar.update)
     suspicion = audit.suspicious_labels(predicted, label)
-    near = audit.neighbours(held)
+    with progress("audit neighbours", len(label)) as bar:
+        near = audit.neighbours(held, bar.update)
     light = _light(images)
     faults = audit.faults_of_light(light)
 
     with files.replacing(Path(out)) as partial:
         partial.mkdir()
-        most = max(1, round(SHOWN * len(labelled)))
+        most = max(SHOWN_AT_LEAST, round(SHOWN * len(labelled)))
+        doubted = int((suspicion.margin > 0).sum())
+        by_doubt = np.argsort(-suspicion.margin, kind="stable")
+        likely = np.flatnonzero(suspicion.likely[by_doubt]) + 1
         _write(
             partial / "labels.csv",
             ("label", "suggested", "margin", "likely"),
             (
                 (accepted[labelled[at]], *_of_label(suspicion, at, label, labels.classes))
-                for at in np.argsort(-suspicion.margin, kind="stable")[:most]
+                for at in by_doubt[: min(doubted, max(most, likely.max(initial=0)))]
             ),
         )
         _write(
@@ -79,15 +87,16 @@ def main() -> None:
             (
                 (accepted[at], fault, *(float(values[at]) for values in light))
                 for fault, found in faults.items()
-                for at in np.flatnonzero(found)
+                for at in np.flatnonzero(found)[:most]
             ),
         )
-        _write(partial / "copies.csv", ("group", "label"), _copies(accepted))
+        copies = list(_copies(accepted))
+        _write(partial / "copies.csv", ("group", "label"), copies[:most])
         alike = list(_alike(near, [accepted[place] for place in labelled]))
         _write(
             partial / "alike.csv",
             ("label", "other", "other_source", "other_subset", "other_label", "likeness"),
-            alike,
+            alike[:most],
         )
     of_light = {fault: int(found.sum()) for fault, found in faults.items()}
     summary = {
@@ -95,7 +104,7 @@ def main() -> None:
         "out_of_fold": metrics.summary(predicted, label, labels.classes, DECIMALS),
         "likely_label_errors": int(suspicion.likely.sum()),
         "light": of_light,
-        "copies": sum(1 for _ in _copies(accepted)),
+        "copies": len(copies),
         "alike_pairs": len(alike),
     }
     files.write_json(Path(figures), summary)
@@ -107,15 +116,16 @@ def main() -> None:
 
 
 def _first_view(features: arrays.Readable, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Of the images themselves, float32 (n, d), d at most `MOST_FEATURES`.
+    """Of the images themselves, float32 (n, d): all features, or random sums if they are too many.
 
     Random sums keep distances: D. Achlioptas, "Database-friendly random projections" (2003).
     """
     d, signs = features.shape[-1], None
-    if d > MOST_FEATURES:
-        one = np.float32(1 / np.sqrt(PROJECTED))
-        signs = np.random.default_rng(0).choice(np.array([-one, one]), (d, PROJECTED))
-    held = np.empty((len(rows), PROJECTED if d > MOST_FEATURES else d), np.float32)
+    columns = min(d if d <= MOST_FEATURES else PROJECTED, max(1, MOST_VALUES // len(rows)))
+    if columns < d:
+        one = np.float32(1 / np.sqrt(columns))
+        signs = np.random.default_rng(0).choice(np.array([-one, one]), (d, columns))
+    held = np.empty((len(rows), columns), np.float32)
     done = 0
     for batch in features.batches(BATCH, rows):
         of_images = batch[:, 0].astype(np.float32)
@@ -129,21 +139,23 @@ def _fit() -> Callable[[audit.Features, NDArray[np.int64]], audit.Predict]:
     strength: list[float | None] = [None]
 
     def fit(features: audit.Features, label: NDArray[np.int64]) -> audit.Predict:
+        too_few = int(np.bincount(label).max()) < 2
         fitted = head.fit_logistic(
-            np.array(features[:, None]),  # a copy: it is overwritten
+            features[:, None],
             label,
             int(label.max()) + 1,
-            inverse_regularization=strength[0],
+            inverse_regularization=STRENGTH if too_few else strength[0],
             max_iterations=200,
         )
-        strength[0] = fitted.inverse_regularization
+        if not too_few:
+            strength[0] = fitted.inverse_regularization
         return lambda others: head.log_softmax(fitted.head.logits(others))
 
     return fit
 
 
 def _light(images: arrays.Rows) -> audit.Light:
-    with progress("audit", len(images)) as bar:
+    with progress("audit light", len(images)) as bar:
         found = []
         for part in in_order(audit.light, images.batches(BATCH)):
             found.append(part)

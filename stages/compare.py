@@ -7,26 +7,26 @@ same subset under the same label on both, so that neither has trained on them. T
 predictions come from DVC's cache, so they must have been computed or pulled here.
 """
 
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from dvc.scm import RevError
 
+from stages import chosen
 from stages.errors import UserError
-from stages.scores import calibration, metrics, resampled, uncertainty
+from stages.scores import metrics, resampled, uncertainty
 from stages.scores.losses import Floats, Ints
-from stages.scripts import arguments, script
-from stages.store import arrays, files, tables
+from stages.scripts import arguments, quiet_if_nobody_reads, script
+from stages.store import files, tables
 
 LEDGER, FIGURES = "data/split.csv", "metrics/evaluate.json"
-FOLDERS = {"head": "data/head", "fine_tune": "data/model"}
+FOLDERS = ("data/head", "data/model")
 SUBSETS = ("valid", "test")
 THIS, OTHER = "this", "other"
 DECIMALS = 6
@@ -52,19 +52,32 @@ def main() -> None:
     (revision,) = arguments(__doc__, count=1)
     with tempfile.TemporaryDirectory() as folder:
         _fetch(revision, Path(folder))
-        other = _side(Path(folder))
+        try:
+            other = _side(Path(folder))
+        except UserError as fault:
+            reason = str(fault).replace(f"{folder}/", "")
+            raise UserError(
+                f"compare: expected a commit that this version of the project can read, got "
+                f"{revision} ({reason.partition(';')[0]}); compare with a later one"
+            ) from None
     this = _side(Path())
     if this.classes != other.classes:
         raise UserError(
             f"compare: expected the same classes on both sides, got {', '.join(this.classes)} here "
             f"and {', '.join(other.classes)} in {revision}; compare commits that share them"
         )
-    print(f"# This run against `{revision}`\n")
-    print("Final models, on the images that both hold out, paired; intervals of 95 %.\n")
-    print("| subset | images | figure | this | other | difference | |")
-    print("|---|---|---|---|---|---|---|")
-    for subset in SUBSETS:
-        for line in compared(this, other, subset):
+    lines = [line for subset in SUBSETS for line in compared(this, other, subset)]
+    if not lines:
+        raise UserError(
+            f"compare: expected images that this run and {revision} both hold out, got none; "
+            "compare runs on the same images and the same split"
+        )
+    with quiet_if_nobody_reads():
+        print(f"# This run against `{revision}`\n")
+        print("Final models, on the images that both hold out, paired; intervals of 95 %.\n")
+        print("| subset | images | figure | this | other | difference | |")
+        print("|---|---|---|---|---|---|---|")
+        for line in lines:
             print(f"| {' | '.join(line)} |")
 
 
@@ -120,24 +133,10 @@ def _common(
 def _side(folder: Path) -> Side:
     """Read what `split`, training and `evaluate` wrote below `folder`."""
     rows = tables.read_ledger(files.require(folder / LEDGER, "split"))
-    labels = tables.labels(rows)
-    found = _figures(folder)
-    writer = {"head": "train_head"}.get(found["chosen"], found["chosen"])
-    path = files.require(folder / FOLDERS[found["chosen"]] / "predictions.zarr", writer)
-    stored = arrays.Rows(path, tables.fingerprint(rows))
-    predicted = calibration.calibrated(stored.read(0, len(stored)), found["temperature"])
-    return Side([row for row in rows if row.accepted], labels.classes, predicted)
-
-
-def _figures(folder: Path) -> dict[str, Any]:
-    path = files.require(folder / FIGURES, "evaluate")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if found.get("chosen") not in FOLDERS or "temperature" not in found:
-        raise UserError(
-            f"compare: expected {FIGURES} that names the chosen model and its temperature, got one "
-            "without, of an older version of this project; compare with a later commit"
-        )
-    return found
+    head, tuned = (folder / name for name in FOLDERS)
+    model = chosen.read(folder / FIGURES, head, tuned, tables.fingerprint(rows))
+    accepted = [row for row in rows if row.accepted]
+    return Side(accepted, tables.labels(rows).classes, model.log_probability)
 
 
 def _fetch(revision: str, folder: Path) -> None:
@@ -147,8 +146,9 @@ def _fetch(revision: str, folder: Path) -> None:
         for path in (LEDGER, FIGURES):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             there.get_file(path, str(folder / path))
-        predictions = f"{FOLDERS[_figures(folder)['chosen']]}/predictions.zarr"
-        there.get(predictions, str(folder / predictions), recursive=True)
+        for name in FOLDERS:
+            predictions = f"{name}/predictions.zarr"
+            there.get(predictions, str(folder / predictions), recursive=True)
     except RevError:
         raise UserError(
             f"compare: expected a branch, tag or commit, got {revision!r}; "

@@ -8,7 +8,7 @@ audit's tables. Two backbones side by side have weights each; the same file name
 Writes PNG files, and `explain.json`, which tells what each of them shows.
 """
 
-import json
+import difflib
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import environment, galleries, network
+from stages import chosen, environment, galleries, network
 from stages import params as parameters
+from stages.errors import UserError
 from stages.models import engine
 from stages.pictures import heatmaps as pictures
 from stages.progress import progress
-from stages.scores import calibration
 from stages.scores.losses import Floats
 from stages.scripts import arguments, one_each, stage
 from stages.store import arrays, files, places, tables
@@ -45,13 +45,8 @@ def main() -> None:
         name: files.require(Path(path), f"fetch_weights@{name}")
         for name, path in one_each(params.train_head.backbones, given[2:4]).items()
     }
-    found = json.loads(files.require(figures, "evaluate").read_text(encoding="utf-8"))
-    chosen = found["chosen"]
-    folder, writer = (
-        (head_folder, "train_head") if chosen == "head" else (model_folder, "fine_tune")
-    )
-    stored = arrays.Rows(files.require(folder / "predictions.zarr", writer), fingerprint)
-    predicted = calibration.calibrated(stored.read(0, len(stored)), found["temperature"])
+    model = chosen.read(figures, head_folder, model_folder, fingerprint)
+    predicted = model.log_probability
 
     of_model = list(
         galleries.of_model(predicted, labels, params.explain.examples, params.explain.seed)
@@ -64,8 +59,9 @@ def main() -> None:
     plain = sorted({row for gallery in of_audit for row in gallery.rows} | {subject} - {*mapped})
     engine.start(**{**params.compute.model_dump(), "devices": 1})
     net = network.load(
-        params, images.shape[1], weights, head_folder, model_folder, len(labels.classes), chosen
+        params, images.shape[1], weights, head_folder, model_folder, len(labels.classes), model.name
     )
+    layers = _layers(net, params.explain.layers)
     with files.replacing(out) as partial:
         partial.mkdir()
         for name in ("images", "heatmaps", "activations", "filters"):
@@ -78,7 +74,7 @@ def main() -> None:
         files.write_json(
             partial / "explain.json",
             {
-                "model": chosen,
+                "model": model.name,
                 "size": images.shape[1],
                 "galleries": [
                     *(cells.gallery(gallery) for gallery in (*of_model, *of_audit)),
@@ -89,13 +85,14 @@ def main() -> None:
                     "label": accepted[subject].label,
                     "picture": galleries.picture("images", subject),
                     "layers": _write_activations(
-                        partial, net, images.take(np.array([subject]))[0], params.explain
+                        partial, net, images.take(np.array([subject]))[0], layers
                     ),
                 },
-                "filters": _write_filters(partial, net, params.explain),
+                "filters": _write_filters(partial, net, params.explain, layers),
             },
         )
-    print(f"explain: {len(shown)} images in {len(of_model) + len(of_audit)} galleries, by {chosen}")
+    count = len(of_model) + len(of_audit)
+    print(f"explain: {len(shown)} images in {count} galleries, by {model.name}")
 
 
 def _write_heatmaps(
@@ -116,25 +113,41 @@ def _write_heatmaps(
         pictures.write_picture(out / galleries.picture("heatmaps", row), laid)
 
 
-def _layers(extractor: Any, wanted: int | list[str]) -> list[str]:
-    from stages.models import backbone, inside
+def _layers(net: network.Network, wanted: int | list[str]) -> dict[str, list[str]]:
+    """The layers to show of each backbone: so many, or those of the named ones that it has.
+
+    Raises:
+        UserError: a layer that no backbone has, or whose output has no height and width.
+    """
+    from stages.models import inside
 
     if isinstance(wanted, int):
-        return inside.spread_layers(extractor, wanted)
-    trunk = extractor.get_layer("trunk").model
-    for name in wanted:
-        backbone.find_layer(trunk, name, "explain.layers")
-    return wanted
+        return {
+            name: inside.spread_layers(extractor, wanted)
+            for name, extractor in net.extractors.items()
+        }
+    known = {name: inside.layers(extractor) for name, extractor in net.extractors.items()}
+    every = list(dict.fromkeys(layer for layers in known.values() for layer in layers))
+    for layer in wanted:
+        if layer not in every:
+            near = difflib.get_close_matches(layer, every, n=3, cutoff=0)
+            raise UserError(
+                "params.yaml: explain.layers: expected names of layers whose output has height and "
+                f"width, got {layer!r}; the nearest are {', '.join(near)}"
+            )
+    return {name: [one for one in wanted if one in layers] for name, layers in known.items()}
 
 
 def _write_activations(
-    out: Path, net: network.Network, image: NDArray[np.uint8], section: parameters.Explain
+    out: Path, net: network.Network, image: NDArray[np.uint8], layers_of: dict[str, list[str]]
 ) -> list[dict[str, Any]]:
     from stages.models import inside
 
     told = []
     for name, extractor in net.extractors.items():
-        layers = _layers(extractor, section.layers)
+        layers = layers_of[name]
+        if not layers:
+            continue
         for number, (layer, seen) in enumerate(
             zip(layers, inside.activations(extractor, image, layers), strict=True), start=1
         ):
@@ -148,18 +161,17 @@ def _write_activations(
 
 
 def _write_filters(
-    out: Path, net: network.Network, section: parameters.Explain
+    out: Path,
+    net: network.Network,
+    section: parameters.Explain,
+    layers_of: dict[str, list[str]],
 ) -> list[dict[str, Any]]:
     from stages.models import inside
 
     told: list[dict[str, Any]] = []
     if section.filters == 0:
         return told
-    layers = [
-        (name, layer)
-        for name, extractor in net.extractors.items()
-        for layer in _layers(extractor, section.layers)
-    ]
+    layers = [(name, layer) for name, of_one in layers_of.items() for layer in of_one]
     with progress("filters", len(layers) * section.filters) as bar:
         for number, (name, layer) in enumerate(layers, start=1):
             extractor = net.extractors[name]

@@ -11,10 +11,8 @@ have the same bytes on every run, a SavedModel's have not, though it computes th
 
 import argparse
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,16 +22,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import model_card, network
+from stages import chosen, model_card, network, versions
 from stages import params as parameters
 from stages.errors import UserError
 from stages.images import decode, source
 from stages.models import engine
-from stages.scores import calibration
+from stages.scores.losses import Floats
 from stages.scripts import script
-from stages.store import arrays, files, tables
+from stages.store import files, tables
 
 CARD, CLASSES = "MODEL_CARD.md", "classes.json"
+WRITTEN = ("model", "model.xml", "model.bin")  # beside them, by one format or the other
 OUT = Path("data/export")
 IMAGES = 64  # of the check, spread over valid
 TOLERANCE = 0.05  # in probability
@@ -56,17 +55,19 @@ def main() -> None:
         json.loads(files.require(path, stage).read_text(encoding="utf-8"))
         for path, stage in ((FIGURES, "evaluate"), (INTERVALS, "evaluate"), (SPLIT, "split"))
     )
-    classes, chosen = tables.labels(rows).classes, evaluated["chosen"]
+    classes, name = tables.labels(rows).classes, evaluated["chosen"]
     weights = {
-        name: files.require(Path("data/weights", f"{name}.weights.h5"), f"fetch_weights@{name}")
-        for name in params.train_head.backbones
+        backbone: files.require(
+            Path("data/weights", f"{backbone}.weights.h5"), f"fetch_weights@{backbone}"
+        )
+        for backbone in params.train_head.backbones
     }
     _require_free(asked.out)
     engine.start(**params.compute.model_dump() | {"backend": "tensorflow", "devices": 1})
     from stages.models import serving
 
     wanted = params.resize
-    loaded = network.load(params, wanted.size, weights, HEAD, MODEL, len(classes), chosen)
+    loaded = network.load(params, wanted.size, weights, HEAD, MODEL, len(classes), name)
     views = min(params.predict.views, VIEWS)
     served = serving.model(
         loaded.whole, wanted.fit, wanted.interpolation, views, evaluated["temperature"]
@@ -75,7 +76,8 @@ def main() -> None:
         partial.mkdir()
         serving.write(served, partial, asked.format)
         written = serving.read(partial, asked.format)
-        expected = _expected(rows, chosen, evaluated["temperature"])
+        model = chosen.read(FIGURES, HEAD, MODEL, tables.fingerprint(rows))
+        expected = _expected(rows, model.log_probability)
         check = _compare(written, params, rows, expected, asked.tolerance)
         files.write_json(partial / CLASSES, {"classes": list(classes)})
         facts = model_card.Facts(
@@ -89,10 +91,8 @@ def main() -> None:
             resize=(wanted.size, wanted.fit, wanted.interpolation),
             views=(views, params.predict.views),
             check=check,
-            versions=_versions(),
-            hashes=_hashes(
-                partial, [*weights.values(), *_trained(chosen), LEDGER, parameters.PATH]
-            ),
+            versions=versions.of(PACKAGES),
+            hashes=_hashes(partial, [*weights.values(), *_trained(name), LEDGER, parameters.PATH]),
             commit=_commit(),
         )
         files.write_text(partial / CARD, model_card.text(facts))
@@ -129,26 +129,23 @@ def _asked() -> argparse.Namespace:
 
 def _require_free(out: Path) -> None:
     """Refuse to take the place of what is no earlier export."""
-    earlier = out.is_dir() and ((out / CARD).is_file() or not any(out.iterdir()))
-    if out.exists() and not earlier:
+    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    earlier = {CARD, CLASSES} <= held <= {CARD, CLASSES, *WRITTEN} or not held
+    if out.exists() and not (out.is_dir() and earlier):
         raise UserError(
             f"export --out: expected a new folder or one of an earlier export, got {str(out)!r}, "
             "which holds something else; name another one"
         )
 
 
-def _expected(
-    rows: list[tables.Row], chosen: str, temperature: float
-) -> dict[str, NDArray[np.float64]]:
+def _expected(rows: list[tables.Row], log_probability: Floats) -> dict[str, NDArray[np.float64]]:
     """What the pipeline says of each valid image, probabilities (n_classes,) by its member."""
-    folder, writer = (HEAD, "train_head") if chosen == "head" else (MODEL, "fine_tune")
-    path = files.require(folder / "predictions.zarr", writer)
-    stored = arrays.Rows(path, tables.fingerprint(rows))
     accepted = [row for row in rows if row.accepted]
-    valid = [place for place, row in enumerate(accepted) if row.subset == "valid"]
-    log_probability = stored.take(np.array(valid, np.int64))
-    probability = np.exp(calibration.calibrated(log_probability, temperature))
-    return {accepted[place].member: given for place, given in zip(valid, probability, strict=True)}
+    return {
+        row.member: np.exp(given).astype(np.float64)
+        for row, given in zip(accepted, log_probability, strict=True)
+        if row.subset == "valid"
+    }
 
 
 def _compare(
@@ -195,9 +192,9 @@ def _compare(
     return check
 
 
-def _trained(chosen: str) -> list[Path]:
+def _trained(name: str) -> list[Path]:
     tuned = MODEL / "model.weights.h5"
-    return [HEAD / "head.npz", *([tuned] if chosen == "fine_tune" and tuned.exists() else [])]
+    return [HEAD / "head.npz", *([tuned] if name == "fine_tune" and tuned.exists() else [])]
 
 
 def _hashes(folder: Path, used: list[Path]) -> dict[str, str]:
@@ -207,14 +204,6 @@ def _hashes(folder: Path, used: list[Path]) -> dict[str, str]:
         **{path.relative_to(folder).as_posix(): files.sha256(path) for path in written},
         **{path.as_posix(): files.sha256(path) for path in used},
     }
-
-
-def _versions() -> dict[str, str]:
-    installed: dict[str, str] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        if importlib.util.find_spec("PIL" if name == "pillow" else name) is not None:
-            installed[name] = importlib.metadata.version(name)
-    return installed
 
 
 def _commit() -> str:

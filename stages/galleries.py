@@ -69,7 +69,11 @@ def of_audit(folder: Path, accepted: Sequence[tables.Row], count: int) -> Iterat
     yield gallery(
         "Likely label errors",
         "Images whose label models that were trained without them do not believe.",
-        [(row(line), f"rather {line['suggested']}?") for line in read("labels.csv")[:count]],
+        [
+            (row(line), f"rather {line['suggested']}?")
+            for line in read("labels.csv")[:count]
+            if line["likely"] == "yes"
+        ],
     )
     yield gallery(
         "Unlike all others",
@@ -83,7 +87,7 @@ def of_audit(folder: Path, accepted: Sequence[tables.Row], count: int) -> Iterat
     )
     yield gallery(
         "Copies",
-        "Groups with the same pixels or nearly so; split keeps each in one subset.",
+        "Groups with the same pixels or nearly so; unless folders say otherwise, in one subset.",
         [(row(line), f"group {line['group']}") for line in read("copies.csv")[:count]],
     )
     yield gallery(

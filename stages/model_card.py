@@ -127,10 +127,16 @@ def _data(facts: Facts) -> str:
         "",
         f"{facts.split['found']:,} files found, {facts.split['accepted']:,} accepted, "
         f"{facts.split['rejected']:,} rejected as unreadable, {facts.split['unlabelled']:,} "
-        "without a label. Copies of an image lie in one subset. `train` trained, `valid` chose "
-        "the model and the temperature, `test` was looked at once.",
+        f"without a label. {_copies(facts.split['duplicates_across_subsets'])} `train` trained, "
+        "`valid` chose the model and the temperature, `test` did neither.",
     ]
     return "\n".join(lines)
+
+
+def _copies(across: int) -> str:
+    if across:
+        return f"{across} groups of copies lie in more than one subset."
+    return "Copies of an image lie in one subset."
 
 
 def _figures(facts: Facts) -> str:

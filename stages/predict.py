@@ -6,8 +6,9 @@ weights; writes a table, csv or JSON to standard output.
 
 Images are decoded, resized and seen in `predict.views` views as the pipeline does, and the
 probabilities calibrated, so an image of the data set gets what the pipeline gave it, up to the
-rounding of float32. Each file that gives no image is named on stderr, the others are predicted, and
-the status at the end is 1. Nothing grows with the number of images but a small record each.
+rounding of float32, in which it computes, whatever `extract.precision` and the like say. Each file
+that gives no image is named on stderr, the others are predicted, and the status at the end is 1.
+Nothing grows with the number of images but a small record each.
 """
 
 import argparse
@@ -34,11 +35,11 @@ from stages.errors import UserError
 from stages.final import Final, Pixels
 from stages.images import decode, resize, source
 from stages.progress import progress
-from stages.scripts import script
+from stages.scripts import quiet_if_nobody_reads, script
 from stages.threads import in_order
 
 ZIP = (b"PK\3\4", b"PK\5\6")  # how a zip begins, the second one an empty one
-PICTURE_NAME = 60  # letters at most, each up to four bytes of the 255 that a file's name may have
+PICTURE_NAME = 50  # letters at most, each up to four bytes of the 255 that a file's name may have
 
 
 @script
@@ -54,7 +55,7 @@ def main() -> None:
         maps = _Heatmaps(final) if folder else None
         show = _shown(asked, final.classes, [file.name for file in found])
         unreadable = 0
-        with _bar(len(found)) as update, _quiet_if_nobody_reads():
+        with _bar(len(found)) as update, quiet_if_nobody_reads():
             show.begin()
             read = in_order(functools.partial(_read, params), found)
             for answer, picture in _answers(read, final, own, maps):
@@ -104,14 +105,16 @@ def _asked() -> argparse.Namespace:
         choices=("openvino", "keras"),
         help="openvino where it is installed, but for --heatmap, which needs keras",
     )
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.imagenet |= bool(asked.imagenet_weights or asked.imagenet_classes)
+    return asked
 
 
 def _files(inputs: Sequence[Path], opened: contextlib.ExitStack) -> list[File]:
     """What the inputs hold, in natural order within each; archives are checked and stay open."""
     found = []
     for path in inputs:
-        if path.is_dir() or _is_zip(path):
+        if os.path.isdir(path) or _is_zip(path):
             archive = opened.enter_context(source.open_source(path))
             found += [
                 File(f"{path}/{name}", functools.partial(archive.read, name))
@@ -124,7 +127,7 @@ def _files(inputs: Sequence[Path], opened: contextlib.ExitStack) -> list[File]:
 
 def _is_zip(path: Path) -> bool:
     """By its first bytes; one that is only named so is for `open_source` to refuse."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return False
     with contextlib.suppress(PermissionError), path.open("rb") as file:
         return file.read(4) in ZIP or path.suffix.lower() == ".zip"
@@ -155,8 +158,8 @@ class _Own:
     """The backbone's own likeliest classes."""
 
     def __init__(self, final: Final, asked: argparse.Namespace) -> None:
-        self._names = imagenet.classes(asked.imagenet_classes)
         self._function = imagenet.function(final, asked.imagenet_weights)
+        self._names = imagenet.classes(asked.imagenet_classes)
 
     def __call__(self, images: Pixels) -> Sequence[Sequence[answers.Named]]:
         return imagenet.likeliest(self._function(images), self._names)
@@ -263,17 +266,6 @@ def _bar(total: int) -> Iterator[Callable[[int], object]]:
             yield bar.update
     else:
         yield lambda count: None
-
-
-@contextlib.contextmanager
-def _quiet_if_nobody_reads() -> Iterator[None]:
-    """End without a traceback where the reader of a pipe has gone, such as `head`."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 def _picture_folder(folder: Path) -> Path:

@@ -7,7 +7,6 @@ It tells versions and the kind of machine, but no date, name or path: where thes
 are the bytes.
 """
 
-import importlib.metadata
 import platform
 import shutil
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from stages import cpu
+from stages import cpu, versions
 from stages import params as parameters
 from stages.errors import UserError
 from stages.images.labels import natural_key
@@ -28,9 +27,6 @@ from stages.store.findings import AUDIT_COLUMNS, NUMBERS, Explained
 from stages.threads import processors
 
 PACKAGES = (
-    "tensorflow",
-    "jax",
-    "torch",
     "keras",
     "openvino",
     "numpy",
@@ -68,7 +64,7 @@ def main() -> None:
             "settings": {name: dict(_flat(section)) for name, section in settings.items()},
             "columns": {name: [*shown[3:], "subset"] for name, shown in AUDIT_COLUMNS.items()},
             "numbers": NUMBERS,
-            "versions": _versions(),
+            "versions": versions.of([settings["compute"]["backend"], *PACKAGES]),
             "machine": _machine(settings["compute"]),
         }
         page = html.page(content)
@@ -116,17 +112,6 @@ def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _versions() -> dict[str, str]:
-    """Of Python, and of those packages that are installed."""
-    told = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            told[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return told
 
 
 def _machine(compute: Mapping[str, object]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from stages.errors import UserError
@@ -97,6 +97,17 @@ def one_each(names: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
             f"({', '.join(names)}), got {', '.join(different)}; name them in that order"
         )
     return dict(zip(names, different, strict=True))
+
+
+@contextlib.contextmanager
+def quiet_if_nobody_reads() -> Iterator[None]:
+    """End without a traceback where the reader of a pipe has gone, such as `head`."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def peak_memory() -> int:

@@ -7,17 +7,17 @@ the chosen one, its temperature and the clip.
 Two classes: `id,label`, the probability of the second class. More: `id,` and a column a class.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages import chosen
 from stages import params as parameters
 from stages.scores import calibration
 from stages.scripts import arguments, stage
-from stages.store import arrays, files, tables
+from stages.store import files, tables
 
 
 @stage
@@ -26,19 +26,10 @@ def main() -> None:
     ledger, head_folder, model_folder, figures, out = map(Path, arguments(__doc__, count=5))
     params = parameters.read()
     rows = tables.read_ledger(files.require(ledger, "split"))
-    found = json.loads(files.require(figures, "evaluate").read_text(encoding="utf-8"))
-    chosen, clip = found["chosen"], params.submit.clip
-    if clip == "auto":
-        clip = found["clip"]
-    folder, writer = (
-        (head_folder, "train_head") if chosen == "head" else (model_folder, "fine_tune")
-    )
-    stored = arrays.Rows(
-        files.require(folder / "predictions.zarr", writer), tables.fingerprint(rows)
-    )
+    model = chosen.read(figures, head_folder, model_folder, tables.fingerprint(rows))
+    clip = model.clip if params.submit.clip == "auto" else params.submit.clip
     labels = tables.labels(rows)
-    log_probability = stored.read(0, len(stored))[labels.subset == "unlabelled"]
-    probability = iter(np.exp(calibration.calibrated(log_probability, found["temperature"])))
+    probability = iter(np.exp(model.log_probability[labels.subset == "unlabelled"]))
     prior = _training_prior(labels)
     lines: list[tuple[object, ...]] = []
     for row in rows:
@@ -51,7 +42,9 @@ def main() -> None:
             lines.append((row.id, *(f"{value:.6f}" for value in shown)))
     header = ("label",) if len(labels.classes) == 2 else labels.classes
     tables.write_csv(out, ("id", *header), lines)
-    print(f"submit: {len(lines):,} rows by {chosen} in {out}, none nearer to 0 or 1 than {clip:g}")
+    print(
+        f"submit: {len(lines):,} rows by {model.name} in {out}, none nearer to 0 or 1 than {clip:g}"
+    )
 
 
 def _training_prior(labels: tables.Labels) -> NDArray[np.float64]:

@@ -28,6 +28,7 @@ COLUMNS = {
     "outliers": "member,source,subset,label,isolation",
     "light": "member,source,subset,fault,mean,spread,sharpness",
     "copies": "member,source,subset,group,label",
+    "alike": "member,source,subset,label,other,other_source,other_subset,other_label,likeness",
 }
 
 
@@ -54,6 +55,7 @@ def write(
             "likely_label_errors": len(labels),
             "light": {"blank": 0, "dark": 1, "light": 0, "blurred": 0},
             "copies": 0,
+            "alike_pairs": 0,
         },
     )
     for name, header in COLUMNS.items():

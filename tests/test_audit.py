@@ -8,6 +8,8 @@ from stages.models import head
 from stages.scores import audit
 from stages.scores.losses import Floats, Ints
 
+NONE = np.zeros(1_000, np.bool_)
+
 
 def fit(features: audit.Features, label: Ints) -> audit.Predict:
     fitted = head.fit_logistic(
@@ -33,7 +35,7 @@ def test_swapped_labels_are_the_most_suspicious_and_likely_wrong(n_classes: int)
     swapped = np.arange(0, 600, 50)
     given = label.copy()
     given[swapped] = (label[swapped] + 1) % n_classes
-    predicted = audit.out_of_fold(features, given, np.arange(600), fit)
+    predicted = audit.out_of_fold(features, given, np.arange(600), NONE[:600], fit)
     found = audit.suspicious_labels(predicted, given)
     top = np.argsort(-found.margin, kind="stable")[: len(swapped)]
     assert sorted(top) == swapped.tolist()
@@ -50,7 +52,9 @@ def test_a_copy_with_the_same_wrong_label_does_not_vouch_for_it() -> None:
     given = np.concatenate([label, np.full(20, 1 - label[0])])
     alone, together = np.arange(220), np.r_[np.arange(200), np.full(20, 200)]
     margins = [
-        audit.suspicious_labels(audit.out_of_fold(both, given, group, fit), given).margin[200:]
+        audit.suspicious_labels(
+            audit.out_of_fold(both, given, group, NONE[:220], fit), given
+        ).margin[200:]
         for group in (alone, together)
     ]
     assert margins[1].min() > margins[0].max()
@@ -60,7 +64,7 @@ def test_the_only_image_of_a_class_is_not_judged_and_the_others_are() -> None:
     features, label = clusters(90, 3)
     alone = np.append(label, 3)
     everything = np.concatenate([features, np.full((1, 16), 50, np.float32)])
-    predicted = audit.out_of_fold(everything, alone, np.arange(91), fit)
+    predicted = audit.out_of_fold(everything, alone, np.arange(91), NONE[:91], fit)
     assert_allclose(predicted[90], np.log(1 / 4))
     assert (predicted[:90].argmax(axis=1) == label).all()
     assert not audit.suspicious_labels(predicted, alone).likely.any()
@@ -68,9 +72,30 @@ def test_the_only_image_of_a_class_is_not_judged_and_the_others_are() -> None:
 
 def test_copies_of_one_image_are_too_few_to_judge_any() -> None:
     predicted = audit.out_of_fold(
-        np.ones((6, 4), np.float32), np.array([0, 1, 0, 1, 0, 1]), np.zeros(6, np.int64), fit
+        np.ones((6, 4), np.float32),
+        np.array([0, 1, 0, 1, 0, 1]),
+        np.zeros(6, np.int64),
+        NONE[:6],
+        fit,
     )
     assert_allclose(predicted, np.log(1 / 2))
+
+
+def test_what_is_held_out_fits_no_model_and_is_judged_all_the_same() -> None:
+    features, label = clusters(300, 2)
+    test = np.arange(300) % 3 == 0
+    swapped = np.where(test, 1 - label, label)
+    group = np.arange(300)
+    first, second = (
+        audit.out_of_fold(features, given, group, test, fit) for given in (label, swapped)
+    )
+    assert_allclose(first, second)  # whatever the labels of the held-out images say
+    assert (first.argmax(axis=1) == label).all()
+    copies = np.where(
+        group == 4, 3, group
+    )  # one of the images that fit is a copy of a held-out one
+    without = audit.out_of_fold(features, label, copies, test, fit)
+    assert np.abs(without[test] - first[test]).max() > 0
 
 
 def test_a_label_is_likely_wrong_where_another_class_is_as_sure_as_usual() -> None:

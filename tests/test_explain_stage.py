@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages import explain
-from stages.models import backbone, engine, head
+from stages import explain, network
+from stages.errors import UserError
+from stages.models import backbone, engine, head, inside
 from stages.store import arrays, tables
 
 SIZE = 48
@@ -22,7 +23,7 @@ ARGUMENTS = [
     *("evaluate.json", "audit", "explain"),
 ]
 AUDIT = {  # with the columns that are read
-    "labels.csv": "member,source,suggested\n7.jpg,train,cat\n",
+    "labels.csv": "member,source,suggested,likely\n7.jpg,train,cat,yes\n8.jpg,train,dog,no\n",
     "outliers.csv": "member,source\n3.jpg,train\n",
     "light.csv": "member,source,fault\n2.jpg,train,dark\n",
     "copies.csv": "member,source,group\n0.jpg,train,train/0\n1.jpg,train,train/0\n",
@@ -63,7 +64,8 @@ def run(write_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> N
     backbone.build("convnet", SIZE, False, None).save_weights("w.weights.h5")
     kernel = rng.normal(0, 1, (backbone.CONVNET_FILTERS[-1], 2)).astype(np.float32)
     head.Head((kernel,), (np.zeros(2, np.float32),)).save(Path("head/head.npz"))
-    Path("evaluate.json").write_text('{"chosen": "head", "temperature": 2.0}', encoding="utf-8")
+    figures = {"chosen": "head", "temperature": 2.0, "clip": 0.01}
+    Path("evaluate.json").write_text(json.dumps(figures), encoding="utf-8")
     Path("audit").mkdir()
     for name, lines in AUDIT.items():
         Path("audit", name).write_text(lines, encoding="utf-8")
@@ -164,8 +166,8 @@ def test_a_chosen_image_and_chosen_layers_are_shown(write_params: Callable[..., 
         ),
         (
             {"layers": ["conv9"]},
-            "params.yaml: explain.layers: expected the name of a layer that the features come "
-            "through, got 'conv9'; the nearest are conv4, conv3, conv2",
+            "params.yaml: explain.layers: expected names of layers whose output has height and "
+            "width, got 'conv9'; the nearest are conv4, conv3, conv2",
         ),
         (
             {"layers": 0},
@@ -184,3 +186,26 @@ def test_what_is_not_there_is_told_in_a_sentence_and_nothing_is_written(
     assert explain.main() == 1
     assert capsys.readouterr().err == f"error: {sentence}\n"
     assert not Path("explain").exists()
+
+
+def test_of_two_backbones_each_shows_the_named_layers_that_it_has() -> None:
+    extractors = {
+        name: backbone.extractor(backbone.build(name, SIZE, False, None), name, None, "avg")
+        for name in ("convnet", "gabor")
+    }
+    net = network.Network(extractors, None, None)
+    only_gabors = inside.layers(extractors["gabor"])[-1]
+    assert only_gabors not in inside.layers(extractors["convnet"])
+    assert explain._layers(net, ["conv2", only_gabors]) == {
+        "convnet": ["conv2"],
+        "gabor": [only_gabors],
+    }
+
+
+def test_a_layer_without_height_and_width_is_refused() -> None:
+    inputs = keras.Input((8, 8, 3))
+    places = keras.layers.Conv2D(2, 3, name="places")(inputs)
+    flat = keras.layers.GlobalAveragePooling2D(name="flat")(places)
+    extractor = backbone.extractor(keras.Model(inputs, flat), "convnet", "flat", "avg")
+    with pytest.raises(UserError, match="output has height and width, got 'flat'; the nearest are"):
+        explain._layers(network.Network({"convnet": extractor}, None, None), ["flat"])

@@ -151,6 +151,9 @@ def test_what_is_no_earlier_export_is_not_replaced(run: Run) -> None:
         "error: export --out: expected a new folder or one of an earlier export, got 'mine', "
         "which holds something else; name another one\n"
     )
+    for name in ("MODEL_CARD.md", "classes.json"):  # which other models have, too
+        Path("mine", name).write_text("of another model")
+    assert "which holds something else" in run("--out", "mine")[2]
     assert Path("mine/thesis.txt").read_text() == "years of work"
 
 

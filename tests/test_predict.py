@@ -241,7 +241,8 @@ def test_what_cannot_be_done_is_told_in_one_sentence(
         "error: predict --imagenet: expected a backbone that was trained on ImageNet, got "
         "'convnet', which has no classes of its own; leave --imagenet out\n"
     )
-    assert say(picture, "--imagenet", "--imagenet-classes", "absent.json").err == (
+    monkeypatch.setattr(imagenet, "function", lambda *_: None)
+    assert say(picture, "--imagenet-classes", "absent.json").err == (
         "error: predict --imagenet-classes: expected Keras' imagenet_class_index.json, got "
         "'absent.json' ([Errno 2] No such file or directory: 'absent.json'); correct the path\n"
     )
@@ -280,6 +281,19 @@ def test_heatmaps_are_pictures_of_the_images_with_colour_where_the_network_looke
     assert min(changed) < 1  # where nothing speaks for the class, the image stays as it is
 
 
+def test_a_path_through_a_file_or_a_name_too_long_is_named_and_the_rest_is_predicted(
+    say: Say,
+) -> None:
+    picture = sorted(TRAIN.iterdir())[0]
+    said = say(picture, picture / "within", "x" * 300, "--csv")
+    assert said.status == 1
+    assert [answer[-1] for answer in list(csv.reader(io.StringIO(said.out)))[2:]] == [
+        "no file there, as a part of its path is no folder",
+        "a name that is too long for a file",
+    ]
+    assert said.err.count("; the others are predicted\n") == 2
+
+
 def test_without_network_the_names_of_the_classes_are_asked_for(
     say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +301,7 @@ def test_without_network_the_names_of_the_classes_are_asked_for(
         raise Exception("URL fetch failure on x: None")  # as Keras does
 
     monkeypatch.setattr("keras.applications.imagenet_utils.decode_predictions", fail)
+    monkeypatch.setattr(imagenet, "function", lambda *_: None)
     assert say(sorted(TRAIN.iterdir())[0], "--imagenet").err == (
         "error: predict --imagenet: expected to download the names of its classes, got no "
         "connection; connect once, or give `--imagenet-classes FILE`\n"

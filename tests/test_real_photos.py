@@ -69,7 +69,10 @@ STAGES = {
     "extract",
     "train_head",
     "fine_tune",
+    "audit",
     "evaluate",
+    "explain",
+    "report",
     "submit",
 }
 

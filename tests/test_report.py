@@ -83,7 +83,7 @@ def test_the_ledger_thresholds_params_and_versions_are_told() -> None:
     assert "augment.rotation 15" in said
     assert "backbones [convnet]" in said
     assert "instruction set AVX2 threads 2" in said
-    assert f"python {sys.version.split()[0]}" in said
+    assert f"python 3.{sys.version_info.minor} " in said
 
 
 def test_a_rerun_gives_the_same_bytes_and_leaves_nothing_of_the_last_one() -> None:
@@ -199,6 +199,16 @@ def test_only_labelled_images_can_be_ticked() -> None:
     assert [given["data-member"] for given in boxes] == ['"train/cat.1.jpg"']
 
 
+def test_a_pair_that_is_alike_names_both_images_and_how_alike_they_are() -> None:
+    by_hand.write()
+    line = ("cat.1.jpg", "train", "test", "cat", "cat.2.jpg", "train", "valid", "cat", 0.4291)
+    by_hand.write_table("alike", by_hand.COLUMNS["alike"].split(","), line)
+    by_hand.change("audit", alike_pairs=1)
+    said = text(page())
+    assert "0 have a copy, 1 pair looks like copies." in said
+    assert "cat.1.jpg cat cat.2.jpg train valid cat 0.4291 test" in said
+
+
 def test_without_test_the_figures_are_those_of_valid_and_said_to_be_too_good() -> None:
     by_hand.write(subsets=("valid",))
     said = text(page())
@@ -238,7 +248,7 @@ def test_nothing_found_and_nothing_rejected_is_said_so() -> None:
     by_hand.change("split", rejected=0, rejected_by_reason={})
     said = text(page())
     assert "Rejected 0 none" in said
-    assert said.count("None found.") == 4
+    assert said.count("None found.") == 5
     assert "Blank Nothing to see. None." in said
     assert "Copy lines" not in said
     assert "Inside the network" not in said

@@ -37,6 +37,8 @@ _FAULTS_OF_ONE_FILE = {
     errno.ENOENT: "no file there any more, or a link to none",
     errno.EACCES: "no permission to read it",
     errno.ELOOP: "a link that leads to itself",
+    errno.ENOTDIR: "no file there, as a part of its path is no folder",
+    errno.ENAMETOOLONG: "a name that is too long for a file",
 }
 # From PKWARE's APPNOTE: 4.3.7 (signature, lengths of name and extra field) and 4.4.4 (flag bits).
 _LOCAL_HEADER = struct.Struct("<4s22xHH")

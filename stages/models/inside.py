@@ -20,30 +20,36 @@ TINY = 1e-30  # against a division by 0; gradients themselves may be as small as
 CONTRAST = 0.15  # of a finished picture: standard deviation around 0.5, where 1 is white
 
 
+def layers(extractor: keras.Model) -> list[str]:
+    """The layers whose output has height and width, in order."""
+    every = extractor.get_layer("trunk").model.layers
+    return [
+        layer.name
+        for layer in every
+        if not isinstance(layer, keras.layers.InputLayer) and len(layer.output.shape) == 4
+    ]
+
+
 def spread_layers(extractor: keras.Model, count: int = 5) -> list[str]:
     """At most `count` convolutions, spread evenly from the first to the last.
 
     Only those whose output has more than one place, and none of a single channel each (depthwise),
     which show edges alone; in a network without convolutions any layers with places.
     """
-    layers = [
-        layer
-        for layer in extractor.get_layer("trunk").model.layers
-        if len(layer.output.shape) == 4
-        and layer.output.shape[1] * layer.output.shape[2] > 1
-        and not isinstance(layer, keras.layers.InputLayer)
-    ]
-    layers = [layer for layer in layers if isinstance(layer, CONVOLUTIONS)] or layers
-    places = np.linspace(0, len(layers) - 1, min(count, len(layers))).round().astype(int)
-    return [layers[place].name for place in places]
+    trunk = extractor.get_layer("trunk").model
+    named = [trunk.get_layer(name) for name in layers(extractor)]
+    known = [one for one in named if one.output.shape[1] * one.output.shape[2] > 1]
+    known = [one for one in known if isinstance(one, CONVOLUTIONS)] or known
+    places = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
+    return [known[place].name for place in places]
 
 
 def activations(
-    extractor: keras.Model, image: NDArray[np.uint8], layers: Sequence[str]
+    extractor: keras.Model, image: NDArray[np.uint8], names: Sequence[str]
 ) -> list[NDArray[np.float32]]:
     """The output of each layer for an image (size, size, 3), float32 (height, width, channels)."""
     trunk = extractor.get_layer("trunk").model
-    outputs = [trunk.get_layer(layer).output for layer in layers]
+    outputs = [trunk.get_layer(name).output for name in names]
     seen = _up_to(extractor, outputs, image.shape[0])
     found = keras.tree.flatten(seen.predict_on_batch(image[None]))  # of one layer no list
     return [np.asarray(output, np.float32)[0] for output in found]

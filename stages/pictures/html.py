@@ -101,8 +101,8 @@ AUDIT = {
     "light": ("Blank, dark, bright or blurred", "Images that show little, by simple measures."),
     "copies": (
         "Copies",
-        "Images of one group are the same, or nearly. They stay in one subset, so no figure is too "
-        "good for them; two labels in one group mean that one is wrong.",
+        "Images of one group are the same, or nearly. They stay in one subset, unless your folders "
+        "part them; two labels in one group mean that one is wrong.",
     ),
     "alike": (
         "Alike by features",

@@ -4,7 +4,7 @@
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -25,40 +25,60 @@ BLURRED = 16.0  # grey levels, squared: of the Laplacian; of these photos, at 22
 
 Features = NDArray[np.float32]
 Predict = Callable[[Features], Floats]  # features to log-probabilities
+Done = Callable[[int], object]
 
 
 def out_of_fold(
-    features: Features, label: Ints, group: Ints, fit: Callable[[Features, Ints], Predict]
+    features: Features,
+    label: Ints,
+    group: Ints,
+    held_out: NDArray[np.bool_],
+    fit: Callable[[Features, Ints], Predict],
+    done: Done = lambda images: None,
 ) -> Floats:
     """What models say of each image that were fitted without it, (n, n_classes).
 
-    Images of one `group`, (n,), are never on both sides: a copy would vouch for its own label. Of
-    an image without others of its class nothing is known: each class is as likely as any.
+    Images of one `group`, (n,), are never on both sides: a copy would vouch for its own label.
+    Those `held_out`, (n,), such as test images, never fit a model, so that what is said of the
+    others owes nothing to them. Of an image without others of its class nothing is known: each
+    class is as likely as any.
 
     Args:
-        fit: from features and labels of some images to a function that predicts others; labels
-            are numbered from 0 without a gap, and there are two at least.
+        fit: from features, which it may overwrite, and labels of some images to a function that
+            predicts others; labels are numbered from 0 without a gap, and there are two at least.
+        done: told how many images are through.
     """
     n_classes = int(label.max()) + 1
-    unknown = -np.log(n_classes)
-    found = np.full((len(label), n_classes), unknown, np.float32)
+    found = np.full((len(label), n_classes), -np.log(n_classes), np.float32)
+    for others, judged in _splits(label, group, held_out):
+        known = np.unique(label[others])
+        done(len(judged))
+        judged = judged[np.isin(label[judged], known)]
+        if len(known) < 2 or not len(judged):
+            continue
+        predict = fit(features[others], np.searchsorted(known, label[others]))
+        found[judged] = NEVER
+        found[np.ix_(judged, known)] = predict(features[judged])
+    return found
+
+
+def _splits(label: Ints, group: Ints, held_out: NDArray[np.bool_]) -> Iterator[tuple[Ints, Ints]]:
+    """Rows that fit a model, and rows that it judges: each fold, and those held out from all."""
+    inside, outside = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    if len(outside):
+        known = np.isin(group[inside], group[outside])  # copies of test images
+        yield inside[~known], outside
+    label, group = label[inside], group[inside]
     groups = [len(np.unique(group[label == index])) for index in np.unique(label)]
-    count = min(FOLDS, max(groups), len(np.unique(group)))
+    count = min(FOLDS, max(groups, default=0), len(np.unique(group)))
     if count < 2:
-        return found
+        return
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a class with fewer images than folds
-        splits = list(folds.split(features, label, group))
-    for others, held_out in splits:
-        known = np.unique(label[others])
-        held_out = held_out[np.isin(label[held_out], known)]
-        if len(known) < 2 or not len(held_out):
-            continue
-        predict = fit(features[others], np.searchsorted(known, label[others]))
-        found[held_out] = NEVER
-        found[np.ix_(held_out, known)] = predict(features[held_out])
-    return found
+        splits = list(folds.split(label, label, group))
+    for others, judged in splits:
+        yield inside[others], inside[judged]
 
 
 class Suspicion(NamedTuple):
@@ -116,10 +136,10 @@ class Neighbours(NamedTuple):
     likeness: NDArray[np.float64]
 
 
-def neighbours(features: Features) -> Neighbours:
+def neighbours(features: Features, done: Done = lambda images: None) -> Neighbours:
     """Which images are like which, by the cosines of features about their mean.
 
-    Time grows with the square of n.
+    Time grows with the square of n; `done` is told how many images are through.
     """
     about = features - features.mean(axis=0)
     about /= np.maximum(np.linalg.norm(about, axis=1, keepdims=True), np.float32(1e-12))
@@ -134,6 +154,7 @@ def neighbours(features: Features) -> Neighbours:
         nearest[start : start + each] = alike.argmax(axis=1)
         alike.partition(alike.shape[1] - count, axis=1)
         closest[start : start + each] = alike[:, -count:]
+        done(len(alike))
     isolation = 1 - closest.mean(axis=1)
     distance = np.maximum(1 - closest.max(axis=1), 0)
     return Neighbours(isolation, nearest, distance / np.maximum(isolation, 1e-6))
