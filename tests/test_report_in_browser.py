@@ -2,17 +2,15 @@
 
 import csv
 import io
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from typing import Any
 
+import browser
 import findings_by_hand as by_hand
 import pytest
 from findings_by_hand import COMMA, NASTY, PAGE, shown
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -20,15 +18,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from stages import report
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-DRIVER = shutil.which("chromedriver")
 MANY = [f"train/cat.{number}.jpg" for number in range(60)]
 
-pytestmark = [
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with chromedriver here"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = [browser.needs_browser, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +51,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Chrome]:
-    options = ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    options.add_argument("--headless=new")
-    options.add_argument("--disable-gpu")
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # root has none
-    driver = Chrome(options, Service(executable_path=str(DRIVER)))
-    try:
+    with browser.chromium() as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 @pytest.fixture
