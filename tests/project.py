@@ -95,8 +95,8 @@ QUICK: dict[str, Any] = {
     "train_head.dense.epochs": 2,
     "train_head.dense.hidden": [16],
     "fine_tune.epochs": 1,
-    "explain.filters": 2,
-    "explain.layers": 2,
+    "explain.filters": 1,
+    "explain.layers": 1,
     "explain.examples": 3,
     "compute.threads": 1,
 }

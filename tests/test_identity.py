@@ -146,6 +146,7 @@ def test_a_tuned_model_depends_on_every_module_below_models_that_fine_tune_reach
     expected = code_below("fine_tune.py", "models") | {
         "cpu.py",
         "fine_tune.py",
+        "network.py",
         "store/arrays.py",
     }
     assert set(fine_tune.CODE) == expected
