@@ -138,20 +138,9 @@ def _read(params: parameters.Params, file: File) -> tuple[str, Pixels | str]:
     """A file's name and pixels (size, size, 3), as `resize` makes them, or why there are none."""
     wanted = params.resize
     try:
-        picture = decode.decode_reduced(
-            file.read(), resize.enough(wanted.size, wanted.interpolation)
-        )
+        return file.name, resize.pixels(file.read(), wanted.size, wanted.fit, wanted.interpolation)
     except decode.Unreadable as reason:
         return file.name, str(reason)
-    pixels = resize.resize(
-        picture.image,
-        wanted.size,
-        wanted.fit,
-        wanted.interpolation,
-        picture.whole,
-        picture.factor,
-    )
-    return file.name, pixels
 
 
 class _Own:

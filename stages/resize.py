@@ -154,16 +154,7 @@ class Resizing:
 
     def _pixels(self, content: bytes) -> NDArray[np.uint8]:
         wanted = self.params.resize
-        enough = resize.enough(wanted.size, wanted.interpolation)
-        picture = decode.decode_reduced(content, enough)
-        return resize.resize(
-            picture.image,
-            wanted.size,
-            wanted.fit,
-            wanted.interpolation,
-            picture.whole,
-            picture.factor,
-        )
+        return resize.pixels(content, wanted.size, wanted.fit, wanted.interpolation)
 
     def _kind(self) -> str:
         """The row cache's name: all that a row depends on but the image."""

@@ -16,6 +16,8 @@ from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resize
 from numpy.typing import NDArray
 from PIL import Image
 
+from stages.images import decode
+
 FITS = ("squash", "crop", "pad")
 INTERPOLATIONS = {
     "nearest": ResizeAlg.nearest(),
@@ -40,6 +42,16 @@ def enough(size: int, interpolation: str) -> int | None:
     2.5 on average.
     """
     return None if interpolation in _EXACT else 2 * size
+
+
+def pixels(content: bytes, size: int, fit: str, interpolation: str) -> NDArray[np.uint8]:
+    """An image file's bytes as `size` by `size` pixels, as the pipeline sees it.
+
+    Raises:
+        decode.Unreadable: it is no whole image.
+    """
+    picture = decode.decode_reduced(content, enough(size, interpolation))
+    return resize(picture.image, size, fit, interpolation, picture.whole, picture.factor)
 
 
 def resize(
