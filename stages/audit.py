@@ -53,7 +53,7 @@ def main() -> None:
     with progress("audit labels", len(label)) as bar:
         test = labels.subset[labelled] == "test"
         predicted = audit.out_of_fold(held, label, group, test, _fit(), bar.update)
-    suspicion = audit.suspicious_labels(predicted, label)
+    suspicion = audit.suspicious_labels(predicted, label, test)
     with progress("audit neighbours", len(label)) as bar:
         near = audit.neighbours(held, bar.update)
     light = _light(images)

@@ -36,7 +36,7 @@ def test_swapped_labels_are_the_most_suspicious_and_likely_wrong(n_classes: int)
     given = label.copy()
     given[swapped] = (label[swapped] + 1) % n_classes
     predicted = audit.out_of_fold(features, given, np.arange(600), NONE[:600], fit)
-    found = audit.suspicious_labels(predicted, given)
+    found = audit.suspicious_labels(predicted, given, NONE[: len(given)])
     top = np.argsort(-found.margin, kind="stable")[: len(swapped)]
     assert sorted(top) == swapped.tolist()
     assert found.suggested[swapped].tolist() == label[swapped].tolist()
@@ -53,7 +53,7 @@ def test_a_copy_with_the_same_wrong_label_does_not_vouch_for_it() -> None:
     alone, together = np.arange(220), np.r_[np.arange(200), np.full(20, 200)]
     margins = [
         audit.suspicious_labels(
-            audit.out_of_fold(both, given, group, NONE[:220], fit), given
+            audit.out_of_fold(both, given, group, NONE[:220], fit), given, NONE[:220]
         ).margin[200:]
         for group in (alone, together)
     ]
@@ -67,7 +67,7 @@ def test_the_only_image_of_a_class_is_not_judged_and_the_others_are() -> None:
     predicted = audit.out_of_fold(everything, alone, np.arange(91), NONE[:91], fit)
     assert_allclose(predicted[90], np.log(1 / 4))
     assert (predicted[:90].argmax(axis=1) == label).all()
-    assert not audit.suspicious_labels(predicted, alone).likely.any()
+    assert not audit.suspicious_labels(predicted, alone, NONE[:91]).likely.any()
 
 
 def test_copies_of_one_image_are_too_few_to_judge_any() -> None:
@@ -101,16 +101,26 @@ def test_what_is_held_out_fits_no_model_and_is_judged_all_the_same() -> None:
 def test_a_label_is_likely_wrong_where_another_class_is_as_sure_as_usual() -> None:
     probability = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.45, 0.55], [0.1, 0.9]])
     label = np.array([0, 0, 1, 0, 0])
-    found = audit.suspicious_labels(np.log(probability), label)
+    found = audit.suspicious_labels(np.log(probability), label, NONE[:5])
     # Of images labelled 1 the usual probability is 0.7: 0.55 is less, 0.9 is more.
     assert found.likely.tolist() == [False, False, False, False, True]
     assert_allclose(found.margin, np.log([1 / 9, 1 / 4, 3 / 7, 55 / 45, 9]))
     assert found.suggested.tolist() == [1, 1, 0, 1, 1]
 
 
+def test_what_is_usual_for_a_label_owes_nothing_to_what_is_held_out() -> None:
+    probability = np.array([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.01, 0.99]])
+    label, held_out = np.array([0, 0, 1, 1]), np.array([False, False, False, True])
+    without = audit.suspicious_labels(np.log(probability), label, held_out)
+    label[3] = 0
+    held = audit.suspicious_labels(np.log(probability), label, held_out)
+    assert held.likely[:3].tolist() == without.likely[:3].tolist()
+    assert held.likely[3]
+
+
 def test_a_class_without_an_image_is_never_suggested_as_likely() -> None:
     log_probability: Floats = np.log(np.array([[0.1, 0.1, 0.8], [0.2, 0.7, 0.1]]))
-    assert not audit.suspicious_labels(log_probability, np.array([0, 1])).likely.any()
+    assert not audit.suspicious_labels(log_probability, np.array([0, 1]), NONE[:2]).likely.any()
 
 
 def test_what_is_far_from_all_others_is_the_most_isolated(monkeypatch: pytest.MonkeyPatch) -> None:

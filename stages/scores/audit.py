@@ -96,8 +96,12 @@ class Suspicion(NamedTuple):
     likely: NDArray[np.bool_]
 
 
-def suspicious_labels(log_probability: Floats, label: Ints) -> Suspicion:
+def suspicious_labels(
+    log_probability: Floats, label: Ints, held_out: NDArray[np.bool_]
+) -> Suspicion:
     """How suspicious each label is, from what models without the image say of it.
+
+    What is usual for a label is told by images that are not `held_out`, (n,).
 
     Likely wrong is a label where another class is both the likeliest and as probable as it is,
     on average, for images labelled so: C. Northcutt, L. Jiang and I. Chuang, "Confident Learning"
@@ -112,8 +116,9 @@ def suspicious_labels(log_probability: Floats, label: Ints) -> Suspicion:
     probability = np.exp(log_probability.astype(np.float64))
     usual = np.array(
         [
-            probability[label == index, index].mean() if (label == index).any() else np.inf
+            probability[of_class, index].mean() if of_class.any() else np.inf
             for index in range(log_probability.shape[1])
+            for of_class in [(label == index) & ~held_out]
         ]
     )
     margin = others[rows, suggested] - own
