@@ -41,7 +41,7 @@ bench: $(INSTALLED) $(CONTENDERS)/.installed
 
 lock: $(INSTALLED)
 	uv pip compile --universal --generate-hashes --no-emit-index-url --upgrade --extra test \
-	    --extra dask --extra openvino -o requirements.lock pyproject.toml
+	    --extra dask --extra openvino --extra security -o requirements.lock pyproject.toml
 
 bench-lock: $(INSTALLED)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
