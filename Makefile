@@ -1,5 +1,6 @@
 # make repro   run the pipeline            make test   check everything
 # make bench   measure speed and memory    make cluster-demo   the pass on a cluster of two workers
+# make verify  is it reproducible?         make verify-quick   the same, nothing runs
 # make export  one model for others        FORMAT=openvino     in place of saved_model
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
 
@@ -11,7 +12,7 @@ CONTENDERS := $(VENV)/contenders
 FORMAT ?= saved_model
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test bench cluster-demo export lock bench-lock clean-venv
+.PHONY: repro test verify verify-quick bench cluster-demo export lock bench-lock clean-venv
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -27,6 +28,13 @@ test: $(INSTALLED)
 	ruff format --check .
 	mypy
 	python -m pytest -n 2 --dist loadgroup
+
+# STAGES="extract evaluate" chooses; REV names another commit than HEAD.
+verify: $(INSTALLED)
+	@python -m stages.verify $(STAGES) $(if $(REV),--revision $(REV))
+
+verify-quick: $(INSTALLED)
+	@python -m stages.verify --quick
 
 cluster-demo: $(INSTALLED)
 	@dvc repro --quiet extract

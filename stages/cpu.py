@@ -11,6 +11,7 @@ from pathlib import Path
 from stages.errors import UserError
 
 CPUINFO = Path("/proc/cpuinfo")
+NVIDIA = Path("/proc/driver/nvidia")
 
 # oneDNN's names, each with the Linux flags that it needs beyond those before it
 # (oneDNN's documentation, "CPU Dispatcher Control"; flags as in /proc/cpuinfo).
@@ -38,6 +39,18 @@ def model_name() -> str:
     return _field("model name") or platform.processor() or platform.machine()
 
 
+def instruction_sets() -> list[str]:
+    """Those that this processor has, the least first; empty where the system does not tell."""
+    return [name for name, needed in INSTRUCTION_SETS.items() if flags().issuperset(needed)]
+
+
+def accelerators() -> list[str]:
+    """NVIDIA's driver and the models of its GPUs, as Linux tells them."""
+    told = [NVIDIA / "version", *sorted(NVIDIA.glob("gpus/*/information"))]
+    lines = [path.read_text(errors="replace").splitlines()[:1] for path in told if path.is_file()]
+    return [line for first in lines for line in first]
+
+
 def require(instruction_set: str | None) -> None:
     """Refuse an instruction set that this processor lacks.
 
@@ -48,11 +61,10 @@ def require(instruction_set: str | None) -> None:
         return
     lacking = [flag for flag in INSTRUCTION_SETS[instruction_set] if flag not in flags()]
     if lacking:
-        have = [name for name, needed in INSTRUCTION_SETS.items() if flags().issuperset(needed)]
         raise UserError(
             f"params.yaml: compute.instruction_set: expected one that this processor has "
-            f"({', '.join(have)}), got {instruction_set!r}, which needs {', '.join(lacking)}; "
-            "lower it (results then differ in their last digits)"
+            f"({', '.join(instruction_sets())}), got {instruction_set!r}, which needs "
+            f"{', '.join(lacking)}; lower it (results then differ in their last digits)"
         )
 
 

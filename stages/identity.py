@@ -11,11 +11,10 @@ import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from stages.cpu import flags, model_name
+from stages.cpu import accelerators, flags, model_name
 from stages.errors import UserError
 
 HERE = Path(__file__).parent
-NVIDIA = Path("/proc/driver/nvidia")
 
 
 def of(
@@ -37,7 +36,7 @@ def of(
             "settings": settings,
             "code": {name: _sha256(HERE / name) for name in sorted(modules)},
             "packages": {name: _version(name) for name in sorted(packages)},
-            "machine": [platform.machine(), model_name(), sorted(flags()), _accelerators()],
+            "machine": [platform.machine(), model_name(), sorted(flags()), accelerators()],
             "python": platform.python_version(),
         },
         sort_keys=True,
@@ -56,13 +55,6 @@ def require_same(expected: str | list[str], found: str | list[str]) -> None:
             "cluster: expected workers with the same code, packages and kind of processor as here, "
             "got others; bring them into line and restart them"
         )
-
-
-def _accelerators() -> list[str]:
-    """NVIDIA's driver and the models of its GPUs, as Linux tells them."""
-    told = [NVIDIA / "version", *sorted(NVIDIA.glob("gpus/*/information"))]
-    lines = [path.read_text(errors="replace").splitlines()[:1] for path in told if path.is_file()]
-    return [line for first in lines for line in first]
 
 
 def _sha256(path: Path) -> str:

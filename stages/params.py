@@ -298,6 +298,12 @@ class Compute(Section):
     )
 
 
+class Verify(Section):
+    absolute: Annotated[Float, Field(ge=0)]
+    relative: Annotated[Float, Field(ge=0)]
+    pixels: Fraction
+
+
 class Params(Section):
     data: Data
     split: Split
@@ -311,6 +317,7 @@ class Params(Section):
     explain: Explain
     submit: Submit
     compute: Compute
+    verify: Verify
 
     @model_validator(mode="after")
     def _agree_on_backbones(self) -> "Params":

@@ -116,7 +116,7 @@ def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 def _machine(compute: Mapping[str, object]) -> dict[str, str]:
     """What of a machine the last bits of a result depend on."""
-    able = [name for name, needed in cpu.INSTRUCTION_SETS.items() if cpu.flags().issuperset(needed)]
+    able = cpu.instruction_sets()
     best = able[-1] if able else "the best there is"
     return {
         "system": platform.system(),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from stages.errors import UserError
+from stages.proof import machine
 from stages.store import files
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -62,6 +63,8 @@ def stage(main: Callable[[], None]) -> Callable[[], int]:
         Path("data").mkdir(exist_ok=True)
         with files.only_writer(Path("data", Path(sys.argv[0]).stem)):
             main()
+        if "DVC_STAGE" in os.environ:
+            machine.record(os.environ["DVC_STAGE"])
         seconds, mebibytes = time.perf_counter() - started, peak_memory() / 2**20
         print(f"{Path(sys.argv[0]).stem}: done in {seconds:.1f} s, at most {mebibytes:,.0f} MiB")
 

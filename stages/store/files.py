@@ -123,12 +123,16 @@ def require(path: Path, stage: str) -> Path:
 
 
 @contextlib.contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Hold `.NAME.lock` beside `path`; the kernel lets go of it when the process ends, however."""
+def only_writer(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold `.NAME.lock` beside `path`; the kernel lets go of it when the process ends, however.
+
+    Raises:
+        UserError: another process holds it, and this one is not to `wait`.
+    """
     lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f"{path}: expected to be its only writer, got a second one at work on it; "
