@@ -56,9 +56,7 @@ class Clone:
         """
         known = lock.read(self.folder / lock.PATH)
         with Repo(os.fspath(self.folder)) as repo:
-            names = {
-                stage.addressing for stage in repo.index.stages if stage.is_data_source is False
-            }
+            names = {stage.name for stage in repo.index.stages if not stage.is_data_source}
         if unknown := sorted(names - {stage.name for stage in known}):
             raise UserError(
                 f"{lock.PATH}: expected all stages of dvc.yaml at {self.commit}, got none of "
