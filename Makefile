@@ -1,6 +1,7 @@
 # make repro   run the pipeline            make test   check everything
 # make bench   measure speed and memory    make cluster-demo   the pass on a cluster of two workers
 # make verify  is it reproducible?         make verify-quick   the same, nothing runs
+# make doctor  what is wrong here?
 # make export  one model for others        FORMAT=openvino     in place of saved_model
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
 
@@ -12,7 +13,7 @@ CONTENDERS := $(VENV)/contenders
 FORMAT ?= saved_model
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test verify verify-quick bench cluster-demo export lock bench-lock clean-venv
+.PHONY: repro test verify verify-quick doctor bench cluster-demo export lock bench-lock clean-venv
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -35,6 +36,9 @@ verify: $(INSTALLED)
 
 verify-quick: $(INSTALLED)
 	@python -m stages.verify --quick
+
+doctor: $(INSTALLED)
+	@python -m stages.doctor
 
 cluster-demo: $(INSTALLED)
 	@dvc repro --quiet extract

@@ -18,13 +18,15 @@ from stages.errors import UserError
 from stages.proof import lock
 
 RUN = "run `dvc repro`"
+GONE = "deleted"  # DVC's word for a file or folder that is not there
 
 
 class State(NamedTuple):
     """What was found.
 
     Attributes:
-        faults: sentences, each of something that is not as `dvc.lock` says.
+        stale: by stage, a sentence on what it read that is not as `dvc.lock` says.
+        faults: sentences, each of an output that is not as `dvc.lock` says.
         outputs: how many it names.
         here: how many of them are in this folder, as it says.
         to_cache: how many of them are DVC's to cache; the others are in git.
@@ -32,12 +34,26 @@ class State(NamedTuple):
         absent: inputs that are not here and that no stage writes.
     """
 
+    stale: dict[str, str]
     faults: list[str]
     outputs: int
     here: int
     to_cache: int
     cached: int
     absent: list[str]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all outputs are here, and in the cache where they should be."""
+        return self.here == self.outputs and self.cached == self.to_cache
+
+    def told(self) -> str:
+        """The counts as a sentence."""
+        counts = (
+            f"outputs: {self.here} of {self.outputs} are here; {self.cached} of the "
+            f"{self.to_cache} that DVC caches are in its cache, unharmed"
+        )
+        return counts if self.whole else f"{counts}; `dvc pull` or `dvc repro` brings the others"
 
 
 def check() -> None:
@@ -47,60 +63,55 @@ def check() -> None:
         UserError: a sentence for each fault.
     """
     state = look()
-    told = (
-        f"verify: {state.outputs} outputs in {lock.PATH}: {state.here} are here; {state.to_cache} "
-        f"are DVC's to cache, and {state.cached} of these are in its cache, unharmed"
-    )
-    if min(state.here - state.outputs, state.cached - state.to_cache) < 0:
-        told += " (`dvc pull` or `dvc repro` brings the others)"
-    print(told)
+    print(f"verify: {state.told()}")
     for path in state.absent:
         print(f"verify: {path}: not here, so it was not compared with {lock.PATH}")
-    if state.faults:
-        raise UserError("\n".join(state.faults))
+    if wrong := [*state.stale.values(), *state.faults]:
+        raise UserError("\n".join(wrong))
     print(f"verify: params, inputs and code are those of {lock.PATH}")
 
 
 def look() -> State:
     """Compare this folder and DVC's cache with `dvc.lock`; files are hashed anew."""
     known = {stage.name: stage for stage in lock.read(lock.PATH)}
-    faults: list[str] = []
-    absent: list[str] = []
     with Repo() as repo:
         cache = Path(repo.cache.local.path).parent.parent  # above files/md5
         stages = [stage for stage in repo.index.stages if not stage.is_data_source]
         changed = repo.status()
-        told = {stage.addressing: changed.get(stage.addressing, []) for stage in stages}
         uncached = {out.def_path for stage in stages for out in stage.outs if not out.use_cache}
+        told = {
+            stage.addressing: list(_changes(changed.get(stage.addressing, []))) for stage in stages
+        }
+        gone = {path for changes in told.values() for path, how in changes if how == GONE}
+        in_git = {path for path in gone if repo.scm.is_tracked(path)}
     locked = [known[name] for name in told if name in known]
     written = {path: digest for stage in locked for path, digest in stage.outs.items()}
+    absent = gone - in_git - written.keys()
+    stale = {}
     for name, changes in told.items():
+        reasons = [
+            f"{path} {how}"
+            for path, how in changes
+            if how != GONE or path in in_git - written.keys()
+        ]
+        for path, digest in known[name].deps.items() if name in known else ():
+            if written.get(path, digest) != digest:
+                reasons.append(f"another {path} than was written, as after a merge")
         if name not in known:
-            faults.append(f"{name}: expected it in {lock.PATH}, got a stage that never ran; {RUN}")
-            continue
-        others = []
-        for path, what in _changes(changes):
-            if what != "deleted":
-                others.append(f"{path} {what}")
-            elif path not in written and path not in absent:
-                absent.append(path)
-        if others:
-            faults.append(
-                f"{name}: expected what it reads as {lock.PATH} says, got {', '.join(others)}; "
+            reasons = ["a stage that never ran"]
+        if reasons:
+            stale[name] = (
+                f"{name}: expected what it reads as {lock.PATH} says, got {', '.join(reasons)}; "
                 f"{RUN}, or undo that"
             )
-        for path, digest in known[name].deps.items():
-            if written.get(path, digest) != digest:
-                faults.append(
-                    f"{name}: expected to have read the {path} that {lock.PATH} says was written, "
-                    f"got another one, as after a merge; {RUN}"
-                )
+    faults: list[str] = []
     here = cached = 0
     for path, digest in tqdm(written.items(), desc="hashing", disable=None, unit="output"):
-        in_cache = None if path in uncached else _of_cache(cache, path, digest, faults)
-        in_folder = _of_folder(cache, path, digest, faults, in_git=path in uncached)
-        here, cached = here + bool(in_folder), cached + bool(in_cache)
-    return State(faults, len(written), here, len(written.keys() - uncached), cached, absent)
+        in_cache = path not in uncached and _of_cache(cache, path, digest, faults)
+        in_folder = _of_folder(path, digest, faults, in_git=path in uncached)
+        here, cached = here + in_folder, cached + in_cache
+    to_cache = len(written.keys() - uncached)
+    return State(stale, faults, len(written), here, to_cache, cached, sorted(absent))
 
 
 def _changes(told: Iterable[Any]) -> Iterator[tuple[str, str]]:
@@ -110,8 +121,8 @@ def _changes(told: Iterable[Any]) -> Iterator[tuple[str, str]]:
             yield "its command", "changed"  # "changed command" or "always changed"
             continue
         for path, how in change.get("changed deps", {}).items():
-            if isinstance(how, Mapping):
-                yield from ((f"{path} {key}", what) for key, what in how.items())
+            if isinstance(how, Mapping):  # of a file of parameters
+                yield from ((f"{path} {key}", f"is {what}") for key, what in how.items())
             else:
                 yield path, how
 
@@ -141,7 +152,7 @@ def _of_cache(cache: Path, path: str, digest: str, faults: list[str]) -> bool:
     return whole
 
 
-def _of_folder(cache: Path, path: str, digest: str, faults: list[str], *, in_git: bool) -> bool:
+def _of_folder(path: str, digest: str, faults: list[str], *, in_git: bool) -> bool:
     """Whether an output is in this folder as it should be; another one is a fault."""
     at = Path(path)
     if not at.exists():
