@@ -7,10 +7,11 @@ stages would run. Here what is absent is counted, and only what is wrong is a fa
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from tqdm import tqdm
 
@@ -74,44 +75,69 @@ def check() -> None:
 def look() -> State:
     """Compare this folder and DVC's cache with `dvc.lock`; files are hashed anew."""
     known = {stage.name: stage for stage in lock.read(lock.PATH)}
-    with Repo() as repo:
-        cache = Path(repo.cache.local.path).parent.parent  # above files/md5
-        stages = [stage for stage in repo.index.stages if not stage.is_data_source]
-        changed = repo.status()
-        uncached = {out.def_path for stage in stages for out in stage.outs if not out.use_cache}
-        told = {
-            stage.addressing: list(_changes(changed.get(stage.addressing, []))) for stage in stages
-        }
-        gone = {path for changes in told.values() for path, how in changes if how == GONE}
-        in_git = {path for path in gone if repo.scm.is_tracked(path)}
-    locked = [known[name] for name in told if name in known]
-    written = {path: digest for stage in locked for path, digest in stage.outs.items()}
-    absent = gone - in_git - written.keys()
-    stale = {}
-    for name, changes in told.items():
-        reasons = [
-            f"{path} {how}"
-            for path, how in changes
-            if how != GONE or path in in_git - written.keys()
-        ]
-        for path, digest in known[name].deps.items() if name in known else ():
-            if written.get(path, digest) != digest:
-                reasons.append(f"another {path} than was written, as after a merge")
-        if name not in known:
-            reasons = ["a stage that never ran"]
-        if reasons:
-            stale[name] = (
-                f"{name}: expected what it reads as {lock.PATH} says, got {', '.join(reasons)}; "
-                f"{RUN}, or undo that"
-            )
     faults: list[str] = []
-    here = cached = 0
-    for path, digest in tqdm(written.items(), desc="hashing", disable=None, unit="output"):
-        in_cache = path not in uncached and _of_cache(cache, path, digest, faults)
-        in_folder = _of_folder(path, digest, faults, in_git=path in uncached)
-        here, cached = here + in_folder, cached + in_cache
-    to_cache = len(written.keys() - uncached)
-    return State(stale, faults, len(written), here, to_cache, cached, sorted(absent))
+    try:
+        with Repo() as repo:
+            cache = Path(repo.cache.local.path).parent.parent  # above files/md5
+            stages = [stage for stage in repo.index.stages if not stage.is_data_source]
+            written = {
+                path: digest
+                for stage in stages
+                if stage.addressing in known
+                for path, digest in known[stage.addressing].outs.items()
+            }
+            in_git = {out.def_path for stage in stages for out in stage.outs if not out.use_cache}
+            to_cache = [path for path in written if path not in in_git]
+            cached = sum(  # before DVC looks, which removes what it finds harmed
+                _of_cache(cache, path, written[path], faults) for path in _bar(to_cache)
+            )
+            changed = repo.status()
+            told = {
+                stage.addressing: list(_changes(changed.get(stage.addressing, [])))
+                for stage in stages
+            }
+            gone = {path for changes in told.values() for path, how in changes if how == GONE}
+            gone -= written.keys()
+            absent = {path for path in gone if not repo.scm.is_tracked(path)}
+    except DvcException as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{lock.PATH}: expected what DVC writes, got something that it cannot read ({reason}); "
+            "see `dvc status`"
+        ) from None
+    here = sum(
+        _of_folder(path, written[path], faults, in_git=path in in_git) for path in _bar(written)
+    )
+    stale = {
+        name: f"{name}: expected what it reads as {lock.PATH} says, got {', '.join(reasons)}; "
+        f"{RUN}, or undo that"
+        for name, changes in told.items()
+        if (reasons := _reasons(known.get(name), changes, written, gone - absent))
+    }
+    return State(stale, faults, len(written), here, len(to_cache), cached, sorted(absent))
+
+
+def _bar(outputs: Iterable[str]) -> Iterable[str]:
+    return tqdm(list(outputs), "hashing", disable=None, unit="output")
+
+
+def _reasons(
+    known: lock.Locked | None,
+    changes: Iterable[tuple[str, str]],
+    written: Mapping[str, str],
+    lost: Container[str],
+) -> list[str]:
+    """Why a stage is stale; none if it is not. What is not here is no reason, unless it is lost."""
+    if known is None:
+        return ["a stage that never ran"]
+    return [
+        *(f"{path} {how}" for path, how in changes if how != GONE or path in lost),
+        *(
+            f"another {path} than was written, as after a merge"
+            for path, digest in known.deps.items()
+            if written.get(path, digest) != digest
+        ),
+    ]
 
 
 def _changes(told: Iterable[Any]) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """What several test files use: params with a few keys changed, and a project of small pictures."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from album import Album
+from tiny import Tiny
 
 from stages import extract, resize
 from stages.models import engine
@@ -55,3 +57,18 @@ def album(
     monkeypatch.setattr(extract, "SHARDS_AT_ONCE", 1)
     monkeypatch.setattr(engine, "start", lambda *_, **__: None)
     return Album(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def tiny_made(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A project of two small stages that has run; do not change it."""
+    return Tiny.made(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def tiny(tiny_made: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """A copy of it, in which this process works."""
+    shutil.copytree(tiny_made.folder.parent, tmp_path / "a copy", symlinks=True)
+    monkeypatch.setenv("TINY", str(tmp_path / "a copy" / "outside"))
+    monkeypatch.chdir(tmp_path / "a copy" / "tiny")
+    return Tiny(Path.cwd())

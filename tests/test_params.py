@@ -137,8 +137,8 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "an unknown section": (
         ("resizing", {"size": 64}),
         "resizing: expected one of data, split, resize, fetch_weights, extract, train_head, "
-        "fine_tune, predict, evaluate, explain, submit, compute, got an unknown key; did you mean "
-        "'resize'?",
+        "fine_tune, predict, evaluate, explain, submit, compute, verify, got an unknown key; did "
+        "you mean 'resize'?",
     ),
     "a missing key": (
         ("split.seed", ABSENT),

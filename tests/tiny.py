@@ -1,0 +1,85 @@
+"""A project of two small stages in git and DVC, whose runs take a second."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from project import ROOT, Project
+
+DVC_YAML = """
+stages:
+  draw:
+    cmd: python draw.py
+    deps: [draw.py, raw/numbers.txt]
+    params: [split.seed]
+    outs: [data/numbers.csv]
+  score:
+    cmd: python score.py
+    deps: [score.py, data/numbers.csv]
+    outs: [data/model]
+    metrics: [metrics/score.json: {cache: false}]
+"""
+# What DVC does not see makes another machine, or chance: the files `offset` and `chance`.
+DRAW = """
+import os
+from pathlib import Path
+outside = Path(os.environ["TINY"])
+offset = float((outside / "offset").read_text())
+numbers = [float(line) + offset for line in Path("raw/numbers.txt").read_text().split()]
+Path("data").mkdir(exist_ok=True)
+Path("data/numbers.csv").write_text("".join(f"{one!r}\\n" for one in numbers))
+"""
+SCORE = """
+import json, os, uuid
+from pathlib import Path
+import numpy as np
+outside = Path(os.environ["TINY"])
+numbers = np.loadtxt("data/numbers.csv")
+os.makedirs("data/model")
+np.savez("data/model/head.npz", weights=numbers * 2)
+Path("data/model/note.txt").write_text(uuid.uuid4().hex if (outside / "chance").exists() else "")
+os.makedirs("metrics", exist_ok=True)
+Path("metrics/score.json").write_text(json.dumps({"loss": numbers.mean()}))
+"""
+
+
+class Tiny(Project):
+    """Committed and run, with its raw input outside git, as a user's photos are."""
+
+    @classmethod
+    def made(cls, folder: Path) -> "Tiny":
+        tiny = cls(folder / "tiny")
+        (folder / "outside").mkdir()
+        os.environ["TINY"] = str(folder / "outside")
+        tiny.folder.mkdir()
+        for name, text in {
+            "dvc.yaml": DVC_YAML,
+            "draw.py": DRAW,
+            "score.py": SCORE,
+            ".gitignore": "/raw\n/data\n",
+            "raw/numbers.txt": "1\n2\n4\n",
+        }.items():
+            (tiny.folder / name).parent.mkdir(exist_ok=True)
+            (tiny.folder / name).write_text(text, encoding="utf-8")
+        shutil.copyfile(ROOT / "params.yaml", tiny.folder / "params.yaml")
+        tiny.outside("offset", "0")
+        tiny.git("init", "--quiet", "--initial-branch=main")
+        tiny.git("config", "user.name", "a tester")
+        tiny.git("config", "user.email", "tester@example.org")
+        tiny.dvc("init", "--quiet")
+        tiny.dvc("repro", "--quiet")
+        tiny.commit("run")
+        return tiny
+
+    def outside(self, name: str, text: str) -> None:
+        """Write a file that no stage depends on, but all read."""
+        (self.folder.parent / "outside" / name).write_text(text, encoding="utf-8")
+
+    def dvc(self, *words: str) -> str:
+        return self.run(sys.executable, "-m", "dvc", *words)
+
+    def clone(self, folder: Path) -> "Tiny":
+        """What git has of it, in another folder."""
+        self.git("clone", "--quiet", ".", str(folder))
+        return Tiny(folder)
