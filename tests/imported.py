@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 def project_files(script: Path) -> set[str]:
     """Paths, relative to the root, of `script` and of every project module that it reaches."""
     found: set[str] = set()
-    waiting = [script]
+    waiting = [script, ROOT / "stages" / "__init__.py"]  # which is imported with any of them
     while waiting:
         path = waiting.pop()
         name = path.relative_to(ROOT).as_posix()
