@@ -1,6 +1,7 @@
 # make repro   run the pipeline            make test   check everything
 # make bench   measure speed and memory    make cluster-demo   the pass on a cluster of two workers
 # make export  one model for others        FORMAT=openvino     in place of saved_model
+# make compare REV=main   this run against another commit      OUT=folder   OTHER=a second commit
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
 
 PYTHON ?= python3
@@ -9,9 +10,11 @@ PACKAGES := $(VENV)/.packages
 INSTALLED := $(VENV)/.installed
 CONTENDERS := $(VENV)/contenders
 FORMAT ?= saved_model
+REV ?= main
+OUT ?= comparison
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test bench cluster-demo export lock bench-lock clean-venv
+.PHONY: repro test bench cluster-demo export compare lock bench-lock clean-venv
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -34,6 +37,10 @@ cluster-demo: $(INSTALLED)
 
 export: $(INSTALLED)
 	@python -m stages.export --format $(FORMAT)
+
+# Prints Markdown; $(OUT) gets index.html, comparison.md and plots/*.svg.
+compare: $(INSTALLED)
+	@python -m stages.compare $(REV) $(OTHER) --out $(OUT)
 
 # BENCH="1 2 --rounds 7" chooses; REAL_DATA names a folder of real photos.
 bench: $(INSTALLED) $(CONTENDERS)/.installed
