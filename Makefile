@@ -12,6 +12,7 @@ CONTENDERS := $(VENV)/contenders
 FORMAT ?= saved_model
 REV ?= main
 OUT ?= comparison
+export REV OTHER OUT
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: repro test bench cluster-demo export compare lock bench-lock clean-venv
@@ -40,7 +41,7 @@ export: $(INSTALLED)
 
 # Prints Markdown; $(OUT) gets index.html, comparison.md and plots/*.svg.
 compare: $(INSTALLED)
-	@python -m stages.compare $(REV) $(OTHER) --out $(OUT)
+	@python -m stages.compare --out "$$OUT" -- "$$REV" $${OTHER:+"$$OTHER"}
 
 # BENCH="1 2 --rounds 7" chooses; REAL_DATA names a folder of real photos.
 bench: $(INSTALLED) $(CONTENDERS)/.installed

@@ -10,6 +10,7 @@ without them the figures' committed intervals stand in for a comparison image by
 """
 
 import argparse
+import logging
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -50,6 +51,7 @@ FILES = (paired.FIGURES, INTERVALS, *(path for _, path in SOURCES.values()))
 def main() -> None:
     """Gather both sides, then write the folder whole and print the Markdown."""
     asked = _asked()
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # of what it warns of, a sentence tells
     params, metrics = revisions.values(asked.revision, asked.other)
     with tempfile.TemporaryDirectory() as folder:
         old, new = Path(folder, "old"), Path(folder, "new") if asked.other else Path()
@@ -134,14 +136,15 @@ def _unpaired(metrics: Iterable[Value], bounds: curves.Both) -> list[Verdict]:
         for figure in html.FIGURES:
             key = f"final.{subset}.{figure}"
             chance = _chance(key, bounds)
-            if not chance:
+            images = known.get(f"final.{subset}.images")
+            if not (chance and images and key in known) or None in known[key] + images:
                 continue
             old, new = known[key].old, known[key].new
             better = (new < old) == (figure in LOWER_IS_BETTER)
             apart = "better" if better else "worse"
             shown = apart if chance == comparison.APART else NO_DIFFERENCE
             pair = (bounds[0][key], bounds[1][key])
-            found.append(Verdict(subset, figure, None, old, new, pair, None, shown))
+            found.append(Verdict(subset, figure, images.new, old, new, pair, None, shown))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
-from dvc.scm import NoSCM, RevError, resolve_rev
+from dvc.scm import RevError, SCMError, resolve_rev
 from dvc_data.index.index import DataIndexError
 
 from stages.errors import UserError
@@ -49,11 +49,11 @@ def values(old: str, new: str | None) -> tuple[list[Value], list[Value]]:
         raise UserError(
             f"compare: expected to run in the project's folder, got {Path.cwd()}; go there first"
         ) from None
+    except SCMError:
+        raise UserError(
+            "compare: expected a git checkout, got a folder without git; clone the project"
+        ) from None
     with repo:
-        if isinstance(repo.scm, NoSCM):
-            raise UserError(
-                "compare: expected a git checkout, got a folder without git; clone the project"
-            )
         for revision in (old, new):
             _require(repo, revision)
         sides = (old, new or WORKSPACE)
@@ -97,7 +97,8 @@ def _require(repo: Any, revision: str | None) -> None:
     except RevError:
         shallow = Path(repo.scm.gitpython.repo.common_dir, "shallow").exists()
         remedy = (
-            "this clone has only the end of the history, `git fetch --unshallow` brings the rest"
+            "this clone has only the end of the history, "
+            "`git remote set-branches origin '*' && git fetch --unshallow` brings the rest"
             if shallow
             else "`git branch --all` lists the branches"
         )
@@ -112,7 +113,9 @@ def _values(found: Mapping[str, Any]) -> list[Value]:
     A file that the old side does not have is none of its faults: the commit may be older than it.
     """
     for side, faults in found.get("errors", {}).items():
-        for path, fault in (faults if isinstance(faults, dict) else {"dvc.yaml": faults}).items():
+        for path, fault in (
+            faults if isinstance(faults, dict) else {"what dvc.yaml names": faults}
+        ).items():
             if side != WORKSPACE and isinstance(fault, FileNotFoundError):
                 continue
             where = "the working tree" if side == WORKSPACE else side

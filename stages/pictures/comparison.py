@@ -27,6 +27,7 @@ class Verdict:
     """One figure of the final models.
 
     Attributes:
+        images: that both sides are scored on; where they are not paired, those of the new side.
         bounds: the interval of each side, or None.
         difference: new - old with its interval, paired by image; None where they are not paired.
         shown: "better", "worse" or "no difference shown"; where they are not paired, "better" or
@@ -35,7 +36,7 @@ class Verdict:
 
     subset: str
     figure: str
-    images: int | None
+    images: int
     old: float
     new: float
     bounds: tuple[Sequence[float], Sequence[float]] | None
@@ -150,19 +151,23 @@ def code(text: object) -> str:
     plain = str(text) or " "
     if not re.search(r"[`|\\\s]", plain.replace(" ", "")):
         return f"`{plain}`"
-    escaped = (one if one.isalnum() or one in " ." else f"&#{ord(one)};" for one in plain)
-    return f"<code>{''.join(escaped)}</code>"
+    return f"<code>{literally(plain)}</code>"
+
+
+def literally(text: str) -> str:
+    """Any text in Markdown, where nothing in it has a meaning."""
+    return "".join(one if one.isalnum() or one in " .,:;'" else f"&#{ord(one)};" for one in text)
 
 
 def _sentence(subset: str, verdicts: Sequence[Verdict]) -> str:
-    images = next((f" ({one.images:,} images)" for one in verdicts if one.images), "")
     told = []
     for word in ("better", "worse"):
         named = [in_words(one.figure) for one in verdicts if one.shown.split(",")[0] == word]
         if named:
             listed = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
             told.append(f"{listed} {'is' if len(named) == 1 else 'are'} {word}")
-    return f"On {subset}{images} {'; '.join(told) or 'no difference is shown'}."
+    shown = "; ".join(told) or "no difference is shown"
+    return f"On {subset} ({verdicts[0].images:,} images) {shown}."
 
 
 def _render(template: str, comparison: Comparison, **more: object) -> str:
@@ -175,6 +180,8 @@ def _render(template: str, comparison: Comparison, **more: object) -> str:
         keep_trailing_newline=True,
     )
     named = (html.percent, html.percents, html.number, html.signed, html.points, html.count)
-    environment.filters |= {one.__name__: one for one in (*named, value, change, code, in_words)}
+    environment.filters |= {
+        one.__name__: one for one in (*named, value, change, code, literally, in_words)
+    }
     environment.globals |= html.TEXTS | {"MOST_LINES": MOST_LINES}
     return environment.get_template(template).render(found=comparison, **more)
