@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import browser
 import pytest
@@ -17,14 +18,14 @@ from stages.pictures import comparison, overlays
 from stages.pictures.comparison import Comparison, Drawing, Line, Verdict
 
 ODD = "<script>alert(1)</script> | `a` \\| [x](http://y) *b* _c_\n# d"
-HISTORY = {
+HISTORY: dict[str, list[Any]] = {
     "epoch": [0.0, 1.0, 2.0],
     "loss": [0.7, 0.5, 0.4],
     "val_loss": [0.7, 0.6, 0.5],
     "accuracy": [0.5, 0.8, 0.9],
     "val_accuracy": [0.5, 0.7, 0.8],
 }
-COLUMNS = {
+COLUMNS: dict[str, dict[str, list[Any]]] = {
     "loss": HISTORY,
     "accuracy": HISTORY,
     "roc": {"fpr": [0.0, 0.0, 1.0], "tpr": [0.0, 0.75, 1.0]},
@@ -72,7 +73,7 @@ class Text(HTMLParser):
         self.tags.append(tag)
 
     def handle_data(self, data: str) -> None:
-        if self.tags[-1] != "style":
+        if self.tags[-1:] != ["style"]:
             self.text += data
 
 
@@ -82,9 +83,8 @@ def rendered(text: str) -> Text:
 
 def cells(text: str) -> list[str]:
     """Of a table in Markdown, as GitHub reads it."""
-    found = re.findall(
-        r"<td[^>]*>(.*?)</td>", MarkdownIt("commonmark").enable("table").render(text)
-    )
+    page = MarkdownIt("commonmark").enable("table").render(text)
+    found = re.findall(r"<td[^>]*>(.*?)</td>", page, re.DOTALL)
     return [Text(f"<p>{one}</p>").text for one in found]
 
 
@@ -228,7 +228,7 @@ def test_the_page_is_whole_in_a_browser_on_a_phone_and_in_the_dark(tmp_path: Pat
         pictures = driver.find_elements(By.TAG_NAME, "img")
         assert len(pictures) == len(overlays.KINDS)
         assert all(int(str(one.get_attribute("naturalWidth"))) > 0 for one in pictures)
-        wide = driver.execute_script("return document.documentElement.scrollWidth")  # type: ignore[no-untyped-call]
+        wide = driver.execute_script("return document.documentElement.scrollWidth")
         ground = driver.find_element(By.CLASS_NAME, "plot").value_of_css_property(
             "background-color"
         )
