@@ -107,7 +107,10 @@ def _paired(asked: argparse.Namespace, old: Path, new: Path) -> tuple[list[Verdi
             )
         except UserError as fault:
             told = str(fault).replace(f"{folder}/", "").partition(";")[0]
-            return [], f"Not paired by image: predictions {name} cannot be read here ({told})."
+            remedy = "a later commit may do" if revision else "dvc pull or dvc repro brings them"
+            return [], (
+                f"Not paired by image: predictions {name} cannot be read here ({told}); {remedy}."
+            )
     if sides[0].classes != sides[1].classes:
         return [], "Not paired by image: the two sides have other classes."
     found = [one for subset in SUBSETS for one in paired.differences(sides[0], sides[1], subset)]
