@@ -39,7 +39,8 @@ cluster-demo: $(INSTALLED)
 export: $(INSTALLED)
 	@python -m stages.export --format $(FORMAT)
 
-# Prints Markdown; $(OUT) gets index.html, comparison.md and plots/*.svg.
+# Prints Markdown; $(OUT) gets index.html, comparison.md and plots/*.svg. A script that does not choose
+# the names gives them as environment variables, where make does not look into them.
 compare: $(INSTALLED)
 	@python -m stages.compare --out "$$OUT" -- "$$REV" $${OTHER:+"$$OTHER"}
 

@@ -4,6 +4,7 @@ A revision is whatever DVC takes for a commit: a branch, a tag, `HEAD~1`, an exp
 None is the working tree.
 """
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from dvc_data.index.index import DataIndexError
 
 from stages.errors import UserError
 
+# What DVC raises where a file is neither in git nor in its cache nor in a remote that answers.
+ABSENT = (FileNotFoundError, ConnectionError, TimeoutError, DvcException, DataIndexError)
 WORKSPACE = "workspace"  # as DVC calls the working tree
 
 
@@ -62,15 +65,14 @@ def values(old: str, new: str | None) -> tuple[list[Value], list[Value]]:
 
 
 def fetch(revision: str, paths: Iterable[str], folder: Path) -> None:
-    """Copy files that git keeps of a commit below `folder`; one that it does not have is left out.
+    """Copy files of a commit below `folder`, those that git keeps, or DVC's cache or remote.
 
-    Raises:
-        UserError: the commit has them in DVC's keeping, and their content is not here.
+    One that the commit does not have, or that is nowhere here, is left out.
     """
     there = DVCFileSystem(str(Path.cwd()), rev=revision)
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        if there.exists(path):
+        with contextlib.suppress(*ABSENT):
             there.get_file(path, str(folder / path))
 
 
@@ -85,7 +87,7 @@ def fetch_outputs(revision: str, paths: Iterable[str], folder: Path) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         try:
             there.get(path, str(folder / path), recursive=True)
-        except (FileNotFoundError, DvcException, DataIndexError):
+        except ABSENT:
             raise AbsentError(path) from None
 
 

@@ -139,6 +139,22 @@ def test_a_curve_that_only_one_side_has_is_drawn_alone(runs: TwoRuns, compared: 
     assert [path.stem for path in Path("comparison/plots").iterdir()] == ["final_thresholds"]
 
 
+def test_a_curve_that_dvc_keeps_where_it_cannot_be_had_is_left_out(
+    runs: TwoRuns, compared: Compared
+) -> None:
+    curve, kept = Path("metrics/curves/head_roc.csv"), Path("metrics/curves/head_roc.csv.dvc")
+    text = curve.read_text(encoding="utf-8")
+    curve.unlink()
+    runs.write(
+        str(kept), f"outs:\n- md5: {'0' * 32}\n  size: 9\n  hash: md5\n  path: {curve.name}\n"
+    )
+    runs.commit("the curve is DVC's")
+    kept.unlink()
+    curve.write_text(text, encoding="utf-8")
+    compared("HEAD")
+    assert [path.stem for path in Path("comparison/plots").iterdir()] == ["head_roc"]
+
+
 def test_a_damaged_curve_is_told_and_the_rest_is_drawn(runs: TwoRuns, compared: Compared) -> None:
     runs.write("metrics/curves/head_roc.csv", "fpr,tpr\n0,<<<<<<< main\n")
     runs.write_csv("metrics/curves/fine_tune_roc.csv", ("fpr", "tpr"), ROC[:2])
