@@ -146,7 +146,7 @@ def test_a_curve_that_dvc_keeps_where_it_cannot_be_had_is_left_out(
     text = curve.read_text(encoding="utf-8")
     curve.unlink()
     runs.write(
-        str(kept), f"outs:\n- md5: {'0' * 32}\n  size: 9\n  hash: md5\n  path: {curve.name}\n"
+        str(kept), f"outs:\n- md5: {'a' * 32}\n  size: 9\n  hash: md5\n  path: {curve.name}\n"
     )
     runs.commit("the curve is DVC's")
     kept.unlink()
