@@ -3,6 +3,7 @@
 # make verify  is it reproducible?         make verify-quick   the same, nothing runs
 # make doctor  what is wrong here?
 # make export  one model for others        FORMAT=openvino     in place of saved_model
+# make compare REV=main   this run against another commit      OUT=folder   OTHER=a second commit
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
 
 PYTHON ?= python3
@@ -11,9 +12,12 @@ PACKAGES := $(VENV)/.packages
 INSTALLED := $(VENV)/.installed
 CONTENDERS := $(VENV)/contenders
 FORMAT ?= saved_model
+REV ?= main
+OUT ?= comparison
+export REV OTHER OUT STAGES COMMIT
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test verify verify-quick doctor bench cluster-demo export lock bench-lock clean-venv
+.PHONY: repro test verify verify-quick doctor bench cluster-demo export compare lock bench-lock clean-venv
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -30,9 +34,9 @@ test: $(INSTALLED)
 	mypy
 	python -m pytest -n 2 --dist loadgroup
 
-# STAGES="extract evaluate" chooses; REV names another commit than HEAD.
+# STAGES="extract evaluate" chooses; COMMIT names another one than HEAD.
 verify: $(INSTALLED)
-	@python -m stages.verify $(STAGES) $(if $(REV),--revision $(REV))
+	@python -m stages.verify $$STAGES $${COMMIT:+--revision "$$COMMIT"}
 
 verify-quick: $(INSTALLED)
 	@python -m stages.verify --quick
@@ -46,6 +50,11 @@ cluster-demo: $(INSTALLED)
 
 export: $(INSTALLED)
 	@python -m stages.export --format $(FORMAT)
+
+# Prints Markdown; $(OUT) gets index.html, comparison.md and plots/*.svg. A script that does not choose
+# the names gives them as environment variables, where make does not look into them.
+compare: $(INSTALLED)
+	@python -m stages.compare --out "$$OUT" -- "$$REV" $${OTHER:+"$$OTHER"}
 
 # BENCH="1 2 --rounds 7" chooses; REAL_DATA names a folder of real photos.
 bench: $(INSTALLED) $(CONTENDERS)/.installed

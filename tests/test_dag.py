@@ -128,23 +128,78 @@ def test_going_back_to_old_parameters_trains_nothing(
 
 def test_another_commit_is_compared_by_its_predictions(other: tuple[Project, list[str]]) -> None:
     project, _ = other
-    printed = project.run(sys.executable, "-m", "stages.compare", "main")
-    lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if "log_loss" in line]
+    printed = project.run(sys.executable, "-m", "stages.compare", "main", "--out", ".compared")
+    lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if "log loss |" in line]
     assert [line[:3] for line in lines] == [
-        ["valid", "120", "log_loss"],
-        ["test", "120", "log_loss"],
+        ["valid", "120", "log loss"],
+        ["test", "120", "log loss"],
     ]
     here = json.loads(project.read("metrics/evaluate.json"))["final"]["test"]["log_loss"]
     there = json.loads(project.git("show", "main:metrics/evaluate.json"))["final"]["test"]
     assert [float(text) for text in lines[1][3:5]] == pytest.approx(
-        [here, there["log_loss"]], abs=1e-4
+        [there["log_loss"], here], abs=1e-4
     )
     assert here != there["log_loss"]
-    refused = project.run(sys.executable, "-m", "stages.compare", "no-such", passes=False)
-    assert refused == (
-        "error: compare: expected a branch, tag or commit, got 'no-such'; `git branch --all` lists "
-        "the branches\n"
-    )
+    changed = "| `train_head.logistic.inverse_regularization` | `0.01` | `0.02` |\n"
+    assert changed in printed
+    svgs = {path.stem for path in (project.folder / ".compared" / "plots").iterdir()}
+    assert {"head_loss", "head_roc", "fine_tune_reliability", "final_thresholds"} <= svgs
+
+
+def test_a_clone_without_data_is_compared_by_intervals(
+    other: tuple[Project, list[str]], tmp_path: Path
+) -> None:
+    clone = Project(tmp_path / "clone")
+    other[0].git("clone", "--quiet", ".", str(clone.folder))
+    printed = clone.run(sys.executable, "-m", "stages.compare", "origin/main")
+    assert "predictions of origin&#47;main are neither in DVC's cache nor in a remote" in printed
+    assert "| figure | `origin/main` | this run | change | intervals |\n" in printed
+    assert "in &#96;" not in printed
+    assert (clone.folder / "comparison" / "plots" / "head_loss.svg").is_file()
+
+
+def test_an_experiment_tries_a_value_without_a_commit(project: Project) -> None:
+    printed = project.run("dvc", "exp", "run", "--name", "tried", "-S", "submit.clip=0.02")
+    assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == ["submit", "report"]
+    assert project.git("log", "--format=%s").splitlines() == ["reproduced", "as it is"]
+    shown = project.run("dvc", "exp", "show", "--csv", "--only-changed")
+    lines = list(csv.DictReader(shown.splitlines()))
+    clips = {line["Experiment"] or line["rev"]: line["submit.clip"] for line in lines}
+    assert clips == {"workspace": "0.02", "main": "auto", "tried": "0.02"}
+    printed = project.run(sys.executable, "-m", "stages.compare", "main", "tried")
+    assert "| `submit.clip` | `auto` | `0.02` |\n" in printed
+    assert "\n1 parameter and 0 figures differ.\n" in printed
+
+
+def test_queued_experiments_run_in_copies_and_leave_the_working_tree_alone(
+    project: Project,
+) -> None:
+    project.run("dvc", "exp", "run", "--queue", "--name", "queued", "-S", "submit.clip=0.03")
+    try:
+        printed = project.run("dvc", "exp", "run", "--run-all")
+    finally:
+        project.run("dvc", "queue", "stop")
+    assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == ["submit", "report"]
+    assert project.git("status", "--porcelain") == ""
+    assert "queued" in project.run("dvc", "exp", "list")
+    assert re.search(r"queued .*Success", project.run("dvc", "queue", "status"))
+    assert list((project.folder / ".dvc" / "tmp" / "exps").glob("tmp*")) == []
+    project.run("dvc", "exp", "apply", "queued")
+    assert "none nearer to 0 or 1" in printed
+    assert yaml.safe_load(project.read("params.yaml"))["submit"]["clip"] == 0.03
+
+
+def test_photos_in_data_raw_can_be_given_to_dvc(tmp_path: Path) -> None:
+    """As queued experiments need it. DVC takes no .dvc file from a folder that it deems ignored."""
+    project = Project.copy_of_this(tmp_path / "project")
+    photo = project.folder / "data" / "raw" / "photos.zip"
+    photo.parent.mkdir()
+    photo.write_bytes(b"photos")
+    project.run("dvc", "add", "data/raw/photos.zip")
+    assert project.git("status", "--porcelain", "-uall") == "?? data/raw/photos.zip.dvc\n"
+    photo.unlink()
+    project.run("dvc", "checkout", "--allow-missing")
+    assert photo.read_bytes() == b"photos"
 
 
 def test_one_more_view_is_all_that_is_computed(project: Project) -> None:
