@@ -4,6 +4,7 @@
 # make doctor  what is wrong here?
 # make export  one model for others        FORMAT=openvino     in place of saved_model
 # make compare REV=main   this run against another commit      OUT=folder   OTHER=a second commit
+# make pull    outputs from DVC's remote    make compare-here  with REV, both run on this machine
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ OUT ?= comparison
 export REV OTHER OUT STAGES COMMIT
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test verify verify-quick doctor bench cluster-demo export compare lock bench-lock clean-venv
+.PHONY: repro test verify verify-quick doctor bench cluster-demo export compare lock bench-lock pull compare-here clean-venv
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -68,6 +69,14 @@ bench-lock: $(INSTALLED)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 	    --constraints requirements.lock --no-emit-package numpy --no-emit-package cffi \
 	    --no-emit-package pycparser -o benchmarks/requirements.lock benchmarks/requirements.in
+
+# Nothing where no remote is set; what the remote lacks is left for `make repro` to compute.
+pull: $(INSTALLED)
+	@if dvc remote list | grep -q .; then dvc pull --run-cache --allow-missing; \
+	else echo "no DVC remote is set: nothing to pull"; fi
+
+compare-here: $(INSTALLED)
+	@.ci/compare "$$REV"
 
 clean-venv:
 	rm -rf $(VENV)

@@ -1,4 +1,6 @@
-"""What several test files use: params with a few keys changed, and a project of small pictures."""
+"""What several test files use: params with a few keys changed, a project of small pictures, and the
+quick sample run from end to end.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from album import Album
+from project import QUICK, Project
 from tiny import Tiny
 
 from stages import extract, resize
@@ -72,3 +75,27 @@ def tiny(tiny_made: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ti
     monkeypatch.setenv("TINY", str(tmp_path / "a copy" / "outside"))
     monkeypatch.chdir(tmp_path / "a copy" / "tiny")
     return Tiny(Path.cwd())
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The quick sample, run once from end to end and committed; do not change it.
+
+    Tests that use it are in the xdist group "dag", so that one process runs it for all of them.
+    """
+    project = Project.copy_of_this(tmp_path_factory.mktemp("done") / "project")
+    project.change(QUICK | {"train_head.kind": "logistic"})
+    project.repro()
+    project.commit("reproduced")
+    return project
+
+
+@pytest.fixture(scope="session")
+def other(done: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, list[str]]:
+    """A copy on another branch, with another head, and the stages that ran; do not change it."""
+    project = done.copy_to(tmp_path_factory.mktemp("other") / "project")
+    project.git("checkout", "--quiet", "-b", "other")
+    project.change({"train_head.logistic.inverse_regularization": 0.02})
+    stages = project.repro()
+    project.commit("another strength")
+    return project, stages

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from imported import ROOT, params_read, project_files
 from PIL import Image
-from project import QUICK, Project
+from project import Project
 from sklearn.datasets import load_digits
 
 STAGES = [
@@ -33,31 +33,10 @@ NOT_IN_RUN_CACHE = {"size", "nfiles"}
 pytestmark = pytest.mark.xdist_group("dag")
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The quick sample, run once from end to end and committed; do not change it."""
-    project = Project.copy_of_this(tmp_path_factory.mktemp("done") / "project")
-    project.change(QUICK | {"train_head.kind": "logistic"})
-    assert project.repro() == STAGES
-    project.commit("reproduced")
-    return project
-
-
 @pytest.fixture
 def project(done: Project, tmp_path: Path) -> Project:
     """A copy of the finished project, to change."""
     return done.copy_to(tmp_path / "a copy")
-
-
-@pytest.fixture(scope="module")
-def other(done: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, list[str]]:
-    """A copy on another branch, with another head, and the stages that ran; do not change it."""
-    project = done.copy_to(tmp_path_factory.mktemp("other") / "project")
-    project.git("checkout", "--quiet", "-b", "other")
-    project.change({"train_head.logistic.inverse_regularization": 0.02})
-    stages = project.repro()
-    project.commit("another strength")
-    return project, stages
 
 
 def definitions() -> dict[str, dict[str, list[str]]]:

@@ -1,0 +1,78 @@
+"""`.ci/compare`: two commits compared on one machine, with git and DVC for real."""
+
+from pathlib import Path
+
+import pytest
+from project import Project
+
+pytestmark = pytest.mark.xdist_group("dag")
+
+
+@pytest.fixture
+def branch(other: tuple[Project, list[str]], tmp_path: Path) -> Project:
+    """On branch `other`, which has run with another strength of the head than `main`."""
+    return other[0].copy_to(tmp_path / "project")
+
+
+def branches(project: Project) -> list[str]:
+    return project.git("branch", "--format=%(refname:short)").split()
+
+
+def test_commits_whose_runs_are_in_the_cache_are_compared_as_they_are(
+    branch: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = tmp_path / "summary"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    printed = branch.run(".ci/compare", "main")
+    assert "Running stage" not in printed
+    assert "against `main`" in printed
+    assert summary.read_text(encoding="utf-8") == branch.read("comparison/comparison.md")
+    assert branches(branch) == ["main", "other"]
+    assert branch.git("status", "--porcelain") == ""
+
+
+def test_a_base_that_comes_out_otherwise_on_this_machine_is_compared_as_run_here(
+    branch: Project,
+) -> None:
+    recorded = branch.git("show", "main:dvc.lock")
+    branch.git("checkout", "--quiet", "main")
+    lines = recorded.splitlines()
+    place = next(i for i, line in enumerate(lines) if line.endswith("path: data/head")) + 2
+    assert "md5: " in lines[place]
+    lines[place] = f"      md5: {'ab' * 16}.dir"
+    (branch.folder / "dvc.lock").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    branch.commit("recorded on another machine")
+    branch.git("checkout", "--quiet", "other")
+    printed = branch.run(".ci/compare", "main")
+    assert "against `run-here/main`" in printed
+    assert branch.git("show", "run-here/main:dvc.lock") == recorded
+    assert branch.git("status", "--porcelain") == ""
+
+
+def test_with_outputs_that_the_remote_lacks_both_sides_run_here_whatever_is_cached(
+    branch: Project, tmp_path: Path
+) -> None:
+    """With a `dvc` that only tells how it was called to run."""
+    dvc = tmp_path / "bin" / "dvc"
+    dvc.parent.mkdir()
+    dvc.write_text(
+        "#!/bin/sh\n"
+        'case "$1" in pull) exit 1 ;; remote) echo shared ;;\n'
+        f'repro) echo "$@" >>{tmp_path}/asked ;; *) echo "$PWD/.dvc/cache" ;; esac\n',
+        encoding="utf-8",
+    )
+    dvc.chmod(0o755)
+    path = branch.folder / ".ci" / "compare"
+    printed = branch.run("bash", "-c", f"PATH={dvc.parent}:$PATH exec {path} main")
+    assert "the remote lacks outputs: both commits are run here" in printed
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    assert asked == ["repro --force --no-run-cache"] * 2
+
+
+def test_a_base_that_is_not_here_is_one_sentence(branch: Project) -> None:
+    printed = branch.run(".ci/compare", "--no-such; touch x", passes=False)
+    assert printed == (
+        "error: .ci/compare: expected a branch, tag or commit, got '--no-such; touch x'; "
+        "fetch it first\n"
+    )
+    assert branch.git("status", "--porcelain") == ""
