@@ -76,7 +76,7 @@ pull: $(INSTALLED)
 	else echo "no DVC remote is set: nothing to pull"; fi
 
 compare-here: $(INSTALLED)
-	@.ci/compare "$$REV"
+	@bash .ci/compare "$$REV"
 
 clean-venv:
 	rm -rf $(VENV)

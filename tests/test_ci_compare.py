@@ -23,7 +23,7 @@ def test_commits_whose_runs_are_in_the_cache_are_compared_as_they_are(
 ) -> None:
     summary = tmp_path / "summary"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    printed = branch.run(".ci/compare", "main")
+    printed = branch.run("bash", ".ci/compare", "main")
     assert "Running stage" not in printed
     assert "against `main`" in printed
     assert summary.read_text(encoding="utf-8") == branch.read("comparison/comparison.md")
@@ -43,7 +43,7 @@ def test_a_base_that_comes_out_otherwise_on_this_machine_is_compared_as_run_here
     (branch.folder / "dvc.lock").write_text("\n".join(lines) + "\n", encoding="utf-8")
     branch.commit("recorded on another machine")
     branch.git("checkout", "--quiet", "other")
-    printed = branch.run(".ci/compare", "main")
+    printed = branch.run("bash", ".ci/compare", "main")
     assert "against `run-here/main`" in printed
     assert branch.git("show", "run-here/main:dvc.lock") == recorded
     assert branch.git("status", "--porcelain") == ""
@@ -62,17 +62,22 @@ def test_with_outputs_that_the_remote_lacks_both_sides_run_here_whatever_is_cach
         encoding="utf-8",
     )
     dvc.chmod(0o755)
-    path = branch.folder / ".ci" / "compare"
-    printed = branch.run("bash", "-c", f"PATH={dvc.parent}:$PATH exec {path} main")
+    printed = branch.run("bash", "-c", f"PATH={dvc.parent}:$PATH bash .ci/compare main")
     assert "the remote lacks outputs: both commits are run here" in printed
     asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
     assert asked == ["repro --force --no-run-cache"] * 2
 
 
-def test_a_base_that_is_not_here_is_one_sentence(branch: Project) -> None:
-    printed = branch.run(".ci/compare", "--no-such; touch x", passes=False)
-    assert printed == (
-        "error: .ci/compare: expected a branch, tag or commit, got '--no-such; touch x'; "
-        "fetch it first\n"
+@pytest.mark.parametrize("name", ["no-such", "--all", "main; touch new", "$(touch new)", ""])
+def test_a_base_that_is_not_here_is_one_sentence_and_never_a_command(
+    branch: Project, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REV", name)
+    printed = branch.run(
+        "make", "--silent", "--assume-old=.venv/.installed", "compare-here", passes=False
+    )
+    assert printed.splitlines()[0] == (
+        f"error: .ci/compare: expected a branch, tag or commit, got '{name}'; fetch it, or give "
+        "another one"
     )
     assert branch.git("status", "--porcelain") == ""

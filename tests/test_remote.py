@@ -15,7 +15,8 @@ AS_IF_INSTALLED = ("make", "--silent", "--assume-old=.venv/.installed")
 def pushed(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The quick sample with a remote to which it, and a branch with another clip, were pushed."""
     project = done.copy_to(tmp_path_factory.mktemp("pushed") / "project")
-    project.run("dvc", "remote", "add", "--default", "shared", "../remote")
+    remote = str(project.folder.parent / "remote")
+    project.run("dvc", "remote", "add", "--default", "shared", remote)
     project.commit("a remote")
     project.run("dvc", "push", "--run-cache")
     project.git("checkout", "--quiet", "-b", "clipped")
@@ -30,9 +31,8 @@ def pushed(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def clone(pushed: Project, tmp_path: Path) -> Project:
-    folder = pushed.folder.parent / tmp_path.name  # beside the remote, as its relative path says
-    pushed.git("clone", "--quiet", ".", str(folder))
-    return Project(folder)
+    pushed.git("clone", "--quiet", ".", str(tmp_path / "clone"))
+    return Project(tmp_path / "clone")
 
 
 def outputs(project: Project) -> dict[str, bytes]:
@@ -56,9 +56,7 @@ def test_a_fresh_clone_pulls_every_output_and_has_nothing_to_run(
 
 
 def test_a_file_that_left_the_remote_is_missed_by_name(clone: Project, tmp_path: Path) -> None:
-    shutil.copytree(clone.folder.parent / "remote", tmp_path / "remote")
-    shutil.rmtree(tmp_path / "remote" / "files")
-    clone.run("dvc", "remote", "modify", "--local", "shared", "url", str(tmp_path / "remote"))
+    clone.run("dvc", "remote", "modify", "--local", "shared", "url", str(tmp_path / "empty"))
     printed = clone.run("dvc", "pull", passes=False)
     assert "data/split.csv" in printed
 
@@ -99,6 +97,14 @@ def test_make_pull_brings_what_the_remote_has_and_passes_over_what_it_lacks(
     (clone.folder / "data" / "submission.csv").unlink()
     clone.run(*AS_IF_INSTALLED, "pull")
     assert clone.repro("submit") == ["submit"]
+
+
+def test_in_ci_pulled_runs_are_compared_and_nothing_runs(clone: Project) -> None:
+    printed = clone.run("bash", ".ci/compare", "origin/clipped")
+    assert "against `origin/clipped`" in printed
+    assert "Running stage" not in printed
+    assert printed.count("Data and pipelines are up to date.") == 2
+    assert clone.git("branch", "--format=%(refname:short)") == "main\n"
 
 
 def test_make_pull_without_a_remote_says_so(done: Project) -> None:
