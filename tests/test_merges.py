@@ -52,7 +52,7 @@ def test_after_a_conflict_only_what_nobody_has_run_runs_whichever_side_is_taken(
         trees.append(project.git("rev-parse", "HEAD^{tree}"))
         assert project.read("params.yaml").count("calibration: none") == 1
         assert project.read("params.yaml").count("inverse_regularization: 0.02") == 1
-        project.git("reset", "--quiet", "--hard", "raw")
+        project.git("reset", "--quiet", "--hard", "HEAD~1")
         project.run("git", "merge", "other", passes=False)
     assert trees[0] == trees[1]
 
