@@ -13,7 +13,7 @@ from pathlib import Path
 from stages import params as parameters
 from stages.errors import UserError
 from stages.models import engine
-from stages.scripts import arguments, stage
+from stages.scripts import arguments, backbone_of, named, stage
 from stages.store import files
 
 PINS = Path("data/weights.sha256")
@@ -22,7 +22,8 @@ PINS = Path("data/weights.sha256")
 @stage
 def main() -> None:
     """Get the weights, check them, save them in Keras' own format."""
-    name, out = arguments(__doc__, count=2)
+    given, out = arguments(__doc__, count=2)
+    name = backbone_of(given)
     params = parameters.read()
     parameters.require_backbone(params, name)
     wanted = params.fetch_weights[name]
@@ -37,7 +38,7 @@ def main() -> None:
         model = weights.from_file(name, wanted.include_top, path, sha256)
     else:
         model = weights.random(name, wanted.include_top, wanted.seed or 0)
-    with files.replacing(Path(out)) as partial:
+    with files.replacing(Path(named(out, [name]))) as partial:
         model.save_weights(partial)
 
 
