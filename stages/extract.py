@@ -36,6 +36,7 @@ CODE = (  # what a feature depends on; a test compares it with what is imported
     "models/engine.py",
     "models/folding.py",
     "models/gabor.py",
+    "models/hdf5.py",
     "models/inference.py",
     "models/openvino.py",
     "models/views.py",

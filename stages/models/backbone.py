@@ -7,7 +7,6 @@ their moving statistics and dropout is off, also while its layers are trained.
 
 import difflib
 import types
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import keras
 
 from stages.errors import UserError
-from stages.models import gabor
+from stages.models import gabor, hdf5
 
 CONVNET = "convnet"
 OWN = (CONVNET, gabor.NAME)  # not of keras.applications: no classifier, no ImageNet weights
@@ -80,15 +79,13 @@ def build(
             f"({_first_sentence(error)}); change resize.size or the backbone"
         ) from None
     if isinstance(weights, Path):
+        whole = None if include_top or name in OWN else lambda: build(name, None, True, None)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # one a layer, and then an error
-                model.load_weights(weights)
-        except (ValueError, OSError, KeyError) as error:
+            hdf5.load(model, weights, whole)
+        except hdf5.Unfit as error:
             raise UserError(
                 f"{weights}: expected weights of {name} {'with' if include_top else 'without'} its "
-                f"classifier, got a file that does not fit ({_first_sentence(error)}); correct "
-                f"fetch_weights.{name}"
+                f"classifier, got a file that does not fit ({error}); correct fetch_weights.{name}"
             ) from None
     return model
 
