@@ -2,7 +2,7 @@
 
     python -m stages.fetch_weights NAME data/weights/NAME.weights.h5
 
-Where Keras publishes a hash of its download, Keras checks it. It publishes none for the MobileNets;
+Where Keras publishes a hash of its download, that is checked. It publishes none for the MobileNets;
 so a digest of every first download is kept in `data/weights.sha256`, to be committed, and another
 download is refused later.
 """
@@ -10,6 +10,7 @@ download is refused later.
 import sys
 from pathlib import Path
 
+from stages import download
 from stages import params as parameters
 from stages.errors import UserError
 from stages.models import engine
@@ -31,7 +32,13 @@ def main() -> None:
     from stages.models import weights
 
     if wanted.source == "imagenet":
-        model = weights.imagenet(name, wanted.include_top)
+        remedy = (
+            f"connect once, or set fetch_weights.{name} to `source: file` with path and sha256 of "
+            "a file that you have"
+        )
+        published = weights.published(name, wanted.include_top)
+        path = download.fetch(published, f"fetch_weights {name}", remedy)
+        model = weights.from_download(name, wanted.include_top, path)
         _check_pin(name + ("-top" if wanted.include_top else ""), weights.digest(model))
     elif wanted.source == "file":
         path, sha256 = Path(str(wanted.path)), str(wanted.sha256)
