@@ -2,6 +2,7 @@
 # make bench   measure speed and memory    make cluster-demo   the pass on a cluster of two workers
 # make export  one model for others        FORMAT=openvino     in place of saved_model
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
+# make sbom    list its packages           make audit-packages what is known against them
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ CONTENDERS := $(VENV)/contenders
 FORMAT ?= saved_model
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test bench cluster-demo export lock bench-lock clean-venv
+.PHONY: repro test bench cluster-demo export lock bench-lock clean-venv audit-packages sbom
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -50,6 +51,13 @@ bench-lock: $(INSTALLED)
 
 clean-venv:
 	rm -rf $(VENV)
+
+# Fails where no advisory service can be reached.
+audit-packages: $(INSTALLED)
+	@python -m packages.audit requirements.lock benchmarks/requirements.lock
+
+sbom: $(INSTALLED)
+	@python -m packages.sbom requirements.lock docs/sbom.cdx.json
 
 # The environment is rebuilt when the lock file changes: the versions and hashes in it are all that
 # is installed.
