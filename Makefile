@@ -6,6 +6,7 @@
 # make compare REV=main   this run against another commit      OUT=folder   OTHER=a second commit
 # make pull    outputs from DVC's remote    make compare-here  with REV, both run on this machine
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
+# make sbom    list its packages           make audit-packages what is known against them
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +19,8 @@ OUT ?= comparison
 export REV OTHER OUT STAGES COMMIT
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test verify verify-quick doctor bench cluster-demo export compare lock bench-lock pull compare-here clean-venv
+.PHONY: repro test verify verify-quick doctor bench cluster-demo export compare lock bench-lock pull \
+        compare-here audit-packages sbom clean-venv
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -80,6 +82,13 @@ compare-here: $(INSTALLED)
 
 clean-venv:
 	rm -rf $(VENV)
+
+# Fails where no advisory service can be reached.
+audit-packages: $(INSTALLED)
+	@python -m packages.audit requirements.lock benchmarks/requirements.lock
+
+sbom: $(INSTALLED)
+	@python -m packages.sbom requirements.lock docs/sbom.cdx.json
 
 # The environment is rebuilt when the lock file changes: the versions and hashes in it are all that
 # is installed.

@@ -22,7 +22,7 @@ from stages import params as parameters
 from stages.errors import UserError
 from stages.models import engine
 from stages.progress import progress
-from stages.scripts import arguments, stage
+from stages.scripts import arguments, backbone_of, named, stage
 from stages.store import arrays, files, places
 from stages.store.places import Place
 from stages.store.rows import RowCache
@@ -36,6 +36,7 @@ CODE = (  # what a feature depends on; a test compares it with what is imported
     "models/engine.py",
     "models/folding.py",
     "models/gabor.py",
+    "models/hdf5.py",
     "models/inference.py",
     "models/openvino.py",
     "models/views.py",
@@ -51,7 +52,9 @@ _computing = threading.Lock()
 def main() -> None:
     """Run all images through the network, write what comes out."""
     cluster = environment.cluster()
-    name, resized_at, weights_at, out_at = arguments(__doc__, count=4)
+    given, *paths = arguments(__doc__, count=4)
+    name = backbone_of(given)
+    resized_at, weights_at, out_at = (named(path, [name]) for path in paths)
     resized, out, weights = places.place(resized_at), places.place(out_at), Path(weights_at)
     params = parameters.read()
     parameters.require_backbone(params, name)

@@ -2,7 +2,7 @@
 
     python -m stages.fetch_weights NAME data/weights/NAME.weights.h5
 
-Where Keras publishes a hash of its download, Keras checks it. It publishes none for the MobileNets;
+Where Keras publishes a hash of its download, that is checked. It publishes none for the MobileNets;
 so a digest of every first download is kept in `data/weights.sha256`, to be committed, and another
 download is refused later.
 """
@@ -10,10 +10,11 @@ download is refused later.
 import sys
 from pathlib import Path
 
+from stages import download
 from stages import params as parameters
 from stages.errors import UserError
 from stages.models import engine
-from stages.scripts import arguments, stage
+from stages.scripts import arguments, backbone_of, named, stage
 from stages.store import files
 
 PINS = Path("data/weights.sha256")
@@ -22,7 +23,8 @@ PINS = Path("data/weights.sha256")
 @stage
 def main() -> None:
     """Get the weights, check them, save them in Keras' own format."""
-    name, out = arguments(__doc__, count=2)
+    given, out = arguments(__doc__, count=2)
+    name = backbone_of(given)
     params = parameters.read()
     parameters.require_backbone(params, name)
     wanted = params.fetch_weights[name]
@@ -30,14 +32,20 @@ def main() -> None:
     from stages.models import weights
 
     if wanted.source == "imagenet":
-        model = weights.imagenet(name, wanted.include_top)
+        remedy = (
+            f"connect once, or set fetch_weights.{name} to `source: file` with path and sha256 of "
+            "a file that you have"
+        )
+        published = weights.published(name, wanted.include_top)
+        path = download.fetch(published, f"fetch_weights {name}", remedy)
+        model = weights.from_download(name, wanted.include_top, path)
         _check_pin(name + ("-top" if wanted.include_top else ""), weights.digest(model))
     elif wanted.source == "file":
         path, sha256 = Path(str(wanted.path)), str(wanted.sha256)
         model = weights.from_file(name, wanted.include_top, path, sha256)
     else:
         model = weights.random(name, wanted.include_top, wanted.seed or 0)
-    with files.replacing(Path(out)) as partial:
+    with files.replacing(Path(named(out, [name]))) as partial:
         model.save_weights(partial)
 
 

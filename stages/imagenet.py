@@ -4,9 +4,7 @@ Its weights with the classifier, and the names of the classes, come from the run
 Keras' downloads.
 """
 
-import contextlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages import download
 from stages.answers import TOP, Named
 from stages.errors import UserError
 from stages.final import Final, Function
@@ -61,19 +60,10 @@ def classes(path: Path | None) -> list[str]:
                 f"predict --imagenet-classes: expected Keras' imagenet_class_index.json, got "
                 f"{str(path)!r} ({error}); correct the path"
             ) from None
-    from keras.applications import imagenet_utils
+    from stages.models import published
 
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # Keras tells of its download there
-            falling = np.arange(1000, 0, -1)[None]
-            return [name for _, name, _ in imagenet_utils.decode_predictions(falling, 1000)[0]]
-    except Exception as error:  # `get_file` raises a bare Exception
-        if "URL fetch failure" not in str(error):
-            raise
-        raise UserError(
-            "predict --imagenet: expected to download the names of its classes, got no connection; "
-            "connect once, or give `--imagenet-classes FILE`"
-        ) from None
+    remedy = "connect once, or give `--imagenet-classes FILE`"
+    return classes(download.fetch(published.class_index(), "predict --imagenet", remedy))
 
 
 def likeliest(probability: NDArray[np.float32], names: Sequence[str]) -> list[list[Named]]:
@@ -90,14 +80,9 @@ def _download(base: Any, name: str) -> None:
     from stages.models import weights
 
     remedy = "connect once, or give `--imagenet-weights FILE`"
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            values = weights.imagenet(name, include_top=True).get_weights()
-    except UserError as error:
-        raise UserError(
-            f"predict --imagenet: expected the weights of {name} with its classifier, got none "
-            f"({str(error).partition('; ')[0]}); {remedy}"
-        ) from None
+    published = weights.published(name, include_top=True)
+    path = download.fetch(published, "predict --imagenet", remedy)
+    values = weights.from_download(name, True, path).get_weights()
     try:
         base.set_weights(values)
     except ValueError:

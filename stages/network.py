@@ -4,7 +4,6 @@ Images (n, size, size, 3) RGB, values 0 to 255, through one extractor a backbone
 logits (n, n_classes). `engine.start` comes before.
 """
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,18 +101,17 @@ def load(
     Raises:
         UserError: a file is missing or does not fit.
     """
+    from stages.models import hdf5
+
     trained = head.load(files.require(head_folder / "head.npz", "train_head"))
     network = assemble(params, size, weights, trained, n_classes)
     if chosen == "fine_tune" and params.fine_tune.epochs:
         tuned = files.require(model_folder / "model.weights.h5", "fine_tune")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # one a layer, and then an error
-                network.whole.load_weights(tuned)
-        except (ValueError, OSError, KeyError) as error:
+            hdf5.load(network.whole, tuned)
+        except hdf5.Unfit as error:
             raise UserError(
                 f"{tuned}: expected the weights of the fine-tuned network, got a file that does "
-                f"not fit ({' '.join(str(error).split()).split('. ')[0].rstrip('.')}); "
-                "run `dvc repro fine_tune` again"
+                f"not fit ({error}); run `dvc repro fine_tune` again"
             ) from None
     return network

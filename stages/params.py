@@ -58,6 +58,16 @@ def _each_once(names: list[str]) -> list[str]:
     return names
 
 
+def _names(given: list[str]) -> list[str]:
+    """A name becomes part of paths that DVC removes and of pages; so it is a word and no more."""
+    for name in given:
+        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
+            raise ValueError(
+                f"expected the name of a network, of letters, digits and _, got {name!r}; change it"
+            )
+    return given
+
+
 Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
 Positive = Annotated[Float, Field(gt=0)]
@@ -112,9 +122,10 @@ Clip = Annotated[
         Annotated[Float, Field(ge=0, lt=0.5)],
     ),
 ]
-Backbones = Annotated[
-    list[StrictStr], Field(min_length=1, max_length=2), AfterValidator(_each_once)
+Names = Annotated[
+    list[StrictStr], Field(min_length=1), AfterValidator(_each_once), AfterValidator(_names)
 ]
+Backbones = Annotated[Names, Field(max_length=2)]
 
 
 class Section(BaseModel):
@@ -188,7 +199,7 @@ class Views(Geometry):
 
 
 class Extract(Section):
-    backbones: Annotated[list[StrictStr], Field(min_length=1), AfterValidator(_each_once)]
+    backbones: Names
     preprocessing: Literal["backbone", "rescale"]
     layer: StrictStr | None
     pooling: Literal["avg", "max", "flatten", "predictions", "log_predictions"]
@@ -304,11 +315,16 @@ class Verify(Section):
     pixels: Fraction
 
 
+def _known_by_names(weights: dict[str, Weights]) -> dict[str, Weights]:
+    _names([*weights])
+    return weights
+
+
 class Params(Section):
     data: Data
     split: Split
     resize: Resize
-    fetch_weights: dict[str, Weights]
+    fetch_weights: Annotated[dict[str, Weights], AfterValidator(_known_by_names)]
     extract: Extract
     train_head: TrainHead
     fine_tune: FineTune

@@ -87,13 +87,26 @@ def arguments(usage: str | None, *, count: int) -> list[str]:
     return given
 
 
+def backbone_of(text: str) -> str:
+    """The backbone that a command line names: by its name, or as DVC_STAGE does, `extract@NAME`."""
+    return text.rpartition("@")[2]
+
+
+def named(path: str, names: Sequence[str]) -> str:
+    """A path with the first of the names for `[0]`, and the last one for `[-1]`.
+
+    `dvc.yaml` writes paths so, since a shell would run what a name from `params.yaml` hides.
+    """
+    return path.replace("[0]", names[0]).replace("[-1]", names[-1])
+
+
 def one_each(names: Sequence[str], paths: Sequence[str]) -> dict[str, str]:
     """The path of each backbone; a path that is named again, since DVC names two, counts once.
 
     Raises:
         UserError: another number of them.
     """
-    different = list(dict.fromkeys(paths))
+    different = list(dict.fromkeys(named(path, names) for path in paths))
     if len(different) != len(names):
         raise UserError(
             f"{Path(sys.argv[0]).stem}: expected a path for each of train_head.backbones "

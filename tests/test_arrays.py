@@ -1,7 +1,9 @@
 """Rows come back as they were written, and a damaged store is noticed."""
 
 import hashlib
+import json
 import math
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import GzipCodec
 
 from stages.errors import UserError
 from stages.store import arrays
@@ -538,3 +541,45 @@ def test_rows_held_in_memory_come_in_the_order_of_those_that_are_streamed(
         for (one, values), (other, same) in zip(*streams, strict=True):
             np.testing.assert_array_equal(one, other)
             np.testing.assert_array_equal(values, same)
+
+
+def test_an_array_whose_description_names_a_pickle_is_refused_unread() -> None:
+    """Zarr 2 lets an array name any codec of numcodecs, and some versions of that unpickle."""
+    STORE.mkdir()
+    description = {
+        "zarr_format": 2,
+        "shape": [4],
+        "chunks": [4],
+        "dtype": "|O",
+        "order": "C",
+        "fill_value": "",
+        "compressor": None,
+        "filters": [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}],
+    }
+    (STORE / ".zarray").write_text(json.dumps(description))
+    (STORE / "0").write_bytes(pickle.dumps(["x"] * 4))
+    with pytest.raises(UserError) as told:
+        arrays.Rows(STORE)
+    assert re.fullmatch(
+        r"rows\.zarr: expected a zarr array, got .+; remove rows\.zarr and run `dvc repro` again",
+        str(told.value),
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "got"),
+    [
+        ({"dtype": "str"}, "one of StringDType() through VLenUTF8Codec, ZstdCodec"),
+        (
+            {"dtype": "float32", "compressors": GzipCodec()},
+            "one of float32 through BytesCodec, GzipCodec",
+        ),
+    ],
+)
+def test_an_array_that_this_module_does_not_write_is_refused(how: Any, got: str) -> None:
+    zarr.create_array(STORE, shape=(4, 2), chunks=(2, 2), **how)
+    with pytest.raises(UserError) as told:
+        arrays.Rows(STORE)
+    assert str(told.value) == (
+        f"rows.zarr: expected a zarr array, got {got!r}; remove rows.zarr and run `dvc repro` again"
+    )

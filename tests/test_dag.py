@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 STAGES = [
     "split",
     "resize",
+    "names",
     "fetch_weights@convnet",
     "extract@convnet",
     "audit",
@@ -208,7 +209,12 @@ def test_another_backbone_extracts_only_the_new_one(project: Project) -> None:
             "fetch_weights.MobileNet": {"source": "random", "seed": 0, "include_top": False},
         }
     )
-    assert project.repro() == ["fetch_weights@MobileNet", "extract@MobileNet", "report"]
+    assert project.repro() == [
+        "names",
+        "fetch_weights@MobileNet",
+        "extract@MobileNet",
+        "report",
+    ]
 
 
 def test_with_no_epochs_the_head_passes_through_fine_tuning(project: Project) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -150,24 +149,18 @@ def test_a_saved_head_comes_back_and_has_the_same_bytes_every_time(
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "No data left in file"),
-        (b"no arrays", ".*allow_pickle.*"),
-        (b"PK\3\4 cut short", "File is not a zip file"),
-    ],
-    ids=["empty", "text", "cut short"],
+    "content", [b"", b"no arrays", b"PK\3\4 cut short"], ids=["empty", "text", "cut short"]
 )
 def test_a_broken_file_is_refused(
-    content: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("head.npz").write_bytes(content)
     with pytest.raises(UserError) as told:
         head.load(Path("head.npz"))
-    assert re.fullmatch(
-        f"head.npz: expected the arrays of a head, got {words}; run `dvc repro train_head` again",
-        str(told.value),
+    assert str(told.value) == (
+        "head.npz: expected the arrays of a head, got File is not a zip file; run `dvc repro "
+        "train_head` again"
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import requests
 import yaml
 from album import LEDGER, RESIZED, TRAIN
 from finished import choose, copy_of, finish, in_this_process, pipelines
@@ -297,14 +298,16 @@ def test_a_path_through_a_file_or_a_name_too_long_is_named_and_the_rest_is_predi
 def test_without_network_the_names_of_the_classes_are_asked_for(
     say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise Exception("URL fetch failure on x: None")  # as Keras does
+    def fail(*_: object, **__: object) -> None:
+        raise requests.ConnectionError
 
-    monkeypatch.setattr("keras.applications.imagenet_utils.decode_predictions", fail)
+    monkeypatch.setenv("KERAS_HOME", "an empty folder")
+    monkeypatch.setattr(requests.Session, "get", fail)
     monkeypatch.setattr(imagenet, "function", lambda *_: None)
     assert say(sorted(TRAIN.iterdir())[0], "--imagenet").err == (
-        "error: predict --imagenet: expected to download the names of its classes, got no "
-        "connection; connect once, or give `--imagenet-classes FILE`\n"
+        "error: predict --imagenet: expected to download imagenet_class_index.json from "
+        "storage.googleapis.com, got no connection; connect once, or give "
+        "`--imagenet-classes FILE`\n"
     )
 
 

@@ -65,6 +65,7 @@ def show(used: dict[str, tuple[float, float]], what: str) -> None:
 STAGES = {
     "split",
     "resize",
+    "names",
     "fetch_weights",
     "extract",
     "train_head",

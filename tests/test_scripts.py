@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import extract, fetch_weights
+from stages import extract, fetch_weights, scripts
 from stages.errors import UserError
 from stages.params import read, require_backbone
 from stages.scripts import arguments, peak_memory, stage
@@ -124,3 +124,18 @@ def test_the_peak_is_of_this_program_and_not_of_the_one_that_started_it() -> Non
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
     assert held.nbytes > 400 * 2**20 > int(ended.stdout) > 2**20
+
+
+@pytest.mark.parametrize(
+    "text", ["VGG16", "extract@VGG16", "../dvc.yaml:extract@VGG16", "a@b/dvc.yaml:extract@VGG16"]
+)
+def test_a_backbone_is_named_by_itself_or_as_dvc_names_a_stage(text: str) -> None:
+    assert scripts.backbone_of(text) == "VGG16"
+
+
+def test_paths_of_dvc_yaml_name_the_first_and_the_last_backbone_by_their_places() -> None:
+    given = ["data/features/[0].zarr", "data/features/[-1].zarr"]
+    paths = {name: f"data/features/{name}.zarr" for name in ("VGG16", "convnet")}
+    assert scripts.one_each(["VGG16", "convnet"], given) == paths
+    assert scripts.one_each(["VGG16"], given) == {"VGG16": paths["VGG16"]}
+    assert scripts.one_each(["VGG16", "convnet"], [*paths.values()]) == paths

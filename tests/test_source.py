@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import struct
 import zipfile
 import zlib
@@ -357,6 +358,16 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(train: Path, target: str
         "folder: expected files inside the folder, got the link 'cats/link' that leads out of it; "
         "put the files themselves in its place"
     )
+
+
+def test_a_link_in_a_zip_is_the_text_that_it_holds_and_is_not_followed(train: Path) -> None:
+    Path("secret").write_bytes(b"not to be read")
+    link = zipfile.ZipInfo("a.jpg")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16  # as Unix zips them
+    with zipfile.ZipFile(train, "w") as archive:
+        archive.writestr(link, "secret")
+    with open_source(train) as opened:
+        assert opened.read("a.jpg") == b"secret"
 
 
 def test_links_inside_a_folder_are_read_and_a_cycle_is_not_followed(train: Path) -> None:

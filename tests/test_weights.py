@@ -1,29 +1,19 @@
-"""Weights from a seed, a file or a download, and what is said when they are others.
-
-Nothing is downloaded: the place of Keras' files is a folder of the test.
-"""
+"""Weights from a seed, a file or a download, and what is said when they are others."""
 
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
-import urllib.error
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import h5py
 import keras
 import numpy as np
 import pytest
-from keras.src.applications import mobilenet_v2, vgg16
-from keras.src.backend import config
-from keras.src.utils import file_utils
 from numpy.testing import assert_array_equal
 
 from stages import fetch_weights
@@ -31,11 +21,6 @@ from stages.errors import UserError
 from stages.models import backbone, weights
 
 ROOT = Path(__file__).parent.parent
-PUBLISHED = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-REMEDY = (
-    "connect once, or set fetch_weights.MobileNetV2 to `source: file` with path and sha256 of a "
-    "file that you have"
-)
 FRESH_PROCESS = """
 import hashlib, sys
 from pathlib import Path
@@ -60,37 +45,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Keras folder without a file, and a server `published/` that has none either."""
-    (folder / "home" / "models").mkdir(parents=True)
-    (folder / "published").mkdir()
-    monkeypatch.setattr(config, "_KERAS_DIR", "home")  # read from KERAS_HOME at Keras' import
-    monkeypatch.setenv("KERAS_HOME", "home")
-    server = f"{(folder / 'published').as_uri()}/"
-    monkeypatch.setattr(mobilenet_v2, "BASE_WEIGHT_PATH", server)
-    monkeypatch.setattr(vgg16, "WEIGHTS_PATH_NO_TOP", server + "vgg16.h5")
-    return folder / "home" / "models"
-
-
 def saved(model: keras.Model, name: str) -> tuple[Path, str]:
     """A file of a model's weights in the working folder, and its sha256."""
     path = Path(name)
     model.save_weights(path)
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_as_published(path: Path, model: keras.Model) -> None:
-    """Write weights in the older format of Keras' downloads: a group a layer, in order."""
-    with h5py.File(path, "w") as file:
-        layers = [layer for layer in model.layers if layer.weights]
-        file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
-        for layer in layers:
-            group = file.create_group(layer.name)
-            names = [f"{layer.name}/{number}" for number in range(len(layer.weights))]
-            group.attrs["weight_names"] = [name.encode() for name in names]
-            for name, array in zip(names, layer.get_weights(), strict=True):
-                group[name] = array
 
 
 def refusal(name: str, path: Path, sha256: str, include_top: bool = False) -> str:
@@ -208,57 +167,24 @@ def test_a_file_of_text_is_told_in_one_sentence(name: str, folder: Path) -> None
 @pytest.mark.parametrize("name", ["convnet", "gabor"])
 def test_a_backbone_of_our_own_has_no_published_weights(name: str) -> None:
     with pytest.raises(UserError) as told:
-        weights.imagenet(name, False)
+        weights.published(name, False)
     assert str(told.value) == (
         f"params.yaml: fetch_weights.{name}.source: expected random or file, got 'imagenet'; "
         f"nobody has published ImageNet weights for {name}"
     )
 
 
-def test_a_download_gives_its_weights_and_is_kept(home: Path, mobilenet: keras.Model) -> None:
-    write_as_published(Path("published") / PUBLISHED, mobilenet)
-    assert_same(weights.imagenet("MobileNetV2", False), mobilenet)
-    assert (home / PUBLISHED).read_bytes() == (Path("published") / PUBLISHED).read_bytes()
-    shutil.rmtree("published")
-    assert_same(weights.imagenet("MobileNetV2", False), mobilenet)
-
-
-def test_no_network_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*arguments: Any) -> None:
-        raise urllib.error.URLError("Name or service not known")
-
-    monkeypatch.setattr(file_utils, "urlretrieve", unreachable)
-    with pytest.raises(UserError) as told:
-        weights.imagenet("MobileNetV2", False)
-    assert str(told.value) == (
-        "fetch_weights MobileNetV2: expected to download ImageNet weights, got no connection; "
-        + REMEDY
-    )
-    assert list(home.iterdir()) == []
-
-
 @pytest.mark.parametrize("length", [0, 100, 5_000])
-def test_a_download_that_was_cut_short_is_told(
-    length: int, home: Path, mobilenet: keras.Model
+def test_a_download_that_another_program_left_cut_short_is_told(
+    length: int, folder: Path, mobilenet: keras.Model
 ) -> None:
     path, _ = saved(mobilenet, "whole.weights.h5")
-    (home / PUBLISHED).write_bytes(path.read_bytes()[:length])
+    Path("cut.h5").write_bytes(path.read_bytes()[:length])
     with pytest.raises(UserError) as told:
-        weights.imagenet("MobileNetV2", False)
+        weights.from_download("MobileNetV2", False, Path("cut.h5"))
     assert re.fullmatch(
-        r"fetch_weights MobileNetV2: expected a whole download in home/models, got a damaged file "
-        r"\([^\n]+\); remove it and run again",
-        str(told.value),
-    )
-
-
-def test_a_download_with_another_hash_than_keras_knows_is_told(home: Path) -> None:
-    Path("published/vgg16.h5").write_bytes(b"other bytes")
-    with pytest.raises(UserError) as told:
-        weights.imagenet("VGG16", False)
-    assert re.fullmatch(
-        r"fetch_weights VGG16: expected a whole download in home/models, got a damaged file "
-        r"\(Incomplete or corrupted file detected\. [^\n]+\); remove it and run again",
+        r"fetch_weights MobileNetV2: expected a whole download in \., got a damaged file "
+        r"\([^\n]+\); remove cut\.h5 and run again",
         str(told.value),
     )
 

@@ -7,7 +7,6 @@ their moving statistics and dropout is off, also while its layers are trained.
 
 import difflib
 import types
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import keras
 
 from stages.errors import UserError
-from stages.models import gabor
+from stages.models import gabor, hdf5
 
 CONVNET = "convnet"
 OWN = (CONVNET, gabor.NAME)  # not of keras.applications: no classifier, no ImageNet weights
@@ -32,7 +31,7 @@ def build(
     name: str,
     size: int | None,
     include_top: bool,
-    weights: str | Path | None,
+    weights: Path | None,
     logits: bool = False,
 ) -> keras.Model:
     """Build a backbone for images of `size` x `size`.
@@ -41,20 +40,14 @@ def build(
         name: one of `names()`.
         size: in pixels; None for the backbone's own choice.
         include_top: with the application's classifier of 1,000 ImageNet classes.
-        weights: a `.weights.h5` or Keras' legacy `.h5` file, "imagenet" for Keras' download, or
-            None for random weights by Keras' global seed.
+        weights: a `.weights.h5` or Keras' legacy `.h5` file, or None for random weights by Keras'
+            global seed.
         logits: leave the softmax of the classifier off.
 
     Raises:
         UserError: no such backbone, a size it does not take, or weights that do not fit it.
-        Exception: by Keras, of a download that failed.
     """
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()[:3]
-        raise UserError(
-            "params.yaml: extract.backbones: expected convnet, gabor or the name of a Keras "
-            f"application, got {name!r}; the nearest are {', '.join(near)}"
-        )
+    require_known(name)
     if name in OWN and include_top:
         raise UserError(
             f"params.yaml: fetch_weights.{name}.include_top: expected false, got true; "
@@ -67,30 +60,36 @@ def build(
             model = gabor.build(size)
         else:
             model = getattr(keras.applications, name)(
-                weights="imagenet" if weights == "imagenet" else None,
+                weights=None,
                 include_top=include_top,
                 input_shape=(size, size, 3) if size else None,
                 **({"classifier_activation": None} if include_top and logits else {}),
             )
     except ValueError as error:
-        if weights == "imagenet":  # the size is not at fault, the download is
-            raise
         raise UserError(
             f"params.yaml: resize.size: expected an image size that {name} takes, got {size} "
             f"({_first_sentence(error)}); change resize.size or the backbone"
         ) from None
-    if isinstance(weights, Path):
+    if weights is not None:
+        whole = None if include_top or name in OWN else lambda: build(name, None, True, None)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # one a layer, and then an error
-                model.load_weights(weights)
-        except (ValueError, OSError, KeyError) as error:
+            hdf5.load(model, weights, whole)
+        except hdf5.Unfit as error:
             raise UserError(
                 f"{weights}: expected weights of {name} {'with' if include_top else 'without'} its "
-                f"classifier, got a file that does not fit ({_first_sentence(error)}); correct "
-                f"fetch_weights.{name}"
+                f"classifier, got a file that does not fit ({error}); correct fetch_weights.{name}"
             ) from None
     return model
+
+
+def require_known(name: str) -> None:
+    """Refuse a name that is none of `names()`, with the nearest ones."""
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()[:3]
+        raise UserError(
+            "params.yaml: extract.backbones: expected convnet, gabor or the name of a Keras "
+            f"application, got {name!r}; the nearest are {', '.join(near)}"
+        )
 
 
 def extractor(

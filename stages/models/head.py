@@ -8,7 +8,6 @@ scikit-learn takes half a second to import, so only what fits does it.
 """
 
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.errors import UserError
+from stages.models import npz
 
 FloatArray = NDArray[np.float32]
 
@@ -86,15 +86,31 @@ def load(path: Path) -> Head:
         UserError: not such a file.
     """
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            count = max(1, len(file.files) // 2)
-            kernels = tuple(file[f"kernel_{i}"] for i in range(count))
-            biases = tuple(file[f"bias_{i}"] for i in range(count))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = npz.read(path)
+        layers = range(max(1, len(arrays) // 2))
+        if arrays.keys() != {f"{kind}_{i}" for i in layers for kind in ("kernel", "bias")}:
+            raise ValueError(f"{', '.join(arrays) or 'none'} in place of kernel_0, bias_0, ...")
+        kernels = tuple(arrays[f"kernel_{i}"] for i in layers)
+        biases = tuple(arrays[f"bias_{i}"] for i in layers)
+        _require_layers(kernels, biases)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: expected the arrays of a head, got {error}; run `dvc repro train_head` again"
         ) from None
     return Head(kernels, biases)
+
+
+def _require_layers(kernels: Sequence[NDArray[Any]], biases: Sequence[NDArray[Any]]) -> None:
+    """Each layer takes as many numbers as the one before it gives."""
+    shapes = [kernel.shape for kernel in kernels]
+    fit = (
+        all(array.dtype == np.float32 for array in (*kernels, *biases))
+        and all(len(shape) == 2 for shape in shapes)
+        and [shape[0] for shape in shapes[1:]] == [shape[1] for shape in shapes[:-1]]
+        and [bias.shape for bias in biases] == [(shape[1],) for shape in shapes]
+    )
+    if not fit:
+        raise ValueError(f"layers that do not fit together, of {shapes}")
 
 
 def log_softmax(logits: NDArray[Any]) -> FloatArray:

@@ -5,17 +5,15 @@ depend on the image size. Whole models and pickles are never read.
 """
 
 import hashlib
-import os
-import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from stages.errors import UserError
-from stages.models import backbone
-
-DOWNLOAD_FAILED = "URL fetch failure on"  # the words of keras.utils.get_file
+from stages.models import backbone, hdf5
+from stages.models import published as keras_files
+from stages.models.published import Published
 
 
 def random(name: str, include_top: bool, seed: int) -> keras.Model:
@@ -45,40 +43,36 @@ def from_file(name: str, include_top: bool, path: Path, sha256: str) -> keras.Mo
     return backbone.build(name, None, include_top, path)
 
 
-def imagenet(name: str, include_top: bool) -> keras.Model:
-    """Keras' own ImageNet weights, downloaded once to its folder (`KERAS_HOME`).
+def published(name: str, include_top: bool) -> Published:
+    """The file of a backbone's ImageNet weights, by Keras.
 
     Raises:
-        UserError: no network, a damaged download, or a backbone that has none.
+        UserError: no such backbone, or one that has none.
     """
     if name in backbone.OWN:
         raise UserError(
             f"params.yaml: fetch_weights.{name}.source: expected random or file, got 'imagenet'; "
             f"nobody has published ImageNet weights for {name}"
         )
-    home = os.environ.get("KERAS_HOME", "~/.keras")
-    remedy = (
-        f"connect once, or set fetch_weights.{name} to `source: file` with path and sha256 of a "
-        "file that you have"
-    )
+    backbone.require_known(name)
+    return keras_files.weights(name, include_top)
+
+
+def from_download(name: str, include_top: bool, path: Path) -> keras.Model:
+    """Weights of a published file that lies in Keras' folder.
+
+    Raises:
+        UserError: it is damaged, as one that another program was killed over.
+    """
+    model = backbone.build(name, None, include_top, None)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of MobileNets, that no size is given
-            return backbone.build(name, None, include_top, "imagenet")
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:
+        hdf5.load(model, path)
+    except hdf5.Unfit as error:
         raise UserError(
-            f"fetch_weights {name}: expected a whole download in {home}/models, got a damaged "
-            f"file ({' '.join(str(error).split())}); remove it and run again"
+            f"fetch_weights {name}: expected a whole download in {path.parent}, got a damaged file "
+            f"({error}); remove {path} and run again"
         ) from None
-    except Exception as error:  # get_file raises a bare Exception
-        if DOWNLOAD_FAILED not in str(error):
-            raise
-        raise UserError(
-            f"fetch_weights {name}: expected to download ImageNet weights, got no connection; "
-            f"{remedy}"
-        ) from None
+    return model
 
 
 def digest(model: keras.Model) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 import zarr.errors
 from numpy.typing import DTypeLike, NDArray
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from stages.errors import UserError
 from stages.store import places
@@ -26,6 +26,7 @@ from stages.store.places import Place
 SHARD_BYTES = 32 * 2**20  # DVC hashes files over 2 MiB in threads, and few files fast
 CHUNK_BYTES = 2**19
 DIGESTS = "sha256.npy"
+CODECS = (BytesCodec, Crc32cCodec, ZstdCodec)
 
 
 def create(
@@ -194,7 +195,8 @@ class Rows(Readable):
         """
         self._path = path
         try:
-            self._array = zarr.open_array(path, mode="r")
+            self._array = zarr.open_array(path, mode="r", zarr_format=3)
+            _require_ours(self._array)
         except (
             OSError,
             ValueError,
@@ -400,6 +402,14 @@ def _codecs(dtype: np.dtype[Any]) -> list[Crc32cCodec] | list[ZstdCodec]:
     if dtype == np.uint8:
         return [Crc32cCodec()]
     return [ZstdCodec(level=1, checksum=True)]
+
+
+def _require_ours(array: zarr.Array[Any]) -> None:
+    """Refuse what `create` does not write: a stranger's array may name a codec that unpickles."""
+    codecs = [*array.filters, array.serializer, *array.compressors]
+    if array.dtype.kind not in "fiu" or {type(codec) for codec in codecs} - set(CODECS):
+        names = sorted({type(codec).__name__ for codec in codecs})
+        raise ValueError(f"one of {array.dtype} through {', '.join(names)}")
 
 
 def _one_line(error: Exception) -> str:
