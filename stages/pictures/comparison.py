@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from stages.pictures import html
 
 FOLDER = Path(__file__).parent
@@ -171,14 +169,7 @@ def _sentence(subset: str, verdicts: Sequence[Verdict]) -> str:
 
 
 def _render(template: str, comparison: Comparison, **more: object) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=template.endswith(".html.jinja"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = html.templates(escaped=template.endswith(".html.jinja"))
     named = (html.percent, html.percents, html.number, html.signed, html.points, html.count)
     environment.filters |= {
         one.__name__: one for one in (*named, value, change, code, literally, in_words)

@@ -137,16 +137,21 @@ class Picture:
         return quote(self.path)
 
 
-def page(content: Mapping[str, object]) -> str:
-    """The page with that content; the template's first lines tell what it needs."""
-    environment = jinja2.Environment(
+def templates(*, escaped: bool = True) -> jinja2.Environment:
+    """What reads the templates beside this module; what is put into HTML must be `escaped`."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
+        autoescape=escaped,  # noqa: S701  Markdown is not HTML
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def page(content: Mapping[str, object]) -> str:
+    """The page with that content; the template's first lines tell what it needs."""
+    environment = templates()
     environment.filters |= {
         "sum_of": lambda counts, key: counts.get(key, 0),
         "percent": percent,
