@@ -5,8 +5,8 @@
 DVC itself tells of a missing input only after it has removed the outputs of the stage.
 """
 
+import os
 import sys
-from pathlib import Path
 
 from stages import cpu, environment
 from stages import params as parameters
@@ -29,7 +29,7 @@ def main() -> None:
         f"{parameters.PATH}: {key}: expected a file or folder, got nothing at {path!r}; "
         "put it there or correct the path"
         for key, path in named.items()
-        if not Path(path).exists()
+        if not os.path.exists(path)  # unlike Path.exists, not at a loss for any name
     ]
     threads, available = params.compute.threads, processors()
     if threads is not None and threads > available:

@@ -23,6 +23,8 @@ MAX_PIXELS = (
     100_000_000  # the largest cameras; 300 MB as RGB, while 48 KB can declare 400 megapixels
 )
 
+MAX_SCANS = 64  # of the largest progressive JPEG, more of smaller ones; ten are usual
+
 # Pillow's own limit is lower, cannot be given per call, and warns where it should refuse;
 # `_open` holds the declared size against MAX_PIXELS before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -132,6 +134,11 @@ def _open(content: bytes) -> Image.Image:
         )
     if pixels <= 0:
         raise Unreadable("no pixels declared")
+    if image.info.get("progressive"):
+        # Every scan passes over all pixels, and a few bytes can be a scan: minutes in a megabyte.
+        scans, most = content.count(b"\xff\xda"), MAX_SCANS * MAX_PIXELS // pixels
+        if scans > most:
+            raise Unreadable(f"{scans:,} scans of {pixels / 1e6:.1f} megapixels, at most {most:,}")
     return image
 
 

@@ -8,7 +8,6 @@ scikit-learn takes half a second to import, so only what fits does it.
 """
 
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,10 +89,21 @@ def load(path: Path) -> Head:
             count = max(1, len(file.files) // 2)
             kernels = tuple(file[f"kernel_{i}"] for i in range(count))
             biases = tuple(file[f"bias_{i}"] for i in range(count))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, zipfile and zlib trip over damage in a dozen ways
         raise UserError(
             f"{path}: expected the arrays of a head, got {error}; run `dvc repro train_head` again"
         ) from None
+    inputs = [kernel.shape[:1] for kernel in kernels[1:]] + [biases[-1].shape]
+    for kernel, bias, following in zip(kernels, biases, inputs, strict=True):
+        if kernel.ndim != 2 or not bias.shape == kernel.shape[1:] == following or 0 in kernel.shape:
+            raise UserError(
+                f"{path}: expected layers that fit each other, got a kernel {kernel.shape} with a "
+                f"bias {bias.shape}; run `dvc repro train_head` again"
+            )
+    if {array.dtype for array in kernels + biases} != {np.dtype(np.float32)}:
+        raise UserError(
+            f"{path}: expected arrays of float32, got others; run `dvc repro train_head` again"
+        )
     return Head(kernels, biases)
 
 
