@@ -1,6 +1,7 @@
 # make repro   run the pipeline            make test   check everything
 # make bench   measure speed and memory    make cluster-demo   the pass on a cluster of two workers
 # make export  one model for others        FORMAT=openvino     in place of saved_model
+# make fuzz    100,000 damaged inputs    make docs    renew docs/BAD_INPUT.md
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ CONTENDERS := $(VENV)/contenders
 FORMAT ?= saved_model
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test bench cluster-demo export lock bench-lock clean-venv
+.PHONY: repro test bench cluster-demo export lock bench-lock clean-venv fuzz docs
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -50,6 +51,14 @@ bench-lock: $(INSTALLED)
 
 clean-venv:
 	rm -rf $(VENV)
+
+# FUZZ="--kinds image --inputs 5000 --seed 1" chooses; FUZZ="--replay fuzzed/image-12" tries one again.
+fuzz: $(INSTALLED)
+	@python tests/fuzzing.py $(FUZZ)
+
+docs: $(INSTALLED)
+	@mkdir -p docs
+	@python tests/bad_inputs.py > docs/BAD_INPUT.md
 
 # The environment is rebuilt when the lock file changes: the versions and hashes in it are all that
 # is installed.

@@ -70,8 +70,8 @@ Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
 def _shown(value: object) -> str:
     """The value as Python writes it, cut short: a few lines of YAML can stand for gigabytes."""
     shorter = reprlib.Repr()
-    shorter.maxlevel, shorter.maxlist, shorter.maxdict = 2, 8, 4
-    shorter.maxstring = shorter.maxlong = shorter.maxother = 100
+    shorter.maxlevel, shorter.maxlist, shorter.maxdict = 2, 4, 4
+    shorter.maxstring = shorter.maxlong = shorter.maxother = 60
     try:
         return shorter.repr(value)
     except ValueError:  # Python 3.11 writes no whole number of more than 4,300 digits
@@ -425,9 +425,9 @@ def read(path: Path = PATH) -> Params:
         ) from None
     # PyYAML lets ValueErrors of numbers and dates pass; lists may be nested too deeply for it.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path}: expected YAML, got {' '.join(str(error).split())!r}; correct that line"
-        ) from None
+        deep = isinstance(error, RecursionError)
+        told = "lists in lists in lists, too deep" if deep else " ".join(str(error).split())
+        raise UserError(f"{path}: expected YAML, got {told!r}; correct that line") from None
     try:
         return Params.model_validate(content)
     except ValidationError as faults:

@@ -5,6 +5,7 @@ for people is written from here:
     python tests/bad_inputs.py > docs/BAD_INPUT.md
 """
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,8 +67,8 @@ def page() -> str:
     lines = [
         "# What bad input comes to",
         "",
-        f"{count} inputs, each made by code and tried by a test, which holds every word of the last "
-        "column. `make docs` writes this page.",
+        f"{count} inputs, each made by code and tried by a test, which holds the last column word "
+        "for word. `make docs` writes this page.",
         "",
         "- **refused**: the stage ends with status 1 and this sentence; nothing is written.",
         "- **rejected**: the file is a row of the ledger with this reason; the others are used. "
@@ -90,7 +91,8 @@ def _line(bad: Bad) -> str:
 
 
 def _cell(text: str) -> str:
-    """As Markdown shows it, not as it reads it."""
+    """As Markdown shows it, not as it reads it; of a letter that goes on and on, a few."""
+    text = re.sub(r"(.)\1{30,}", r"\1\1\1[...]", text)
     for sign in "\\|<>[]":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())

@@ -333,9 +333,9 @@ def _shown(value: object) -> str:
 
 def laughs(text: str) -> bytes:
     """Nine lists, each of nine times the one before: 9 ** 9 words if it is written out."""
-    lists = ["a0: &a0 [lol]"]
-    lists += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
-    return ("\n".join(lists) + "\n" + text).encode()
+    lists = ["&a0 [lol]"]
+    lists += [f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
+    return f"laughs: [{', '.join(lists)}]\n{text}".encode()
 
 
 NOT_YAML = "refused: params.yaml: expected YAML, got {!r}; correct that line"
@@ -343,76 +343,360 @@ LINE = "valid: 0.15 "
 
 INPUTS = [
     *(
-        Bad(fault, f"{key}: {_shown(value)}", _with(key, value),
-            f"refused: params.yaml: {sentence}")
+        Bad(
+            fault, f"{key}: {_shown(value)}", _with(key, value), f"refused: params.yaml: {sentence}"
+        )
         for fault, ((key, value), sentence) in FAULTS.items()
     ),
-    Bad("no byte", "an empty file", lambda text: b"", "?"),
-    Bad("a comment alone", "a file of comments", lambda text: b"# nothing\n", "?"),
-    Bad("a list", "a list of keys", lambda text: b"- data\n- split\n", "?"),
-    Bad("a number", "one number", lambda text: b"42\n", "?"),
-    Bad("two documents", "the parameters behind another document",
-        lambda text: b"a: 1\n---\n" + text.encode(), "?"),
-    Bad("cut off", "half a file", lambda text: text[: text.index("train_head:")].encode(), "?"),
-    Bad("a bracket", "a list that does not end", lambda text: b"data: [\n" + text.encode(), "?"),
-    Bad("tabs", "lines indented by tabs",
-        lambda text: text.replace("\n  ", "\n\t").encode(), "?"),
-    Bad("not UTF-8", "a file in UTF-16", lambda text: text.encode("utf-16"), "?"),
-    Bad("Latin-1", "an umlaut in Latin-1", lambda text: b"# \xfc\n" + text.encode(), "?"),
-    Bad("byte order mark", "UTF-8 as Windows marks it",
-        lambda text: b"\xef\xbb\xbf" + text.encode(), "?", "split.valid"),
-    Bad("CR LF", "lines that end as in Windows",
-        lambda text: text.replace("\n", "\r\n").encode(), "?", "split.valid"),
-    Bad("NUL", "a NUL byte", lambda text: b"\0" + text.encode(), "?"),
-    Bad("a key twice", "`split.valid` on two lines",
-        lambda text: written(text, f"  {LINE}", f"  valid: 0.3\n  {LINE}"), "?"),
-    Bad("a section twice", "`submit` at the beginning, too",
-        lambda text: b"submit: {clip: 0.1}\n" + text.encode(), "?"),
-    Bad("a tag of Python", "`!!python/object`, which would run code",
-        lambda text: written(text, LINE, "valid: !!python/object/apply:os.system [id] "), "?"),
-    Bad("an unknown tag", "a tag that there is not",
-        lambda text: written(text, LINE, "valid: !half 1 "), "?"),
-    Bad("billion laughs", "lists of lists that hold 9 ** 9 words", laughs, "?"),
-    Bad("laughs for a number", "such lists as a number",
-        lambda text: laughs(text).replace(LINE.encode(), b"valid: *a9 "), "?"),
-    Bad("a list in itself", "a list that holds itself, as a number",
-        lambda text: written(text, LINE, "valid: &a [*a] "), "?"),
-    Bad("deep lists", "2,000 lists, each inside another, as a number",
-        lambda text: written(text, LINE, f"valid: {'[' * 2000}{']' * 2000} "), "?"),
-    Bad("an anchor of none", "an alias without its anchor",
-        lambda text: written(text, LINE, "valid: *half "), "?"),
-    Bad("a list as a key", "a key that is a list",
-        lambda text: written(text, LINE, "? [valid]\n  : 0.15 "), "?"),
-    Bad("a day that there is not", "a date in a month 13, as a number",
-        lambda text: written(text, LINE, "valid: 2026-13-01 "), "?"),
-    Bad("a number of 5,000 digits", "more digits than Python reads",
-        lambda text: written(text, LINE, f"valid: {'1' * 5000} "), "?"),
-    Bad("a number of 400 digits", "a number that no float holds",
-        lambda text: written(text, LINE, f"valid: {'1' * 400} "), "?"),
-    Bad("a long text", "a text of 100,000 letters as a number",
-        lambda text: written(text, LINE, f"valid: {'a' * 100_000} "), "?"),
-    Bad("a huge count", "`extract.batch_size` of 30 digits",
-        _with("extract.batch_size", 10**30), "?"),
-    Bad("an exponent too large", "`1e999`", lambda text: written(text, LINE, "valid: 1e999 "), "?"),
-    Bad("NaN as YAML writes it", "`.nan`", lambda text: written(text, LINE, "valid: .nan "), "?"),
-    Bad("minus infinity", "`-.inf`", lambda text: written(text, LINE, "valid: -.inf "), "?"),
-    Bad("a number as DVC writes it", "`1e-05`, a text to YAML",
-        lambda text: written(text, LINE, "valid: 1e-05 "), "?", "split.valid"),
-    Bad("a number in sixties", "`1:30`, 90 to YAML",
-        lambda text: written(text, LINE, "valid: 1:30 "), "?"),
-    Bad("yes", "`yes`, which is true to YAML",
-        _with("fine_tune.cache_frozen", "yes"), "?"),
-    Bad("a path outside", "`data.train` outside of the project, where nothing is",
+    Bad(
+        "no byte",
+        "an empty file",
+        lambda text: b"",
+        "refused: params.yaml: expected a section of keys, got None; change it",
+    ),
+    Bad(
+        "a comment alone",
+        "a file of comments",
+        lambda text: b"# nothing\n",
+        "refused: params.yaml: expected a section of keys, got None; change it",
+    ),
+    Bad(
+        "a list",
+        "a list of keys",
+        lambda text: b"- data\n- split\n",
+        "refused: params.yaml: expected a section of keys, got ['data', 'split']; change it",
+    ),
+    Bad(
+        "a number",
+        "one number",
+        lambda text: b"42\n",
+        "refused: params.yaml: expected a section of keys, got 42; change it",
+    ),
+    Bad(
+        "two documents",
+        "the parameters behind another document",
+        lambda text: b"a: 1\n---\n" + text.encode(),
+        (
+            "refused: params.yaml: expected YAML, got 'expected a single document in the "
+            'stream in "<unicode string>", line 1, column 1: a: 1 ^ but found another '
+            'document in "<unicode string>", line 2, column 1: --- ^\'; correct that line'
+        ),
+    ),
+    Bad(
+        "cut off",
+        "a file without its last section",
+        lambda text: text[: text.index("compute:")].encode(),
+        (
+            "refused: params.yaml: compute: expected this key, got nothing; recipes/ holds "
+            "complete files"
+        ),
+    ),
+    Bad(
+        "a bracket",
+        "a list that does not end",
+        lambda text: b"data: [\n" + text.encode(),
+        (
+            "refused: params.yaml: expected YAML, got 'while parsing a flow sequence in "
+            "\"<unicode string>\", line 1, column 7: data: [ ^ expected \\',\\' or \\']\\', but "
+            "got \\':\\' in \"<unicode string>\", line 6, column 8: train: train.zip # labelled "
+            "images: ... ^'; correct that line"
+        ),
+    ),
+    Bad(
+        "tabs",
+        "lines indented by tabs",
+        lambda text: text.replace("\n  ", "\n\t").encode(),
+        (
+            "refused: params.yaml: expected YAML, got 'while scanning for the next token "
+            "found character \\'\\\\t\\' that cannot start any token in \"<unicode string>\", line "
+            "5, column 1: train: train.zip # labelled i ... ^'; correct that line"
+        ),
+    ),
+    Bad(
+        "not UTF-8",
+        "a file in UTF-16",
+        lambda text: text.encode("utf-16"),
+        (
+            "refused: params.yaml: expected YAML, got \"'utf-8' codec can't decode byte 0xff "
+            'in position 0: invalid start byte"; correct that line'
+        ),
+    ),
+    Bad(
+        "Latin-1",
+        "an umlaut in Latin-1",
+        lambda text: b"# \xfc\n" + text.encode(),
+        (
+            "refused: params.yaml: expected YAML, got \"'utf-8' codec can't decode byte 0xfc "
+            'in position 2: invalid start byte"; correct that line'
+        ),
+    ),
+    Bad(
+        "byte order mark",
+        "UTF-8 as Windows marks it",
+        lambda text: b"\xef\xbb\xbf" + text.encode(),
+        "accepted: 0.15",
+        "split.valid",
+    ),
+    Bad(
+        "CR LF",
+        "lines that end as in Windows",
+        lambda text: text.replace("\n", "\r\n").encode(),
+        "accepted: 0.15",
+        "split.valid",
+    ),
+    Bad(
+        "NUL",
+        "a NUL byte",
+        lambda text: b"\0" + text.encode(),
+        (
+            "refused: params.yaml: expected YAML, got 'unacceptable character #x0000: "
+            'special characters are not allowed in "<unicode string>", position 0\'; correct '
+            "that line"
+        ),
+    ),
+    Bad(
+        "a key twice",
+        "`split.valid` on two lines",
+        lambda text: written(text, f"  {LINE}", f"  valid: 0.3\n  {LINE}"),
+        (
+            "refused: params.yaml: expected YAML, got 'while constructing a mapping found "
+            "the key \\'valid\\' twice in \"<unicode string>\", line 10, column 3: valid: 0.3 "
+            "^'; correct that line"
+        ),
+    ),
+    Bad(
+        "a section twice",
+        "`submit` at the beginning, too",
+        lambda text: b"submit: {clip: 0.1}\n" + text.encode(),
+        (
+            "refused: params.yaml: expected YAML, got 'while constructing a mapping found "
+            "the key \\'submit\\' twice in \"<unicode string>\", line 1, column 1: submit: "
+            "{clip: 0.1} ^'; correct that line"
+        ),
+    ),
+    Bad(
+        "a tag of Python",
+        "`!!python/object`, which would run code",
+        lambda text: written(text, LINE, "valid: !!python/object/apply:os.system [id] "),
+        (
+            "refused: params.yaml: expected YAML, got 'could not determine a constructor for "
+            "the tag \\'tag:yaml.org,2002:python/object/apply:os.system\\' in \"<unicode "
+            "string>\", line 10, column 10: valid: !!python/object/apply:os.system ... ^'; "
+            "correct that line"
+        ),
+    ),
+    Bad(
+        "an unknown tag",
+        "a tag that there is not",
+        lambda text: written(text, LINE, "valid: !half 1 "),
+        (
+            "refused: params.yaml: expected YAML, got 'could not determine a constructor for "
+            "the tag \\'!half\\' in \"<unicode string>\", line 10, column 10: valid: !half 1 # "
+            "fraction o ... ^'; correct that line"
+        ),
+    ),
+    Bad(
+        "billion laughs",
+        "lists of lists that hold 9 ** 9 words",
+        laughs,
+        (
+            "refused: params.yaml: laughs: expected one of data, split, resize, "
+            "fetch_weights, extract, train_head, fine_tune, predict, evaluate, explain, "
+            "submit, compute, got an unknown key; remove it"
+        ),
+    ),
+    Bad(
+        "laughs for a number",
+        "such lists as a number",
+        lambda text: laughs(text).replace(LINE.encode(), b"valid: *a9 "),
+        (
+            "refused: params.yaml: split.valid: expected a number, got [[[...], [...], "
+            "[...], [...], ...], [[...], [...], [...], [...], ...], [[...], [...], [...], "
+            "[...], ...], [[...], [...], [...], [...], ...], ...]; change it\nparams.yaml: "
+            "laughs: expected one of data, split, resize, fetch_weights, extract, "
+            "train_head, fine_tune, predict, evaluate, explain, submit, compute, got an "
+            "unknown key; remove it"
+        ),
+    ),
+    Bad(
+        "a list in itself",
+        "a list that holds itself, as a number",
+        lambda text: written(text, LINE, "valid: &a [*a] "),
+        "refused: params.yaml: split.valid: expected a number, got [[[...]]]; change it",
+    ),
+    Bad(
+        "deep lists",
+        "2,000 lists, each inside another, as a number",
+        lambda text: written(text, LINE, f"valid: {'[' * 2000}{']' * 2000} "),
+        (
+            "refused: params.yaml: expected YAML, got 'lists in lists in lists, too deep'; "
+            "correct that line"
+        ),
+    ),
+    Bad(
+        "an anchor of none",
+        "an alias without its anchor",
+        lambda text: written(text, LINE, "valid: *half "),
+        (
+            "refused: params.yaml: expected YAML, got 'found undefined alias \\'half\\' in "
+            '"<unicode string>", line 10, column 10: valid: *half # fraction of ... ^\'; '
+            "correct that line"
+        ),
+    ),
+    Bad(
+        "a list as a key",
+        "a key that is a list",
+        lambda text: written(text, LINE, "? [valid]\n  : 0.15 "),
+        (
+            "refused: params.yaml: expected YAML, got 'while constructing a mapping in "
+            '"<unicode string>", line 10, column 3: ? [valid] ^ found unhashable key in '
+            '"<unicode string>", line 10, column 5: ? [valid] ^\'; correct that line'
+        ),
+    ),
+    Bad(
+        "a day that there is not",
+        "a date in a month 13, as a number",
+        lambda text: written(text, LINE, "valid: 2026-13-01 "),
+        "refused: params.yaml: expected YAML, got 'month must be in 1..12'; correct that line",
+    ),
+    Bad(
+        "a number of 5,000 digits",
+        "more digits than Python reads",
+        lambda text: written(text, LINE, f"valid: {'1' * 5000} "),
+        (
+            "refused: params.yaml: expected YAML, got 'Exceeds the limit (4300 digits) for "
+            "integer string conversion: value has 5000 digits; use "
+            "sys.set_int_max_str_digits() to increase the limit'; correct that line"
+        ),
+    ),
+    Bad(
+        "a number of 400 digits",
+        "a number that no float holds",
+        lambda text: written(text, LINE, f"valid: {'1' * 400} "),
+        (
+            "refused: params.yaml: split.valid: expected a number, got "
+            f"{'1' * 28}...{'1' * 29}; change it"
+        ),
+    ),
+    Bad(
+        "a long text",
+        "a text of 100,000 letters as a number",
+        lambda text: written(text, LINE, f"valid: {'a' * 100_000} "),
+        (
+            "refused: params.yaml: split.valid: expected a number, got "
+            f"'{'a' * 27}...{'a' * 28}'; change it"
+        ),
+    ),
+    Bad(
+        "a huge count",
+        "`extract.batch_size` of 30 digits",
+        _with("extract.batch_size", 10**30),
+        (
+            "refused: params.yaml: extract.batch_size: expected a number below 2147483648, "
+            "got 1000000000000000000000000000000; change it"
+        ),
+    ),
+    Bad(
+        "an exponent too large",
+        "`1e999`",
+        lambda text: written(text, LINE, "valid: 1e999 "),
+        "refused: params.yaml: split.valid: expected a finite number, got '1e999'; change it",
+    ),
+    Bad(
+        "NaN as YAML writes it",
+        "`.nan`",
+        lambda text: written(text, LINE, "valid: .nan "),
+        "refused: params.yaml: split.valid: expected a finite number, got nan; change it",
+    ),
+    Bad(
+        "minus infinity",
+        "`-.inf`",
+        lambda text: written(text, LINE, "valid: -.inf "),
+        "refused: params.yaml: split.valid: expected a finite number, got -inf; change it",
+    ),
+    Bad(
+        "a number as DVC writes it",
+        "`1e-05`, a text to YAML",
+        lambda text: written(text, LINE, "valid: 1e-05 "),
+        "accepted: 1e-05",
+        "split.valid",
+    ),
+    Bad(
+        "a number in sixties",
+        "`1:30`, 90 to YAML",
+        lambda text: written(text, LINE, "valid: 1:30 "),
+        "refused: params.yaml: split.valid: expected a number below 1, got 90; change it",
+    ),
+    Bad(
+        "yes",
+        "`yes`, which is true to YAML",
+        _with("fine_tune.cache_frozen", "yes"),
+        (
+            "refused: params.yaml: fine_tune.cache_frozen: expected true or false, got "
+            "'yes'; change it"
+        ),
+    ),
+    Bad(
+        "a path outside",
+        "`data.train` outside of the project, where nothing is",
         _with("data.train", "../../nowhere"),
         "refused: ../../nowhere: expected a zip file or a folder of images, got nothing at that "
-        "path; put the images there or correct the path"),
-    Bad("a number of base 16", "more digits than Python writes",
-        lambda text: written(text, LINE, f"valid: 0x{'f' * 5000} "), "?"),
-    Bad("a path with NUL", "`data.train` with a NUL byte", _with("data.train", "a\0b"), "?"),
-    Bad("a long path", "`data.train` of 5,000 letters", _with("data.train", "a" * 5000), "?"),
-    Bad("a device", "`data.train` is a device", _with("data.train", "/dev/null"), "?"),
-    Bad("a class that there is not", "`data.classes` with one class more",
-        _with("data.classes", ["cat", "dog", "bird"]), "?"),
-    Bad("a class too few", "`data.classes` without a class that is there",
-        _with("data.classes", ["cat", "bird"]), "?"),
-]  # fmt: skip
+        "path; put the images there or correct the path",
+    ),
+    Bad(
+        "a number of base 16",
+        "more digits than Python writes",
+        lambda text: written(text, LINE, f"valid: 0x{'f' * 5000} "),
+        (
+            "refused: params.yaml: split.valid: expected a number, got a number of very many "
+            "digits; change it"
+        ),
+    ),
+    Bad(
+        "a path with NUL",
+        "`data.train` with a NUL byte",
+        _with("data.train", "a\0b"),
+        (
+            "refused: a\x00b: expected a zip file or a folder of images, got nothing at that "
+            "path; put the images there or correct the path"
+        ),
+    ),
+    Bad(
+        "a long path",
+        "`data.train` of 300 letters",
+        _with("data.train", "a" * 300),
+        (
+            "refused: "
+            f"{'a' * 300}: "
+            "expected a zip file or a folder of images, got nothing at that path; put the "
+            "images there or correct the path"
+        ),
+    ),
+    Bad(
+        "a device",
+        "`data.train` is a device",
+        _with("data.train", "/dev/null"),
+        (
+            "refused: /dev/null: expected a zip file or a folder of images, got nothing at "
+            "that path; put the images there or correct the path"
+        ),
+    ),
+    Bad(
+        "a class that there is not",
+        "`data.classes` with one class more",
+        _with("data.classes", ["cat", "dog", "bird"]),
+        (
+            "refused: train.zip: expected the class 'bird', got 'cat', 'dog'; correct the "
+            "list of classes"
+        ),
+    ),
+    Bad(
+        "a class too few",
+        "`data.classes` without a class that is there",
+        _with("data.classes", ["cat", "bird"]),
+        (
+            "refused: train.zip: expected the class 'bird', got 'cat', 'dog'; correct the "
+            "list of classes"
+        ),
+    ),
+]

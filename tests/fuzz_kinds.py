@@ -44,8 +44,9 @@ class Kind:
 
     Attributes:
         share: of all inputs, in per cent.
-        prepare: makes what `attempt` needs in the working folder, and gives the good inputs.
-        attempt: reads one input by the code that stages use; gives back the word.
+        prepare: makes what `read` needs in the working folder, and gives the good inputs.
+        read: reads one input by the code that stages use: "accepted" or "rejected", or a
+            `UserError`.
         strategy: inputs made to a plan by hypothesis, from the good ones; None: there is none.
         tokens: words that mutation strews in.
         mend: brings checksums in order, so that what they guard is looked at.
@@ -53,10 +54,19 @@ class Kind:
 
     share: float
     prepare: Callable[[], list[bytes]]
-    attempt: Callable[[bytes], str]
+    read: Callable[[bytes], str]
     strategy: Callable[[list[bytes]], Strategy] | None = None
     tokens: Sequence[bytes] = ()
     mend: Callable[[bytes], bytes] | None = None
+
+    def attempt(self, content: bytes) -> str:
+        """The word."""
+        try:
+            return self.read(content)
+        except UserError as error:
+            told = str(error)
+        assert len(told) < 100_000
+        return "refused"
 
     def mutated(self, rng: Rng, good: Sequence[bytes]) -> bytes:
         content = mutated(rng, good, self.tokens)
@@ -78,7 +88,7 @@ def _images() -> list[bytes]:
     return [*good, *(content for content in made if content and len(content) < 20_000)]
 
 
-def _try_image(content: bytes) -> str:
+def _read_image(content: bytes) -> str:
     """As `split` and `resize` do; what the one accepts the other can read."""
     try:
         _, image = decode.inspect_and_decode(content)
@@ -96,22 +106,19 @@ def _zips() -> list[bytes]:
     return [*good * 9, *(content for content in made if content and len(content) < 4_000)]
 
 
-def _try_zip(content: bytes) -> str:
+def _read_zip(content: bytes) -> str:
     path = Path("input.zip")
     path.write_bytes(content)
     word = "accepted"
-    try:
-        with source.open_source(path) as opened:
-            for name in opened.names:
-                try:
-                    assert len(opened.read(name)) <= source.MAX_MEMBER_BYTES
-                except decode.Unreadable:
-                    word = "rejected"
-            assert len(labels.arrange_unlabelled(opened.names)) == len(opened.names)
-            arranged = labels.arrange(opened.names, str(path), None)
-            assert len(arranged.found) == len(opened.names)
-    except UserError:
-        return "refused"
+    with source.open_source(path) as opened:
+        for name in opened.names:
+            try:
+                assert len(opened.read(name)) <= source.MAX_MEMBER_BYTES
+            except decode.Unreadable:
+                word = "rejected"
+        assert len(labels.arrange_unlabelled(opened.names)) == len(opened.names)
+        arranged = labels.arrange(opened.names, str(path), None)
+        assert len(arranged.found) == len(opened.names)
     return word
 
 
@@ -138,17 +145,11 @@ def _parameters() -> list[bytes]:
     return [plain] * 20 + [content for content in made if content and len(content) < 9_000]
 
 
-def _try_params(content: bytes) -> str:
+def _read_params(content: bytes) -> str:
     path = Path("params.yaml")
     path.write_bytes(content)
-    try:
-        parameters.read(path)
-    except UserError as error:
-        told = str(error)
-    else:
-        return "accepted"
-    assert len(told) < 100_000
-    return "refused"
+    parameters.read(path)
+    return "accepted"
 
 
 ANY = st.recursive(
@@ -207,15 +208,12 @@ def _fixes() -> list[bytes]:
     return [content for content in made if content is not None and len(content) < 9_000]
 
 
-def _try_fixes(content: bytes) -> str:
+def _read_fixes(content: bytes) -> str:
     path = Path("label_fixes.csv")
     path.write_bytes(content)
     members = [f"{label}.{number}.jpg" for label in ("cat", "dog") for number in range(10)]
-    try:
-        lines = [label_fixes.Fix(*line) for line in tables.read_label_fixes(path)]
-        label_fixes.match(lines, members, ["cat", "dog"], str(path))
-    except UserError:
-        return "refused"
+    lines = [label_fixes.Fix(*line) for line in tables.read_label_fixes(path)]
+    label_fixes.match(lines, members, ["cat", "dog"], str(path))
     return "accepted"
 
 
@@ -250,18 +248,15 @@ def _ledgers() -> list[bytes]:
     return [good] * 9 + [content for content in made if content and len(content) < 9_000]
 
 
-def _try_ledger(content: bytes) -> str:
+def _read_ledger(content: bytes) -> str:
     path = Path("split.csv")
     path.write_bytes(content)
-    try:
-        rows = tables.read_ledger(path)
-        found = tables.labels(rows)
-        tables.fingerprint(rows)
-        tables.summary(rows, found.classes)
-        work = Resizing(path, "out.zarr", _committed())
-        assert all(len(bytes.fromhex(row.sha256)) == 32 for row in work.rows)
-    except UserError:
-        return "refused"
+    rows = tables.read_ledger(path)
+    found = tables.labels(rows)
+    tables.fingerprint(rows)
+    tables.summary(rows, found.classes)
+    work = Resizing(path, "out.zarr", _committed())
+    assert all(len(bytes.fromhex(row.sha256)) == 32 for row in work.rows)
     return "accepted"
 
 
@@ -304,16 +299,13 @@ def _files_of(folder: Path) -> list[bytes]:
     return [name.encode() + b"\0" + content for name, content in found.items()]
 
 
-def _try_store(content: bytes) -> str:
+def _read_store(content: bytes) -> str:
     with _one_file_changed(STORE, content):
-        try:
-            opened = arrays.Rows(STORE, "f")
-            opened.digests  # noqa: B018
-            read = opened.read(0, len(opened))
-            for batch in opened.batches(4):
-                assert len(batch) <= 4
-        except UserError:
-            return "refused"
+        opened = arrays.Rows(STORE, "f")
+        opened.digests  # noqa: B018
+        read = opened.read(0, len(opened))
+        for batch in opened.batches(4):
+            assert len(batch) <= 4
         if not content.startswith(b"zarr.json"):  # what a shard holds is checked
             assert np.array_equal(read, VALUES)
     return "accepted"
@@ -351,7 +343,7 @@ def _caches() -> list[bytes]:
     return _files_of(ROWS)
 
 
-def _try_cache(content: bytes) -> str:
+def _read_cache(content: bytes) -> str:
     """No damage may raise, and no row be given that is not the one that was kept."""
     with _one_file_changed(ROWS, content):
         out = np.zeros_like(VALUES)
@@ -370,17 +362,14 @@ def _heads() -> list[bytes]:
     return good
 
 
-def _try_head(content: bytes) -> str:
+def _read_head(content: bytes) -> str:
     path = Path("head.npz")
     path.write_bytes(content)
     files.read_arrays(path, "good for")
-    try:
-        with np.errstate(all="ignore"):
-            found = head.load(path)
-            found.require(5, 2)
-            assert found.logits(np.zeros((3, 5), np.float32)).shape == (3, 2)
-    except UserError:
-        return "refused"
+    found = head.load(path)
+    found.require(5, 2)
+    with np.errstate(all="ignore"):
+        assert found.logits(np.zeros((3, 5), np.float32)).shape == (3, 2)
     return "accepted"
 
 
@@ -410,12 +399,9 @@ def _figures() -> list[bytes]:
     return [FIGURES.read_bytes()]
 
 
-def _try_figures(content: bytes) -> str:
+def _read_figures(content: bytes) -> str:
     FIGURES.write_bytes(content)
-    try:
-        found = chosen.read(FIGURES, Path("head"), Path("model"), "f")
-    except UserError:
-        return "refused"
+    found = chosen.read(FIGURES, Path("head"), Path("model"), "f")
     assert found.log_probability.shape == (4, 2)
     assert 0 <= found.clip < 0.5
     return "accepted"
@@ -432,28 +418,28 @@ WORDS_OF_CSV = [b'"', b",", b"\n", b"\r", b"\0", b"\xff", b"cat.1.jpg,dog,x\n", 
 
 KINDS = {
     "image": Kind(
-        *(40, _images, _try_image),
+        *(40, _images, _read_image),
         tokens=[*WORDS_OF_JPEG, b"IHDR", b"IDAT", b"tRNS", b"PLTE", b"acTL", b"VP8X", b"II*\0"],
         mend=with_whole_chunks,
     ),
     "zip": Kind(
-        *(20, _zips, _try_zip, _zips_by_names),
+        *(20, _zips, _read_zip, _zips_by_names),
         tokens=[b"PK\1\2", b"PK\3\4", b"PK\5\6", b"PK\6\6", b"PK\6\7", b"../", b"/", b"\\", b"\0"],
     ),
-    "params": Kind(10, _parameters, _try_params, _params_by_key, WORDS_OF_YAML),
-    "fixes": Kind(5, _fixes, _try_fixes, _fixes_by_field, WORDS_OF_CSV),
-    "ledger": Kind(5, _ledgers, _try_ledger, _ledgers_by_field, WORDS_OF_CSV),
+    "params": Kind(10, _parameters, _read_params, _params_by_key, WORDS_OF_YAML),
+    "fixes": Kind(5, _fixes, _read_fixes, _fixes_by_field, WORDS_OF_CSV),
+    "ledger": Kind(5, _ledgers, _read_ledger, _ledgers_by_field, WORDS_OF_CSV),
     "store": Kind(
-        *(9, _stores, _try_store, _stores_by_key),
+        *(9, _stores, _read_store, _stores_by_key),
         tokens=[b"null", b"-1", b"99999999999", b"{", b"[", b'"', b"float64", b"gzip", b"NaN"],
     ),
-    "cache": Kind(4, _caches, _try_cache),
+    "cache": Kind(4, _caches, _read_cache),
     "head": Kind(
-        *(4, _heads, _try_head, _heads_by_array),
+        *(4, _heads, _read_head, _heads_by_array),
         tokens=[b"PK\1\2", b"<f8", b"|O", b"(9999999999,)", b"()", b"True", b"'descr'"],
     ),
     "figures": Kind(
-        *(3, _figures, _try_figures, _figures_by_key),
+        *(3, _figures, _read_figures, _figures_by_key),
         tokens=[b"NaN", b"Infinity", b"null", b"-1", b"1e999", b"[", b"{", b'"model"'],
     ),
 }

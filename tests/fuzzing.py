@@ -37,10 +37,11 @@ from tqdm import tqdm
 
 SECONDS, WAITING = 5, 120  # of processor time an input, and of any time
 MEMORY = 2**30
-AT_ONCE = 1000  # inputs that a process tries before the next one starts
+AT_ONCE = 2500  # inputs that a process tries before the next one starts
 KEPT = 3  # inputs with the same fault
 FUZZED = Path("fuzzed")
 PROJECT = Path(__file__).parents[1]
+PATHS = os.pathsep.join(map(str, (PROJECT, PROJECT / "tests")))
 
 
 class Trial:
@@ -141,17 +142,17 @@ def _limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY + reserved - held,) * 2)
 
 
-def tried(name: str, seed: int, first: int, count: int) -> dict[str, Any]:
-    """What came of inputs that another process tries, and of those that ended it."""
+def tried(name: str, seed: int, first: int, count: int, script: str = __file__) -> dict[str, Any]:
+    """What came of inputs that another process tries by `script`, and of those that ended it."""
     total: dict[str, Any] = {"words": Counter(), "faults": [], "slowest": 0.0, "peak": 0}
     begin = first
     while True:
         words = ["--work", name, seed, first, count, begin]
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
             ended = subprocess.run(
-                [sys.executable, __file__, *map(str, words)],
+                [sys.executable, script, *map(str, words)],
                 cwd=folder,
-                env=os.environ | {"PYTHONPATH": str(PROJECT), "OPENBLAS_NUM_THREADS": "1"},
+                env=os.environ | {"PYTHONPATH": PATHS, "OPENBLAS_NUM_THREADS": "1"},
                 capture_output=True,
                 text=True,
                 check=False,
@@ -199,7 +200,7 @@ def run(kinds: list[str], inputs: int, seed: int, workers: int) -> int:
             f"{total['slowest']:.2f} s, at most {total['peak'] / 2**20:,.0f} MiB",
             flush=True,
         )
-        _keep(name, total["faults"])
+        keep(name, total["faults"])
         faults += words["fault"]
     return faults
 
@@ -211,7 +212,7 @@ def _spread(name: str, seed: int, count: int, workers: int) -> Iterator[dict[str
         yield from pool.map(attempt, starts, (min(AT_ONCE, count - at) for at in starts))
 
 
-def _keep(name: str, faults: list[dict[str, Any]]) -> None:
+def keep(name: str, faults: list[dict[str, Any]]) -> None:
     """Write the first inputs of each fault, and tell how to try them again."""
     seen: Counter[str] = Counter(fault["key"] for fault in faults)
     kept: Counter[str] = Counter()

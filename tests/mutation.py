@@ -3,22 +3,24 @@
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
-EDGES = (0, 1, 7, 8, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000)
-EDGES += (0xFFFFFFFF, 10_000, 16_384, 65_500)
+EDGES = [0, 1, 7, 8, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000]
+EDGES += [0xFFFFFFFF, 10_000, 16_384, 65_500]
 ENDS = 64  # bytes at either end, where headers and directories lie
 
 Rng = np.random.Generator
+T = TypeVar("T")
 
 
 def mutated(rng: Rng, good: Sequence[bytes], tokens: Sequence[bytes] = ()) -> bytes:
     """One of `good` with one to some ten changes; `tokens` are words that mean something in it."""
-    content = bytearray(good[rng.integers(len(good))])
+    content = bytearray(_one_of(rng, good))
     for _ in range(int(rng.geometric(0.4))):
-        other = good[rng.integers(len(good))]
-        _CHANGES[rng.integers(len(_CHANGES))](rng, content, other, tokens)
+        other = _one_of(rng, good)
+        _one_of(rng, _CHANGES)(rng, content, other, tokens)
     return bytes(content)
 
 
@@ -32,6 +34,10 @@ def with_whole_chunks(content: bytes) -> bytes:
         changed[end : end + 4] = struct.pack(">I", zlib.crc32(changed[at + 4 : end]))
         at = end + 4
     return bytes(changed)
+
+
+def _one_of(rng: Rng, items: Sequence[T]) -> T:
+    return items[int(rng.integers(len(items)))]
 
 
 def _place(rng: Rng, content: bytearray) -> int:
@@ -54,13 +60,13 @@ def _set(rng: Rng, content: bytearray, other: bytes, tokens: Sequence[bytes]) ->
 def _edge(rng: Rng, content: bytearray, other: bytes, tokens: Sequence[bytes]) -> None:
     """A number at the edge of what some number of bytes holds."""
     size, at = int(rng.choice([1, 2, 4, 8])), _place(rng, content)
-    value = EDGES[rng.integers(len(EDGES))] % 256**size
+    value = _one_of(rng, EDGES) % 256**size
     content[at : at + size] = value.to_bytes(size, "little" if rng.integers(2) else "big")
 
 
 def _token(rng: Rng, content: bytearray, other: bytes, tokens: Sequence[bytes]) -> None:
     if tokens:
-        token, at = tokens[rng.integers(len(tokens))], _place(rng, content)
+        token, at = _one_of(rng, tokens), _place(rng, content)
         content[at : at + len(token) * int(rng.integers(2))] = token
 
 

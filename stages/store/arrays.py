@@ -232,7 +232,9 @@ class Rows(Readable):
             with system.open(f"{folder}/{DIGESTS}", "rb") as file:
                 found = np.load(file, allow_pickle=False)
         except Exception as error:  # numpy trips over a damaged header in several ways
+            known = isinstance(error, OSError | ValueError | EOFError)
             told = getattr(error, "strerror", None) or _one_line(error)
+            told = told if known else "a damaged header"
             raise self._damaged("the digests of its rows", told) from None
         if found.shape != (len(self), 32) or found.dtype != np.uint8:
             raise self._damaged(f"uint8 ({len(self)}, 32)", f"{found.dtype} {found.shape}")

@@ -81,7 +81,8 @@ def read_json(path: Path, stage: str) -> dict[str, Any]:
         found = json.loads(require(path, stage).read_text(encoding="utf-8"))
         told = f"a {type(found).__name__}"
     except (ValueError, RecursionError) as error:
-        found, told = None, repr(str(error))
+        deep = isinstance(error, RecursionError)
+        found, told = None, "lists in lists, too deep" if deep else repr(str(error))
     if not isinstance(found, dict):
         raise UserError(
             f"{path}: expected a JSON object, got {told}; run `dvc repro {stage}` again"

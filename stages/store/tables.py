@@ -20,7 +20,7 @@ from stages.errors import UserError
 from stages.store.files import replacing
 
 SUBSETS = ("train", "valid", "test", "unlabelled")
-MOST_TOLD = 400  # characters of a bad line
+MOST_TOLD = 200  # characters of a bad line
 
 
 @dataclass(frozen=True, slots=True)
