@@ -5,6 +5,7 @@ for people is written from here:
     python tests/bad_inputs.py > docs/BAD_INPUT.md
 """
 
+import itertools
 import re
 import sys
 from collections.abc import Callable
@@ -93,9 +94,10 @@ def _line(bad: Bad) -> str:
 def _cell(text: str) -> str:
     """As Markdown shows it, not as it reads it; of a letter that goes on and on, a few."""
     text = re.sub(r"(.)\1{30,}", r"\1\1\1[...]", text)
-    for sign in "\\|<>[]":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
+    parts = re.split("(`[^`]*`)", " ".join(text.split()))  # every other one is code
+    escaped = [re.sub(r"[\\*_<>\[\]|]", r"\\\g<0>", part) for part in parts[::2]]
+    code = [part.replace("|", r"\|") for part in parts[1::2]]
+    return "".join(itertools.chain(*itertools.zip_longest(escaped, code, fillvalue="")))
 
 
 if __name__ == "__main__":

@@ -657,7 +657,7 @@ INPUTS = [
         "`data.train` with a NUL byte",
         _with("data.train", "a\0b"),
         (
-            "refused: a\x00b: expected a zip file or a folder of images, got nothing at that "
+            "refused: a\\x00b: expected a zip file or a folder of images, got nothing at that "
             "path; put the images there or correct the path"
         ),
     ),

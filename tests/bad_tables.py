@@ -181,7 +181,10 @@ FIXES = [
         "NUL",
         "a NUL byte in a name",
         lines("cat\0.1.jpg,dog,x"),
-        "accepted: 0 excluded, 0 in_test, 0 relabelled, 1 unmatched",
+        (
+            "refused: data/label_fixes.csv line 2: expected member, label and source, got "
+            "'cat\\x00.1.jpg,dog,x'; correct it"
+        ),
     ),
     bad_fix(
         "byte order mark",
@@ -470,7 +473,7 @@ LEDGERS = [
         "a NUL byte in a name",
         _edited(1, 2, "cat\0.0.jpg"),
         (
-            "refused: train.zip member cat\x00.0.jpg: expected the bytes that `split` judged, "
+            "refused: train.zip member cat\\x00.0.jpg: expected the bytes that `split` judged, "
             "got others or none; run `dvc repro` to judge what is there now"
         ),
     ),

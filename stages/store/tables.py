@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -178,7 +179,9 @@ def read_label_fixes(path: Path) -> list[tuple[str, str, str]]:
                 "put it into the first line"
             )
         for line in lines:
-            if len(line) != len(header) or not line[0] or not line[1]:
+            # No file's name has control characters, and the screen should not show them.
+            odd = any(unicodedata.category(character) == "Cc" for character in "".join(line))
+            if len(line) != len(header) or not line[0] or not line[1] or odd:
                 raise UserError(
                     f"{path} line {lines.line_num}: expected member, label and source, got "
                     f"{_told(line)}; correct it"
