@@ -99,6 +99,18 @@ INPUTS = [
         "store",
     ),
     Bad(
+        "array: empty chunks",
+        "chunks without a row of pixels",
+        _described(
+            chunk_grid={"name": "regular", "configuration": {"chunk_shape": [3, False, 4, 3]}}
+        ),
+        (
+            "refused: resized.zarr rows 0 to 5: expected bytes that fit their checksum, got ...; "
+            "remove resized.zarr and run `dvc repro` again"
+        ),
+        "store",
+    ),
+    Bad(
         "array: attributes",
         "a list in place of the attributes",
         _described(attributes=[]),

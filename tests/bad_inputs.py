@@ -87,8 +87,7 @@ def page() -> str:
 def _line(bad: Bad) -> str:
     verdict, _, told = bad.outcome.partition(": ")
     about = f"`{bad.about}` " if bad.about else ""
-    cells = (bad.name, bad.what, f"**{verdict}** {about}{told}")
-    return f"| {' | '.join(map(_cell, cells))} |"
+    return f"| {_cell(bad.name)} | {_cell(bad.what)} | **{verdict}** {_cell(about + told)} |"
 
 
 def _cell(text: str) -> str:

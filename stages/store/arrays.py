@@ -244,7 +244,7 @@ class Rows(Readable):
         """Rows `start` to `stop` (exclusive), checked against their checksums."""
         try:
             return np.asarray(self._array[start:stop])
-        except (RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # a damaged description may show here only
             raise UserError(
                 f"{self._path} rows {start} to {stop - 1}: expected bytes that fit their checksum, "
                 f"got {_one_line(error)!r}; remove {self._path} and run `dvc repro` again"
