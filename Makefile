@@ -5,6 +5,7 @@
 # make export  one model for others        FORMAT=openvino     in place of saved_model
 # make compare REV=main   this run against another commit      OUT=folder   OTHER=a second commit
 # make pull    outputs from DVC's remote    make compare-here  with REV, both run on this machine
+# make fuzz    100,000 damaged inputs    make docs    renew docs/BAD_INPUT.md
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
 # make sbom    list its packages           make audit-packages what is known against them
 
@@ -20,7 +21,7 @@ export REV OTHER OUT STAGES COMMIT
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: repro test verify verify-quick doctor bench cluster-demo export compare lock bench-lock pull \
-        compare-here audit-packages sbom clean-venv
+        compare-here audit-packages sbom fuzz docs clean-venv
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -89,6 +90,14 @@ audit-packages: $(INSTALLED)
 
 sbom: $(INSTALLED)
 	@python -m packages.sbom requirements.lock docs/sbom.cdx.json
+
+# FUZZ="--kinds image --inputs 5000 --seed 1" chooses; FUZZ="--replay fuzzed/image-12" tries one again.
+fuzz: $(INSTALLED)
+	@python tests/fuzzing.py $(FUZZ)
+
+docs: $(INSTALLED)
+	@mkdir -p docs
+	@python tests/bad_inputs.py > docs/BAD_INPUT.md
 
 # The environment is rebuilt when the lock file changes: the versions and hashes in it are all that
 # is installed.

@@ -1,6 +1,5 @@
 """The model that `evaluate` has chosen, and what it says of every image, calibrated."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,20 +25,44 @@ class Chosen(NamedTuple):
     log_probability: Floats
 
 
+class Settings(NamedTuple):
+    """What `evaluate` has chosen: "head" or "fine_tune", its temperature, and the clip."""
+
+    name: str
+    temperature: float
+    clip: float
+
+
+def settings(figures: Path) -> Settings:
+    """Read the choice from `evaluate`'s figures.
+
+    Raises:
+        UserError: no such file, one of an older version of this project, or a damaged one.
+    """
+    found = files.read_json(figures, "evaluate")
+    if not {"chosen", "temperature", "clip"} <= found.keys():
+        raise UserError(
+            f"{figures}: expected chosen, temperature and clip, got figures without; "
+            "run `dvc repro evaluate` again"
+        )
+    name, temperature, clip = found["chosen"], found["temperature"], found["clip"]
+    numbers = all(type(value) in (int, float) for value in (temperature, clip))
+    if name not in list(WRITERS) or not numbers or not (0 < temperature < 1e6 and 0 <= clip < 0.5):
+        raise UserError(
+            f"{figures}: expected as chosen one of {', '.join(WRITERS)}, as temperature a number "
+            "above 0, as clip one from 0 to below 0.5, got others; run `dvc repro evaluate` again"
+        )
+    return Settings(name, temperature, clip)
+
+
 def read(figures: Path, head: Path, model: Path, fingerprint: str) -> Chosen:
     """Read the choice from `evaluate`'s figures, and the predictions from the chosen's folder.
 
     Raises:
         UserError: a file is missing, of other images, or of an older version of this project.
     """
-    found = json.loads(files.require(figures, "evaluate").read_text(encoding="utf-8"))
-    if not {"chosen", "temperature", "clip"} <= found.keys():
-        raise UserError(
-            f"{figures}: expected chosen, temperature and clip, got figures without; "
-            "run `dvc repro evaluate` again"
-        )
-    name = found["chosen"]
+    name, temperature, clip = settings(figures)
     folder = head if name == "head" else model
     stored = arrays.Rows(files.require(folder / "predictions.zarr", WRITERS[name]), fingerprint)
     raw = stored.read(0, len(stored))
-    return Chosen(name, found["clip"], calibration.calibrated(raw, found["temperature"]))
+    return Chosen(name, clip, calibration.calibrated(raw, temperature))

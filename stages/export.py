@@ -12,7 +12,6 @@ have the same bytes on every run, a SavedModel's have not, though it computes th
 import argparse
 import hashlib
 import importlib.util
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,10 +51,10 @@ def main() -> None:
     params = parameters.read()
     rows = tables.read_ledger(files.require(LEDGER, "split"))
     evaluated, intervals, split = (
-        json.loads(files.require(path, stage).read_text(encoding="utf-8"))
+        files.read_json(path, stage)
         for path, stage in ((FIGURES, "evaluate"), (INTERVALS, "evaluate"), (SPLIT, "split"))
     )
-    classes, name = tables.labels(rows).classes, evaluated["chosen"]
+    classes, name = tables.labels(rows).classes, chosen.settings(FIGURES).name
     weights = {
         backbone: files.require(
             Path("data/weights", f"{backbone}.weights.h5"), f"fetch_weights@{backbone}"

@@ -8,7 +8,6 @@ runs at a third of the speed of what OpenVINO converts from TensorFlow: so it se
 """
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import network
+from stages import chosen, network
 from stages import params as parameters
 from stages.errors import UserError
 from stages.models import engine, head
@@ -47,10 +46,9 @@ class Final:
             UserError: a file is missing or does not fit, or a network that OpenVINO cannot run.
         """
         ledger = files.require(Path("data/split.csv"), "split")
-        figures = files.require(Path("metrics/evaluate.json"), "evaluate")
-        evaluated = json.loads(figures.read_text(encoding="utf-8"))
         self.params, self.kind = params, kind
-        self.temperature = float(evaluated["temperature"])
+        told = chosen.settings(Path("metrics/evaluate.json"))
+        self.temperature = float(told.temperature)
         self.classes = tables.labels(tables.read_ledger(ledger)).classes
         self.weights = {
             name: files.require(Path("data/weights", f"{name}.weights.h5"), f"fetch_weights@{name}")
@@ -69,7 +67,7 @@ class Final:
             Path("data/head"),
             Path("data/model"),
             len(self.classes),
-            evaluated["chosen"],
+            told.name,
         )
         self._logits = self._function_to_logits()
 

@@ -5,6 +5,8 @@ Scripts call `read()`; the packages below them never see a params object.
 
 import difflib
 import re
+import reprlib
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -71,8 +73,19 @@ def _names(given: list[str]) -> list[str]:
 Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
 Positive = Annotated[Float, Field(gt=0)]
-Count = Annotated[StrictInt, Field(ge=1)]
+Count = Annotated[StrictInt, Field(ge=1, lt=2**31)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
+
+
+def _shown(value: object) -> str:
+    """The value as Python writes it, cut short: a few lines of YAML can stand for gigabytes."""
+    shorter = reprlib.Repr()
+    shorter.maxlevel, shorter.maxlist, shorter.maxdict = 2, 4, 4
+    shorter.maxstring = shorter.maxlong = shorter.maxother = 60
+    try:
+        return shorter.repr(value)
+    except ValueError:  # Python 3.11 writes no whole number of more than 4,300 digits
+        return "a number of very many digits"
 
 
 def _one_of_kinds(expected: str, *kinds: Any) -> Any:
@@ -84,7 +97,7 @@ def _one_of_kinds(expected: str, *kinds: Any) -> Any:
                 return TypeAdapter(kind).validate_python(value)
             except ValidationError:
                 continue
-        raise ValueError(f"expected {expected}, got {value!r}; change it")
+        raise ValueError(f"expected {expected}, got {_shown(value)}; change it")
 
     return BeforeValidator(check)
 
@@ -225,7 +238,7 @@ class Training(Section):
         "sgd", "rmsprop", "adam", "adamw", "adamax", "nadam", "adagrad", "adadelta", "lion", "ftrl"
     ]
     learning_rate: Positive
-    epochs: Annotated[StrictInt, Field(ge=0)]
+    epochs: Annotated[StrictInt, Field(ge=0, lt=2**31)]
     steps_per_epoch: Count | None
     batch_size: Count
     patience: Count | None
@@ -403,6 +416,23 @@ class Params(Section):
         return self
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands in a section twice, of which PyYAML would drop one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            keys = [key.value for key, _ in node.value]
+            twice = next(key for key, _ in node.value if keys.count(key.value) > 1)
+            raise yaml.constructor.ConstructorError(
+                "while constructing a mapping",
+                node.start_mark,
+                f"found the key {_shown(twice.value)} twice",
+                twice.start_mark,
+            )
+        return mapping
+
+
 def read(path: Path = PATH) -> Params:
     """Read and check all of `path`.
 
@@ -410,16 +440,17 @@ def read(path: Path = PATH) -> Params:
         UserError: no such file, not YAML, or a sentence a fault, each with the key's full name.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe one
+    except (FileNotFoundError, IsADirectoryError):
         raise UserError(
             f"{path}: expected the parameters, got no such file; start with "
             f"`cp recipes/sample.yaml {path}` in the project's folder"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: expected YAML, got {' '.join(str(error).split())!r}; correct that line"
-        ) from None
+    # PyYAML lets ValueErrors of numbers and dates pass; lists may be nested too deeply for it.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        told = "lists in lists in lists, too deep" if deep else " ".join(str(error).split())
+        raise UserError(f"{path}: expected YAML, got {told!r}; correct that line") from None
     try:
         return Params.model_validate(content)
     except ValidationError as faults:
@@ -472,7 +503,7 @@ def _sentence(path: Path, fault: ErrorDetails) -> str:
         return f"{where}: {fault['ctx']['error']}"
     words = _EXPECTED.get(fault["type"])
     expected = words.format(**fault.get("ctx", {})) if words else fault["msg"]
-    return f"{where}: expected {expected}, got {got!r}; change it"
+    return f"{where}: expected {expected}, got {_shown(got)}; change it"
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:

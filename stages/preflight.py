@@ -1,6 +1,6 @@
 """What must hold before any stage works: parameters, the files they name, and the processor."""
 
-from pathlib import Path
+import os
 
 from stages import cpu, environment
 from stages import params as parameters
@@ -24,7 +24,7 @@ def faults() -> list[str]:
         f"{parameters.PATH}: {key}: expected a file or folder, got nothing at {path!r}; "
         "put it there or correct the path"
         for key, path in named.items()
-        if not Path(path).exists()
+        if not os.path.exists(path)  # unlike Path.exists, not at a loss for any name
     ]
     threads, available = params.compute.threads, processors()
     if threads is not None and threads > available:

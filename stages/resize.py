@@ -9,6 +9,7 @@ URL.
 import contextlib
 import functools
 import hashlib
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -122,7 +123,17 @@ class Resizing:
 
     @functools.cached_property
     def rows(self) -> list[tables.Row]:
-        return [row for row in tables.read_ledger(self.ledger) if row.accepted]
+        rows = [row for row in tables.read_ledger(self.ledger) if row.accepted]
+        if not rows:
+            raise UserError(
+                f"{self.ledger}: expected rows of images, got none; run `dvc repro split` again"
+            )
+        if odd := [row.sha256 for row in rows if not re.fullmatch("[0-9a-f]{64}", row.sha256)]:
+            raise UserError(
+                f"{self.ledger}: expected a sha256 of 64 digits for each image, got {odd[0]!r}; "
+                "run `dvc repro split` again"
+            )
+        return rows
 
     @functools.cached_property
     def cache(self) -> RowCache:

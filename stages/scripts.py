@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def script(main: Callable[[], None]) -> Callable[[], int]:
             main()
         except UserError as error:
             for sentence in str(error).splitlines():
-                print(f"error: {sentence}", file=sys.stderr)
+                print(f"error: {_plain(sentence)}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("error: interrupted; nothing half-written was kept", file=sys.stderr)
@@ -134,6 +135,14 @@ def peak_memory() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # KiB but on macOS
+
+
+def _plain(sentence: str) -> str:
+    """Without control characters: a name or path could hold what commands a terminal."""
+    return "".join(
+        repr(character)[1:-1] if unicodedata.category(character) == "Cc" else character
+        for character in sentence
+    )
 
 
 def _end_with_dvc() -> None:

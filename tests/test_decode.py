@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bad_images import EPS, PSD, encoded, lossless_jpeg, noise, png
 from PIL import ExifTags, Image
 
 from stages.images.decode import (
@@ -22,29 +23,6 @@ from stages.images.decode import (
 )
 
 UNKNOWN = "not an image of a known format (JPEG, PNG, WEBP, BMP, GIF, TIFF)"
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def noise(width: int, height: int) -> Image.Image:
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
-
-
-def png(width: int, height: int, depth: int, colour: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    header = (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    body = b"".join(
-        struct.pack(">I", len(content))
-        + kind
-        + content
-        + struct.pack(">I", zlib.crc32(kind + content))
-        for kind, content in (header, *chunks, (b"IEND", b""))
-    )
-    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def refusal(content: bytes) -> str:
@@ -271,11 +249,8 @@ def test_half_a_file_is_a_truncated_image(kind: str, part: float) -> None:
         (b"", "empty file"),
         (b"a cat, described in words\n" * 20, UNKNOWN),
         (bytes(1000), UNKNOWN),
-        (
-            b"8BPS\0\x01" + bytes(6) + b"\0\x03" + struct.pack(">IIHH", 4, 4, 8, 3) + bytes(64),
-            UNKNOWN,
-        ),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n", UNKNOWN),
+        (PSD, UNKNOWN),
+        (EPS, UNKNOWN),
         (b"\xff\xd8\xff\xe0", UNKNOWN),
         (b"P6 1 1 255\n\xff\0\0", UNKNOWN),
     ],
@@ -422,11 +397,7 @@ def test_other_formats_are_not_reduced(kind: str) -> None:
 
 
 def test_a_jpeg_that_cannot_be_reduced_is_decoded_whole() -> None:
-    """Lossless JPEG (ITU-T T.81, annex H) has no blocks: here grey 128, no pixel off by any."""
-    frame = b"\xff\xc3" + struct.pack(">HBHHB3B", 11, 8, 64, 64, 1, 1, 0x11, 0)
-    table = b"\xff\xc4" + struct.pack(">HB16BB", 20, 0, 1, *[0] * 15, 0)
-    scan = b"\xff\xda" + struct.pack(">HB2B3B", 8, 1, 1, 0, 1, 0, 0)
-    content = b"\xff\xd8" + frame + table + scan + bytes(64 * 64 // 8) + b"\xff\xd9"
+    content = lossless_jpeg(64, 64)
     assert inspect(content) == Facts(64, 64, "L", "JPEG")
     reduced = decode_reduced(content, 8)
     assert (reduced.factor, reduced.whole) == (1, (64, 64))

@@ -1,49 +1,20 @@
 """Archives good, odd and hostile, built here byte by byte, and the labels their names tell."""
 
-import io
 import os
 import stat
-import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from bad_zips import CENTRAL, LOCAL, declaring, patched, zipped
 
 from stages.errors import UserError
 from stages.images import source
 from stages.images.decode import Unreadable
 from stages.images.labels import Arrangement, Found, arrange, arrange_unlabelled, natural_key
 from stages.images.source import open_source
-
-CENTRAL = b"PK\1\2"  # signature of an entry of the zip directory
-LOCAL = b"PK\3\4"  # signature of a member's own header
-
-
-def zipped(members: Sequence[tuple[str, bytes]], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
-        for name, content in members:
-            archive.writestr(zipfile.ZipInfo(name), content, compression)
-    return buffer.getvalue()
-
-
-def patched(archive: bytes, signature: bytes, offset: int, form: str, *values: int) -> bytes:
-    """The archive with other values in the first header that has this signature."""
-    changed = bytearray(archive)
-    struct.pack_into(form, changed, archive.index(signature) + offset, *values)
-    return bytes(changed)
-
-
-def declaring(archive: bytes, size: int, crc: int | None = None) -> bytes:
-    """The first member declared to expand to `size` bytes, in both headers."""
-    for signature, offset in ((LOCAL, 14), (CENTRAL, 16)):
-        if crc is not None:
-            archive = patched(archive, signature, offset, "<I", crc)
-        archive = patched(archive, signature, offset + 8, "<I", size)
-    return archive
 
 
 @pytest.fixture

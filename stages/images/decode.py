@@ -23,6 +23,11 @@ MAX_PIXELS = (
     100_000_000  # the largest cameras; 300 MB as RGB, while 48 KB can declare 400 megapixels
 )
 
+MAX_SIDE = 100_000  # JPEG and TIFF hold 65,535; Pillow takes 8 bytes a line beside its pixels
+MAX_PIXELS_OF = {"WEBP": 50_000_000}  # libwebp holds four pictures of 4 bytes a pixel at a time
+STRIP = 2**22  # pixels that are laid on white at a time
+MAX_SCANS = 64  # of the largest progressive JPEG, more of smaller ones; ten are usual
+
 # Pillow's own limit is lower, cannot be given per call, and warns where it should refuse;
 # `_open` holds the declared size against MAX_PIXELS before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -126,12 +131,18 @@ def _decode(content: bytes, at_least: int | None = None) -> tuple[Facts, Reduced
 def _open(content: bytes) -> Image.Image:
     image = Image.open(BytesIO(content), formats=FORMATS)
     pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
-        raise Unreadable(
-            f"{pixels / 1e6:.1f} megapixels declared, at most {MAX_PIXELS // 1_000_000}"
-        )
+    limit = MAX_PIXELS_OF.get(image.format or "", MAX_PIXELS)
+    if pixels > limit:
+        raise Unreadable(f"{pixels / 1e6:.1f} megapixels declared, at most {limit // 1_000_000}")
+    if max(image.size) > MAX_SIDE:
+        raise Unreadable(f"a side of {max(image.size):,} pixels declared, at most {MAX_SIDE:,}")
     if pixels <= 0:
         raise Unreadable("no pixels declared")
+    if image.info.get("progressive"):
+        # Every scan passes over all pixels, and a few bytes can be a scan: minutes in a megabyte.
+        scans, most = content.count(b"\xff\xda"), MAX_SCANS * MAX_PIXELS // pixels
+        if scans > most:
+            raise Unreadable(f"{scans:,} scans of {pixels / 1e6:.1f} megapixels, at most {most:,}")
     return image
 
 
@@ -153,9 +164,10 @@ def _rgb(image: Image.Image) -> Image.Image:
         raise Unreadable(f"pixels of mode {image.mode!r}, which stand for no certain RGB value")
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
-    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    white = Image.new("RGB", image.size, "white")
-    white.paste(rgba, mask=rgba)
+    white, rows = Image.new("RGB", image.size, "white"), max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):  # a whole copy more would be of 4 bytes a pixel
+        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
+        white.paste(strip, (0, top), mask=strip)
     return white
 
 

@@ -82,9 +82,9 @@ class Source(ABC):
 
 def open_source(path: Path) -> Source:
     """Open a zip or a folder; raises `UserError` where the archive as a whole cannot be trusted."""
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, not at a loss for a name that is too long
         return _Folder(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return _Zip(path)
     raise UserError(
         f"{path}: expected a zip file or a folder of images, got nothing at that path; "
@@ -116,7 +116,7 @@ class _Zip(Source):
         try:
             infos, directory = self._directory()
             _refuse_overlaps(path, infos, directory)
-            entries = ((info.orig_filename, info) for info in infos)
+            entries = ((info.orig_filename, info, _is_folder(info)) for info in infos)
             self._members, self.passed_over = _admit(path, entries)
             for name, info in self._members.items():
                 _refuse_traps(path, name, info)
@@ -176,7 +176,8 @@ class _Zip(Source):
 class _Folder(Source):
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._members, self.passed_over = _admit(path, _walk(path))
+        files = ((name, file, False) for name, file in _walk(path))
+        self._members, self.passed_over = _admit(path, files)
         self.names = sorted(self._members, key=natural_key)
 
     def close(self) -> None:
@@ -206,16 +207,19 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _admit(
-    path: Path, entries: Iterable[tuple[str, Member]]
+    path: Path, entries: Iterable[tuple[str, Member, bool]]
 ) -> tuple[dict[str, Member], dict[str, int]]:
-    """The members that may be images, by safe name, and the number passed over, by kind."""
+    """The members that may be images, by safe name, and the number passed over, by kind.
+
+    `entries` are the name of each, the member, and whether it is a folder.
+    """
     members: dict[str, Member] = {}
     passed_over: Counter[str] = Counter()
     seen: dict[str, str] = {}
-    for raw, member in entries:
+    for raw, member, folder in entries:
         name = _safe_name(path, raw)
-        if not name or raw.endswith(("/", "\\")):
-            continue  # a folder
+        if folder:
+            continue
         if kind := _passed_over_kind(name):
             passed_over[kind] += 1
             continue
@@ -265,6 +269,11 @@ def _passed_over_kind(name: str) -> str | None:
     if kind := _PASSED_OVER_FILES.get(parts[-1].lower()):
         return kind
     return "hidden" if any(part.startswith(".") for part in parts) else None
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    """A folder holds no byte; what does is a file, however it is named."""
+    return info.orig_filename.endswith(("/", "\\")) and not info.file_size
 
 
 def _refuse_overlaps(path: Path, infos: Iterable[zipfile.ZipInfo], directory: int) -> None:

@@ -92,25 +92,22 @@ def load(path: Path) -> Head:
             raise ValueError(f"{', '.join(arrays) or 'none'} in place of kernel_0, bias_0, ...")
         kernels = tuple(arrays[f"kernel_{i}"] for i in layers)
         biases = tuple(arrays[f"bias_{i}"] for i in layers)
-        _require_layers(kernels, biases)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # numpy, zipfile and zlib trip over damage in a dozen ways
         raise UserError(
             f"{path}: expected the arrays of a head, got {error}; run `dvc repro train_head` again"
         ) from None
+    inputs = [kernel.shape[:1] for kernel in kernels[1:]] + [biases[-1].shape]
+    for kernel, bias, following in zip(kernels, biases, inputs, strict=True):
+        if kernel.ndim != 2 or not bias.shape == kernel.shape[1:] == following or 0 in kernel.shape:
+            raise UserError(
+                f"{path}: expected layers that fit each other, got a kernel {kernel.shape} with a "
+                f"bias {bias.shape}; run `dvc repro train_head` again"
+            )
+    if {array.dtype for array in kernels + biases} != {np.dtype(np.float32)}:
+        raise UserError(
+            f"{path}: expected arrays of float32, got others; run `dvc repro train_head` again"
+        )
     return Head(kernels, biases)
-
-
-def _require_layers(kernels: Sequence[NDArray[Any]], biases: Sequence[NDArray[Any]]) -> None:
-    """Each layer takes as many numbers as the one before it gives."""
-    shapes = [kernel.shape for kernel in kernels]
-    fit = (
-        all(array.dtype == np.float32 for array in (*kernels, *biases))
-        and all(len(shape) == 2 for shape in shapes)
-        and [shape[0] for shape in shapes[1:]] == [shape[1] for shape in shapes[:-1]]
-        and [bias.shape for bias in biases] == [(shape[1],) for shape in shapes]
-    )
-    if not fit:
-        raise ValueError(f"layers that do not fit together, of {shapes}")
 
 
 def log_softmax(logits: NDArray[Any]) -> FloatArray:

@@ -197,37 +197,32 @@ class Rows(Readable):
         try:
             self._array = zarr.open_array(path, mode="r", zarr_format=3)
             _require_ours(self._array)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            zarr.errors.BaseZarrError,
-        ) as error:
+            self.shape = self._array.shape
+            self.chunk = self._array.chunks[0]
+            self._shard = (self._array.shards or self._array.chunks)[0]
+            self.dtype = self._array.dtype
+            self.fingerprint = str(self._array.attrs.get("fingerprint", ""))
+            shards = math.ceil(len(self) / self._shard)
+        except Exception as error:  # zarr trips over a damaged description in a dozen ways
             raise UserError(
                 f"{path}: expected a zarr array, got {_one_line(error)!r}; "
                 f"remove {path} and run `dvc repro` again"
             ) from None
-        self.shape = self._array.shape
-        self.dtype = self._array.dtype
-        self.fingerprint = str(self._array.attrs.get("fingerprint", ""))
-        self.chunk = self._array.chunks[0]
-        self._shard = (self._array.shards or self._array.chunks)[0]
         if fingerprint is not None and self.fingerprint != fingerprint:
             raise UserError(
                 f"{path}: expected the rows of the data/split.csv that stands there now, "
                 f"got {len(self)} rows of another one; run `dvc repro` to make it anew"
             )
-        shards, inner = math.ceil(len(self) / self._shard), "/0" * (len(self.shape) - 1)
+        inner = "/0" * (len(self.shape) - 1)
         system, folder = places.filesystem(path)
         there = system.find(f"{folder}/c", detail=True)
-        names = [f"{folder}/c/{i}{inner}" for i in range(shards)]
-        # zarr reads zeros where a shard is missing or empty
+        # zarr reads zeros where a shard is missing or empty. A damaged shape may tell of billions.
+        names = (f"{folder}/c/{i}{inner}" for i in range(min(shards, len(there) + 1)))
         lost = [i for i, name in enumerate(names) if not there.get(name, {}).get("size")]
         if lost:
+            missing = len(lost) + max(0, shards - len(there) - 1)
             raise UserError(
-                f"{path}: expected {shards} shards, got {len(lost)} missing or empty, the first is "
+                f"{path}: expected {shards} shards, got {missing} missing or empty, the first is "
                 f"{lost[0]}; remove {path} and run `dvc repro` again"
             )
 
@@ -238,8 +233,10 @@ class Rows(Readable):
         try:
             with system.open(f"{folder}/{DIGESTS}", "rb") as file:
                 found = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # numpy trips over a damaged header in several ways
+            known = isinstance(error, OSError | ValueError | EOFError)
             told = getattr(error, "strerror", None) or _one_line(error)
+            told = told if known else "a damaged header"
             raise self._damaged("the digests of its rows", told) from None
         if found.shape != (len(self), 32) or found.dtype != np.uint8:
             raise self._damaged(f"uint8 ({len(self)}, 32)", f"{found.dtype} {found.shape}")
@@ -249,7 +246,7 @@ class Rows(Readable):
         """Rows `start` to `stop` (exclusive), checked against their checksums."""
         try:
             return np.asarray(self._array[start:stop])
-        except (RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # a damaged description may show here only
             raise UserError(
                 f"{self._path} rows {start} to {stop - 1}: expected bytes that fit their checksum, "
                 f"got {_one_line(error)!r}; remove {self._path} and run `dvc repro` again"

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +71,25 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     write_text(path, json.dumps(content, sort_keys=True, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: Path, stage: str) -> dict[str, Any]:
+    """What `write_json` has written for that stage.
+
+    Raises:
+        UserError: no such file, or no JSON object in it.
+    """
+    try:
+        found = json.loads(require(path, stage).read_text(encoding="utf-8"))
+        told = f"a {type(found).__name__}"
+    except (ValueError, RecursionError) as error:
+        deep = isinstance(error, RecursionError)
+        found, told = None, "lists in lists, too deep" if deep else repr(str(error))
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{path}: expected a JSON object, got {told}; run `dvc repro {stage}` again"
+        )
+    return found
+
+
 def write_arrays(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write an npz of arrays, whole or not at all; `name` tells what they are good for."""
     with replacing(path) as partial, partial.open("wb") as file:
@@ -86,7 +104,7 @@ def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]] | None:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files} if str(file["name"]) == name else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # numpy, zipfile and zlib trip over damage in a dozen ways
         return None
 
 

@@ -8,6 +8,7 @@ import csv
 import hashlib
 import io
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -20,6 +21,7 @@ from stages.errors import UserError
 from stages.store.files import replacing
 
 SUBSETS = ("train", "valid", "test", "unlabelled")
+MOST_TOLD = 200  # characters of a bad line
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +102,58 @@ def read_ledger(path: Path) -> list[Row]:
     Raises:
         UserError: another header, or a row that does not fit it.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file)
-        header = next(lines, [])
-        if tuple(header) != COLUMNS:
-            raise UserError(
-                f"{path}: expected the columns {','.join(COLUMNS)}, got {','.join(header)!r}; "
-                "run `dvc repro split` again"
-            )
-        rows = []
-        for number, line in enumerate(lines, start=2):
-            try:
-                values = [convert(text) for convert, text in zip(_CONVERT, line, strict=True)]
-            except ValueError:
+    again = "run `dvc repro split` again"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.reader(file)
+            header = next(lines, [])
+            if tuple(header) != COLUMNS:
                 raise UserError(
-                    f"{path} line {number}: expected {len(COLUMNS)} fields with integers as index, "
-                    f"width and height, got {','.join(line)!r}; run `dvc repro split` again"
-                ) from None
-            rows.append(Row(*values))  # type: ignore[arg-type]
+                    f"{path}: expected the columns {','.join(COLUMNS)}, got {_told(header)}; "
+                    f"{again}"
+                )
+            rows = [
+                _row(line, f"{path} line {number}", again)
+                for number, line in enumerate(lines, start=2)
+            ]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: expected a csv in UTF-8, got {str(error)!r}; {again}") from None
+    if len({(row.source, row.member) for row in rows}) < len(rows):
+        raise UserError(f"{path}: expected one row a file, got two of one; {again}")
+    classes = {(row.index, row.label) for row in rows if row.label}
+    if not len(classes) == len(dict(classes)) == len({label for _, label in classes}):
+        raise UserError(f"{path}: expected one index for each label, got several; {again}")
     return rows
+
+
+def _row(line: Sequence[str], where: str, again: str) -> Row:
+    """Raises `UserError` for a line of other fields, or of values that cannot go together."""
+    try:
+        values = [convert(text) for convert, text in zip(_CONVERT, line, strict=True)]
+    except ValueError:
+        raise UserError(
+            f"{where}: expected {len(COLUMNS)} fields with integers as index, width and height, "
+            f"got {_told(line)}; {again}"
+        ) from None
+    row = Row(*values)  # type: ignore[arg-type]
+    fits = row.subset in SUBSETS and (row.subset == "unlabelled") is not bool(row.label)
+    if row.accepted and not fits:
+        raise UserError(
+            f"{where}: expected of an accepted row a subset ({', '.join(SUBSETS)}), and a label "
+            f"but for the last, got {row.subset!r} and {row.label!r}; {again}"
+        )
+    if not (0 <= row.index < 2**31 if row.label else row.index == -1):
+        raise UserError(
+            f"{where}: expected an index from 0 on for a label, and -1 for none, got {row.index} "
+            f"for {row.label!r}; {again}"
+        )
+    return row
+
+
+def _told(line: Sequence[str]) -> str:
+    """A line of a csv in quotes; of a long one, such as an open quote makes, the start."""
+    text = ",".join(line)
+    return repr(text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}...")
 
 
 def read_label_fixes(path: Path) -> list[tuple[str, str, str]]:
@@ -134,22 +169,29 @@ def read_label_fixes(path: Path) -> list[tuple[str, str, str]]:
         raise UserError(
             f"{path}: expected a csv in UTF-8, got a byte that is none at {error.start}; save it so"
         ) from None
-    with io.StringIO(text, newline="") as file:
-        lines = csv.reader(file)
+    lines = csv.reader(io.StringIO(text, newline=""))
+    found = []
+    try:
         got = next(lines, [])
         if got != header:
             raise UserError(
-                f"{path}: expected the header {','.join(header)}, got {','.join(got)!r}; "
+                f"{path}: expected the header {','.join(header)}, got {_told(got)}; "
                 "put it into the first line"
             )
-        found = []
         for line in lines:
-            if len(line) != len(header) or not line[0] or not line[1]:
+            # No file's name has control characters, and the screen should not show them.
+            odd = any(unicodedata.category(character) == "Cc" for character in "".join(line))
+            if len(line) != len(header) or not line[0] or not line[1] or odd:
                 raise UserError(
                     f"{path} line {lines.line_num}: expected member, label and source, got "
-                    f"{','.join(line)!r}; correct it"
+                    f"{_told(line)}; correct it"
                 )
             found.append((line[0], line[1], line[2]))
+    except csv.Error as error:
+        raise UserError(
+            f"{path} line {lines.line_num}: expected member, label and source, got {str(error)!r}; "
+            "correct it"
+        ) from None
     return found
 
 
