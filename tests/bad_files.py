@@ -245,7 +245,7 @@ INPUTS = [
         "a kernel of letters",
         _npz(kernel_0=np.zeros((5, 2), "U1"), bias_0=np.zeros(2, "U1")),
         (
-            "refused: head.npz: expected arrays of float32, got others; run `dvc repro "
+            "refused: head.npz: expected the arrays of a head, got ...; run `dvc repro "
             "train_head` again"
         ),
         "head",

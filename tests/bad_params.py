@@ -385,9 +385,9 @@ INPUTS = [
     Bad(
         "cut off",
         "a file without its last section",
-        lambda text: text[: text.index("compute:")].encode(),
+        lambda text: text[: text.index("verify:")].encode(),
         (
-            "refused: params.yaml: compute: expected this key, got nothing; recipes/ holds "
+            "refused: params.yaml: verify: expected this key, got nothing; recipes/ holds "
             "complete files"
         ),
     ),
