@@ -1,13 +1,12 @@
 """The model that `evaluate` has chosen, and what it says of every image, calibrated."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from stages.errors import UserError
 from stages.scores import calibration
 from stages.scores.losses import Floats
-from stages.store import arrays, files
+from stages.store import arrays, files, sums
 
 WRITERS = {"head": "train_head", "fine_tune": "fine_tune"}
 
@@ -32,7 +31,7 @@ def read(figures: Path, head: Path, model: Path, fingerprint: str) -> Chosen:
     Raises:
         UserError: a file is missing, of other images, or of an older version of this project.
     """
-    found = json.loads(files.require(figures, "evaluate").read_text(encoding="utf-8"))
+    found = sums.read_json(figures, "evaluate")
     if not {"chosen", "temperature", "clip"} <= found.keys():
         raise UserError(
             f"{figures}: expected chosen, temperature and clip, got figures without; "

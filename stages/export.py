@@ -12,7 +12,6 @@ have the same bytes on every run, a SavedModel's have not, though it computes th
 import argparse
 import hashlib
 import importlib.util
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from stages.images import decode, source
 from stages.models import engine
 from stages.scores.losses import Floats
 from stages.scripts import script
-from stages.store import files, tables
+from stages.store import files, sums, tables
 
 CARD, CLASSES = "MODEL_CARD.md", "classes.json"
 WRITTEN = ("model", "model.xml", "model.bin")  # beside them, by one format or the other
@@ -52,12 +51,12 @@ def main() -> None:
     params = parameters.read()
     rows = tables.read_ledger(files.require(LEDGER, "split"))
     evaluated, intervals, split = (
-        json.loads(files.require(path, stage).read_text(encoding="utf-8"))
+        sums.read_json(path, stage)
         for path, stage in ((FIGURES, "evaluate"), (INTERVALS, "evaluate"), (SPLIT, "split"))
     )
     classes, name = tables.labels(rows).classes, evaluated["chosen"]
     weights = {
-        backbone: files.require(
+        backbone: files.require_sealed(
             Path("data/weights", f"{backbone}.weights.h5"), f"fetch_weights@{backbone}"
         )
         for backbone in params.train_head.backbones

@@ -39,6 +39,7 @@ def main() -> None:
         model = weights.random(name, wanted.include_top, wanted.seed or 0)
     with files.replacing(Path(out)) as partial:
         model.save_weights(partial)
+        files.seal(partial)
 
 
 def _check_pin(name: str, digest: str) -> None:

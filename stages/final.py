@@ -8,7 +8,6 @@ runs at a third of the speed of what OpenVINO converts from TensorFlow: so it se
 """
 
 import functools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from stages import params as parameters
 from stages.errors import UserError
 from stages.models import engine, head
 from stages.scores import calibration
-from stages.store import files, tables
+from stages.store import files, sums, tables
 
 OPENVINO_BATCH = 8  # images at a time, with which it is fastest
 FEW = 64  # images for which a quick start counts more than speed
@@ -47,13 +46,14 @@ class Final:
             UserError: a file is missing or does not fit, or a network that OpenVINO cannot run.
         """
         ledger = files.require(Path("data/split.csv"), "split")
-        figures = files.require(Path("metrics/evaluate.json"), "evaluate")
-        evaluated = json.loads(figures.read_text(encoding="utf-8"))
+        evaluated = sums.read_json(Path("metrics/evaluate.json"), "evaluate")
         self.params, self.kind = params, kind
         self.temperature = float(evaluated["temperature"])
         self.classes = tables.labels(tables.read_ledger(ledger)).classes
         self.weights = {
-            name: files.require(Path("data/weights", f"{name}.weights.h5"), f"fetch_weights@{name}")
+            name: files.require_sealed(
+                Path("data/weights", f"{name}.weights.h5"), f"fetch_weights@{name}"
+            )
             for name in params.train_head.backbones
         }
         largest = OPENVINO_BATCH if kind == "openvino" else params.extract.batch_size

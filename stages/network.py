@@ -102,10 +102,10 @@ def load(
     Raises:
         UserError: a file is missing or does not fit.
     """
-    trained = head.load(files.require(head_folder / "head.npz", "train_head"))
+    trained = head.load(files.require_sealed(head_folder / "head.npz", "train_head"))
     network = assemble(params, size, weights, trained, n_classes)
     if chosen == "fine_tune" and params.fine_tune.epochs:
-        tuned = files.require(model_folder / "model.weights.h5", "fine_tune")
+        tuned = files.require_sealed(model_folder / "model.weights.h5", "fine_tune")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # one a layer, and then an error

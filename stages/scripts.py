@@ -17,6 +17,7 @@ from stages.store import files
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 M_ARENA_MAX = -8  # glibc's malloc.h
+NO_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def script(main: Callable[[], None]) -> Callable[[], int]:
@@ -38,7 +39,7 @@ def script(main: Callable[[], None]) -> Callable[[], int]:
             print("error: interrupted; nothing half-written was kept", file=sys.stderr)
             return 130
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            if error.errno not in (*files.FULL, *NO_PLACE, errno.EIO):
                 raise
             print(f"error: {_storage_sentence(error)}", file=sys.stderr)
             return 1
@@ -150,7 +151,14 @@ def _few_arenas() -> None:
 def _storage_sentence(error: OSError) -> str:
     where = str(error.filename or "the output")
     told = os.strerror(error.errno or 0)  # HDF5's own is a paragraph
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in files.FULL:
         remedy = "free some space and run again, nothing half-written was kept"
+        if error.errno == errno.EFBIG:
+            remedy = f"raise the limit (`ulimit -f`), {remedy.partition(', ')[2]}"
         return f"{where}: expected room on the disk, got {told!r}; {remedy}"
+    if error.errno == errno.EIO:
+        return (
+            f"{where}: expected a disk that reads and writes, got {told!r}; nothing half-written "
+            "was kept, see the system's log for what the disk says"
+        )
     return f"{where}: expected a place to read or write, got {told!r}; check permissions"

@@ -433,7 +433,7 @@ def test_a_worker_that_writes_on_hides_no_interruption_and_its_stray_goes_next_t
     assert names(out.parent) == [".out.lock", "out"]
 
 
-@pytest.mark.parametrize("fault", [ValueError("of ours"), OSError(errno.EIO, "of the disk")])
+@pytest.mark.parametrize("fault", [ValueError("of ours"), OSError(errno.ENOENT, "of the path")])
 def test_any_other_fault_keeps_its_traceback(fault: Exception) -> None:
     @script
     def write() -> None:

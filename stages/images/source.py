@@ -65,6 +65,18 @@ class Source(ABC):
         """All bytes of one member, at most `MAX_MEMBER_BYTES`; raises `Unreadable`. Thread safe."""
 
     @abstractmethod
+    def state(self) -> object:
+        """What differs when the archive at `path` has been replaced, or written to."""
+
+    def require_unchanged(self, since: object) -> None:
+        """Refuse an archive whose `state` was another one; raises `UserError`."""
+        if self.state() != since:
+            raise UserError(
+                f"{self.path}: expected images that stay as they are while they are read, got "
+                "others in their place meanwhile; run again once they are all there"
+            )
+
+    @abstractmethod
     def close(self) -> None:
         """Give the archive back."""
 
@@ -125,6 +137,9 @@ class _Zip(Source):
             raise
         self.names = sorted(self._members, key=natural_key)
 
+    def state(self) -> object:
+        return _stamp(self.path)
+
     def close(self) -> None:
         self._file.close()
 
@@ -179,11 +194,23 @@ class _Folder(Source):
         self._members, self.passed_over = _admit(path, _walk(path))
         self.names = sorted(self._members, key=natural_key)
 
+    def state(self) -> object:
+        return {name: _stamp(path) for name, path in _walk(self.path)}
+
     def close(self) -> None:
         """Nothing is held open."""
 
     def read(self, name: str) -> bytes:
         return read_file(self._members[name])
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Of a file: which one it is, its size and when it was written; None if it cannot be told."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:

@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 from stages.errors import UserError
 
 TAG = 32  # hexadecimal digits of a tag
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MARK = b"\nsha256 "
+SEAL_BYTES = len(MARK) + 64  # of a seal
 
 
 @contextlib.contextmanager
@@ -42,19 +44,18 @@ def replacing(path: Path, tag: str = "") -> Iterator[Path]:
     partial = path.with_name(f".partial-{tag}{path.name}")
     with only_writer(path):
         tagged = path.parent.glob(f".partial-{'[0-9a-f]' * TAG}{path.name}")
-        for stray in (partial, *tagged):
+        aside = path.with_name(f".partial-old-{path.name}")
+        for stray in (partial, aside, *tagged):
             _remove_stray(stray)
         try:
             yield partial
             _sync(partial)
-            if partial.is_dir() or (path.is_dir() and not path.is_symlink()):
-                _remove(path)  # only a file can take another file's place in one step
-            partial.replace(path)
+            _take_the_place(partial, path, aside)
             _fsync(path.parent)
         except OSError as error:
             # A write that finds no room tells no name, and a temporary name says little.
             told = error.filename
-            if error.errno in FULL and (told is None or str(told).startswith(str(partial))):
+            if (told is None and error.errno in FULL) or str(told).startswith(str(partial)):
                 error.filename = str(path)
             raise
         finally:
@@ -73,9 +74,11 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 
 def write_arrays(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write an npz of arrays, whole or not at all; `name` tells what they are good for."""
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **{"name": np.array(name), **arrays})
+    """Write a sealed npz of arrays, whole or not at all; `name` tells what they are good for."""
+    with replacing(path) as partial:
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{"name": np.array(name), **arrays})
+        seal(partial)
 
 
 def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]] | None:
@@ -84,6 +87,8 @@ def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]] | None:
     A file that is damaged, or good for something else, is as none.
     """
     try:
+        if not _fits_its_seal(path):
+            return None
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files} if str(file["name"]) == name else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
@@ -122,6 +127,43 @@ def require(path: Path, stage: str) -> Path:
     return path
 
 
+def seal(path: Path) -> None:
+    """Put a sha256 of a file's bytes behind them, where HDF5 and npz look at nothing."""
+    digest = sha256(path).encode()
+    with path.open("ab") as file:
+        file.write(MARK + digest)
+
+
+def require_sealed(path: Path, stage: str) -> Path:
+    """Like `require`, of a file that its writer has sealed.
+
+    Raises:
+        UserError: bytes that do not fit the seal. A file without one is somebody else's.
+    """
+    if not _fits_its_seal(require(path, stage)):
+        raise UserError(
+            f"{path}: expected the bytes that `{stage}` wrote, got others, by the sha256 behind "
+            f"them; remove {path} and run `dvc repro` again"
+        )
+    return path
+
+
+def _fits_its_seal(path: Path) -> bool:
+    with path.open("rb") as file:
+        left = file.seek(0, os.SEEK_END) - SEAL_BYTES
+        file.seek(max(0, left))
+        end = file.read()
+        if left < 0 or not end.startswith(MARK):
+            return True
+        file.seek(0)
+        found = hashlib.sha256()
+        while left > 0:
+            block = file.read(min(left, 2**20))
+            found.update(block)
+            left -= len(block)
+    return found.hexdigest().encode() == end[len(MARK) :]
+
+
 @contextlib.contextmanager
 def only_writer(path: Path) -> Iterator[None]:
     """Hold `.NAME.lock` beside `path`; the kernel lets go of it when the process ends, however."""
@@ -137,6 +179,21 @@ def only_writer(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _take_the_place(partial: Path, path: Path, aside: Path) -> None:
+    """Only a file can take another file's place in one step; a folder is put aside before."""
+    folder = path.is_dir() and not path.is_symlink()
+    if not path.exists() or not (folder or partial.is_dir()):
+        partial.replace(path)
+        return
+    path.replace(aside)
+    try:
+        partial.replace(path)
+    except BaseException:
+        aside.replace(path)
+        raise
+    _remove_stray(aside)
 
 
 def _remove(path: Path) -> None:

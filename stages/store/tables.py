@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.errors import UserError
+from stages.store import sums
 from stages.store.files import replacing
 
 SUBSETS = ("train", "valid", "test", "unlabelled")
@@ -90,34 +91,33 @@ class Labels:
 
 
 def write_ledger(path: Path, rows: Iterable[Row]) -> None:
-    """Write `rows`, in their order, as csv with the header `COLUMNS`."""
-    write_csv(path, COLUMNS, (astuple(row) for row in rows))
+    """Write `rows`, in their order, as csv with the header `COLUMNS` and a sum (see `sums`)."""
+    sums.write_csv(path, COLUMNS, (astuple(row) for row in rows))
 
 
 def read_ledger(path: Path) -> list[Row]:
     """Read what `write_ledger` wrote.
 
     Raises:
-        UserError: another header, or a row that does not fit it.
+        UserError: another header, or a row that does not fit it or its sum.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file)
-        header = next(lines, [])
-        if tuple(header) != COLUMNS:
+    lines = sums.read_csv(path, "split")
+    header = next(lines)
+    if tuple(header) != COLUMNS:
+        raise UserError(
+            f"{path}: expected the columns {','.join(COLUMNS)}, got {','.join(header)!r}; "
+            "run `dvc repro split` again"
+        )
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            values = [convert(text) for convert, text in zip(_CONVERT, line, strict=True)]
+        except ValueError:
             raise UserError(
-                f"{path}: expected the columns {','.join(COLUMNS)}, got {','.join(header)!r}; "
-                "run `dvc repro split` again"
-            )
-        rows = []
-        for number, line in enumerate(lines, start=2):
-            try:
-                values = [convert(text) for convert, text in zip(_CONVERT, line, strict=True)]
-            except ValueError:
-                raise UserError(
-                    f"{path} line {number}: expected {len(COLUMNS)} fields with integers as index, "
-                    f"width and height, got {','.join(line)!r}; run `dvc repro split` again"
-                ) from None
-            rows.append(Row(*values))  # type: ignore[arg-type]
+                f"{path} line {number}: expected {len(COLUMNS)} fields with integers as index, "
+                f"width and height, got {','.join(line)!r}; run `dvc repro split` again"
+            ) from None
+        rows.append(Row(*values))  # type: ignore[arg-type]
     return rows
 
 
@@ -213,14 +213,23 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object
         writer.writerows(lines)
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The lines of a csv, each by the names in its header."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def read_csv(path: Path, stage: str) -> list[dict[str, str]]:
+    """The lines of a csv that `stage` wrote, each by the names in its header."""
+    header, *lines = sums.read_csv(path, stage)
+    return [dict(zip(header, line, strict=False)) for line in lines]
 
 
-def read_numbers(path: Path) -> dict[str, list[float]]:
-    """The columns of a csv of numbers, by their names in its header."""
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *lines = csv.reader(file)
-    return {name: [float(line[i]) for line in lines] for i, name in enumerate(header)}
+def read_numbers(path: Path, stage: str) -> dict[str, list[float]]:
+    """The columns of a csv of numbers that `stage` wrote, by their names in its header.
+
+    Raises:
+        UserError: a field that is no number, or too few of them in a line.
+    """
+    header, *lines = sums.read_csv(path, stage)
+    try:
+        return {name: [float(line[i]) for line in lines] for i, name in enumerate(header)}
+    except (ValueError, IndexError):
+        raise UserError(
+            f"{path}: expected numbers in {len(header)} columns, got others; "
+            f"run `dvc repro {stage}` again"
+        ) from None
