@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,13 +68,18 @@ def outputs(folder: Path) -> dict[str, str]:
 
     Of those in work (`.partial-NAME`, `.NAME.lock`) there is none here.
     """
+    return every_file(folder, *outs(folder), "dvc.lock")
+
+
+def every_file(folder: Path, *below: str) -> dict[str, str]:
+    """The sha256 of every file by its path; of `data/` and `metrics/` but caches, or of those."""
     found = {}
-    for top in (*outs(folder), "dvc.lock"):
+    for top in below or ("data", "metrics"):
         path = folder / top
-        below = sorted(path.rglob("*")) if path.is_dir() else [path]
-        for file in below:
-            if file.is_file() and not (file.name[0] == "." and file.suffix == ".lock"):
-                name = file.relative_to(folder).as_posix()
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            name = file.relative_to(folder).as_posix()
+            in_work = re.search(r"(^|/)\.(partial-|rows|training|.*\.lock$)", name)
+            if file.is_file() and not in_work:
                 found[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return found
 

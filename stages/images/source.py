@@ -44,6 +44,7 @@ _FAULTS_OF_ONE_FILE = {
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _UTF8_NAME = 0x800
 _ENCRYPTED = 0x1
+_MEMBERS = 4  # place of their number in what `zipfile` reads at the end of the directory
 
 Member = TypeVar("Member")
 
@@ -180,12 +181,19 @@ class _Zip(Source):
         """All entries, and the offset where the directory that lists them begins."""
         try:
             with zipfile.ZipFile(self._file) as archive:
-                return archive.infolist(), archive.start_dir
+                infos, start = archive.infolist(), archive.start_dir
+                told = zipfile._EndRecData(self._file)[_MEMBERS]  # type: ignore[attr-defined]
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
             raise UserError(
                 f"{self.path}: expected a zip file, got a file without a readable zip directory; "
                 "download it again"
             ) from error
+        if (told - len(infos)) % 2**16:  # old writers count no further
+            raise UserError(
+                f"{self.path}: expected the {told} members that the end of its directory tells, "
+                f"got {len(infos)}; download it again"
+            )
+        return infos, start
 
 
 class _Folder(Source):

@@ -1,0 +1,170 @@
+"""Run a stage again and again in this folder, each time with one fault of the disk in its way.
+
+    python faulting.py STAGE TIMES ERRNOS ARGUMENT...
+
+First it runs once to count the sites: every file below this folder that it opens for writing, each
+write, fsync, copy, rename, removal and new folder. Then it runs for each of TIMES sites (spread
+evenly; 0 for all of them) and each of ERRNOS: the call fails that is the site's. ENOSPC goes on
+failing from there on, for whatever takes room. ERRNOS are names, comma-separated; `each:` before
+them takes one of them for each site, in turn. Prints of each run, as JSON: the site, the errno, the
+status, what it said on stderr, and the outputs that are not as they were.
+"""
+
+import builtins
+import errno
+import importlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torture import every_file, strays
+
+from stages import params
+from stages.models import engine
+
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
+TAKE_ROOM = ("open", "write", "fsync", "os.mkdir", "sendfile")
+NEW = ("maps", "data/export")  # what commands write, to be made anew each time
+
+HERE = str(Path.cwd())
+OPEN = io.open
+
+
+class Sites:
+    """Counts the sites that a run passes, and fails at one of them."""
+
+    def __init__(self, at: int, number: int) -> None:
+        self.at, self.number, self.passed = at, number, list[tuple[str, str]]()
+
+    def visit(self, what: str, path: Any) -> None:
+        name = os.path.abspath(os.fsdecode(path))
+        if not name.startswith(f"{HERE}{os.sep}"):
+            return
+        self.passed.append((what, os.path.relpath(name, HERE)))
+        count = len(self.passed)
+        goes_on = self.number == errno.ENOSPC and count > self.at and what in TAKE_ROOM
+        if count == self.at or (self.at and goes_on):
+            raise OSError(self.number, os.strerror(self.number), os.path.relpath(name, HERE))
+
+    def install(self) -> None:
+        def audit(event: str, arguments: tuple[Any, ...]) -> None:
+            if event == "open" and arguments[2] & WRITING and not isinstance(arguments[0], int):
+                self.visit("open", arguments[0])
+            elif event in CHANGES:
+                self.visit(event, arguments[0])
+
+        fsync, sendfile = os.fsync, os.sendfile
+
+        def syncing(handle: int) -> None:
+            self.visit("fsync", os.readlink(f"/proc/self/fd/{handle}"))
+            fsync(handle)
+
+        def sending(out: int, *words: Any) -> int:
+            self.visit("sendfile", os.readlink(f"/proc/self/fd/{out}"))
+            return sendfile(out, *words)
+
+        sites = self
+
+        class Writing(io.FileIO):
+            def write(self, content: Any) -> Any:
+                sites.visit("write", self.name)
+                return super().write(content)
+
+        def opening(file: Any, mode: str = "r", *words: Any, **named: Any) -> Any:
+            if isinstance(file, int) or not set(mode) & set("wxa") or "+" in mode:
+                return OPEN(file, mode, *words, **named)
+            raw = Writing(file, mode.replace("b", "").replace("t", ""))
+            if words[:1] == (0,) or named.get("buffering") == 0:
+                return raw
+            buffered = io.BufferedWriter(raw)
+            if "b" in mode:
+                return buffered
+            told = {key: named[key] for key in ("encoding", "errors", "newline") if key in named}
+            return io.TextIOWrapper(buffered, **told)
+
+        builtins.open = io.open = opening  # type: ignore[assignment]
+        os.fsync, os.sendfile = syncing, sending
+        sys.addaudithook(audit)
+
+
+def run(stage: Any, sites: Sites, out: Path) -> int:
+    """The status of a stage in a process of its own; what it says on stderr goes to `out`.
+
+    With it, the sites that it passed, in the first line.
+    """
+    if child := os.fork():
+        _, status = os.waitpid(child, 0)
+        return os.waitstatus_to_exitcode(status)
+    handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(handle, 2)
+    status = 70
+    try:
+        sites.install()
+        status = stage.main()
+    except SystemExit as end:
+        status = int(end.code or 0)
+    except BaseException:
+        importlib.import_module("traceback").print_exc()
+    finally:
+        sys.stderr.flush()
+        with OPEN(f"{out}.sites", "w", encoding="utf-8") as file:
+            file.write(json.dumps(sites.passed))
+        os._exit(status)
+
+
+def main() -> None:
+    name, times, numbers, *arguments = sys.argv[1:]
+    stage: Any = importlib.import_module(f"stages.{name}")
+    if name in ("fetch_weights", "extract", "fine_tune", "explain", "predict", "export"):
+        settings = params.read().compute.model_dump()
+        if name == "fetch_weights":
+            settings = {"backend": settings["backend"], "threads": None, "instruction_set": None}
+        if params.read().fine_tune.epochs:
+            engine.start(**settings)  # imported once for all runs; no thread is started by that
+            importlib.import_module("stages.models.serving")
+            importlib.import_module("stages.models.heatmaps")
+    sys.argv = [name, *arguments]
+    out = Path(tempfile.mkdtemp()) / "stderr"
+    told = []
+    before = every_file(Path())
+    status = run(stage, counting := Sites(0, 0), out)
+    assert status == 0, out.read_text(encoding="utf-8")
+    del counting
+    passed = json.loads(Path(f"{out}.sites").read_text(encoding="utf-8"))
+    chosen = np.arange(len(passed))
+    if int(times):
+        chosen = np.unique(np.linspace(0, len(passed) - 1, int(times)).round().astype(int))
+    each, names = numbers.startswith("each:"), numbers.removeprefix("each:").split(",")
+    for place in chosen.tolist():
+        for one in [names[place % len(names)]] if each else names:
+            for path in NEW:
+                shutil.rmtree(path, ignore_errors=True)
+            status = run(stage, Sites(place + 1, getattr(errno, one)), out)
+            after = every_file(Path())
+            differs = [
+                path for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+            ]
+            told.append(
+                {
+                    "site": [*passed[place]],
+                    "errno": one,
+                    "status": status,
+                    "stderr": out.read_text(encoding="utf-8"),
+                    "differs": sorted(differs),
+                    "strays": [str(path) for path in strays(Path())],
+                }
+            )
+    shutil.rmtree(out.parent)
+    print(json.dumps({"sites": len(passed), "runs": told}))
+
+
+if __name__ == "__main__":
+    main()
