@@ -89,8 +89,8 @@ class Sites:
             told = {key: named[key] for key in ("encoding", "errors", "newline") if key in named}
             return io.TextIOWrapper(buffered, **told)
 
-        builtins.open = io.open = opening  # type: ignore[assignment]
-        os.fsync, os.sendfile = syncing, sending
+        builtins.open = io.open = opening
+        os.fsync, os.sendfile = syncing, sending  # type: ignore[assignment]
         sys.addaudithook(audit)
 
 
@@ -149,16 +149,14 @@ def main() -> None:
                 shutil.rmtree(path, ignore_errors=True)
             status = run(stage, Sites(place + 1, getattr(errno, one)), out)
             after = every_file(Path())
-            differs = [
-                path for path in before.keys() | after.keys() if before.get(path) != after.get(path)
-            ]
+            paths = sorted(before.keys() | after.keys())
             told.append(
                 {
                     "site": [*passed[place]],
                     "errno": one,
                     "status": status,
                     "stderr": out.read_text(encoding="utf-8"),
-                    "differs": sorted(differs),
+                    "differs": [path for path in paths if before.get(path) != after.get(path)],
                     "strays": [str(path) for path in strays(Path())],
                 }
             )

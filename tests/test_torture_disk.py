@@ -1,7 +1,7 @@
 """Every write of every stage refused once by the disk: one sentence, status 1, nothing lost.
 
-`make torture` fails each site with ENOSPC, EACCES and EIO, those of stages that start Keras with one of
-these each; otherwise a few sites of the stages that need no Keras are tried.
+`make torture` fails each site with ENOSPC, EACCES and EIO, those of stages that start Keras with
+one of these each; otherwise a few sites of the stages that need no Keras are tried.
 """
 
 import importlib

@@ -98,7 +98,9 @@ def a_checkpoint() -> Reader:
 
     def read() -> Any:
         found = files.read_arrays(PATH, "one")
-        return found and {name: (held.shape, held.tobytes()) for name, held in found.items()}
+        if found is None:
+            return None
+        return [(name, held.shape, held.tobytes()) for name, held in found.items()]
 
     return read
 
