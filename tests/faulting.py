@@ -148,11 +148,12 @@ def main() -> None:
             for path in NEW:
                 shutil.rmtree(path, ignore_errors=True)
             status = run(stage, Sites(place + 1, getattr(errno, one)), out)
+            met = json.loads(Path(f"{out}.sites").read_text(encoding="utf-8"))
             after = every_file(Path())
             paths = sorted(before.keys() | after.keys())
             told.append(
                 {
-                    "site": [*passed[place]],
+                    "site": met[place] if place < len(met) else ["none", ""],
                     "errno": one,
                     "status": status,
                     "stderr": out.read_text(encoding="utf-8"),

@@ -62,7 +62,8 @@ def write_zips(folder: Path, seed: int) -> None:
                 coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
                 buffer = io.BytesIO()
                 Image.fromarray(coarse).resize((40, 30)).save(buffer, "PNG")
-                archive.writestr(f"{name}/{member}.png", buffer.getvalue())
+                info = zipfile.ZipInfo(f"{name}/{member}.png")  # of one date, whenever it is
+                archive.writestr(info, buffer.getvalue())
 
 
 def outputs(folder: Path) -> dict[str, str]:

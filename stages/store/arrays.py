@@ -13,6 +13,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -259,7 +260,8 @@ class Rows(Readable):
         try:
             with system.open(f"{folder}/{DIGESTS}", "rb") as file:
                 found = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
+            # numpy reads the header as Python
             told = getattr(error, "strerror", None) or _one_line(error)
             raise self._damaged("the digests of its rows", told) from None
         if found.shape != (len(self) + 1, 32) or found.dtype != np.uint8:

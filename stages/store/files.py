@@ -46,7 +46,7 @@ def replacing(path: Path, tag: str = "") -> Iterator[Path]:
         tagged = path.parent.glob(f".partial-{'[0-9a-f]' * TAG}{path.name}")
         aside = path.with_name(f".partial-old-{path.name}")
         for stray in (partial, aside, *tagged):
-            _remove_stray(stray)
+            _remove(stray)
         try:
             yield partial
             _sync(partial)
@@ -59,7 +59,7 @@ def replacing(path: Path, tag: str = "") -> Iterator[Path]:
                 error.filename = str(path)
             raise
         finally:
-            _remove_stray(partial)
+            _remove_if_possible(partial)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -193,23 +193,25 @@ def _take_the_place(partial: Path, path: Path, aside: Path) -> None:
     except BaseException:
         aside.replace(path)
         raise
-    _remove_stray(aside)
+    _remove_if_possible(aside)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _remove_stray(path: Path) -> None:
-    """A folder into which a worker of an interrupted run still writes goes next time."""
     try:
-        _remove(path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
+        error.filename = str(path)  # rmtree names what is inside, without the folders above
+        if error.errno != errno.ENOTEMPTY:  # a worker of an interrupted run still writes there
             raise
+
+
+def _remove_if_possible(path: Path) -> None:
+    """What stays goes next time; nothing is wrong with the output."""
+    with contextlib.suppress(OSError):
+        _remove(path)
 
 
 def _sync(path: Path) -> None:

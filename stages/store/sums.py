@@ -63,7 +63,7 @@ def read_csv(path: Path, stage: str) -> Iterator[list[str]]:
     """
     try:
         with files.require(path, stage).open(encoding="utf-8", newline="") as file:
-            lines = csv.reader(file)
+            lines = csv.reader(file, strict=True)
             header = next(lines, [])
             if header[-1:] != [NAME]:
                 yield header

@@ -214,22 +214,38 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object
 
 
 def read_csv(path: Path, stage: str) -> list[dict[str, str]]:
-    """The lines of a csv that `stage` wrote, each by the names in its header."""
+    """The lines of a csv that `stage` wrote, each by the names in its header.
+
+    Raises:
+        UserError: a line with more or fewer fields.
+    """
     header, *lines = sums.read_csv(path, stage)
-    return [dict(zip(header, line, strict=False)) for line in lines]
+    _require_fields(path, header, lines, stage)
+    return [dict(zip(header, line, strict=True)) for line in lines]
 
 
 def read_numbers(path: Path, stage: str) -> dict[str, list[float]]:
     """The columns of a csv of numbers that `stage` wrote, by their names in its header.
 
     Raises:
-        UserError: a field that is no number, or too few of them in a line.
+        UserError: a field that is no number, or a line with more or fewer fields.
     """
     header, *lines = sums.read_csv(path, stage)
+    _require_fields(path, header, lines, stage)
     try:
         return {name: [float(line[i]) for line in lines] for i, name in enumerate(header)}
-    except (ValueError, IndexError):
+    except ValueError as error:
         raise UserError(
-            f"{path}: expected numbers in {len(header)} columns, got others; "
-            f"run `dvc repro {stage}` again"
+            f"{path}: expected numbers, got {str(error)!r}; run `dvc repro {stage}` again"
         ) from None
+
+
+def _require_fields(
+    path: Path, header: Sequence[str], lines: Sequence[Sequence[str]], stage: str
+) -> None:
+    for line in lines:
+        if len(line) != len(header):
+            raise UserError(
+                f"{path}: expected {len(header)} fields in a line, got {','.join(line)!r}; "
+                f"run `dvc repro {stage}` again"
+            )
