@@ -1,6 +1,6 @@
 """Every write of every stage refused once by the disk: one sentence, status 1, nothing lost.
 
-`make torture` fails each site with ENOSPC, EACCES and EIO, those of stages that start Keras with
+`make torture` fails each site with ENOSPC, EACCES and EIO, those of stages that take seconds with
 one of these each; otherwise a few sites of the stages that need no Keras are tried.
 """
 
@@ -54,6 +54,7 @@ WITH_KERAS: dict[str, tuple[object, ...]] = {
 }
 ALL = STAGES | WITH_KERAS if LONG else STAGES
 NUMBERS = "ENOSPC,EACCES,EIO"
+QUICK = ("split", "resize", "audit", "train_head", "submit", "report")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks")
 
