@@ -8,6 +8,9 @@ evenly; 0 for all of them) and each of ERRNOS: the call fails that is the site's
 failing from there on, for whatever takes room. ERRNOS are names, comma-separated; `each:` before
 them takes one of them for each site, in turn. Prints of each run, as JSON: the site, the errno, the
 status, what it said on stderr, and the outputs that are not as they were.
+
+EFBIG alone fails nothing by itself, but lets no file grow beyond a size, of each of the files that
+are there in turn: the kernel refuses, also what C libraries write.
 """
 
 import builtins
@@ -16,9 +19,9 @@ import importlib
 import io
 import json
 import os
+import resource
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +97,25 @@ class Sites:
         sys.addaudithook(audit)
 
 
-def run(stage: Any, sites: Sites, out: Path) -> int:
-    """The status of a stage in a process of its own; what it says on stderr goes to `out`.
-
-    With it, the sites that it passed, in the first line.
-    """
+def run(stage: Any, sites: Sites, most_bytes: int | None = None) -> tuple[int, str, Any]:
+    """A stage in a process of its own: its status, what it says on stderr, the sites it passed."""
+    (saying, said), (telling, told) = os.pipe(), os.pipe()
     if child := os.fork():
+        os.close(said)
+        os.close(told)
+        with os.fdopen(saying) as words, os.fdopen(telling) as passed:
+            stderr, found = words.read(), json.loads(passed.read())
         _, status = os.waitpid(child, 0)
-        return os.waitstatus_to_exitcode(status)
-    handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        return os.waitstatus_to_exitcode(status), stderr, found
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(handle, 2)
+    os.dup2(said, 2)
+    os.close(said)
     status = 70
     try:
-        sites.install()
+        if most_bytes is None:
+            sites.install()
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
         status = stage.main()
     except SystemExit as end:
         status = int(end.code or 0)
@@ -115,8 +123,10 @@ def run(stage: Any, sites: Sites, out: Path) -> int:
         importlib.import_module("traceback").print_exc()
     finally:
         sys.stderr.flush()
-        with OPEN(f"{out}.sites", "w", encoding="utf-8") as file:
-            file.write(json.dumps(sites.passed))
+        os.close(2)
+        content = json.dumps(sites.passed).encode()
+        while content:
+            content = content[os.write(told, content) :]
         os._exit(status)
 
 
@@ -132,36 +142,38 @@ def main() -> None:
             importlib.import_module("stages.models.serving")
             importlib.import_module("stages.models.heatmaps")
     sys.argv = [name, *arguments]
-    out = Path(tempfile.mkdtemp()) / "stderr"
-    told = []
     before = every_file(Path())
-    status = run(stage, counting := Sites(0, 0), out)
-    assert status == 0, out.read_text(encoding="utf-8")
-    del counting
-    passed = json.loads(Path(f"{out}.sites").read_text(encoding="utf-8"))
+    status, stderr, passed = run(stage, Sites(0, 0))
+    assert status == 0, stderr
+    each, names = numbers.startswith("each:"), numbers.removeprefix("each:").split(",")
+    if names == ["EFBIG"]:
+        passed = sorted({Path(path).stat().st_size for path in before} - {0})
     chosen = np.arange(len(passed))
     if int(times):
         chosen = np.unique(np.linspace(0, len(passed) - 1, int(times)).round().astype(int))
-    each, names = numbers.startswith("each:"), numbers.removeprefix("each:").split(",")
+    told = []
     for place in chosen.tolist():
         for one in [names[place % len(names)]] if each else names:
             for path in NEW:
                 shutil.rmtree(path, ignore_errors=True)
-            status = run(stage, Sites(place + 1, getattr(errno, one)), out)
-            met = json.loads(Path(f"{out}.sites").read_text(encoding="utf-8"))
+            if one == "EFBIG":
+                status, stderr, _ = run(stage, Sites(0, 0), passed[place] - 1)
+                site = ["a file grows", f"beyond {passed[place] - 1} bytes"]
+            else:
+                status, stderr, met = run(stage, Sites(place + 1, getattr(errno, one)))
+                site = met[place] if place < len(met) else ["none", ""]
             after = every_file(Path())
             paths = sorted(before.keys() | after.keys())
             told.append(
                 {
-                    "site": met[place] if place < len(met) else ["none", ""],
+                    "site": site,
                     "errno": one,
                     "status": status,
-                    "stderr": out.read_text(encoding="utf-8"),
+                    "stderr": stderr,
                     "differs": [path for path in paths if before.get(path) != after.get(path)],
                     "strays": [str(path) for path in strays(Path())],
                 }
             )
-    shutil.rmtree(out.parent)
     print(json.dumps({"sites": len(passed), "runs": told}))
 
 

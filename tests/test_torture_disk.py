@@ -106,37 +106,38 @@ def faulty(project: Path, stage: str, times: int, numbers: str) -> dict[str, Any
     return told
 
 
+def judged(told: dict[str, Any], name: str, started: float) -> None:
+    """Each fault is one sentence and status 1, or the run went on; no output is another one."""
+    counts: Counter[str] = Counter()
+    wrong = []
+    for run in told["runs"]:
+        lines = run["stderr"].splitlines()
+        refused = run["status"] == 1 and len(lines) == 1 and lines[0].startswith("error: ")
+        removal = run["site"][0] in ("os.remove", "os.rmdir")  # then what should go is left
+        whole = set(run["differs"]) <= {"data/export", "maps"}
+        if whole and (refused or run["status"] == 0) and (removal or not run["strays"]):
+            counts["refused" if refused else "went on"] += 1
+        else:
+            wrong.append(json.dumps(run))
+    seconds = round(time.perf_counter() - started, 1)
+    figures = {"sites": told["sites"], "faults": len(told["runs"]), "seconds": seconds}
+    record(name, {**figures, **counts, "wrong": len(wrong)})
+    assert not wrong, "\n".join([f"{len(wrong)} of {len(told['runs'])}", *wrong[:10]])
+    assert counts["refused"] > 0
+
+
 @pytest.mark.parametrize("stage", ALL)
 def test_a_write_that_the_disk_refuses_is_one_sentence_and_loses_nothing(
     project: Path, stage: str
 ) -> None:
     started = time.perf_counter()
-    keras = stage in WITH_KERAS or (LONG and stage == "fine_tune")
-    told = faulty(
-        project, stage, 0 if LONG else 4, f"each:{NUMBERS}" if keras or not LONG else NUMBERS
-    )
-    counts: Counter[str] = Counter()
-    wrong = []
-    for run in told["runs"]:
-        what, path = run["site"]
-        passed = run["status"] == 0 and not run["differs"]
-        lines = run["stderr"].splitlines()
-        refused = run["status"] == 1 and len(lines) == 1 and lines[0].startswith("error: ")
-        whole = set(run["differs"]) <= {"data/export", "maps"}
-        removal = what in ("os.remove", "os.rmdir")  # then what could not be removed is left
-        if (refused and whole and (removal or not run["strays"])) or passed:
-            counts["refused" if refused else "went on"] += 1
-        else:
-            wrong.append((what, path, run))
-    record(
-        f"disk-{stage}",
-        {
-            "sites": told["sites"],
-            "faults": len(told["runs"]),
-            "seconds": round(time.perf_counter() - started, 1),
-            **counts,
-        },
-    )
-    shown = "\n".join(json.dumps(one) for one in wrong[:10])
-    assert not wrong, f"{len(wrong)} of {len(told['runs'])}\n{shown}"
-    assert counts["refused"] > 0
+    numbers = NUMBERS if LONG and stage in QUICK else f"each:{NUMBERS}"
+    judged(faulty(project, stage, 0 if LONG else 4, numbers), f"disk-{stage}", started)
+
+
+@pytest.mark.parametrize("stage", ALL if LONG else ["train_head"])
+def test_a_file_that_may_not_grow_is_one_sentence_and_loses_nothing(
+    project: Path, stage: str
+) -> None:
+    started = time.perf_counter()
+    judged(faulty(project, stage, 12 if LONG else 4, "EFBIG"), f"disk-size-{stage}", started)

@@ -56,8 +56,8 @@ def known(open_folder: Path) -> dict[str, str]:
 
 
 def odd_path(above: Path) -> Path:
-    """Spaces, quotes, Unicode, what shells and templates read; 200 characters and more."""
-    name = 'it\'s a "folder" ü 猫 $HOME ;& #%{x}'
+    """Spaces, quotes, Unicode, what shells read; 200 characters and more. DVC takes no braces."""
+    name = 'it\'s a "folder" ü 猫 $HOME ;& #%s'
     return above / name / ("long " * 30).strip() / "project"
 
 
