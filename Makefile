@@ -2,6 +2,7 @@
 # make bench   measure speed and memory    make cluster-demo   the pass on a cluster of two workers
 # make export  one model for others        FORMAT=openvino     in place of saved_model
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
+# make torture kills, full disks, flipped bits, odd places: an hour on two cores
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +12,7 @@ CONTENDERS := $(VENV)/contenders
 FORMAT ?= saved_model
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test bench cluster-demo export lock bench-lock clean-venv
+.PHONY: repro test bench cluster-demo export lock bench-lock clean-venv torture
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -50,6 +51,10 @@ bench-lock: $(INSTALLED)
 
 clean-venv:
 	rm -rf $(VENV)
+
+# `make test` tries a sample of these faults. Figures go to build/torture/.
+torture: $(INSTALLED)
+	TORTURE=1 python -m pytest -n 2 --dist loadgroup tests/test_torture_*.py
 
 # The environment is rebuilt when the lock file changes: the versions and hashes in it are all that
 # is installed.

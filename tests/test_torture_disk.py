@@ -56,7 +56,10 @@ ALL = STAGES | WITH_KERAS if LONG else STAGES
 NUMBERS = "ENOSPC,EACCES,EIO"
 QUICK = ("split", "resize", "audit", "train_head", "submit", "report")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="it forks"),
+    pytest.mark.xdist_group("torture disk"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +115,8 @@ def judged(told: dict[str, Any], name: str, started: float) -> None:
     wrong = []
     for run in told["runs"]:
         lines = run["stderr"].splitlines()
-        refused = run["status"] == 1 and len(lines) == 1 and lines[0].startswith("error: ")
+        told_once = [line.startswith("error: ") for line in lines].count(True) == 1
+        refused = run["status"] == 1 and told_once and "Traceback" not in run["stderr"]
         removal = run["site"][0] in ("os.remove", "os.rmdir")  # then what should go is left
         whole = set(run["differs"]) <= {"data/export", "maps"}
         if whole and (refused or run["status"] == 0) and (removal or not run["strays"]):
@@ -132,7 +136,7 @@ def test_a_write_that_the_disk_refuses_is_one_sentence_and_loses_nothing(
 ) -> None:
     started = time.perf_counter()
     numbers = NUMBERS if LONG and stage in QUICK else f"each:{NUMBERS}"
-    judged(faulty(project, stage, 0 if LONG else 4, numbers), f"disk-{stage}", started)
+    judged(faulty(project, stage, 0 if LONG else 3, numbers), f"disk-{stage}", started)
 
 
 @pytest.mark.parametrize("stage", ALL if LONG else ["train_head"])

@@ -36,7 +36,10 @@ time.time_ns = lambda: int(time.time() * 10**9)
 """
 ROOTS = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="its tools are Linux'")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="its tools are Linux'"),
+    pytest.mark.xdist_group("torture places"),
+]
 
 
 @pytest.fixture(scope="module")
