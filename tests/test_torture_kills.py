@@ -231,5 +231,5 @@ def test_a_run_that_is_killed_at_any_moment_is_completed_to_the_same_bytes(
         record(f"kills-{lane}", figures)
     if LONG:
         complete(project, "--force")
-    assert outputs(project.folder) == known
         assert strays(project.folder) == []
+    assert outputs(project.folder) == known
