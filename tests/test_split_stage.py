@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from stages import resize, split, submit
 from stages.images.decode import FORMATS
-from stages.store import arrays, files, tables
+from stages.store import arrays, files, sums, tables
 from stages.store.tables import Row
 
 FIXES = Path("data/label_fixes.csv")

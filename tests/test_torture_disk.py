@@ -58,7 +58,7 @@ QUICK = ("split", "resize", "audit", "train_head", "submit", "report")
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="it forks"),
-    pytest.mark.xdist_group("torture disk"),
+    pytest.mark.xdist_group("torture_disk"),
 ]
 
 

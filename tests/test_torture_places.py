@@ -38,7 +38,7 @@ ROOTS = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another 
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="its tools are Linux'"),
-    pytest.mark.xdist_group("torture places"),
+    pytest.mark.xdist_group("torture_places"),
 ]
 
 
