@@ -111,7 +111,7 @@ def strays(folder: Path) -> list[Path]:
         for top in ("data", "metrics")
         for path in (folder / top).rglob(".partial-*")
         if ".rows" not in path.parts
-    ]
+    ] + [*(folder / "maps").glob(".*.partial")]
 
 
 def record(name: str, figures: Mapping[str, object]) -> None:
