@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 
 from stages.errors import UserError
 from stages.store import files
@@ -29,6 +30,8 @@ def script(main: Callable[[], None]) -> Callable[[], int]:
 
     @functools.wraps(main)
     def run() -> int:
+        hooks = sys.excepthook, sys.unraisablehook
+        _without_hdf5(*hooks)
         try:
             main()
         except UserError as error:
@@ -42,7 +45,10 @@ def script(main: Callable[[], None]) -> Callable[[], int]:
             if error.errno not in (*files.FULL, *NO_PLACE, errno.EIO):
                 raise
             print(f"error: {_storage_sentence(error)}", file=sys.stderr)
+            hooks = sys.excepthook, sys.unraisablehook  # kept: HDF5 goes on until the process ends
             return 1
+        finally:
+            sys.excepthook, sys.unraisablehook = hooks
         return 0
 
     return run
@@ -119,6 +125,22 @@ def peak_memory() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # KiB but on macOS
+
+
+def _without_hdf5(
+    shown: Callable[[type[BaseException], BaseException, TracebackType | None], object],
+    unraisable: Callable[["sys.UnraisableHookArgs"], object],
+) -> None:
+    """Keep h5py from telling, with tracebacks, each part of a file that it could not write.
+
+    It does so beside the error that it raises, when the parts are given back.
+    """
+
+    def of_h5py(trace: TracebackType | None) -> bool:
+        return trace is not None and trace.tb_frame.f_code.co_filename.startswith("h5py/")
+
+    sys.excepthook = lambda kind, error, trace: of_h5py(trace) or shown(kind, error, trace)
+    sys.unraisablehook = lambda told: of_h5py(told.exc_traceback) or unraisable(told)
 
 
 def _end_with_dvc() -> None:

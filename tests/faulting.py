@@ -142,9 +142,9 @@ def main() -> None:
             importlib.import_module("stages.models.serving")
             importlib.import_module("stages.models.heatmaps")
     sys.argv = [name, *arguments]
-    before = every_file(Path())
     status, stderr, passed = run(stage, Sites(0, 0))
     assert status == 0, stderr
+    before = every_file(Path())
     each, names = numbers.startswith("each:"), numbers.removeprefix("each:").split(",")
     if names == ["EFBIG"]:
         passed = sorted({Path(path).stat().st_size for path in before} - {0})
@@ -163,7 +163,7 @@ def main() -> None:
                 status, stderr, met = run(stage, Sites(place + 1, getattr(errno, one)))
                 site = met[place] if place < len(met) else ["none", ""]
             after = every_file(Path())
-            paths = sorted(before.keys() | after.keys())
+            paths = sorted(path for path in before | after if not path.startswith(NEW))
             told.append(
                 {
                     "site": site,
