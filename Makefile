@@ -7,6 +7,7 @@
 # make pull    outputs from DVC's remote    make compare-here  with REV, both run on this machine
 # make fuzz    100,000 damaged inputs    make docs    renew docs/BAD_INPUT.md
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
+# make torture kills, full disks, flipped bits, odd places: an hour on two cores
 # make sbom    list its packages           make audit-packages what is known against them
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ export REV OTHER OUT STAGES COMMIT
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: repro test verify verify-quick doctor bench cluster-demo export compare lock bench-lock pull \
-        compare-here audit-packages sbom fuzz docs clean-venv
+        compare-here audit-packages sbom fuzz docs torture clean-venv
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
@@ -98,6 +99,10 @@ fuzz: $(INSTALLED)
 docs: $(INSTALLED)
 	@mkdir -p docs
 	@python tests/bad_inputs.py > docs/BAD_INPUT.md
+
+# `make test` tries a sample of these faults. Figures go to build/torture/.
+torture: $(INSTALLED)
+	TORTURE=1 python -m pytest -n 2 --dist loadgroup tests/test_torture_*.py
 
 # The environment is rebuilt when the lock file changes: the versions and hashes in it are all that
 # is installed.

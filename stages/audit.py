@@ -20,7 +20,7 @@ from stages.models import engine, head
 from stages.progress import progress
 from stages.scores import audit, metrics
 from stages.scripts import arguments, one_each, stage
-from stages.store import arrays, files, places, tables
+from stages.store import arrays, files, places, sums, tables
 from stages.threads import in_order
 
 BATCH = 64  # images at a time
@@ -107,7 +107,7 @@ def main() -> None:
         "copies": len(copies),
         "alike_pairs": len(alike),
     }
-    files.write_json(Path(figures), summary)
+    sums.write_json(Path(figures), summary)
     told = ", ".join(f"{count} {fault}" for fault, count in of_light.items())
     print(
         f"audit: {summary['likely_label_errors']} of {len(labelled):,} labels are likely wrong; "
@@ -203,7 +203,7 @@ def _alike(
 
 def _write(path: Path, header: tuple[str, ...], lines: Any) -> None:
     """Each line begins with a row of the ledger."""
-    tables.write_csv(
+    sums.write_csv(
         path,
         ("member", "source", "subset", *header),
         (

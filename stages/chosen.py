@@ -6,7 +6,7 @@ from typing import NamedTuple
 from stages.errors import UserError
 from stages.scores import calibration
 from stages.scores.losses import Floats
-from stages.store import arrays, files
+from stages.store import arrays, files, sums
 
 WRITERS = {"head": "train_head", "fine_tune": "fine_tune"}
 
@@ -39,7 +39,7 @@ def settings(figures: Path) -> Settings:
     Raises:
         UserError: no such file, one of an older version of this project, or a damaged one.
     """
-    found = files.read_json(figures, "evaluate")
+    found = sums.read_json(figures, "evaluate")
     if not {"chosen", "temperature", "clip"} <= found.keys():
         raise UserError(
             f"{figures}: expected chosen, temperature and clip, got figures without; "

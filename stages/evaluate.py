@@ -20,7 +20,7 @@ from stages.pictures import plots
 from stages.scores import calibration, losses, metrics, thresholds, uncertainty
 from stages.scores.losses import Floats, Ints, Scored
 from stages.scripts import arguments, stage
-from stages.store import arrays, files, tables
+from stages.store import arrays, files, sums, tables
 
 MODELS = ("head", "fine_tune")
 FINAL = "final"  # the better of both on valid, calibrated
@@ -76,10 +76,10 @@ def main() -> None:
         told = thresholds.report("valid", of_second, classes, decimals)
         named = {name: float(about["threshold"]) for name, about in told.items()}
         summary["thresholds"] = told
-    files.write_json(figures, summary)
+    sums.write_json(figures, summary)
     pairs = [MODELS, (chosen, FINAL)]
     sure = uncertainty.of_subsets(scored, classes, pairs, decimals)
-    files.write_json(bounds, sure)
+    sums.write_json(bounds, sure)
     shown = "test" if "test" in scored else "valid"
     with files.replacing(curves) as partial:
         partial.mkdir()
@@ -95,13 +95,12 @@ def main() -> None:
         )
     with files.replacing(pictures) as partial:
         partial.mkdir()
-        histories = {
-            "head": files.require(head_csv, "train_head"),
-            "fine-tuned": files.require(tune_csv, "fine_tune"),
-        }
         plots.learning_curves(
             partial / "learning_curves.png",
-            {name: tables.read_numbers(path) for name, path in histories.items()},
+            {
+                "head": tables.read_numbers(head_csv, "train_head"),
+                "fine-tuned": tables.read_numbers(tune_csv, "fine_tune"),
+            },
         )
         _draw(partial, shown, scored[shown], chosen, classes)
         if of_second:

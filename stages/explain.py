@@ -24,7 +24,7 @@ from stages.pictures import heatmaps as pictures
 from stages.progress import progress
 from stages.scores.losses import Floats
 from stages.scripts import arguments, one_each, stage
-from stages.store import arrays, files, places, tables
+from stages.store import arrays, files, places, sums, tables
 
 FILTER_SIZE = 96  # pixels
 CHANNELS = 32  # of a layer that are shown at most
@@ -42,7 +42,7 @@ def main() -> None:
     accepted = [row for row in rows if row.accepted]
     images = arrays.Rows(places.require(places.place(given[1]), "resize"), fingerprint)
     weights = {
-        name: files.require(Path(path), f"fetch_weights@{name}")
+        name: files.require_sealed(Path(path), f"fetch_weights@{name}")
         for name, path in one_each(params.train_head.backbones, given[2:4]).items()
     }
     model = chosen.read(figures, head_folder, model_folder, fingerprint)
@@ -71,7 +71,7 @@ def main() -> None:
             pictures.write_picture(partial / galleries.picture("images", row), pixels)
         _write_heatmaps(partial, net, images, np.array(mapped, np.int64), predicted)
         cells = galleries.Cells(accepted, predicted, labels.classes, {*mapped})
-        files.write_json(
+        sums.write_json(
             partial / "explain.json",
             {
                 "model": model.name,

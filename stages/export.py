@@ -28,7 +28,7 @@ from stages.images import decode, source
 from stages.models import engine
 from stages.scores.losses import Floats
 from stages.scripts import script
-from stages.store import files, tables
+from stages.store import files, sums, tables
 
 CARD, CLASSES = "MODEL_CARD.md", "classes.json"
 WRITTEN = ("model", "model.xml", "model.bin")  # beside them, by one format or the other
@@ -51,12 +51,12 @@ def main() -> None:
     params = parameters.read()
     rows = tables.read_ledger(files.require(LEDGER, "split"))
     evaluated, intervals, split = (
-        files.read_json(path, stage)
+        sums.read_json(path, stage)
         for path, stage in ((FIGURES, "evaluate"), (INTERVALS, "evaluate"), (SPLIT, "split"))
     )
     classes, name = tables.labels(rows).classes, chosen.settings(FIGURES).name
     weights = {
-        backbone: files.require(
+        backbone: files.require_sealed(
             Path("data/weights", f"{backbone}.weights.h5"), f"fetch_weights@{backbone}"
         )
         for backbone in params.train_head.backbones

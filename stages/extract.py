@@ -59,7 +59,7 @@ def main() -> None:
     params = parameters.read()
     parameters.require_backbone(params, name)
     images = arrays.Rows(places.require(resized, "resize"))
-    files.require(weights, f"fetch_weights@{name}")
+    files.require_sealed(weights, f"fetch_weights@{name}")
     if sentence := cpu.hint(params.extract.precision):
         print(f"extract {name}: {sentence}")
     with places.replacing(out, shards.tag(cluster)) as partial:

@@ -47,6 +47,7 @@ def main() -> None:
         model = weights.random(name, wanted.include_top, wanted.seed or 0)
     with files.replacing(Path(named(out, [name]))) as partial:
         model.save_weights(partial)
+        files.seal(partial)
 
 
 def _check_pin(name: str, digest: str) -> None:

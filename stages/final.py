@@ -51,7 +51,9 @@ class Final:
         self.temperature = float(told.temperature)
         self.classes = tables.labels(tables.read_ledger(ledger)).classes
         self.weights = {
-            name: files.require(Path("data/weights", f"{name}.weights.h5"), f"fetch_weights@{name}")
+            name: files.require_sealed(
+                Path("data/weights", f"{name}.weights.h5"), f"fetch_weights@{name}"
+            )
             for name in params.train_head.backbones
         }
         largest = OPENVINO_BATCH if kind == "openvino" else params.extract.batch_size

@@ -24,7 +24,7 @@ from stages.models import engine, head, history
 from stages.progress import progress
 from stages.scores import intervals
 from stages.scripts import arguments, one_each, stage
-from stages.store import activations, arrays, files, places, tables
+from stages.store import activations, arrays, files, places, sums, tables
 from stages.threads import processors
 
 CODE = (  # what the result depends on; a test compares it with what is imported
@@ -77,7 +77,7 @@ def main() -> None:
     labels, fingerprint = tables.labels(rows), tables.fingerprint(rows)
     images = arrays.Rows(places.require(places.place(given[1]), "resize"), fingerprint)
     weights = {
-        name: files.require(Path(path), f"fetch_weights@{name}")
+        name: files.require_sealed(Path(path), f"fetch_weights@{name}")
         for name, path in one_each(params.train_head.backbones, given[2:4]).items()
     }
     stored = files.require(head_folder / "predictions.zarr", "train_head")
@@ -89,12 +89,12 @@ def main() -> None:
             epochs, fault = [start], ""
         else:
             partial.mkdir()
-            trained = head.load(head_folder / "head.npz")
+            trained = head.load(files.require_sealed(head_folder / "head.npz", "train_head"))
             work = Tuning(params, images, labels, weights, trained)
             epochs, fault = work.train(start, partial)
         of_model = arrays.Rows(partial / "predictions.zarr").read(0, len(images))
     best = history.best_epoch(epochs)
-    files.write_json(
+    sums.write_json(
         figures,
         {
             "best": history.rounded(best),
@@ -104,7 +104,7 @@ def main() -> None:
             "fault": fault,
         },
     )
-    tables.write_csv(history_csv, history.COLUMNS, history.lines(epochs))
+    sums.write_csv(history_csv, history.COLUMNS, history.lines(epochs))
     CHECKPOINT.unlink(missing_ok=True)
 
 
@@ -200,6 +200,7 @@ class Tuning:
         if result.fault:
             print(f"fine_tune: {result.fault}; the weights of the best epoch before it are kept")
         model.save_weights(out / "model.weights.h5")
+        files.seal(out / "model.weights.h5")
         with progress("predict", len(self.images)) as bar:
             arrays.write(
                 out / "predictions.zarr",

@@ -52,7 +52,7 @@ def of_audit(folder: Path, accepted: Sequence[tables.Row], count: int) -> Iterat
     row_of = {(row.source, row.member): place for place, row in enumerate(accepted)}
 
     def read(name: str) -> list[dict[str, str]]:
-        return tables.read_csv(folder / name)
+        return tables.read_csv(folder / name, "audit")
 
     def row(line: Mapping[str, str], prefix: str = "") -> int:
         key = (line[f"{prefix}source"], line["other" if prefix else "member"])

@@ -103,10 +103,10 @@ def load(
     """
     from stages.models import hdf5
 
-    trained = head.load(files.require(head_folder / "head.npz", "train_head"))
+    trained = head.load(files.require_sealed(head_folder / "head.npz", "train_head"))
     network = assemble(params, size, weights, trained, n_classes)
     if chosen == "fine_tune" and params.fine_tune.epochs:
-        tuned = files.require(model_folder / "model.weights.h5", "fine_tune")
+        tuned = files.require_sealed(model_folder / "model.weights.h5", "fine_tune")
         try:
             hdf5.load(network.whole, tuned)
         except hdf5.Unfit as error:

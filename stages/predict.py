@@ -178,8 +178,11 @@ class _Heatmaps:
         from stages.pictures.heatmaps import write_picture
 
         partial = path.with_name(f".{path.name}.partial")
-        write_picture(partial, picture)
-        partial.replace(path)
+        try:
+            write_picture(partial, picture)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _answers(

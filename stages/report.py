@@ -88,6 +88,7 @@ def _copy(path: Path, stage: str, folder: Path, name: str) -> html.Picture:
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             width, height = image.size
+            image.verify()  # compares the checksums that a PNG has
     except (OSError, ValueError, SyntaxError):
         raise UserError(
             f"{path}: expected a picture, got something that cannot be read as PNG, JPEG or WebP; "

@@ -12,6 +12,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 
 from stages.errors import UserError
 from stages.proof import machine
@@ -19,6 +20,7 @@ from stages.store import files
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 M_ARENA_MAX = -8  # glibc's malloc.h
+NO_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def script(main: Callable[[], None]) -> Callable[[], int]:
@@ -30,6 +32,8 @@ def script(main: Callable[[], None]) -> Callable[[], int]:
 
     @functools.wraps(main)
     def run() -> int:
+        hooks = sys.excepthook, sys.unraisablehook
+        _without_hdf5(*hooks)
         try:
             main()
         except UserError as error:
@@ -40,10 +44,13 @@ def script(main: Callable[[], None]) -> Callable[[], int]:
             print("error: interrupted; nothing half-written was kept", file=sys.stderr)
             return 130
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            if error.errno not in (*files.FULL, *NO_PLACE, errno.EIO):
                 raise
             print(f"error: {_storage_sentence(error)}", file=sys.stderr)
+            hooks = sys.excepthook, sys.unraisablehook  # kept: HDF5 goes on until the process ends
             return 1
+        finally:
+            sys.excepthook, sys.unraisablehook = hooks
         return 0
 
     return run
@@ -145,6 +152,22 @@ def _plain(sentence: str) -> str:
     )
 
 
+def _without_hdf5(
+    shown: Callable[[type[BaseException], BaseException, TracebackType | None], object],
+    unraisable: Callable[["sys.UnraisableHookArgs"], object],
+) -> None:
+    """Keep h5py from telling, with tracebacks, each part of a file that it could not write.
+
+    It does so beside the error that it raises, when the parts are given back.
+    """
+
+    def of_h5py(trace: TracebackType | None) -> bool:
+        return trace is not None and trace.tb_frame.f_code.co_filename.startswith("h5py/")
+
+    sys.excepthook = lambda kind, error, trace: of_h5py(trace) or shown(kind, error, trace)
+    sys.unraisablehook = lambda told: of_h5py(told.exc_traceback) or unraisable(told)
+
+
 def _end_with_dvc() -> None:
     """Let the kernel send SIGTERM to this process when `dvc`, which started it, is gone.
 
@@ -175,7 +198,14 @@ def _few_arenas() -> None:
 def _storage_sentence(error: OSError) -> str:
     where = str(error.filename or "the output")
     told = os.strerror(error.errno or 0)  # HDF5's own is a paragraph
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in files.FULL:
         remedy = "free some space and run again, nothing half-written was kept"
+        if error.errno == errno.EFBIG:
+            remedy = f"raise the limit (`ulimit -f`), {remedy.partition(', ')[2]}"
         return f"{where}: expected room on the disk, got {told!r}; {remedy}"
+    if error.errno == errno.EIO:
+        return (
+            f"{where}: expected a disk that reads and writes, got {told!r}; nothing half-written "
+            "was kept, see the system's log for what the disk says"
+        )
     return f"{where}: expected a place to read or write, got {told!r}; check permissions"

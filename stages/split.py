@@ -24,7 +24,7 @@ from stages.images import decode, duplicates, label_fixes, labels, source, subse
 from stages.images.label_fixes import Fix
 from stages.progress import progress
 from stages.scripts import arguments, stage
-from stages.store import files, tables
+from stages.store import sums, tables
 from stages.store.tables import Row
 from stages.threads import in_order
 
@@ -40,12 +40,14 @@ def main() -> None:
     fixes = _read_fixes(known_faults)
     with ExitStack() as opened:
         train = opened.enter_context(source.open_source(Path(params.data.train)))
+        states = [(train, train.state())]
         found = labels.arrange(train.names, params.data.train, params.data.classes)
         chosen = list(labels.first_of_each_class(found.found, params.split.per_class_limit))
         work = [("train", train, item) for item in chosen]
         passed_over = Counter(train.passed_over)
         if os.path.realpath(params.data.test) != os.path.realpath(params.data.train):
             test = opened.enter_context(source.open_source(Path(params.data.test)))
+            states.append((test, test.state()))
             work += [("test", test, item) for item in labels.arrange_unlabelled(test.names)]
             passed_over.update(test.passed_over)
         with progress("split", len(work)) as bar:
@@ -55,6 +57,8 @@ def main() -> None:
                 if thumbnail is not None:
                     thumbnails.append(thumbnail)
                 bar.update()
+        for archive, state in states:
+            archive.require_unchanged(state)
     given = {item.name: item.subset for item in chosen}
     _refuse_too_many_rejected(rows, params.split.max_rejected)
     _refuse_repeated_ids(rows)
@@ -68,7 +72,7 @@ def main() -> None:
         "passed_over": dict(passed_over),
         "label_fixes": fixed,
     }
-    files.write_json(figures, counts)
+    sums.write_json(figures, counts)
     _print_summary(counts)
 
 

@@ -22,7 +22,7 @@ from stages.errors import UserError
 from stages.models import engine, head, history
 from stages.progress import progress
 from stages.scripts import arguments, one_each, stage
-from stages.store import arrays, files, places, tables
+from stages.store import arrays, files, places, sums, tables
 
 GIB = 2**30
 BATCH = 256  # rows at a time where nothing is learnt
@@ -46,6 +46,7 @@ def main() -> None:
     with files.replacing(Path(out)) as partial:
         partial.mkdir()
         fitted.save(partial / "head.npz")
+        files.seal(partial / "head.npz")
         arrays.write(
             partial / "predictions.zarr",
             head.predictions(features.batches(BATCH), params.predict.views, fitted.logits),
@@ -53,7 +54,7 @@ def main() -> None:
             dtype=np.float32,
             fingerprint=features.fingerprint,
         )
-    files.write_json(
+    sums.write_json(
         Path(figures),
         {
             "kind": params.train_head.kind,
@@ -62,7 +63,7 @@ def main() -> None:
             **figures_of_it,
         },
     )
-    tables.write_csv(Path(history_csv), history.COLUMNS, history.lines(epochs))
+    sums.write_csv(Path(history_csv), history.COLUMNS, history.lines(epochs))
 
 
 Fitted = tuple[head.Head, list[history.Epoch], dict[str, object]]

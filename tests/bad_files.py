@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from bad_inputs import Bad
 
+from stages.store import arrays
+
 TOLD = (
     "What one stage hands on to the next, changed behind DVC's back: the pixels in "
     "`resized.zarr`, the head in `head.npz`, the choice in `evaluate.json`, the row cache. Of the "
@@ -30,8 +32,14 @@ def _file(name: str, change: Callable[[bytes], bytes]) -> Make:
 
 
 def _described(**changed: object) -> Make:
-    """The description of an array with other values."""
-    return _file("zarr.json", lambda text: json.dumps({**json.loads(text), **changed}).encode())
+    """The description of an array with other values, and without its sum, as another's."""
+
+    def change(text: bytes) -> bytes:
+        described = json.loads(text)
+        del described["attributes"][arrays.SUM]
+        return json.dumps({**described, **changed}).encode()
+
+    return _file("zarr.json", change)
 
 
 def _first(change: Callable[[bytes], bytes]) -> Make:
@@ -75,6 +83,16 @@ INPUTS = [
         (
             "refused: resized.zarr: expected a zarr array, got ...; remove resized.zarr and "
             "run `dvc repro` again"
+        ),
+        "store",
+    ),
+    Bad(
+        "array: another sum",
+        "a shape that its sum does not fit",
+        _file("zarr.json", lambda text: text.replace(b"[\n    6,", b"[\n    5,", 1)),
+        (
+            "refused: resized.zarr/zarr.json: expected what fits its crc32, got something else; "
+            "remove resized.zarr and run `dvc repro` again"
         ),
         "store",
     ),
@@ -275,7 +293,7 @@ INPUTS = [
         "a list",
         _first(lambda text: b"[]"),
         (
-            "refused: evaluate.json: expected a JSON object, got a list; run `dvc repro "
+            "refused: evaluate.json: expected a JSON object, got 'list'; run `dvc repro "
             "evaluate` again"
         ),
         "figures",
@@ -285,7 +303,7 @@ INPUTS = [
         "100,000 lists, each inside another",
         _first(lambda text: b"[" * 100_000),
         (
-            "refused: evaluate.json: expected a JSON object, got lists in lists, too deep; "
+            "refused: evaluate.json: expected a JSON object, got 'lists in lists, too deep'; "
             "run `dvc repro evaluate` again"
         ),
         "figures",

@@ -265,7 +265,18 @@ def _moved(text: str) -> bytes:
     return "".join([head, *reversed(rows)]).encode()
 
 
+WITH_SUMS = ("another subset, of the same sum",)
 LEDGERS = [
+    Bad(
+        "another subset, of the same sum",
+        "an image moved to another subset by hand",
+        _edited(1, 5, "train"),
+        (
+            "refused: data/split.csv line 2: expected fields that fit their crc32, got "
+            "'cat.0,train,cat.0.jpg,cat,0,train,SHA256,64,48,RGB,train/cat.0,,,SUM'; "
+            "run `dvc repro split` again"
+        ),
+    ),
     Bad(
         "no byte",
         "an empty file",
@@ -482,10 +493,8 @@ LEDGERS = [
         "a quote that does not end",
         _edited(-1, 0, '"2'),
         (
-            "refused: data/split.csv line 23: expected 13 fields with integers as index, "
-            "width and height, got "
-            "'2,test,2.jpg,,-1,unlabelled,SHA256,64,48,RGB,test/2,,\\n'; run `dvc repro "
-            "split` again"
+            "refused: data/split.csv: expected a csv in UTF-8, got 'unexpected end of data'; "
+            "run `dvc repro split` again"
         ),
     ),
     Bad(

@@ -144,7 +144,8 @@ INPUTS = [
         "fewer than there are",
         "a zip that says it holds one member",
         lambda good: patched(zipped(good.items()), END, 8, "<HH", 1, 1),
-        "accepted: 20 of 20 files",
+        "refused: train.zip: expected the 1 members that the end of its directory tells, got 20; "
+        "download it again",
     ),
     Bad(
         "no member",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stages.models import engine
 from stages.scores import calibration
-from stages.store import arrays, tables
+from stages.store import arrays, sums, tables
 
 FIGURES = Path("metrics/evaluate.json")
 FOLDERS = {"head": Path("data/head"), "fine_tune": Path("data/model")}
@@ -66,9 +66,8 @@ def finish(folder: Path) -> None:
 
 def choose(model: str, temperature: float = 1.5) -> None:
     """Have `model` be the one that `evaluate` has chosen, in the working folder."""
-    found = json.loads(FIGURES.read_text(encoding="utf-8"))
-    found |= {"chosen": model, "temperature": temperature}
-    FIGURES.write_text(json.dumps(found), encoding="utf-8")
+    found = sums.read_json(FIGURES, "evaluate")
+    sums.write_json(FIGURES, found | {"chosen": model, "temperature": temperature})
 
 
 def pipelines() -> dict[str, NDArray[np.float64]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import bad_inputs
+import bad_tables
 import numpy as np
 import pytest
 from bad_images import encoded
@@ -171,13 +172,17 @@ def of_fixes(run: Run, bad: Bad) -> str:
 def of_ledger(run: Run, bad: Bad) -> str:
     in_a_zip()
     assert split(run)[0] == ""
-    content = bad.make(LEDGER.read_text(encoding="utf-8"))
+    text = LEDGER.read_text(encoding="utf-8")
+    if bad.name not in bad_tables.WITH_SUMS:  # a sum would notice them all before anything else
+        text = re.sub(",[^,\n]*\n", "\n", text)
+    content = bad.make(text)
     assert content is not None
     LEDGER.write_bytes(content)
     out = Path("data/resized.zarr")
     status, told = run("resize", LEDGER, out)
     told = told.replace(f"{Path.cwd()}/", "")  # made whole for workers of a cluster
     told = re.sub(r"\b[0-9a-f]{64}\b", "SHA256", told)
+    told = re.sub(r",[0-9a-f]{8}'", ",SUM'", told)
     assert out.exists() == (status == 0)
     images = sum(row.accepted for row in tables.read_ledger(LEDGER)) if status == 0 else 0
     return refused(told) if status else f"accepted: {images} images"

@@ -47,10 +47,10 @@ def failing(number: int, at: int, below: str) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("number", FAULTS, ids=errno.errorcode.get)
 @pytest.mark.parametrize("stage", COMMANDS)
-def test_a_disk_that_takes_no_third_file_is_one_sentence_and_the_next_run_goes_on(
+def test_a_disk_that_takes_no_fourth_file_is_one_sentence_and_the_next_run_goes_on(
     stage: str, number: int, album: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first file is the array's description, the second its first shard."""
+    """The first two write the array's description and its sum, the third is its first shard."""
     album.split()
     album.fetch_weights()
     album.resize()
@@ -58,7 +58,7 @@ def test_a_disk_that_takes_no_third_file_is_one_sentence_and_the_next_run_goes_o
     before = contents(Path(str(COMMANDS[stage][-1])))
     album.change({"resize": {"size": 32}} if stage == "resize" else {"extract": {"layer": "conv3"}})
     with monkeypatch.context() as changed:
-        fail = failing(number, 3, ".partial-")
+        fail = failing(number, 4, ".partial-")
         changed.setattr("builtins.open", fail)
         changed.setattr("io.open", fail)
         told = album.fails(stage, *COMMANDS[stage])

@@ -387,6 +387,69 @@ def test_a_place_that_cannot_be_written_is_one_sentence(
     )
 
 
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (
+            errno.EIO,
+            "expected a disk that reads and writes, got 'Input/output error'; nothing half-written "
+            "was kept, see the system's log for what the disk says",
+        ),
+        (
+            errno.EFBIG,
+            "expected room on the disk, got 'File too large'; raise the limit (`ulimit -f`), "
+            "nothing half-written was kept",
+        ),
+    ],
+)
+def test_a_disk_that_fails_and_a_limit_are_one_sentence(
+    capsys: pytest.CaptureFixture[str], code: int, sentence: str
+) -> None:
+    @script
+    def write() -> None:
+        raise OSError(code, "any words", "data/out")
+
+    assert write() == 1
+    assert capsys.readouterr().err == f"error: data/out: {sentence}\n"
+
+
+def test_a_folder_that_cannot_take_the_others_place_leaves_it_there(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(out, old="old")
+    replace = Path.replace
+
+    def refuse(source: Path, target: Path) -> Path:
+        if source.name == ".partial-out":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+        return replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="data/out"), files.replacing(out) as partial:
+        write_folder(partial, new="new")
+    assert names(out) == ["old"]
+    assert names(out.parent) == [".out.lock", "out"]
+
+
+def test_an_earlier_output_that_cannot_be_removed_goes_next_time(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "a name inside")
+
+    write_folder(out, old="old")
+    with monkeypatch.context() as changed:
+        changed.setattr(shutil, "rmtree", refuse)
+        with files.replacing(out) as partial:
+            write_folder(partial, new="new")
+    assert names(out) == ["new"]
+    assert names(out.parent) == [".out.lock", ".partial-old-out", "out"]
+    with files.replacing(out) as partial:
+        write_folder(partial, newest="newest")
+    assert names(out) == ["newest"]
+    assert names(out.parent) == [".out.lock", "out"]
+
+
 def test_a_fault_of_the_user_is_its_sentence_and_status_1(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -433,7 +496,7 @@ def test_a_worker_that_writes_on_hides_no_interruption_and_its_stray_goes_next_t
     assert names(out.parent) == [".out.lock", "out"]
 
 
-@pytest.mark.parametrize("fault", [ValueError("of ours"), OSError(errno.EIO, "of the disk")])
+@pytest.mark.parametrize("fault", [ValueError("of ours"), OSError(errno.ENOENT, "of the path")])
 def test_any_other_fault_keeps_its_traceback(fault: Exception) -> None:
     @script
     def write() -> None:

@@ -69,7 +69,7 @@ def tune(album: Album, out: Path = MODEL, **changes: Any) -> str:
 
 def losses() -> tuple[list[float], list[float]]:
     """Of all epochs, on train and on valid."""
-    found = tables.read_numbers(HISTORY)
+    found = tables.read_numbers(HISTORY, "fine_tune")
     return found["loss"], found["val_loss"]
 
 

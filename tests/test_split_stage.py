@@ -1,7 +1,6 @@
 """From small archives to a ledger, to pixels, to a submission: the stages that need no network."""
 
 import io
-import json
 import shutil
 import sys
 import zipfile
@@ -16,7 +15,7 @@ from PIL import Image, ImageOps
 
 from stages import resize, split, submit
 from stages.images.decode import FORMATS
-from stages.store import arrays, files, tables
+from stages.store import arrays, files, sums, tables
 from stages.store.tables import Row
 
 FIXES = Path("data/label_fixes.csv")
@@ -95,7 +94,7 @@ def split_well(run: Callable[..., int]) -> Callable[[], tuple[list[Row], dict[st
 
     def split_well() -> tuple[list[Row], dict[str, Any]]:
         assert run(split, FIXES, LEDGER, FIGURES) == 0
-        return tables.read_ledger(LEDGER), json.loads(FIGURES.read_text(encoding="utf-8"))
+        return tables.read_ledger(LEDGER), sums.read_json(FIGURES, "split")
 
     return split_well
 

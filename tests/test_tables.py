@@ -63,14 +63,14 @@ def test_a_ledger_comes_back_as_it_was_written(ledger: Path) -> None:
 
 def test_an_empty_ledger_comes_back_empty(ledger: Path) -> None:
     tables.write_ledger(ledger, [])
-    assert ledger.read_bytes() == f"{HEADER}\n".encode()
+    assert ledger.read_bytes() == f"{HEADER},crc32\n".encode()
     assert tables.read_ledger(ledger) == []
 
 
 def test_a_row_is_one_line_of_csv_below_the_header(ledger: Path) -> None:
     tables.write_ledger(ledger, [ROWS[0]])
     line = "dogs/1,train,dogs/1.jpg,dog,0,train,sha of dogs/1.jpg,90,160,RGB,dogs/1,,"
-    assert ledger.read_bytes() == f"{HEADER}\n{line}\n".encode()
+    assert ledger.read_bytes() == f"{HEADER},crc32\n{line},7b2745ac\n".encode()
 
 
 @pytest.mark.parametrize("name", ['a,"b"', "ä 猫", " lead", "#x", "=1+1", "'", "\u2028"])

@@ -44,6 +44,7 @@ _FAULTS_OF_ONE_FILE = {
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _UTF8_NAME = 0x800
 _ENCRYPTED = 0x1
+_MEMBERS = 4  # place of their number in what `zipfile` reads at the end of the directory
 
 Member = TypeVar("Member")
 
@@ -63,6 +64,18 @@ class Source(ABC):
     @abstractmethod
     def read(self, name: str) -> bytes:
         """All bytes of one member, at most `MAX_MEMBER_BYTES`; raises `Unreadable`. Thread safe."""
+
+    @abstractmethod
+    def state(self) -> object:
+        """What differs when the archive at `path` has been replaced, or written to."""
+
+    def require_unchanged(self, since: object) -> None:
+        """Refuse an archive whose `state` was another one; raises `UserError`."""
+        if self.state() != since:
+            raise UserError(
+                f"{self.path}: expected images that stay as they are while they are read, got "
+                "others in their place meanwhile; run again once they are all there"
+            )
 
     @abstractmethod
     def close(self) -> None:
@@ -125,6 +138,9 @@ class _Zip(Source):
             raise
         self.names = sorted(self._members, key=natural_key)
 
+    def state(self) -> object:
+        return _stamp(self.path)
+
     def close(self) -> None:
         self._file.close()
 
@@ -165,12 +181,19 @@ class _Zip(Source):
         """All entries, and the offset where the directory that lists them begins."""
         try:
             with zipfile.ZipFile(self._file) as archive:
-                return archive.infolist(), archive.start_dir
+                infos, start = archive.infolist(), archive.start_dir
+                told = zipfile._EndRecData(self._file)[_MEMBERS]  # type: ignore[attr-defined]
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
             raise UserError(
                 f"{self.path}: expected a zip file, got a file without a readable zip directory; "
                 "download it again"
             ) from error
+        if (told - len(infos)) % 2**16:  # old writers count no further
+            raise UserError(
+                f"{self.path}: expected the {told} members that the end of its directory tells, "
+                f"got {len(infos)}; download it again"
+            )
+        return infos, start
 
 
 class _Folder(Source):
@@ -180,11 +203,23 @@ class _Folder(Source):
         self._members, self.passed_over = _admit(path, files)
         self.names = sorted(self._members, key=natural_key)
 
+    def state(self) -> object:
+        return {name: _stamp(path) for name, path in _walk(self.path)}
+
     def close(self) -> None:
         """Nothing is held open."""
 
     def read(self, name: str) -> bytes:
         return read_file(self._members[name])
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Of a file: which one it is, its size and when it was written; None if it cannot be told."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:

@@ -9,7 +9,9 @@ lies in a folder, or in an object store (see `places`).
 import abc
 import functools
 import hashlib
+import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -27,6 +29,7 @@ SHARD_BYTES = 32 * 2**20  # DVC hashes files over 2 MiB in threads, and few file
 CHUNK_BYTES = 2**19
 DIGESTS = "sha256.npy"
 CODECS = (BytesCodec, Crc32cCodec, ZstdCodec)
+DESCRIPTION, SUM = "zarr.json", "crc32"  # zarr's own file, and our attribute in it
 
 
 def create(
@@ -60,6 +63,10 @@ def create(
         attributes={"fingerprint": fingerprint},
         config={"write_empty_chunks": True},
     )
+    system, folder = places.filesystem(path)
+    described = json.loads(system.cat_file(f"{folder}/{DESCRIPTION}"))
+    described["attributes"] = {SUM: _sum(described), **described["attributes"]}
+    system.pipe_file(f"{folder}/{DESCRIPTION}", json.dumps(described, indent=2).encode())
     return [range(at, min(at + shard, shape[0])) for at in range(0, shape[0], shard)]
 
 
@@ -75,10 +82,14 @@ def digest(row: NDArray[Any]) -> bytes:
 
 
 def write_digests(path: Place, digests: NDArray[np.uint8]) -> None:
-    """Keep each row's `digest` beside the array, uint8 (n, 32), so that rows are known unread."""
+    """Keep each row's `digest` beside the array, uint8 (n, 32), so that rows are known unread.
+
+    They are written as (n + 1, 32): the last one is that of all others.
+    """
     system, folder = places.filesystem(path)
+    last = np.frombuffer(digest(digests), np.uint8)[None]
     with system.open(f"{folder}/{DIGESTS}", "wb") as file:
-        np.save(file, digests, allow_pickle=False)
+        np.save(file, np.concatenate([digests, last]), allow_pickle=False)
 
 
 def write(
@@ -208,6 +219,7 @@ class Rows(Readable):
                 f"{path}: expected a zarr array, got {_one_line(error)!r}; "
                 f"remove {path} and run `dvc repro` again"
             ) from None
+        self._require_its_description()
         if fingerprint is not None and self.fingerprint != fingerprint:
             raise UserError(
                 f"{path}: expected the rows of the data/split.csv that stands there now, "
@@ -226,6 +238,17 @@ class Rows(Readable):
                 f"{lost[0]}; remove {path} and run `dvc repro` again"
             )
 
+    def _require_its_description(self) -> None:
+        """What zarr takes for shape, type and codecs has no checksum of its own."""
+        if (found := self._array.attrs.get(SUM)) is None:
+            return
+        system, folder = places.filesystem(self._path)
+        if found != _sum(json.loads(system.cat_file(f"{folder}/{DESCRIPTION}"))):
+            raise UserError(
+                f"{self._path}/{DESCRIPTION}: expected what fits its {SUM}, got something else; "
+                f"remove {self._path} and run `dvc repro` again"
+            )
+
     @functools.cached_property
     def digests(self) -> NDArray[np.uint8]:
         """What `write_digests` kept: uint8 (n, 32)."""
@@ -238,9 +261,11 @@ class Rows(Readable):
             told = getattr(error, "strerror", None) or _one_line(error)
             told = told if known else "a damaged header"
             raise self._damaged("the digests of its rows", told) from None
-        if found.shape != (len(self), 32) or found.dtype != np.uint8:
-            raise self._damaged(f"uint8 ({len(self)}, 32)", f"{found.dtype} {found.shape}")
-        return np.asarray(found)
+        if found.shape != (len(self) + 1, 32) or found.dtype != np.uint8:
+            raise self._damaged(f"uint8 ({len(self) + 1}, 32)", f"{found.dtype} {found.shape}")
+        if digest(found[:-1]) != found[-1].tobytes():
+            raise self._damaged("digests that fit their own", "others")
+        return np.asarray(found[:-1])
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows `start` to `stop` (exclusive), checked against their checksums."""
@@ -407,6 +432,13 @@ def _require_ours(array: zarr.Array[Any]) -> None:
     if array.dtype.kind not in "fiu" or {type(codec) for codec in codecs} - set(CODECS):
         names = sorted({type(codec).__name__ for codec in codecs})
         raise ValueError(f"one of {array.dtype} through {', '.join(names)}")
+
+
+def _sum(described: dict[str, Any]) -> str:
+    """Of a `zarr.json`, by its content but for the sum itself."""
+    known = {key: value for key, value in described["attributes"].items() if key != SUM}
+    text = json.dumps({**described, "attributes": known}, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"
 
 
 def _one_line(error: Exception) -> str:

@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from stages.errors import UserError
 
 TAG = 32  # hexadecimal digits of a tag
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MARK = b"\nsha256 "
+SEAL_BYTES = len(MARK) + 64  # of a seal
 
 
 @contextlib.contextmanager
@@ -41,23 +43,22 @@ def replacing(path: Path, tag: str = "") -> Iterator[Path]:
     partial = path.with_name(f".partial-{tag}{path.name}")
     with only_writer(path):
         tagged = path.parent.glob(f".partial-{'[0-9a-f]' * TAG}{path.name}")
-        for stray in (partial, *tagged):
-            _remove_stray(stray)
+        aside = path.with_name(f".partial-old-{path.name}")
+        for stray in (partial, aside, *tagged):
+            _remove(stray)
         try:
             yield partial
             _sync(partial)
-            if partial.is_dir() or (path.is_dir() and not path.is_symlink()):
-                _remove(path)  # only a file can take another file's place in one step
-            partial.replace(path)
+            _take_the_place(partial, path, aside)
             _fsync(path.parent)
         except OSError as error:
             # A write that finds no room tells no name, and a temporary name says little.
             told = error.filename
-            if error.errno in FULL and (told is None or str(told).startswith(str(partial))):
+            if (told is None and error.errno in FULL) or str(told).startswith(str(partial)):
                 error.filename = str(path)
             raise
         finally:
-            _remove_stray(partial)
+            _remove_if_possible(partial)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,29 +72,12 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
     write_text(path, json.dumps(content, sort_keys=True, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, stage: str) -> dict[str, Any]:
-    """What `write_json` has written for that stage.
-
-    Raises:
-        UserError: no such file, or no JSON object in it.
-    """
-    try:
-        found = json.loads(require(path, stage).read_text(encoding="utf-8"))
-        told = f"a {type(found).__name__}"
-    except (ValueError, RecursionError) as error:
-        deep = isinstance(error, RecursionError)
-        found, told = None, "lists in lists, too deep" if deep else repr(str(error))
-    if not isinstance(found, dict):
-        raise UserError(
-            f"{path}: expected a JSON object, got {told}; run `dvc repro {stage}` again"
-        )
-    return found
-
-
 def write_arrays(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write an npz of arrays, whole or not at all; `name` tells what they are good for."""
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, **{"name": np.array(name), **arrays})
+    """Write a sealed npz of arrays, whole or not at all; `name` tells what they are good for."""
+    with replacing(path) as partial:
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{"name": np.array(name), **arrays})
+        seal(partial)
 
 
 def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]] | None:
@@ -102,6 +86,8 @@ def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]] | None:
     A file that is damaged, or good for something else, is as none.
     """
     try:
+        if not _fits_its_seal(path):
+            return None
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files} if str(file["name"]) == name else None
     except Exception:  # numpy, zipfile and zlib trip over damage in a dozen ways
@@ -140,6 +126,43 @@ def require(path: Path, stage: str) -> Path:
     return path
 
 
+def seal(path: Path) -> None:
+    """Put a sha256 of a file's bytes behind them, where HDF5 and npz look at nothing."""
+    digest = sha256(path).encode()
+    with path.open("ab") as file:
+        file.write(MARK + digest)
+
+
+def require_sealed(path: Path, stage: str) -> Path:
+    """Like `require`, of a file that its writer has sealed.
+
+    Raises:
+        UserError: bytes that do not fit the seal. A file without one is somebody else's.
+    """
+    if not _fits_its_seal(require(path, stage)):
+        raise UserError(
+            f"{path}: expected the bytes that `{stage}` wrote, got others, by the sha256 behind "
+            f"them; remove {path} and run `dvc repro` again"
+        )
+    return path
+
+
+def _fits_its_seal(path: Path) -> bool:
+    with path.open("rb") as file:
+        left = file.seek(0, os.SEEK_END) - SEAL_BYTES
+        file.seek(max(0, left))
+        end = file.read()
+        if left < 0 or not end.startswith(MARK):
+            return True
+        file.seek(0)
+        found = hashlib.sha256()
+        while left > 0:
+            block = file.read(min(left, 2**20))
+            found.update(block)
+            left -= len(block)
+    return found.hexdigest().encode() == end[len(MARK) :]
+
+
 @contextlib.contextmanager
 def only_writer(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold `.NAME.lock` beside `path`; the kernel lets go of it when the process ends, however.
@@ -161,20 +184,37 @@ def only_writer(path: Path, *, wait: bool = False) -> Iterator[None]:
         os.close(lock)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _remove_stray(path: Path) -> None:
-    """A folder into which a worker of an interrupted run still writes goes next time."""
+def _take_the_place(partial: Path, path: Path, aside: Path) -> None:
+    """Only a file can take another file's place in one step; a folder is put aside before."""
+    folder = path.is_dir() and not path.is_symlink()
+    if not path.exists() or not (folder or partial.is_dir()):
+        partial.replace(path)
+        return
+    path.replace(aside)
     try:
-        _remove(path)
+        partial.replace(path)
+    except BaseException:
+        aside.replace(path)
+        raise
+    _remove_if_possible(aside)
+
+
+def _remove(path: Path) -> None:
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
+        error.filename = str(path)  # rmtree names what is inside, without the folders above
+        if error.errno != errno.ENOTEMPTY:  # a worker of an interrupted run still writes there
             raise
+
+
+def _remove_if_possible(path: Path) -> None:
+    """What stays goes next time; nothing is wrong with the output."""
+    with contextlib.suppress(OSError):
+        _remove(path)
 
 
 def _sync(path: Path) -> None:

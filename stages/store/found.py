@@ -5,7 +5,6 @@
 something, or holds something else, is told in one sentence.
 """
 
-import csv
 import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from stages.errors import UserError
-from stages.store import files
+from stages.store import files, sums
 from stages.store.findings import (
     AUDIT_COLUMNS,
     NUMBERS,
@@ -78,7 +77,9 @@ def picture(folder: Path, name: str) -> Path:
 
 def _content(path: Path, stage: str, kind: type[T]) -> T:
     try:
-        return kind.model_validate_json(files.require(path, stage).read_bytes())
+        content = kind.model_validate_json(files.require(path, stage).read_bytes())
+        sums.read_json(path, stage)  # which refuses what does not fit its sum
+        return content
     except ValidationError as faults:
         fault = faults.errors()[0]
     key = "".join(f"{part}: " for part in [".".join(map(str, fault["loc"]))] if part)
@@ -121,25 +122,19 @@ def _lines(path: Path, name: str) -> Iterator[Line]:
     header, again = AUDIT_COLUMNS[name], "run `dvc repro audit` again"
     numbers = " and ".join(column for column in header if column in NUMBERS)
     expected = f"{len(header)} fields" + (f" with numbers as {numbers}" if numbers else "")
-    try:
-        with files.require(path, "audit").open(encoding="utf-8", newline="") as file:
-            lines = csv.reader(file)
-            got = next(lines, [])
-            if tuple(got) != header:
-                raise UserError(
-                    f"{path}: expected the columns {','.join(header)}, got {','.join(got)!r}; "
-                    f"{again}"
-                )
-            for values in lines:
-                line = dict(zip(header, values, strict=False))
-                if len(values) != len(header) or not all(map(_number, line.items())):
-                    raise UserError(
-                        f"{path} line {lines.line_num}: expected {expected}, "
-                        f"got {','.join(values)!r}; {again}"
-                    )
-                yield line
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected a csv in UTF-8, got {str(error)!r}; {again}") from None
+    lines = sums.read_csv(path, "audit")
+    got = next(lines)
+    if tuple(got) != header:
+        raise UserError(
+            f"{path}: expected the columns {','.join(header)}, got {','.join(got)!r}; {again}"
+        )
+    for number, values in enumerate(lines, start=2):
+        line = dict(zip(header, values, strict=False))
+        if len(values) != len(header) or not all(map(_number, line.items())):
+            raise UserError(
+                f"{path} line {number}: expected {expected}, got {','.join(values)!r}; {again}"
+            )
+        yield line
 
 
 def _number(field: tuple[str, str]) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.errors import UserError
+from stages.store import sums
 from stages.store.files import replacing
 
 SUBSETS = ("train", "valid", "test", "unlabelled")
@@ -92,32 +93,26 @@ class Labels:
 
 
 def write_ledger(path: Path, rows: Iterable[Row]) -> None:
-    """Write `rows`, in their order, as csv with the header `COLUMNS`."""
-    write_csv(path, COLUMNS, (astuple(row) for row in rows))
+    """Write `rows`, in their order, as csv with the header `COLUMNS` and a sum (see `sums`)."""
+    sums.write_csv(path, COLUMNS, (astuple(row) for row in rows))
 
 
 def read_ledger(path: Path) -> list[Row]:
     """Read what `write_ledger` wrote.
 
     Raises:
-        UserError: another header, or a row that does not fit it.
+        UserError: another header, or a row that does not fit it or its sum.
     """
     again = "run `dvc repro split` again"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = csv.reader(file)
-            header = next(lines, [])
-            if tuple(header) != COLUMNS:
-                raise UserError(
-                    f"{path}: expected the columns {','.join(COLUMNS)}, got {_told(header)}; "
-                    f"{again}"
-                )
-            rows = [
-                _row(line, f"{path} line {number}", again)
-                for number, line in enumerate(lines, start=2)
-            ]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected a csv in UTF-8, got {str(error)!r}; {again}") from None
+    lines = sums.read_csv(path, "split")
+    header = next(lines)
+    if tuple(header) != COLUMNS:
+        raise UserError(
+            f"{path}: expected the columns {','.join(COLUMNS)}, got {_told(header)}; {again}"
+        )
+    rows = [
+        _row(line, f"{path} line {number}", again) for number, line in enumerate(lines, start=2)
+    ]
     if len({(row.source, row.member) for row in rows}) < len(rows):
         raise UserError(f"{path}: expected one row a file, got two of one; {again}")
     classes = {(row.index, row.label) for row in rows if row.label}
@@ -255,14 +250,39 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object
         writer.writerows(lines)
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The lines of a csv, each by the names in its header."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def read_csv(path: Path, stage: str) -> list[dict[str, str]]:
+    """The lines of a csv that `stage` wrote, each by the names in its header.
+
+    Raises:
+        UserError: a line with more or fewer fields.
+    """
+    header, *lines = sums.read_csv(path, stage)
+    _require_fields(path, header, lines, stage)
+    return [dict(zip(header, line, strict=True)) for line in lines]
 
 
-def read_numbers(path: Path) -> dict[str, list[float]]:
-    """The columns of a csv of numbers, by their names in its header."""
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *lines = csv.reader(file)
-    return {name: [float(line[i]) for line in lines] for i, name in enumerate(header)}
+def read_numbers(path: Path, stage: str) -> dict[str, list[float]]:
+    """The columns of a csv of numbers that `stage` wrote, by their names in its header.
+
+    Raises:
+        UserError: a field that is no number, or a line with more or fewer fields.
+    """
+    header, *lines = sums.read_csv(path, stage)
+    _require_fields(path, header, lines, stage)
+    try:
+        return {name: [float(line[i]) for line in lines] for i, name in enumerate(header)}
+    except ValueError as error:
+        raise UserError(
+            f"{path}: expected numbers, got {str(error)!r}; run `dvc repro {stage}` again"
+        ) from None
+
+
+def _require_fields(
+    path: Path, header: Sequence[str], lines: Sequence[Sequence[str]], stage: str
+) -> None:
+    for line in lines:
+        if len(line) != len(header):
+            raise UserError(
+                f"{path}: expected {len(header)} fields in a line, got {','.join(line)!r}; "
+                f"run `dvc repro {stage}` again"
+            )

@@ -1,0 +1,150 @@
+"""Every write of every stage refused once by the disk: one sentence, status 1, nothing lost.
+
+`make torture` fails each site with ENOSPC, EACCES and EIO, those of stages that take seconds with
+one of these each; otherwise a few sites of the stages that need no Keras are tried.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from album import FEATURES, LEDGER, RESIZED, TRAIN, WEIGHTS, Album
+from finished import FIGURES, FOLDERS, finish, in_this_process
+from torture import LONG, record
+
+from stages.store import arrays, tables
+
+ROOT = Path(__file__).parent.parent
+HEAD, MODEL = FOLDERS.values()
+HISTORIES = ("metrics/head_history.csv", "metrics/fine_tune_history.csv")
+INTERVALS = "metrics/intervals.json"
+STAGES: dict[str, tuple[object, ...]] = {
+    "split": ("data/label_fixes.csv", LEDGER, "metrics/split.json"),
+    "resize": (LEDGER, RESIZED),
+    "audit": (LEDGER, RESIZED, FEATURES, FEATURES, "metrics/audit.json", "metrics/audit"),
+    "train_head": (LEDGER, FEATURES, FEATURES, HEAD, "metrics/head.json", HISTORIES[0]),
+    "fine_tune": (
+        *(LEDGER, RESIZED, WEIGHTS, WEIGHTS, HEAD, MODEL, "metrics/fine_tune.json", HISTORIES[1]),
+    ),
+    "evaluate": (
+        *(LEDGER, HEAD, MODEL, *HISTORIES, FIGURES, INTERVALS),
+        *("metrics/curves", "metrics/pictures"),
+    ),
+    "submit": (LEDGER, HEAD, MODEL, FIGURES, "data/submission.csv"),
+}
+WITH_KERAS: dict[str, tuple[object, ...]] = {
+    "fetch_weights": ("convnet", WEIGHTS),
+    "extract": ("convnet", RESIZED, WEIGHTS, FEATURES),
+    "explain": (
+        *(LEDGER, RESIZED, WEIGHTS, WEIGHTS, HEAD, MODEL, FIGURES),
+        *("metrics/audit", "metrics/explain"),
+    ),
+    "report": ("params.yaml", "metrics", "metrics/explain", "metrics/report"),
+    "predict": (TRAIN, "--heatmap", "maps", "--csv"),
+    "export": ("--format", "openvino"),
+}
+ALL = STAGES | WITH_KERAS if LONG else STAGES
+NUMBERS = "ENOSPC,EACCES,EIO"
+QUICK = ("split", "resize", "audit", "train_head", "submit", "report")
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="it forks"),
+    pytest.mark.xdist_group("torture_disk"),
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """18 pictures, all stages run; without Keras where that is not asked for."""
+    folder = tmp_path_factory.mktemp("disk")
+    mute: Any = SimpleNamespace(readouterr=lambda: SimpleNamespace(out="", err=""))
+    if LONG:
+        finish(folder)
+    with in_this_process() as changed:
+        changed.chdir(folder)
+        if not LONG:
+            album = Album(changed, mute)
+            album.change({"train_head": {"kind": "logistic"}, "fine_tune": {"epochs": 0}})
+            album.split()
+            album.resize()
+            WEIGHTS.parent.mkdir()
+            WEIGHTS.write_bytes(b"nobody reads them")
+            values = np.random.default_rng(0).normal(size=(18, 2, 8)).astype(np.float32)
+            fingerprint = tables.fingerprint(tables.read_ledger(LEDGER))
+            arrays.write(FEATURES, [values], shape=(18, 2, 8), dtype="f4", fingerprint=fingerprint)
+        for stage, words in ALL.items():
+            if stage not in ("predict", "export"):
+                changed.setattr(sys, "argv", [stage, *map(str, words)])
+                assert importlib.import_module(f"stages.{stage}").main() == 0
+    return folder
+
+
+def faulty(project: Path, stage: str, times: int, numbers: str) -> dict[str, Any]:
+    """What `faulting.py` tells."""
+    words = [stage, str(times), numbers, *map(str, ALL[stage])]
+    ended = subprocess.run(
+        [sys.executable, ROOT / "tests" / "faulting.py", *words],
+        cwd=project,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "MPLCONFIGDIR": str(project.parent / "matplotlib"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    told: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return told
+
+
+def judged(told: dict[str, Any], name: str, started: float) -> None:
+    """Each fault is one sentence and status 1, or the run went on; no output is another one."""
+    counts: Counter[str] = Counter()
+    wrong = []
+    for run in told["runs"]:
+        lines = run["stderr"].splitlines()
+        told_once = [line.startswith("error: ") for line in lines].count(True) == 1
+        refused = run["status"] == 1 and told_once and "Traceback" not in run["stderr"]
+        removal = run["site"][0] in ("os.remove", "os.rmdir")  # then what should go is left
+        if (
+            not run["differs"]
+            and (refused or run["status"] == 0)
+            and (removal or not run["strays"])
+        ):
+            counts["refused" if refused else "went on"] += 1
+        else:
+            wrong.append(json.dumps(run))
+    seconds = round(time.perf_counter() - started, 1)
+    figures = {"sites": told["sites"], "faults": len(told["runs"]), "seconds": seconds}
+    record(name, {**figures, **counts, "wrong": len(wrong)})
+    assert not wrong, "\n".join([f"{len(wrong)} of {len(told['runs'])}", *wrong[:10]])
+    assert counts["refused"] > 0
+
+
+@pytest.mark.parametrize("stage", ALL)
+def test_a_write_that_the_disk_refuses_is_one_sentence_and_loses_nothing(
+    project: Path, stage: str
+) -> None:
+    started = time.perf_counter()
+    numbers = NUMBERS if LONG and stage in QUICK else f"each:{NUMBERS}"
+    judged(faulty(project, stage, 0 if LONG else 3, numbers), f"disk-{stage}", started)
+
+
+@pytest.mark.parametrize("stage", ALL if LONG else ["train_head"])
+def test_a_file_that_may_not_grow_is_one_sentence_and_loses_nothing(
+    project: Path, stage: str
+) -> None:
+    started = time.perf_counter()
+    judged(faulty(project, stage, 12 if LONG else 4, "EFBIG"), f"disk-size-{stage}", started)

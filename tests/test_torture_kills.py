@@ -1,0 +1,235 @@
+"""`dvc repro` killed at random moments, again and again: the next one ends with the same bytes.
+
+Killed are the stage, `dvc`, or all of the process group, by SIGKILL, SIGTERM and SIGINT, while a
+drawn stage is made to run again. `make torture` kills 2 x 100 runs over all stages, half an hour;
+otherwise a few are killed, over the two stages that start fast.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import pytest
+from project import Project
+from torture import LONG, outputs, outs, record, small_project, strays
+
+KILLS, LANES = (100, 2) if LONG else (3, 1)
+LAST = [] if LONG else ["resize"]  # the stage up to which the project is run; none: all
+TARGETS, SIGNALS = ("stage", "dvc", "group"), ("SIGKILL", "SIGTERM", "SIGINT")
+START_S = 1.2  # of dvc, before it looks at stages
+PATIENCE_S = 900  # a shared machine may be slow
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that tells a child")
+
+
+class Kill(NamedTuple):
+    """What is made to run, and what is sent to whom after which share of its duration."""
+
+    stage: str
+    how: str  # "force" this stage alone, or run what is "removed", or restore it from a "cache"
+    target: str
+    signal: str
+    moment: float
+
+
+def drawn(rng: np.random.Generator, stages: list[str]) -> Kill:
+    how = rng.choice(["force", "removed", "cache"], p=[0.5, 0.3, 0.2])
+    target, number = str(rng.choice(TARGETS)), str(rng.choice(SIGNALS))
+    return Kill(str(rng.choice(stages)), str(how), target, number, float(rng.random()))
+
+
+def start(project: Project, *words: str) -> "subprocess.Popen[str]":
+    """`dvc repro` in a session of its own; it prints into `log`, a line as it comes."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with (project.folder / "log").open("w", encoding="utf-8") as log:
+        return subprocess.Popen(
+            [sys.executable, "-u", "-m", "dvc", "repro", *words],
+            cwd=project.folder,
+            env={**os.environ, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+        )
+
+
+def printed(project: Project) -> str:
+    return (project.folder / "log").read_text(encoding="utf-8", errors="replace")
+
+
+def timed(project: Project) -> dict[str, float]:
+    """Run all; the seconds of each stage, as dvc prints their beginnings."""
+    process = start(project, *LAST)
+    begun: dict[str, float] = {}
+    while process.poll() is None:
+        for stage in re.findall(r"^Running stage '(.+)':$", printed(project), re.M):
+            begun.setdefault(stage, time.monotonic())
+        time.sleep(0.02)
+    assert process.returncode == 0, printed(project)
+    times = [*begun.values(), time.monotonic()]
+    return {stage: times[place + 1] - times[place] for place, stage in enumerate(begun)}
+
+
+def of_session(leader: int) -> Iterator[psutil.Process]:
+    """The processes that a run has started, dvc included, and that still live."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+
+
+def running_stage(leader: int) -> psutil.Process | None:
+    for process in of_session(leader):
+        with contextlib.suppress(psutil.Error):
+            if any(word.startswith("stages.") for word in process.cmdline()):
+                return process
+    return None
+
+
+def send(kill: Kill, process: "subprocess.Popen[str]", seconds: dict[str, float]) -> bool:
+    """Wait for the moment, and send the signal; whether there was somebody to take it."""
+    number = getattr(signal, kill.signal)
+    if kill.target != "stage":
+        time.sleep(kill.moment * (START_S + seconds[kill.stage]))
+        if process.poll() is not None:
+            return False
+        (os.killpg if kill.target == "group" else os.kill)(process.pid, number)
+        return True
+    while process.poll() is None:
+        if stage := running_stage(process.pid):
+            time.sleep(kill.moment * seconds[kill.stage])
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stage.send_signal(number)
+                return True
+            return False
+        time.sleep(0.01)
+    return False
+
+
+def wait(process: "subprocess.Popen[str]") -> float:
+    """Until dvc and all that it has started are gone; the seconds that the rest outlived dvc."""
+    process.wait(PATIENCE_S)
+    ended = time.monotonic()
+    while any(of_session(process.pid)):
+        assert time.monotonic() - ended < 10, "an orphan lives on"
+        time.sleep(0.02)
+    return time.monotonic() - ended
+
+
+def remove(project: Project, stage: str) -> None:
+    """What a stage writes, and the row cache."""
+    shutil.rmtree(project.folder / "data" / ".rows", ignore_errors=True)
+    for name, writer in WRITERS.items():
+        path = project.folder / name
+        if writer == stage.partition("@")[0] and path.exists():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+WRITERS = {
+    "data/split.csv": "split",
+    "metrics/split.json": "split",
+    "data/resized.zarr": "resize",
+    "data/weights/convnet.weights.h5": "fetch_weights",
+    "data/features/convnet.zarr": "extract",
+    "metrics/audit": "audit",
+    "data/head": "train_head",
+    "data/model": "fine_tune",
+    "metrics/evaluate.json": "evaluate",
+    "metrics/curves": "evaluate",
+    "metrics/explain": "explain",
+    "data/submission.csv": "submit",
+    "metrics/report": "report",
+}
+
+
+def mended(project: Project, told: str) -> str:
+    """Take away what keeps `dvc repro` from starting, as `python -m stages.doctor` would say."""
+    rwlock = project.folder / ".dvc" / "tmp" / "rwlock"
+    if "rwlock" in told:
+        rwlock.unlink()
+        return "rwlock removed"
+    if "dvc.lock" in told:
+        project.git("checkout", "--", "dvc.lock")
+        return "dvc.lock checked out"
+    raise AssertionError(told)
+
+
+def complete(project: Project, *words: str) -> list[str]:
+    """`dvc repro` to its end; the mends that it needed before."""
+    mends: list[str] = []
+    for _ in range(3):
+        process = start(project, *words, *LAST)
+        wait(process)
+        if process.returncode == 0:
+            return mends
+        mends.append(mended(project, printed(project)))
+    raise AssertionError(printed(project))
+
+
+@pytest.mark.parametrize("lane", range(LANES))
+def test_a_run_that_is_killed_at_any_moment_is_completed_to_the_same_bytes(
+    lane: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(lane)
+    project = small_project(tmp_path / "project")
+    started = time.monotonic()
+    seconds = timed(project)
+    project.commit("reproduced")
+    known, lock = outputs(project.folder), (project.folder / "dvc.lock").read_bytes()
+    names = [name for name in outs(project.folder) if (project.folder / name).exists()]
+    counts: dict[str, Counter[str]] = {name: Counter() for name in (*Kill._fields[:4], "found")}
+    slowest, number = 0.0, 0
+    while number < KILLS:
+        kill = drawn(rng, list(seconds))
+        if kill.how == "force":
+            words = ["--force", "--single-item", kill.stage]
+        else:
+            remove(project, kill.stage)
+            words = [*(["--no-run-cache"] if kill.how == "removed" else []), *LAST]
+        process = start(project, *words)
+        if not send(kill, process, seconds):  # it was over before
+            wait(process)
+            continue
+        number += 1
+        slowest = max(slowest, wait(process))
+        for field in Kill._fields[:4]:
+            counts[field][str(getattr(kill, field))] += 1
+        counts["found"][f"dvc ended with {process.returncode}"] += 1
+        left = outputs(project.folder)
+        for name, digest in left.items():
+            if known.get(name) != digest:
+                assert name == "dvc.lock", f"{kill}: {name} is half written, or another one"
+                counts["found"]["dvc.lock differs"] += 1
+        counts["found"]["strays"] += bool(strays(project.folder))
+        for name in names:
+            of_it = [file for file in known if file == name or file.startswith(f"{name}/")]
+            there = sum(file in left for file in of_it)
+            counts["found"]["part of a folder"] += 0 < there < len(of_it)
+        if rng.random() < 0.6 or number == KILLS:
+            again = ["--no-run-cache"] if rng.random() < 0.5 else []
+            for mend in complete(project, *again):
+                counts["found"][mend] += 1
+            assert outputs(project.folder) == known, kill
+            counts["found"]["completed"] += 1
+            again_in_order = (project.folder / "dvc.lock").read_bytes() == lock
+            counts["found"]["completed, dvc.lock in another order"] += not again_in_order
+        figures: dict[str, Any] = {name: dict(count) for name, count in counts.items()}
+        figures |= {"kills": number, "seconds": round(time.monotonic() - started)}
+        figures |= {"longest that a process outlived dvc, s": round(slowest, 2)}
+        record(f"kills-{lane}", figures)
+    if LONG:
+        complete(project, "--force")
+        assert strays(project.folder) == []
+    assert outputs(project.folder) == known
