@@ -149,6 +149,12 @@ def _user() -> Iterator[Finding]:
             f"path: expected this folder's to have at most {LONGEST_PATH - LONGEST_NAME:,} bytes, "
             f"got {length:,}; move it up",
         )
+    if braces := sorted(set("{}") & set(str(Path.cwd()))):
+        yield Finding(
+            FAULT,
+            f"path: expected this folder's without braces, got {' '.join(braces)} in it, at which "
+            "DVC fails; move or rename it",
+        )
     newest = max((path.stat().st_mtime for path in Path().glob("*")), default=0.0)
     if newest > time.time() + CLOCK_SECONDS:
         yield Finding(

@@ -16,6 +16,7 @@ from dvc.scm import RevError, SCMError, resolve_rev
 from dvc_data.index.index import DataIndexError
 
 from stages.errors import UserError
+from stages.store import sums
 
 # What DVC raises where a file is neither in git nor in its cache nor in a remote that answers.
 ABSENT = (FileNotFoundError, ConnectionError, TimeoutError, DvcException, DataIndexError)
@@ -61,7 +62,8 @@ def values(old: str, new: str | None) -> tuple[list[Value], list[Value]]:
             _require(repo, revision)
         sides = (old, new or WORKSPACE)
         params, metrics = (show.diff(*sides, all=True) for show in (repo.params, repo.metrics))
-    return _values(params), _values(metrics)
+    figures = [one for one in _values(metrics) if one.key != sums.NAME]
+    return _values(params), figures
 
 
 def fetch(revision: str, paths: Iterable[str], folder: Path) -> None:

@@ -35,6 +35,8 @@ from fuzz_kinds import KINDS, Kind
 from hypothesis import HealthCheck, Phase
 from tqdm import tqdm
 
+from stages.scripts import peak_memory
+
 SECONDS, WAITING = 5, 120  # of processor time an input, and of any time
 MEMORY = 2**30
 AT_ONCE = 2500  # inputs that a process tries before the next one starts
@@ -74,7 +76,7 @@ class Trial:
 
     def told(self) -> str:
         """What came of it, as JSON."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = peak_memory()
         found = {"words": self.words, "faults": self.faults, "slowest": self.slowest, "peak": peak}
         return json.dumps(found)
 

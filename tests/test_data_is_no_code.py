@@ -35,6 +35,7 @@ WORDS = {  # a call may be given no other value for these than the safe one
     "autoescape": True,
 }
 ALLOWED = {
+    ("stages/params.py", "calls yaml.load"),  # by a SafeLoader that refuses a key given twice
     ("stages/shards.py", "imports pickle"),  # Dask sends pickles to its workers; see SECURITY.md
     ("stages/models/hdf5.py", "calls .load_weights"),  # once the file has been looked at
     ("stages/models/folding.py", "calls .from_config"),  # of a layer that this process built

@@ -129,6 +129,11 @@ FAULTS = {
         "FAULT dvc.lock: expected one version, got a merge conflict; `git checkout --ours "
         "dvc.lock`, then `dvc repro`",
     ),
+    "a path at which DVC fails": Wrong(
+        lambda *_: os.chdir(shutil.move(Path.cwd(), Path.cwd().with_name("a {copy}"))),
+        "FAULT path: expected this folder's without braces, got { } in it, at which DVC fails; "
+        "move or rename it",
+    ),
     "no git": Wrong(
         lambda *_: shutil.rmtree(".git"), "FAULT .git: expected a checkout of git that git can read"
     ),

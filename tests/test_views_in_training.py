@@ -9,6 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import json
 import types
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,16 +223,11 @@ def test_more_features_than_the_memory_holds_are_refused_for_a_logistic_head(
 def test_a_sigmoid_for_three_classes_is_refused(album: Album) -> None:
     rng = np.random.default_rng(0)
     write_features(rng.normal(size=(42, VIEWS, 5)).astype(np.float32))
-    ledger = LEDGER.read_text(encoding="utf-8").splitlines()
-    header = ledger[0].split(",")
-    label, index = header.index("label"), header.index("index")
-    third = []
-    for number, line in enumerate(ledger[1:]):
-        cells = line.split(",")
-        if cells[label] == "dog" and number % 2:
-            cells[label], cells[index] = "owl", "2"
-        third.append(",".join(cells))
-    LEDGER.write_text("\n".join([ledger[0], *third]) + "\n", encoding="utf-8")
+    third = [
+        replace(row, label="owl", index=2) if row.label == "dog" and number % 2 else row
+        for number, row in enumerate(tables.read_ledger(LEDGER))
+    ]
+    tables.write_ledger(LEDGER, third)
     dense = {**album.params["train_head"]["dense"], "output": "sigmoid"}
     album.change({"train_head": {"kind": "dense", "dense": dense}})
     words = (LEDGER, FEATURES, FEATURES, HEAD, "metrics/head.json", "metrics/head.csv")
