@@ -178,25 +178,16 @@ NOTES = {
 }
 
 
-@pytest.mark.parametrize("wrong", FAULTS)
-def test_a_fault_is_told_and_the_status_is_1(
+@pytest.mark.parametrize("wrong", [*FAULTS, *NOTES])
+def test_what_is_wrong_is_told_and_only_a_fault_makes_the_status_1(
     wrong: str, told: Doctor, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    FAULTS[wrong].make(tiny, monkeypatch)
+    made = (FAULTS | NOTES)[wrong]
+    made.make(tiny, monkeypatch)
     status, said = told()
-    assert FAULTS[wrong].line in said
-    assert status == 1
-    assert not said.endswith("doctor: 0 faults\n")
-
-
-@pytest.mark.parametrize("wrong", NOTES)
-def test_what_is_no_fault_is_a_note(
-    wrong: str, told: Doctor, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    NOTES[wrong].make(tiny, monkeypatch)
-    status, said = told()
-    assert NOTES[wrong].line in said
-    assert status == 0
+    assert made.line in said
+    assert status == (wrong in FAULTS)
+    assert said.endswith("doctor: 0 faults\n") is (wrong in NOTES)
 
 
 @contextmanager
