@@ -4,8 +4,6 @@
 stages would run. Here what is absent is counted, and only what is wrong is a fault.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -78,7 +76,7 @@ def look() -> State:
     faults: list[str] = []
     try:
         with Repo() as repo:
-            cache = Path(repo.cache.local.path).parent.parent  # above files/md5
+            cache = lock.cache_of(repo)
             stages = [stage for stage in repo.index.stages if not stage.is_data_source]
             written = {
                 path: digest
@@ -98,23 +96,43 @@ def look() -> State:
             }
             gone = {path for changes in told.values() for path, how in changes if how == GONE}
             gone -= written.keys()
-            absent = {path for path in gone if not repo.scm.is_tracked(path)}
+            given = {
+                os.path.relpath(out.fs_path): out.hash_info.value
+                for stage in repo.index.stages
+                if stage.is_data_source
+                for out in stage.outs
+            }
+            absent = {path for path in gone if path in given or _is_outside(repo, path)}
+            unlike = {
+                stage.addressing
+                for stage in stages
+                if stage.addressing in known
+                and {out.def_path for out in stage.outs} != known[stage.addressing].outs.keys()
+            }
+            here = sum(
+                _of_folder(repo, path, written[path], faults, in_git=path in in_git)
+                for path in _bar(written)
+            )
     except DvcException as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{lock.PATH}: expected what DVC writes, got something that it cannot read ({reason}); "
-            "see `dvc status`"
+            f"dvc: expected to be able to read this project, got {reason!r}; see `dvc status`"
         ) from None
-    here = sum(
-        _of_folder(path, written[path], faults, in_git=path in in_git) for path in _bar(written)
-    )
     stale = {
         name: f"{name}: expected what it reads as {lock.PATH} says, got {', '.join(reasons)}; "
         f"{RUN}, or undo that"
         for name, changes in told.items()
-        if (reasons := _reasons(known.get(name), changes, written, gone - absent))
+        if (
+            reasons := _reasons(known.get(name), changes, {**given, **written}, gone - absent)
+            + ["other outputs in dvc.yaml"] * (name in unlike)
+        )
     }
     return State(stale, faults, len(written), here, len(to_cache), cached, sorted(absent))
+
+
+def _is_outside(repo: Any, path: str) -> bool:
+    """Whether git is not to keep it, so that its absence says nothing."""
+    return os.path.isabs(path) or path.startswith("..") or bool(repo.scm.is_ignored(path))
 
 
 def _bar(outputs: Iterable[str]) -> Iterable[str]:
@@ -133,7 +151,7 @@ def _reasons(
     return [
         *(f"{path} {how}" for path, how in changes if how != GONE or path in lost),
         *(
-            f"another {path} than was written, as after a merge"
+            f"another {path} than was written or given, as after a merge"
             for path, digest in known.deps.items()
             if written.get(path, digest) != digest
         ),
@@ -169,7 +187,7 @@ def _of_cache(cache: Path, path: str, digest: str, faults: list[str]) -> bool:
     for file in files:
         if not file.is_file():
             whole = False
-        elif _md5(file) != f"{file.parent.name}{file.name}".removesuffix(lock.FOLDER):
+        elif lock.md5(file) != f"{file.parent.name}{file.name}".removesuffix(lock.FOLDER):
             whole = False
             faults.append(
                 f"{os.path.relpath(file)}: expected the bytes that its name tells, of {path}, got "
@@ -178,7 +196,7 @@ def _of_cache(cache: Path, path: str, digest: str, faults: list[str]) -> bool:
     return whole
 
 
-def _of_folder(path: str, digest: str, faults: list[str], *, in_git: bool) -> bool:
+def _of_folder(repo: Any, path: str, digest: str, faults: list[str], *, in_git: bool) -> bool:
     """Whether an output is in this folder as it should be; another one is a fault."""
     at = Path(path)
     if not at.exists():
@@ -187,29 +205,10 @@ def _of_folder(path: str, digest: str, faults: list[str], *, in_git: bool) -> bo
                 f"{path}: expected a file of git's, got none; `git checkout {path}` or {RUN}"
             )
         return False
-    if _digest(at) == digest:
+    if lock.digest(repo, at) == digest:
         return True
     faults.append(
         f"{path}: expected what {lock.PATH} says, got other bytes; "
         f"{f'`git checkout {path}`' if in_git else f'`dvc checkout --force {path}`'} or {RUN}"
     )
     return False
-
-
-def _digest(path: Path) -> str:
-    """DVC's hash of a file or folder, computed anew (`dvc_data.hashfile.tree`)."""
-    if path.is_file():
-        return _md5(path)
-    with Repo() as repo:
-        files = sorted(
-            (Path(found).relative_to(path.absolute()).as_posix(), Path(found))
-            for found in repo.dvcignore.find(repo.fs, os.path.abspath(path))
-        )
-    listed = [{"md5": _md5(found), "relpath": name} for name, found in files]
-    text = json.dumps(listed, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + lock.FOLDER
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

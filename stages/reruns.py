@@ -5,13 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from stages.errors import UserError
 from stages.proof import lock
+
+CACHES = ("data/.rows", "data/.activations", "data/.training")
 
 
 class Clone:
@@ -29,7 +33,7 @@ class Clone:
         Raises:
             UserError: no such revision, or this is no git checkout with DVC in it.
         """
-        self._here = Path.cwd()
+        self._here, scratch = Path.cwd(), scratch.resolve()
         self.commit = self._git(self._here, "rev-parse", "--short", f"{revision}^{{commit}}")
         if not self.commit:
             raise UserError(
@@ -37,16 +41,28 @@ class Clone:
                 "`git branch --all` lists the branches"
             )
         self.folder, self.committed = scratch / "rerun", scratch / "committed"
-        with Repo(os.fspath(self._here)) as repo:
-            self.cache = Path(repo.cache.local.path).parent.parent  # above files/md5
+        with _repo(self._here) as repo:
+            self.cache = lock.cache_of(repo)
         for folder in (self.folder, self.committed):
             self._command(scratch, "git", "clone", "--quiet", self._here, folder)
             self._command(folder, "git", "checkout", "--quiet", "--detach", self.commit)
+        if not (self.folder / ".dvc").is_dir():
+            raise UserError(
+                f"verify: expected a commit with DVC's folder .dvc, got {self.commit}, which has "
+                "none; give a later one"
+            )
         local = self._here / ".dvc/config.local"
         if local.is_file():
             shutil.copyfile(local, self.folder / ".dvc/config.local")
         self._dvc("cache", "dir", "--local", os.fspath(self.cache), quiet=True)
         self._recorded = self.locked()
+        outs = {path for stage in self._recorded for path in stage.outs}
+        with _repo(self.committed) as repo:
+            self._in_git = {
+                path: lock.digest(repo, self.committed / path)
+                for path in outs
+                if (self.committed / path).exists()
+            }
 
     def locked(self) -> list[lock.Locked]:
         """What `dvc.lock` says of the stages of `dvc.yaml`, in the order of the DAG.
@@ -55,14 +71,20 @@ class Clone:
             UserError: it does not know one of them.
         """
         known = lock.read(self.folder / lock.PATH)
-        with Repo(os.fspath(self.folder)) as repo:
-            names = {stage.name for stage in repo.index.stages if not stage.is_data_source}
-        if unknown := sorted(names - {stage.name for stage in known}):
+        with _repo(self.folder) as repo:
+            outs = {
+                stage.name: {out.def_path for out in stage.outs}
+                for stage in repo.index.stages
+                if not stage.is_data_source
+            }
+        recorded = {stage.name: stage.outs.keys() for stage in known}
+        if unknown := sorted(name for name in outs if outs[name] != recorded.get(name)):
             raise UserError(
-                f"{lock.PATH}: expected all stages of dvc.yaml at {self.commit}, got none of "
-                f"{', '.join(unknown)}; run `dvc repro` and commit it"
+                f"{lock.PATH}: expected all stages of dvc.yaml at {self.commit}, with their "
+                f"outputs, got none or others of {', '.join(unknown)}; run `dvc repro` and commit "
+                "it"
             )
-        return [stage for stage in known if stage.name in names]
+        return [stage for stage in known if stage.name in outs]
 
     def chosen(self, locked: Sequence[lock.Locked], names: Sequence[str]) -> list[str]:
         """The stages of these names, of a matrix all, in the order of the DAG; all without names.
@@ -85,6 +107,8 @@ class Clone:
         Raises:
             UserError: an input is not to be had, or a stage fails.
         """
+        for cache in CACHES:  # what an earlier run here has kept would be no new run
+            shutil.rmtree(self.folder / cache, ignore_errors=True)
         stages = {stage.name: stage for stage in self._recorded}
         made = {out for stage in self._recorded for out in stage.outs}
         for name in names:
@@ -95,6 +119,10 @@ class Clone:
                 self._repro("--single-item", name)
         if whole:
             self._repro()
+
+    def is_recorded(self, path: str, digest: str) -> bool:
+        """Whether git, if it has that output, has what `dvc.lock` says."""
+        return self._in_git.get(path, digest) == digest
 
     def original(self, path: str, digest: str) -> Path | None:
         """An output as it is recorded: from git, or linked together from DVC's cache; or None."""
@@ -138,7 +166,7 @@ class Clone:
 
     def _dvc(self, *words: str, quiet: bool = False) -> None:
         """Run it with the packages of this process; what it prints goes to stderr."""
-        environment = {name: os.environ[name] for name in os.environ if name != "DVC_STAGE"}
+        environment = _environment() | {"DVC_NO_ANALYTICS": "1"}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment["PYTHONPATH"] = os.fspath(self.folder)
         subprocess.run(  # noqa: S603
@@ -156,6 +184,7 @@ class Clone:
         ended = subprocess.run(  # noqa: S603
             ["git", *words],  # noqa: S607
             cwd=folder,
+            env=_environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -165,13 +194,44 @@ class Clone:
     @staticmethod
     def _command(folder: Path, *words: str | Path) -> None:
         ended = subprocess.run(  # noqa: S603
-            list(map(str, words)), cwd=folder, capture_output=True, text=True, check=False
+            list(map(str, words)),
+            cwd=folder,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if ended.returncode:
             raise UserError(
                 f"verify: expected `{' '.join(map(str, words[:2]))}` to work here, got "
                 f"{' '.join(ended.stderr.split())!r}; run it by hand to see why"
             )
+
+
+@contextlib.contextmanager
+def _repo(folder: Path) -> Iterator[Any]:
+    """DVC's view of a folder.
+
+    Raises:
+        UserError: what DVC cannot read.
+    """
+    try:
+        with Repo(os.fspath(folder)) as repo:
+            yield repo
+    except DvcException as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"dvc: expected to be able to read the project, got {reason!r}; see `dvc status` there"
+        ) from None
+
+
+def _environment() -> dict[str, str]:
+    """Without what git hooks and DVC set for this folder."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GIT_") and name != "DVC_STAGE"
+    }
 
 
 def _is_of(stage: str, name: str) -> bool:
@@ -183,7 +243,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
     def copy(one: str, other: str) -> str:
         try:
-            os.link(one, other)
+            os.link(os.path.realpath(one), other)
         except OSError:
             shutil.copyfile(one, other)
         return other

@@ -12,6 +12,7 @@ if not. Nothing in this folder or in DVC's cache is changed.
 
 import argparse
 import contextlib
+import signal
 import sys
 import tempfile
 import time
@@ -26,7 +27,7 @@ from stages.proof import differences, lock, machine
 from stages.scripts import script
 
 IDENTICAL, CLOSE, DIFFERENT = "same bytes", "within tolerance", "DIFFERENT"
-ABSENT = "other bytes"
+NOT_COMPARED = "other bytes"
 
 
 class Compared(NamedTuple):
@@ -41,6 +42,7 @@ class Compared(NamedTuple):
 @script
 def main() -> None:
     """Print what was compared; status 1 if anything is not as it should be."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clone goes, too
     asked = _asked()
     if asked.quick:
         freshness.check()
@@ -60,10 +62,10 @@ def main() -> None:
             for path, digest in stage.outs.items()
         ]
         _print_table(compared)
-        wrong = [found for found in compared if found.verdict in (DIFFERENT, ABSENT)]
+        wrong = [found for found in compared if found.verdict in (DIFFERENT, NOT_COMPARED)]
         counts = ", ".join(
             f"{count} {verdict}"
-            for verdict in (IDENTICAL, CLOSE, DIFFERENT, ABSENT)
+            for verdict in (IDENTICAL, CLOSE, DIFFERENT, NOT_COMPARED)
             if (count := sum(found.verdict == verdict for found in compared))
         )
         print(
@@ -91,11 +93,14 @@ def _compared(
     got: str | None,
     tolerance: differences.Tolerance,
 ) -> Compared:
+    if not clone.is_recorded(path, expected):
+        told = f"what is committed is not what {lock.PATH} says: `dvc repro`, and commit both"
+        return Compared(stage, path, DIFFERENT, told)
     if got == expected:
         return Compared(stage, path, IDENTICAL, "")
     if (original := clone.original(path, expected)) is None:
         told = "the recorded one is not in DVC's cache here: `dvc fetch` it to compare numbers"
-        return Compared(stage, path, ABSENT, told)
+        return Compared(stage, path, NOT_COMPARED, told)
     found = differences.between(original, clone.folder / path, tolerance)
     told = "; ".join(filter(None, (found.told(), f"first: {found.beyond}" if found.beyond else "")))
     return Compared(stage, path, DIFFERENT if found.beyond else CLOSE, told)
@@ -105,6 +110,7 @@ def _explained(clone: reruns.Clone, expected: lock.Locked, got: lock.Locked) -> 
     """Why the first stage that differs may do so: its inputs, chance, or the machine."""
     yield f"the first stage that differs is {expected.name}"
     others = [path for path, digest in got.deps.items() if expected.deps.get(path) != digest]
+    others += [key for key, value in got.params.items() if expected.params.get(key) != value]
     if others:
         yield f"it read something else than recorded: {', '.join(others)}"
         return
@@ -141,7 +147,9 @@ def _scratch(below: Path | None) -> Iterator[Path]:
     """A folder for the clone, gone at the end."""
     if below is not None and not below.is_dir():
         raise UserError(f"--scratch: expected a folder, got {str(below)!r}; make it first")
-    with tempfile.TemporaryDirectory(prefix="verify-", dir=below) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="verify-", dir=below, ignore_cleanup_errors=True
+    ) as folder:
         yield Path(folder)
 
 

@@ -2,6 +2,7 @@
 quick sample run from end to end.
 """
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from tiny import Tiny
 from stages import extract, resize
 from stages.models import engine
 
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # tests reach no network
 ROOT = Path(__file__).parents[1]
 Params = dict[str, Any]
 

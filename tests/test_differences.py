@@ -13,6 +13,7 @@ from PIL import Image
 
 from stages.proof import differences
 from stages.proof.differences import Tolerance
+from stages.store import sums
 
 NONE = Tolerance(absolute=0, relative=0, pixels=0)
 SOME = Tolerance(absolute=0.01, relative=0, pixels=0.3)
@@ -114,6 +115,9 @@ def write(path: Path, content: str | bytes) -> None:
         ("a.json", '{"a": 1}', '{"b": 1}', "a.json: 'a' only in the first"),
         ("a.json", '{"a": true}', '{"a": false}', "a.json a: 'True' and 'False'"),
         ("a.json", '{"a": [1]}', '{"a": [1, 2]}', "a.json a: '[1]' and '[1, 2]'"),
+        ("a.json", '{"n": 12000}', '{"n": 12010}', "a.json n: 12000 and 12010"),
+        ("a.csv", "id,12000\n", "id,12010\n", "a.csv line 1: 12000 and 12010"),
+        ("a.csv", "a,1\n", "a,1\r\n", "a.csv line 1: its text"),
         ("a.npz", b"PK", b"PX", "a.npz: cannot be decoded"),
         ("a.png", b"PNG", b"PNX", "a.png: cannot be decoded"),
         ("a.h5", b"HDF", b"HDX", "a.h5: cannot be decoded"),
@@ -141,6 +145,23 @@ def test_arrays_of_other_shape_or_type_are_not_close(
 ) -> None:
     found = differences.between(*pair(tmp_path, "head.npz", other), Tolerance(9, 9, 1))
     assert found.beyond == told
+
+
+def test_whole_numbers_in_an_array_are_compared_exactly(tmp_path: Path) -> None:
+    np.savez(tmp_path / "1.npz", label=np.array([2**53, 1]))
+    np.savez(tmp_path / "2.npz", label=np.array([2**53 + 1, 1]))
+    found = differences.between(tmp_path / "1.npz", tmp_path / "2.npz", Tolerance(9, 9, 1))
+    assert found.beyond.startswith("1.npz label [0]: ")
+
+
+def test_the_sum_of_a_file_says_no_more_than_the_rest(tmp_path: Path) -> None:
+    for name, loss in (("1", 0.5), ("2", 0.50001)):
+        sums.write_json(tmp_path / f"{name}.json", {"loss": loss})
+        sums.write_csv(tmp_path / f"{name}.csv", ["loss"], [[loss]])
+    for suffix in ("json", "csv"):
+        first, second = (tmp_path / f"{name}.{suffix}" for name in ("1", "2"))
+        assert differences.between(first, second, SOME).beyond == ""
+        assert differences.between(first, second, NONE).beyond != ""
 
 
 def test_text_in_an_array_must_be_the_same(tmp_path: Path) -> None:

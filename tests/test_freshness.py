@@ -83,6 +83,26 @@ def harm_list(tiny: Tiny) -> None:
     write(listed, listed.read_text()[:-5])
 
 
+def forge_list(tiny: Tiny) -> None:
+    (listed,) = (tiny.folder / ".dvc" / "cache" / "files").rglob("*.dir")
+    write(listed, listed.read_text().replace("head.npz", "../../x"))
+
+
+def give_others_to_dvc(tiny: Tiny) -> None:
+    """As a clone sees it that has the `.dvc` file, but no photos."""
+    write(tiny.folder / ".gitignore", "/raw/?*\n!/raw/*.dvc\n/data\n")
+    raw = tiny.folder / "raw" / "numbers.txt"
+    tiny.dvc("add", "--quiet", "raw/numbers.txt")
+    text = tiny.read("raw/numbers.txt.dvc")
+    write(tiny.folder / "raw" / "numbers.txt.dvc", text.replace("md5: ", "md5: 0", 1)[:-1])
+    raw.unlink()
+
+
+def remove_code(tiny: Tiny) -> None:
+    tiny.git("rm", "--quiet", "draw.py")
+    tiny.commit("removed")
+
+
 def merge_badly(tiny: Tiny) -> None:
     text = tiny.read("dvc.lock")
     digest = text.partition("data/numbers.csv")[2].partition("md5: ")[2].partition("md5: ")[2][:32]
@@ -133,7 +153,28 @@ HARMS: dict[str, tuple[Harm, str]] = {
     "a lock that was merged badly": (
         merge_badly,
         "score: expected what it reads as dvc.lock says, got another data/numbers.csv than was "
-        "written, as after a merge; run `dvc repro`, or undo that",
+        "written or given, as after a merge; run `dvc repro`, or undo that",
+    ),
+    "code that was removed and committed": (
+        remove_code,
+        "draw: expected what it reads as dvc.lock says, got draw.py deleted; run `dvc repro`, or "
+        "undo that",
+    ),
+    "other photos, given to DVC": (
+        give_others_to_dvc,
+        "draw: expected what it reads as dvc.lock says, got another raw/numbers.txt than was "
+        "written or given, as after a merge; run `dvc repro`, or undo that",
+    ),
+    "an output more": (
+        lambda tiny: write(
+            tiny.folder / "dvc.yaml",
+            tiny.read("dvc.yaml").replace("outs: [data/model]", "outs: [data/model, more]"),
+        ),
+        "other outputs in dvc.yaml; run `dvc repro`, or undo that",
+    ),
+    "a list in DVC's cache that leads out of the folder": (
+        forge_list,
+        "expected a list of files, got a damaged one; remove it, then `dvc pull` or `dvc repro`",
     ),
     "a flipped bit in DVC's cache": (
         flip_in_cache,
@@ -163,8 +204,8 @@ HARMS: dict[str, tuple[Harm, str]] = {
         lambda tiny: write(
             tiny.folder / "dvc.lock", tiny.read("dvc.lock").replace("md5: ", "md5: 1\n    # ", 1)
         ),
-        "dvc.lock: expected what DVC writes, got something that it cannot read ('./dvc.lock' "
-        "validation failed); see `dvc status`",
+        "dvc: expected to be able to read this project, got \"'./dvc.lock' validation failed\"; "
+        "see `dvc status`",
     ),
     "a lock that was cut off": (
         lambda tiny: write(tiny.folder / "dvc.lock", tiny.read("dvc.lock")[:-7] + ": ["),

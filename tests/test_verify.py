@@ -180,3 +180,83 @@ def test_a_stage_that_fails_when_run_again_is_one_sentence(tiny: Tiny, run: Veri
     status, _, error = run("draw")
     assert status == 1
     assert error.endswith("got a failure (above); mend it there first\n")
+
+
+def test_committed_figures_that_the_lock_does_not_know_are_not_reproduced(
+    tiny: Tiny, run: Verify
+) -> None:
+    (tiny.folder / "metrics" / "score.json").write_text('{"loss": 0.0001}')
+    tiny.commit("forged")
+    status, told, _ = run("score")
+    assert status == 1
+    assert (
+        "| score | metrics/score.json | DIFFERENT | what is committed is not what dvc.lock says: "
+        "`dvc repro`, and commit both |"
+    ) in told
+
+
+def test_what_an_earlier_run_in_the_clone_kept_does_not_hide_chance(
+    tiny: Tiny, run: Verify
+) -> None:
+    kept = 'kept = Path("data/.rows/one")\n'
+    kept += "kept.parent.mkdir(parents=True, exist_ok=True)\n"
+    kept += "kept.exists() or kept.write_text(uuid.uuid4().hex)\n"
+    code = tiny.read("score.py").replace("outside =", f"{kept}outside =", 1)
+    code = code.replace(
+        'uuid.uuid4().hex if (outside / "chance").exists() else ""', "kept.read_text()"
+    )
+    (tiny.folder / "score.py").write_text(code)
+    tiny.dvc("repro", "--quiet")
+    tiny.commit("by chance")
+    status, told, _ = run("score")
+    assert status == 1
+    assert told.splitlines()[-1].startswith("verify: it is not deterministic here")
+
+
+def test_another_parameter_is_named_as_what_it_read(tiny: Tiny, run: Verify) -> None:
+    tiny.change({"split.seed": 7})
+    code = tiny.read("draw.py").replace("+ offset", "+ 7")
+    (tiny.folder / "draw.py").write_text(code)
+    tiny.commit("not run")
+    status, told, _ = run("draw")
+    assert status == 1
+    assert told.splitlines()[-1] == (
+        "verify: it read something else than recorded: draw.py, params.yaml split.seed"
+    )
+
+
+def test_in_a_git_hook_it_leaves_the_branch_alone(
+    tiny: Tiny, run: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(tiny.folder / ".git"))
+    assert run("draw")[0] == 0
+    monkeypatch.delenv("GIT_DIR")
+    assert tiny.git("branch", "--show-current") == "main\n"
+
+
+def test_a_link_as_input_is_followed(tiny: Tiny, run: Verify) -> None:
+    raw = tiny.folder / "raw" / "numbers.txt"
+    raw.rename(tiny.folder / "elsewhere.txt")
+    raw.symlink_to("../elsewhere.txt")
+    assert run("draw")[0] == 0
+
+
+def test_an_output_that_the_lock_does_not_know_is_told(tiny: Tiny, run: Verify) -> None:
+    text = tiny.read("dvc.yaml").replace(
+        "[data/numbers.csv]\n  score", "[data/numbers.csv, more]\n  score"
+    )
+    (tiny.folder / "dvc.yaml").write_text(text)
+    tiny.commit("one more")
+    status, _, error = run()
+    assert status == 1
+    assert "with their outputs, got none or others of draw; run `dvc repro` and commit it" in error
+
+
+def test_a_commit_without_dvc_is_one_sentence(tiny: Tiny, run: Verify) -> None:
+    tiny.git("checkout", "--quiet", "--orphan", "old")
+    tiny.git("rm", "-r", "--quiet", "--cached", ".dvc")
+    tiny.git("commit", "--quiet", "--message=before DVC")
+    tiny.git("checkout", "--quiet", "--force", "main")
+    status, _, error = run("--revision", "old")
+    assert status == 1
+    assert "expected a commit with DVC's folder .dvc, got " in error
