@@ -14,19 +14,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from stages.errors import UserError
+from stages.errors import MEMORY, NO_PLACE, TOO_MANY, UserError
 from stages.proof import machine
 from stages.store import files
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 M_ARENA_MAX = -8  # glibc's malloc.h
-NO_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM)
+STORAGE = (*files.FULL, *NO_PLACE, *TOO_MANY, errno.EIO)
 
 
 def script(main: Callable[[], None]) -> Callable[[], int]:
     """Wrap a script's `main`: a fault in its input becomes one sentence.
 
-    A `UserError` or a full disk becomes one line on stderr and status 1, Ctrl-C status 130.
+    A `UserError`, a full or faulty disk and a lack of memory become one line on stderr and status
+    1, Ctrl-C status 130.
     Anything else is a fault of this program and keeps its traceback.
     """
 
@@ -43,8 +44,11 @@ def script(main: Callable[[], None]) -> Callable[[], int]:
         except KeyboardInterrupt:
             print("error: interrupted; nothing half-written was kept", file=sys.stderr)
             return 130
-        except OSError as error:
-            if error.errno not in (*files.FULL, *NO_PLACE, errno.EIO):
+        except (MemoryError, OSError) as error:
+            if isinstance(error, MemoryError) or error.errno in MEMORY:
+                print(f"error: {_memory_sentence(error)}", file=sys.stderr)
+                return 1
+            if error.errno not in STORAGE:
                 raise
             print(f"error: {_storage_sentence(error)}", file=sys.stderr)
             hooks = sys.excepthook, sys.unraisablehook  # kept: HDF5 goes on until the process ends
@@ -195,6 +199,14 @@ def _few_arenas() -> None:
         mallopt(M_ARENA_MAX, 2)
 
 
+def _memory_sentence(error: MemoryError | OSError) -> str:
+    told = str(getattr(error, "strerror", error)) or "none left"  # Python's own says nothing
+    return (
+        f"{Path(sys.argv[0]).stem}: expected more memory, got {told!r}; end other programs, or "
+        "lower STAGES_MEMORY_GIB or a batch_size in params.yaml"
+    )
+
+
 def _storage_sentence(error: OSError) -> str:
     where = str(error.filename or "the output")
     told = os.strerror(error.errno or 0)  # HDF5's own is a paragraph
@@ -203,6 +215,10 @@ def _storage_sentence(error: OSError) -> str:
         if error.errno == errno.EFBIG:
             remedy = f"raise the limit (`ulimit -f`), {remedy.partition(', ')[2]}"
         return f"{where}: expected room on the disk, got {told!r}; {remedy}"
+    if error.errno in TOO_MANY:
+        return (
+            f"{where}: expected to open one more file, got {told!r}; raise the limit (`ulimit -n`)"
+        )
     if error.errno == errno.EIO:
         return (
             f"{where}: expected a disk that reads and writes, got {told!r}; nothing half-written "

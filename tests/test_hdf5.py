@@ -1,5 +1,6 @@
 """A file of weights is refused by what it declares, before any of its contents is read."""
 
+import errno
 import os
 import re
 from collections.abc import Callable
@@ -247,6 +248,18 @@ def test_no_other_format_is_opened(
     path.rename(name)
     told = refusal(model, Path(name), monkeypatch)
     assert told == "a name that ends in neither .weights.h5 nor .h5"
+
+
+def test_a_disk_that_fails_is_not_told_as_damage(
+    model: keras.Model, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Unable to open file (a paragraph of HDF5's)")
+
+    monkeypatch.setattr(h5py, "File", fail)
+    with pytest.raises(OSError, match="Unable to open") as told:
+        hdf5.load(model, path)
+    assert (type(told.value), told.value.filename) == (OSError, str(path))
 
 
 @pytest.mark.parametrize("length", [0, 8, 2_000, 100_000])

@@ -16,6 +16,8 @@ import keras
 from keras.src.legacy.saving.legacy_h5_format import load_attributes_from_hdf5_group
 from keras.src.saving import saving_lib
 
+from stages.errors import of_the_machine
+
 MOST_OBJECTS = 100_000  # groups and arrays; the largest network of keras.applications has 5,000
 LAYOUTS = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)  # not VIRTUAL
 
@@ -52,6 +54,8 @@ def load(model: keras.Model, path: Path, with_top: Callable[[], keras.Model] | N
     except Unfit:
         raise
     except (ValueError, OSError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        if of_the_machine(error, path):
+            raise
         raise Unfit(" ".join(str(error).split()).split(". ")[0].rstrip(".")) from None
 
 

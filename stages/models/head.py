@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.errors import UserError
+from stages.errors import UserError, of_the_machine
 from stages.models import npz
 
 FloatArray = NDArray[np.float32]
@@ -93,6 +93,8 @@ def load(path: Path) -> Head:
         kernels = tuple(arrays[f"kernel_{i}"] for i in layers)
         biases = tuple(arrays[f"bias_{i}"] for i in layers)
     except Exception as error:  # numpy, zipfile and zlib trip over damage in a dozen ways
+        if of_the_machine(error, path):
+            raise
         raise UserError(
             f"{path}: expected the arrays of a head, got {error}; run `dvc repro train_head` again"
         ) from None

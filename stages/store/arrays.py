@@ -21,7 +21,7 @@ import zarr.errors
 from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-from stages.errors import UserError
+from stages.errors import UserError, of_the_machine
 from stages.store import places
 from stages.store.places import Place
 
@@ -215,6 +215,8 @@ class Rows(Readable):
             self.fingerprint = str(self._array.attrs.get("fingerprint", ""))
             shards = math.ceil(len(self) / self._shard)
         except Exception as error:  # zarr trips over a damaged description in a dozen ways
+            if of_the_machine(error, path):
+                raise
             raise UserError(
                 f"{path}: expected a zarr array, got {_one_line(error)!r}; "
                 f"remove {path} and run `dvc repro` again"
@@ -257,6 +259,8 @@ class Rows(Readable):
             with system.open(f"{folder}/{DIGESTS}", "rb") as file:
                 found = np.load(file, allow_pickle=False)
         except Exception as error:  # numpy trips over a damaged header in several ways
+            if of_the_machine(error, f"{self._path}/{DIGESTS}"):
+                raise
             known = isinstance(error, OSError | ValueError | EOFError)
             told = getattr(error, "strerror", None) or _one_line(error)
             told = told if known else "a damaged header"
@@ -272,6 +276,8 @@ class Rows(Readable):
         try:
             return np.asarray(self._array[start:stop])
         except Exception as error:  # a damaged description may show here only
+            if of_the_machine(error, self._path):
+                raise
             raise UserError(
                 f"{self._path} rows {start} to {stop - 1}: expected bytes that fit their checksum, "
                 f"got {_one_line(error)!r}; remove {self._path} and run `dvc repro` again"

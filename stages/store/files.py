@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.errors import UserError
+from stages.errors import UserError, of_the_machine
 
 TAG = 32  # hexadecimal digits of a tag
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -90,7 +90,9 @@ def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]] | None:
             return None
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return {key: file[key] for key in file.files} if str(file["name"]) == name else None
-    except Exception:  # numpy, zipfile and zlib trip over damage in a dozen ways
+    except Exception as error:  # numpy, zipfile and zlib trip over damage in a dozen ways
+        if of_the_machine(error, path):
+            raise
         return None
 
 

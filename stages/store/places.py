@@ -101,7 +101,7 @@ def _reached(where: str) -> Iterator[None]:
     """Every package has errors of its own for a wrong address, no network and no permission."""
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:
         raise UserError(

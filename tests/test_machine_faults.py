@@ -1,0 +1,154 @@
+"""Memory, disk or permissions that fail while a file is read: that is told, not that it is damaged.
+
+Removing the file, which is the remedy for damage, would cost hours and mend nothing.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import zarr
+
+from stages.errors import UserError, of_the_machine
+from stages.models import head, npz
+from stages.scripts import script
+from stages.store import arrays, files, places
+
+STORE, NPZ = Path("data/store.zarr"), Path("data/arrays.npz")
+
+
+class Reader(NamedTuple):
+    """What is read, the file that it then names, and the function below it that will fail."""
+
+    read: Callable[[], object]
+    names: str
+    fails: tuple[object, str]
+
+
+READERS = {
+    "opening an array": Reader(lambda: arrays.Rows(STORE), str(STORE), fails=(zarr, "open_array")),
+    "rows": Reader(
+        lambda: arrays.Rows(STORE).read(0, 2), str(STORE), fails=(zarr.Array, "__getitem__")
+    ),
+    "digests": Reader(
+        lambda: arrays.Rows(STORE).digests, f"{STORE}/{arrays.DIGESTS}", fails=(np, "load")
+    ),
+    "a head": Reader(lambda: head.load(NPZ), str(NPZ), fails=(npz, "read")),
+    "a checkpoint": Reader(lambda: files.read_arrays(NPZ, "mine"), str(NPZ), fails=(np, "load")),
+}
+SENTENCES = {
+    errno.EIO: (
+        "expected a disk that reads and writes, got 'Input/output error'; nothing half-written was "
+        "kept, see the system's log for what the disk says"
+    ),
+    errno.EACCES: "expected a place to read or write, got 'Permission denied'; check permissions",
+    errno.EMFILE: (
+        "expected to open one more file, got 'Too many open files'; raise the limit (`ulimit -n`)"
+    ),
+}
+LESS = "end other programs, or lower STAGES_MEMORY_GIB or a batch_size in params.yaml"
+
+
+@pytest.fixture(autouse=True)
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store and an npz, both whole."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["stages/train_head.py"])
+    values = np.ones((4, 3), np.float32)
+    arrays.write(STORE, [values], shape=(4, 3), dtype="f4", fingerprint="one")
+    arrays.write_digests(STORE, np.zeros((4, 32), np.uint8))
+    files.write_arrays(NPZ, "mine", {"kernel": values})
+
+
+def failing(error: Exception, fails: tuple[object, str], patch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    patch.setattr(*fails, fail)
+
+
+@pytest.mark.parametrize("number", SENTENCES, ids=errno.errorcode.get)
+@pytest.mark.parametrize("name", READERS)
+def test_a_disk_that_fails_while_a_file_is_read_is_told_as_that(
+    name: str, number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = READERS[name]
+    failing(OSError(number, os.strerror(number)), reader.fails, monkeypatch)
+    assert script(lambda: (reader.read(), None)[1])() == 1
+    assert capsys.readouterr().err == f"error: {reader.names}: {SENTENCES[number]}\n"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_lack_of_memory_while_a_file_is_read_is_told_as_that(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = READERS[name]
+    failing(MemoryError("Unable to allocate 8.00 GiB"), reader.fails, monkeypatch)
+    assert script(lambda: (reader.read(), None)[1])() == 1
+    assert capsys.readouterr().err == (
+        f"error: train_head: expected more memory, got 'Unable to allocate 8.00 GiB'; {LESS}\n"
+    )
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damage_is_still_told_as_damage(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = READERS[name]
+    failing(OSError(errno.EINVAL, "seek before the start"), reader.fails, monkeypatch)
+    if name == "a checkpoint":  # training starts over
+        assert reader.read() is None
+    else:
+        with pytest.raises(UserError, match=r"seek before the start|Invalid argument"):
+            reader.read()
+
+
+def test_a_store_elsewhere_lets_a_lack_of_memory_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(MemoryError("none"), (places, "filesystem"), monkeypatch)
+    with pytest.raises(MemoryError), places.replacing("memory://bucket/store.zarr"):
+        pass
+
+
+def test_memory_that_numpy_does_not_get_is_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @script
+    def ask() -> None:
+        np.empty(2**55)
+
+    assert ask() == 1
+    assert capsys.readouterr().err == (
+        "error: train_head: expected more memory, got 'Unable to allocate 256. PiB for an array "
+        f"with shape (36028797018963968,) and data type float64'; {LESS}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "none left"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+    ],
+)
+def test_memory_that_python_or_the_system_lacks_is_one_sentence(
+    error: Exception, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @script
+    def ask() -> None:
+        raise error
+
+    assert ask() == 1
+    assert capsys.readouterr().err == (
+        f"error: train_head: expected more memory, got {told!r}; {LESS}\n"
+    )
+
+
+def test_an_error_that_has_a_name_keeps_it() -> None:
+    named = PermissionError(errno.EACCES, "Permission denied", "data/store.zarr/c/0")
+    assert of_the_machine(named, STORE)
+    assert named.filename == "data/store.zarr/c/0"
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory")
+    assert not of_the_machine(missing, STORE)
+    assert missing.filename is None
