@@ -6,8 +6,10 @@ else it raises is a fault of the code.
 
 import contextlib
 import functools
+import importlib
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -411,6 +413,39 @@ def _figures_by_key(good: list[bytes]) -> Strategy:
     return _changed(json.loads(good[0])).map(lambda told: json.dumps(told).encode())
 
 
+WEIGHTS_FORMATS = ("w.weights.h5", "w.h5")
+
+
+@functools.cache
+def _small_model() -> Any:
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    keras = importlib.import_module("keras")
+    layers = [keras.layers.Dense(3), keras.layers.BatchNormalization()]
+    return keras.Sequential([keras.Input((4,)), *layers])
+
+
+def _weights() -> list[bytes]:
+    """A file in each of the two formats that are read."""
+    new, old = map(Path, WEIGHTS_FORMATS)
+    _small_model().save_weights(new)
+    importlib.import_module("test_hdf5").as_published(old, _small_model())
+    return [path.name.encode() + b"\0" + path.read_bytes() for path in (new, old)]
+
+
+def _read_weights(content: bytes) -> str:
+    hdf5 = importlib.import_module("stages.models.hdf5")
+    name, _, written = content.partition(b"\0")
+    path = Path(WEIGHTS_FORMATS[name == b"w.h5"])
+    path.write_bytes(written)
+    try:
+        hdf5.load(_small_model(), path)
+    except hdf5.Unfit:
+        return "rejected"
+    return "accepted"
+
+
 WORDS_OF_JPEG = [bytes([0xFF, marker]) for marker in (0xC0, 0xC2, 0xC4, 0xD8, 0xD9, 0xDA, 0xDB)]
 WORDS_OF_YAML = [b"&a ", b"*a", b"<<: ", b"!!int ", b"!!python/name:os.system ", b"[", b"]", b"{"]
 WORDS_OF_YAML += [b"\t", b"---\n", b"? ", b": ", b"- ", b"\n  ", b"1e999", b".nan", b"|", b">"]
@@ -437,6 +472,18 @@ KINDS = {
     "head": Kind(
         *(4, _heads, _read_head, _heads_by_array),
         tokens=[b"PK\1\2", b"<f8", b"|O", b"(9999999999,)", b"()", b"True", b"'descr'"],
+    ),
+    "weights": Kind(
+        *(4, _weights, _read_weights),
+        tokens=[
+            b"SNOD",
+            b"TREE",
+            b"HEAP",
+            b"OHDR",
+            b"\x89HDF\r\n\x1a\n",
+            b"weight_names",
+            b"vars\0",
+        ],
     ),
     "figures": Kind(
         *(3, _figures, _read_figures, _figures_by_key),

@@ -1,5 +1,6 @@
 """A file of weights is refused by what it declares, before any of its contents is read."""
 
+import contextlib
 import errno
 import os
 import re
@@ -229,6 +230,48 @@ def test_so_is_one_in_the_format_of_downloads(
     with h5py.File(published, "a") as file:
         changes[fault](file)
     assert refusal(model, published, monkeypatch).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("position", "size", "told"),
+    [
+        ("the first", 0, "texts that never end"),
+        ("the free space", 0, "texts that never end"),
+        ("the free space", 2**62, None),
+    ],
+)
+def test_texts_at_which_hdf5_would_hang_are_refused(
+    position: str,
+    size: int,
+    told: str | None,
+    model: keras.Model,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    as_published(path, model)
+    path = path.rename("w.h5")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"GCOL") + 16
+    while position == "the free space" and content[at : at + 2] != b"\0\0":
+        at += 16 + (int.from_bytes(content[at + 8 : at + 16], "little") + 7) // 8 * 8
+    content[at : at + 2] = b"\0\0"
+    content[at + 8 : at + 16] = size.to_bytes(8, "little")
+    path.write_bytes(content)
+    if told is None:
+        with contextlib.suppress(hdf5.Unfit):
+            hdf5.load(model, path)
+    else:
+        assert refusal(model, path, monkeypatch) == told
+
+
+def test_lengths_of_another_size_are_refused(
+    model: keras.Model, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    made.set_sizes(8, 4)
+    h5py.File(h5py.h5f.create(b"w.h5", fcpl=made)).close()
+    told = refusal(model, Path("w.h5"), monkeypatch)
+    assert told == "addresses and lengths of another size than 8 bytes"
 
 
 def test_layers_and_weights_are_counted_in_the_format_of_downloads(

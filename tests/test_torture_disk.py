@@ -1,16 +1,19 @@
 """Every write of every stage refused once by the disk: one sentence, status 1, nothing lost.
 
 `make torture` fails each site with ENOSPC, EACCES and EIO, those of stages that take seconds with
-one of these each; otherwise a few sites of the stages that need no Keras are tried.
+one of these each, and runs all of them on a file system that is too small; otherwise a few sites
+of the stages that need no Keras are tried.
 """
 
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +22,8 @@ import numpy as np
 import pytest
 from album import FEATURES, LEDGER, RESIZED, TRAIN, WEIGHTS, Album
 from finished import FIGURES, FOLDERS, finish, in_this_process
-from torture import LONG, record
+from project import Project
+from torture import LONG, mended, outputs, record, small_project, strays
 
 from stages.store import arrays, tables
 
@@ -54,12 +58,12 @@ WITH_KERAS: dict[str, tuple[object, ...]] = {
 }
 ALL = STAGES | WITH_KERAS if LONG else STAGES
 NUMBERS = "ENOSPC,EACCES,EIO"
+SIZES = 12  # of a disk that is too small
 QUICK = ("split", "resize", "audit", "train_head", "submit", "report")
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="it forks"),
-    pytest.mark.xdist_group("torture_disk"),
-]
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="it forks")]
+if not LONG:  # which is worth a finished project for each worker
+    pytestmark.append(pytest.mark.xdist_group("torture_disk"))
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +152,64 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_loses_nothing(
 ) -> None:
     started = time.perf_counter()
     judged(faulty(project, stage, 12 if LONG else 4, "EFBIG"), f"disk-size-{stage}", started)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not LONG or os.geteuid() != 0 or _mount(folder, "size=1g").returncode:
+        pytest.skip("all stages many times, where a file system may be mounted: make torture")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def _mount(folder: Path, options: str) -> "subprocess.CompletedProcess[bytes]":
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return subprocess.run(words, check=False, capture_output=True)
+
+
+def test_a_disk_too_small_for_a_run_loses_nothing_and_with_room_the_run_completes(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    started = time.perf_counter()
+    untouched, project = small_project(tmp_path / "untouched"), Project(small_disk / "project")
+    untouched.copy_to(project.folder)
+    before = outputs(project.folder)
+    least = shutil.disk_usage(small_disk).used
+    project.repro()
+    known, most = outputs(project.folder), shutil.disk_usage(small_disk).used
+    counts: Counter[str] = Counter()
+    for size in np.linspace(least, most, SIZES + 1)[:-1].astype(int).tolist():
+        shutil.rmtree(project.folder)
+        untouched.copy_to(project.folder)
+        _mount(small_disk, f"remount,size={size + 2**15}")
+        said = project.run("dvc", "repro", passes=False)
+        sentences = [line for line in said.splitlines() if line.startswith("error: ")]
+        assert "Traceback" not in said, said
+        assert all("expected room on the disk" in line for line in sentences), said
+        counts[told_by(sentences, said)] += 1
+        for name, digest in outputs(project.folder).items():
+            assert name == "dvc.lock" or digest in (before.get(name), known.get(name)), name
+        _mount(small_disk, "remount,size=1g")
+        while True:
+            ended = project.run("sh", "-c", "dvc repro && echo completed || true")
+            if ended.endswith("completed\n"):
+                break
+            counts[mended(project, ended)] += 1
+        assert outputs(project.folder) == known
+        assert strays(project.folder) == []
+    seconds = round(time.perf_counter() - started)
+    record("disk-too-small", {"sizes": SIZES, **counts, "seconds": seconds})
+
+
+def told_by(sentences: list[str], said: str) -> str:
+    """Who tells that there is no room; DVC, in two ways, where it is its own write that fails."""
+    assert len(sentences) < 2, said
+    if sentences:
+        return "a stage tells it"
+    if "No possible cache link types" in said:
+        return "dvc finds no way to link"
+    assert "No space left on device" in said, said
+    return "dvc tells it"

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 import pytest
 from project import Project
-from torture import LONG, outputs, outs, record, small_project, strays
+from torture import LONG, mended, outputs, outs, record, small_project, strays
 
 KILLS, LANES = (100, 2) if LONG else (3, 1)
 LAST = [] if LONG else ["resize"]  # the stage up to which the project is run; none: all
@@ -152,18 +152,6 @@ WRITERS = {
     "data/submission.csv": "submit",
     "metrics/report": "report",
 }
-
-
-def mended(project: Project, told: str) -> str:
-    """Take away what keeps `dvc repro` from starting, as `python -m stages.doctor` would say."""
-    rwlock = project.folder / ".dvc" / "tmp" / "rwlock"
-    if "rwlock" in told:
-        rwlock.unlink()
-        return "rwlock removed"
-    if "dvc.lock" in told:
-        project.git("checkout", "--", "dvc.lock")
-        return "dvc.lock checked out"
-    raise AssertionError(told)
 
 
 def complete(project: Project, *words: str) -> list[str]:

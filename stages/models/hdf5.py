@@ -6,6 +6,8 @@ another shape are read before they are refused, and up to 4 GiB that are not the
 """
 
 import math
+import mmap
+import struct
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +21,7 @@ from keras.src.saving import saving_lib
 from stages.errors import of_the_machine
 
 MOST_OBJECTS = 100_000  # groups and arrays; the largest network of keras.applications has 5,000
+HEAP = b"GCOL\1\0\0\0"  # how a heap of texts begins, version 1
 LAYOUTS = (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)  # not VIRTUAL
 
 Arrays = Mapping[str, Any]  # by path: an h5py.Dataset, or what has a shape and a dtype like one
@@ -45,6 +48,7 @@ def load(model: keras.Model, path: Path, with_top: Callable[[], keras.Model] | N
             if path.name.endswith(".weights.h5"):
                 _require_those(_old_names(found), saved_as(model), with_top)
             elif path.suffix in (".h5", ".hdf5"):
+                _require_heaps_that_end(file, path)
                 _require_layers(file, model)
             else:
                 raise Unfit("a name that ends in neither .weights.h5 nor .h5")
@@ -158,6 +162,27 @@ def _require_those(
         more -= saved_as(with_top()).keys()
     if more:
         raise Unfit(f"a weight that the network does not have, {min(more)!r}")
+
+
+def _require_heaps_that_end(file: h5py.File, path: Path) -> None:
+    """Free space of no size in a heap of texts keeps HDF5 1.14 busy for ever (HDFGroup/hdf5#1707).
+
+    The layout is that of the HDF5 file format, version 3.0, III.E, "Disk Format: Level 1E - Global
+    Heap", with lengths of 8 bytes.
+    """
+    if file.id.get_create_plist().get_sizes() != (8, 8):
+        raise Unfit("addresses and lengths of another size than 8 bytes")
+    with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as read:
+        heap = read.find(HEAP)
+        while heap >= 0:
+            at = heap + 16
+            end = min(heap + int.from_bytes(read[heap + 8 : at], "little"), len(read))
+            while at + 16 <= end:
+                index, size = struct.unpack_from("<H6xQ", read, at)
+                if index == size == 0:
+                    raise Unfit("texts that never end")
+                at += 16 + (size + 7) // 8 * 8 if index else size
+            heap = read.find(HEAP, heap + 1)
 
 
 def _require_layers(file: h5py.File, model: keras.Model) -> None:
