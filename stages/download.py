@@ -42,10 +42,10 @@ def fetch(file: "Published", where: str, remedy: str) -> Path:
         where, remedy: the begin and the end of the sentence if that fails.
 
     Raises:
-        UserError: no connection, no https, too large, or another file than the published one.
+        UserError: no connection, no https, too large, another file than the published one, or a
+            user without a home folder.
     """
-    folder = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
-    path = folder / file.name
+    path = _keras_folder(where) / "models" / file.name
     if path.is_file() and file.hash in (None, _hash(path, file.hash)):
         return path
     expected = f"{where}: expected to download {file.name} from {urlsplit(file.url).netloc}"
@@ -65,6 +65,16 @@ def fetch(file: "Published", where: str, remedy: str) -> Path:
         if file.hash not in (None, found):
             raise UserError(f"{expected} with hash {file.hash}, got {found}; {remedy}")
     return path
+
+
+def _keras_folder(where: str) -> Path:
+    try:
+        return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    except RuntimeError:  # neither HOME nor an entry in the system's list of users
+        raise UserError(
+            f"{where}: expected a home folder for Keras' downloads, got a user without one; set "
+            "KERAS_HOME to a folder"
+        ) from None
 
 
 def _session() -> requests.Session:

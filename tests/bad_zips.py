@@ -144,8 +144,8 @@ INPUTS = [
         "fewer than there are",
         "a zip that says it holds one member",
         lambda good: patched(zipped(good.items()), END, 8, "<HH", 1, 1),
-        "refused: train.zip: expected the 1 members that the end of its directory tells, got 20; "
-        "download it again",
+        "refused: train.zip: expected as many members as the end of its directory tells, 1, got "
+        "20; download it again",
     ),
     Bad(
         "no member",

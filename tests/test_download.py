@@ -271,6 +271,21 @@ def test_a_file_that_is_not_there_is_told(server: Server) -> None:
     )
 
 
+def test_a_user_without_a_home_is_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise KeyError("getpwuid(): uid not found: 4321")
+
+    monkeypatch.delenv("KERAS_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(UserError) as told:
+        fetch(server)
+    assert str(told.value) == (
+        "fetch_weights X: expected a home folder for Keras' downloads, got a user without one; "
+        "set KERAS_HOME to a folder"
+    )
+
+
 def test_no_network_is_told(server: Server) -> None:
     assert refusal(server, url="https://127.0.0.1:9/x") == (
         "fetch_weights X: expected to download weights.h5 from 127.0.0.1:9, got no connection; "

@@ -4,7 +4,9 @@ Removing the file, which is the remedy for damage, would cost hours and mend not
 """
 
 import errno
+import io
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ import pytest
 import zarr
 
 from stages.errors import UserError, of_the_machine
+from stages.images import source
 from stages.models import head, npz
 from stages.scripts import script
 from stages.store import arrays, files, places
@@ -40,6 +43,22 @@ READERS = {
     "a head": Reader(lambda: head.load(NPZ), str(NPZ), fails=(npz, "read")),
     "a checkpoint": Reader(lambda: files.read_arrays(NPZ, "mine"), str(NPZ), fails=(np, "load")),
 }
+ZIP = Path("train.zip")
+
+
+class Failing(io.BytesIO):
+    """A file that fails once its reader comes to a place in it."""
+
+    def __init__(self, content: bytes, number: int, at: int) -> None:
+        super().__init__(content)
+        self.number, self.at = number, at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() == self.at:
+            raise OSError(self.number, os.strerror(self.number))
+        return super().read(size)
+
+
 SENTENCES = {
     errno.EIO: (
         "expected a disk that reads and writes, got 'Input/output error'; nothing half-written was "
@@ -103,6 +122,31 @@ def test_damage_is_still_told_as_damage(name: str, monkeypatch: pytest.MonkeyPat
     else:
         with pytest.raises(UserError, match=r"seek before the start|Invalid argument"):
             reader.read()
+
+
+@pytest.mark.parametrize("number", SENTENCES, ids=errno.errorcode.get)
+@pytest.mark.parametrize("place", ["its directory", "a photo"])
+def test_a_disk_that_fails_in_a_zip_is_no_reason_to_download_it_again(
+    place: str, number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with zipfile.ZipFile(ZIP, "w") as archive:
+        archive.writestr("cat.0.jpg", b"photo")
+        start = archive.start_dir
+    content = ZIP.read_bytes()
+
+    def opened(path: Path, mode: str = "r") -> Failing:
+        assert (path, mode) == (ZIP, "rb")
+        return Failing(content, number, start if place == "its directory" else 0)
+
+    monkeypatch.setattr(Path, "open", opened)
+
+    @script
+    def read() -> None:
+        with source.open_source(ZIP) as found:
+            found.read("cat.0.jpg")
+
+    assert read() == 1
+    assert capsys.readouterr().err == f"error: {ZIP}: {SENTENCES[number]}\n"
 
 
 def test_a_store_elsewhere_lets_a_lack_of_memory_pass(monkeypatch: pytest.MonkeyPatch) -> None:

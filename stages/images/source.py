@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from stages.errors import UserError
+from stages.errors import UserError, of_the_machine
 from stages.images.decode import Unreadable
 from stages.images.labels import natural_key
 
@@ -146,7 +146,11 @@ class _Zip(Source):
 
     def read(self, name: str) -> bytes:
         info = self._members[name]
-        packed = self._packed(info)
+        try:
+            packed = self._packed(info)
+        except OSError as error:
+            of_the_machine(error, self.path)  # which names the zip
+            raise
         content = packed
         # Only these two can be stopped at a size. ZipFile.read cannot: it inflates up to 2 GiB.
         if info.compress_type == zipfile.ZIP_DEFLATED:
@@ -184,13 +188,15 @@ class _Zip(Source):
                 infos, start = archive.infolist(), archive.start_dir
                 told = zipfile._EndRecData(self._file)[_MEMBERS]  # type: ignore[attr-defined]
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+            if of_the_machine(error, self.path):
+                raise
             raise UserError(
                 f"{self.path}: expected a zip file, got a file without a readable zip directory; "
                 "download it again"
             ) from error
         if (told - len(infos)) % 2**16:  # old writers count no further
             raise UserError(
-                f"{self.path}: expected the {told} members that the end of its directory tells, "
+                f"{self.path}: expected as many members as the end of its directory tells, {told}, "
                 f"got {len(infos)}; download it again"
             )
         return infos, start
