@@ -2,6 +2,7 @@
 
 import errno
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MEMORY = (errno.ENOMEM,)
 TOO_MANY = (errno.EMFILE, errno.ENFILE)
 NO_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM)

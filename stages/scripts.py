@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from stages.errors import MEMORY, NO_PLACE, TOO_MANY, UserError
+from stages.errors import FULL, MEMORY, NO_PLACE, TOO_MANY, UserError
 from stages.proof import machine
 from stages.store import files
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 M_ARENA_MAX = -8  # glibc's malloc.h
-STORAGE = (*files.FULL, *NO_PLACE, *TOO_MANY, errno.EIO)
+STORAGE = (*FULL, *NO_PLACE, *TOO_MANY, errno.EIO)
 
 
 def script(main: Callable[[], None]) -> Callable[[], int]:
@@ -210,7 +210,7 @@ def _memory_sentence(error: MemoryError | OSError) -> str:
 def _storage_sentence(error: OSError) -> str:
     where = str(error.filename or "the output")
     told = os.strerror(error.errno or 0)  # HDF5's own is a paragraph
-    if error.errno in files.FULL:
+    if error.errno in FULL:
         remedy = "free some space and run again, nothing half-written was kept"
         if error.errno == errno.EFBIG:
             remedy = f"raise the limit (`ulimit -f`), {remedy.partition(', ')[2]}"

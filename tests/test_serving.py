@@ -1,6 +1,9 @@
 """The exported model's own resizing: what the pipeline's gives, for any size of image."""
 
 import os
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -12,6 +15,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from PIL import Image
+from test_openvino import needs_openvino
 
 from stages.images import resize
 from stages.models import serving
@@ -69,3 +73,37 @@ def test_two_views_are_averaged_and_then_calibrated() -> None:
 
     assert_allclose(one, cooled(softmax(1, 0)), atol=1e-6)
     assert_allclose(two, cooled((softmax(1, 0) + softmax(0, 0.2)) / 2), atol=1e-6)
+
+
+@pytest.fixture
+def few_bytes() -> Iterator[Callable[[int], None]]:
+    """Lets no file of this process grow beyond a size."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("most", [10_000, 30_000])
+@pytest.mark.parametrize("form", ["saved_model", pytest.param("openvino", marks=needs_openvino)])
+def test_a_file_that_may_not_grow_is_a_fault_of_the_disk(
+    form: str, most: int, tmp_path: Path, few_bytes: Callable[[int], None]
+) -> None:
+    images = keras.Input((8, 8, 3))
+    network = keras.Model(images, keras.layers.Dense(99)(keras.layers.Flatten()(images)))
+    served = serving.model(network, "squash", "bicubic", 1, 1.0)
+    few_bytes(most)
+    with pytest.raises(OSError, match="File too large"):
+        serving.write(served, tmp_path, form)
+
+
+def test_another_error_of_a_writer_stays_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        (tmp_path / "model.xml").write_bytes(b"begun")
+        raise ValueError("an operation that it does not know")
+
+    monkeypatch.setattr(keras.Model, "export", fail)
+    images = keras.Input((8, 8, 3))
+    with pytest.raises(ValueError, match="does not know"):
+        serving.write(keras.Model(images, images), tmp_path, "saved_model")

@@ -5,7 +5,9 @@ float32 (n, n_classes), each row adding up to 1. Resizing, preprocessing, the mi
 temperature are inside, so that whoever calls the model needs nothing of this project.
 """
 
+import errno
 import importlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from stages.errors import FULL, NO_PLACE
 from stages.models import engine
 
 FORMATS = {"saved_model": "model", "openvino": "model.xml"}  # and what its file is called
@@ -106,14 +109,40 @@ def model(
 
 
 def write(served: keras.Model, folder: Path, form: str) -> None:
-    """Write a `model` into an existing folder, in one of `FORMATS`."""
+    """Write a `model` into an existing folder, in one of `FORMATS`.
+
+    Raises:
+        OSError: no room, or another fault of the disk.
+    """
     path = str(folder / FORMATS[form])
     signature = [keras.InputSpec("uint8", (None, None, None, 3), name="images")]
     if form == "openvino":
         engine.silence_openvino()
-        served.export(path, format="openvino", verbose=False, input_signature=signature)
-    else:
-        served.export(path, format="tf_saved_model", verbose=False, input_signature=signature)
+    named = {"openvino": "openvino", "saved_model": "tf_saved_model"}[form]
+    try:
+        served.export(path, format=named, verbose=False, input_signature=signature)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # TensorFlow and OpenVINO have their own for a disk that is full
+        fault = _of_the_disk(error, folder)
+        if fault is None:
+            raise
+        raise fault from None
+
+
+def _of_the_disk(error: Exception, folder: Path) -> OSError | None:
+    """Why a C++ library could not write there: the system's words that it gives, or asked again."""
+    for number in (*FULL, *NO_PLACE, errno.EIO):
+        if os.strerror(number) in str(error):
+            return OSError(number, os.strerror(number), str(folder))
+    try:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                with path.open("ab") as file:
+                    file.write(bytes(2**16))
+    except OSError as fault:
+        return fault
+    return None
 
 
 def read(folder: Path, form: str) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:

@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.errors import UserError, of_the_machine
+from stages.errors import FULL, UserError, of_the_machine
 
 TAG = 32  # hexadecimal digits of a tag
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MARK = b"\nsha256 "
 SEAL_BYTES = len(MARK) + 64  # of a seal
 
