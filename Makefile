@@ -1,4 +1,5 @@
-# make repro   run the pipeline            make test   check everything
+# make repro   run the pipeline            make test   check style, types and code
+# make test-slow   the tests of whole runs, which CI adds
 # make bench   measure speed and memory    make cluster-demo   the pass on a cluster of two workers
 # make verify  is it reproducible?         make verify-quick   the same, nothing runs
 # make doctor  what is wrong here?
@@ -21,7 +22,7 @@ OUT ?= comparison
 export REV OTHER OUT STAGES COMMIT
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test verify verify-quick doctor bench cluster-demo export compare lock bench-lock pull \
+.PHONY: repro test test-slow verify verify-quick doctor bench cluster-demo export compare lock bench-lock pull \
         compare-here audit-packages sbom fuzz docs torture clean-venv
 .DEFAULT_GOAL := repro
 
@@ -37,7 +38,11 @@ test: $(INSTALLED)
 	ruff check .
 	ruff format --check .
 	mypy
-	python -m pytest -n 2 --dist loadgroup
+	python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+# Whole runs again and again. CI runs both.
+test-slow: $(INSTALLED)
+	python -m pytest -n 2 --dist loadgroup -m slow
 
 # STAGES="extract evaluate" chooses; COMMIT names another one than HEAD.
 verify: $(INSTALLED)

@@ -239,6 +239,7 @@ def test_the_commands_of_contenders_name_scripts_that_are_there() -> None:
 
 
 @pytest.mark.xdist_group("benchmarks")
+@pytest.mark.slow
 def test_a_quick_benchmark_writes_a_table_with_every_contender(tmp_path: Path) -> None:
     out = tmp_path / "quick.md"
     words = ["2", "--quick", "--resizing", "8", "--out", str(out)]

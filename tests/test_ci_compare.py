@@ -18,6 +18,7 @@ def branches(project: Project) -> list[str]:
     return project.git("branch", "--format=%(refname:short)").split()
 
 
+@pytest.mark.slow
 def test_commits_whose_runs_are_in_the_cache_are_compared_as_they_are(
     branch: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -31,6 +32,7 @@ def test_commits_whose_runs_are_in_the_cache_are_compared_as_they_are(
     assert branch.git("status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_a_base_that_comes_out_otherwise_on_this_machine_is_compared_as_run_here(
     branch: Project,
 ) -> None:
@@ -49,6 +51,7 @@ def test_a_base_that_comes_out_otherwise_on_this_machine_is_compared_as_run_here
     assert branch.git("status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_with_outputs_that_the_remote_lacks_both_sides_run_here_whatever_is_cached(
     branch: Project, tmp_path: Path
 ) -> None:

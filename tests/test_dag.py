@@ -98,6 +98,7 @@ def test_a_head_key_reruns_the_head_and_what_follows(other: tuple[Project, list[
     assert other[1] == FROM_HEAD
 
 
+@pytest.mark.slow
 def test_going_back_to_old_parameters_trains_nothing(
     other: tuple[Project, list[str]], tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_clone_without_data_is_compared_by_intervals(
     assert (clone.folder / "comparison" / "plots" / "head_loss.svg").is_file()
 
 
+@pytest.mark.slow
 def test_an_experiment_tries_a_value_without_a_commit(project: Project) -> None:
     printed = project.run("dvc", "exp", "run", "--name", "tried", "-S", "submit.clip=0.02")
     assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == ["submit", "report"]
@@ -151,6 +153,7 @@ def test_an_experiment_tries_a_value_without_a_commit(project: Project) -> None:
     assert "\n1 parameter and 0 figures differ.\n" in printed
 
 
+@pytest.mark.slow
 def test_queued_experiments_run_in_copies_and_leave_the_working_tree_alone(
     project: Project,
 ) -> None:
@@ -182,6 +185,7 @@ def test_photos_in_data_raw_can_be_given_to_dvc(tmp_path: Path) -> None:
     assert photo.read_bytes() == b"photos"
 
 
+@pytest.mark.slow
 def test_one_more_view_is_all_that_is_computed(project: Project) -> None:
     project.change({"extract.views": 3})
     printed = project.run("dvc", "repro", "extract@convnet")
@@ -197,11 +201,13 @@ def test_a_submit_key_reruns_submit_and_the_report_that_shows_it(project: Projec
     assert project.repro() == ["submit", "report"]
 
 
+@pytest.mark.slow
 def test_a_split_key_leaves_the_features_alone(project: Project) -> None:
     project.change({"split.seed": 1})
     assert project.repro("audit", "submit") == ["split", "resize", "audit", *FROM_HEAD_TO_SUBMIT]
 
 
+@pytest.mark.slow
 def test_another_backbone_extracts_only_the_new_one(project: Project) -> None:
     project.change(
         {
@@ -290,6 +296,7 @@ def test_a_wrong_key_of_a_later_stage_stops_the_first_one_with_one_sentence(
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 def test_a_clone_in_another_folder_gives_the_same_lock_file(done: Project, tmp_path: Path) -> None:
     clone = Project(tmp_path / "another place" / "two")
     done.git("clone", "--quiet", ".", str(clone.folder))
@@ -299,6 +306,7 @@ def test_a_clone_in_another_folder_gives_the_same_lock_file(done: Project, tmp_p
 
 
 @pytest.mark.xdist_group("digits")
+@pytest.mark.slow
 def test_ten_classes_in_ten_folders_work(tmp_path: Path) -> None:
     """scikit-learn's handwritten digits, 8 x 8, as PNG files in a folder for each class."""
     project = Project.copy_of_this(tmp_path / "digits")

@@ -52,6 +52,7 @@ def flat(nested: object) -> list[float]:
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.slow
 def test_two_devices_learn_and_predict_what_one_does(backend: str) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")

@@ -87,6 +87,7 @@ def test_the_file_says_of_photos_in_their_own_sizes_what_the_pipeline_said(
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_for_openvino_and_its_card(run: Run) -> None:
     written = []
     for _ in range(2):

@@ -99,6 +99,7 @@ def application(name: str, size: int, layer: str | None, top: bool = False) -> k
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
 def test_every_family_gives_the_same_output_with_these_batch_norms_left(name: str) -> None:
     size, layer, before, left = FAMILIES[name]
     model, pictures = application(name, size, layer), images(4, size)

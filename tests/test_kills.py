@@ -110,6 +110,7 @@ def test_killed_while_the_output_is_replaced_nothing_is_computed_again(
     assert strays() == []
 
 
+@pytest.mark.slow
 def test_extract_goes_on_where_it_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

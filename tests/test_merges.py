@@ -34,6 +34,7 @@ def test_a_conflict_leaves_files_whole_that_name_one_run(conflict: Project) -> N
         assert conflict.git("hash-object", name) == conflict.git("rev-parse", f"raw:{name}")
 
 
+@pytest.mark.slow
 def test_after_a_conflict_only_what_nobody_has_run_runs_whichever_side_is_taken(
     conflict: Project, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_file_that_left_the_remote_is_missed_by_name(clone: Project, tmp_path:
     assert "data/split.csv" in printed
 
 
+@pytest.mark.slow
 def test_what_someone_else_has_run_with_other_params_is_pulled_not_run(
     pushed: Project, clone: Project
 ) -> None:
@@ -74,6 +75,7 @@ def test_what_someone_else_has_run_with_other_params_is_pulled_not_run(
     assert (outputs(clone), clone.read("dvc.lock")) == theirs
 
 
+@pytest.mark.slow
 def test_rows_are_not_pushed_so_that_a_clone_computes_its_own(clone: Project) -> None:
     clone.run("dvc", "pull", "--run-cache")
     assert not (clone.folder / "data" / ".rows").exists()
@@ -86,6 +88,7 @@ def test_rows_are_not_pushed_so_that_a_clone_computes_its_own(clone: Project) ->
     assert computed + known == 3 * 899
 
 
+@pytest.mark.slow
 def test_make_pull_brings_what_the_remote_has_and_passes_over_what_it_lacks(
     pushed: Project, clone: Project
 ) -> None:
@@ -99,6 +102,7 @@ def test_make_pull_brings_what_the_remote_has_and_passes_over_what_it_lacks(
     assert clone.repro("submit") == ["submit"]
 
 
+@pytest.mark.slow
 def test_in_ci_pulled_runs_are_compared_and_nothing_runs(clone: Project) -> None:
     printed = clone.run("bash", ".ci/compare", "origin/clipped")
     assert "against `origin/clipped`" in printed

@@ -41,6 +41,7 @@ def test() -> Files:
     return read(COMMITTED / "test.zip")
 
 
+@pytest.mark.slow
 def test_drawing_the_sample_again_gives_the_committed_bytes(tmp_path: Path) -> None:
     sample.write_zips(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test.zip", "train.zip"]
