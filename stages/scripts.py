@@ -5,6 +5,7 @@ import ctypes
 import errno
 import functools
 import os
+import re
 import resource
 import signal
 import sys
@@ -20,6 +21,8 @@ from stages.store import files
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 M_ARENA_MAX = -8  # glibc's malloc.h
+NO_MEMORY = re.compile(r"\bOOM\b|\bout of memory\b", re.IGNORECASE)
+MOST_TOLD = 200  # characters of what a library tells
 STORAGE = (*FULL, *NO_PLACE, *TOO_MANY, errno.EIO)
 
 
@@ -44,11 +47,11 @@ def script(main: Callable[[], None]) -> Callable[[], int]:
         except KeyboardInterrupt:
             print("error: interrupted; nothing half-written was kept", file=sys.stderr)
             return 130
-        except (MemoryError, OSError) as error:
-            if isinstance(error, MemoryError) or error.errno in MEMORY:
+        except Exception as error:
+            if _is_lack_of_memory(error):
                 print(f"error: {_memory_sentence(error)}", file=sys.stderr)
                 return 1
-            if error.errno not in STORAGE:
+            if not isinstance(error, OSError) or error.errno not in STORAGE:
                 raise
             print(f"error: {_storage_sentence(error)}", file=sys.stderr)
             hooks = sys.excepthook, sys.unraisablehook  # kept: HDF5 goes on until the process ends
@@ -199,8 +202,16 @@ def _few_arenas() -> None:
         mallopt(M_ARENA_MAX, 2)
 
 
-def _memory_sentence(error: MemoryError | OSError) -> str:
-    told = str(getattr(error, "strerror", error)) or "none left"  # Python's own says nothing
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Also TensorFlow's, JAX' and PyTorch's, which have no class in common, but the words."""
+    number = getattr(error, "errno", None)
+    return isinstance(error, MemoryError) or number in MEMORY or bool(NO_MEMORY.search(str(error)))
+
+
+def _memory_sentence(error: Exception) -> str:
+    told = getattr(error, "strerror", None) or str(error).strip() or "none left"
+    told = _plain(told.splitlines()[0])
+    told = told if len(told) <= MOST_TOLD else f"{told[:MOST_TOLD]}..."
     return (
         f"{Path(sys.argv[0]).stem}: expected more memory, got {told!r}; end other programs, or "
         "lower STAGES_MEMORY_GIB or a batch_size in params.yaml"

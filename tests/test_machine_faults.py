@@ -11,6 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import numpy as np
 import pytest
 import zarr
@@ -174,6 +178,9 @@ def test_memory_that_numpy_does_not_get_is_one_sentence(
     [
         (MemoryError(), "none left"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "Cannot allocate memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate\n2 GiB"), "CUDA out of memory. Tried"),
+        (ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), "RESOURCE_EXHAUSTED"),
+        (RuntimeError("OOM " + "x" * 900), "OOM " + "x" * 196 + "...'"),
     ],
 )
 def test_memory_that_python_or_the_system_lacks_is_one_sentence(
@@ -184,9 +191,34 @@ def test_memory_that_python_or_the_system_lacks_is_one_sentence(
         raise error
 
     assert ask() == 1
-    assert capsys.readouterr().err == (
-        f"error: train_head: expected more memory, got {told!r}; {LESS}\n"
-    )
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: train_head: expected more memory, got '{told}")
+    assert said.endswith(f"'; {LESS}\n")
+
+
+def test_memory_that_tensorflow_does_not_get_is_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ops = pytest.importorskip("keras").ops
+
+    @script
+    def ask() -> None:
+        ops.zeros((2**25, 2**20)) + 1
+
+    assert ask() == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("error: train_head: expected more memory, got '")
+    assert said[-1].endswith(f"'; {LESS}")
+    assert "Traceback" not in said
+
+
+def test_an_error_that_is_no_lack_of_memory_keeps_its_traceback() -> None:
+    @script
+    def ask() -> None:
+        raise RuntimeError("a ROOM of memory")
+
+    with pytest.raises(RuntimeError, match="a ROOM"):
+        ask()
 
 
 def test_an_error_that_has_a_name_keeps_it() -> None:
