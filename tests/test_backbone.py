@@ -207,6 +207,7 @@ def test_a_layer_without_height_and_width_is_not_pooled() -> None:
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "MobileNet"])
+@pytest.mark.slow
 def test_predictions_are_the_probabilities_of_the_classifier(name: str) -> None:
     """MobileNet's last layer is the activation, MobileNetV2's a dense layer with its own."""
     keras.utils.set_random_seed(0)

@@ -272,6 +272,7 @@ def test_a_quick_benchmark_writes_a_table_with_every_contender(tmp_path: Path) -
         (["--extraction", "VGG=1"], "expected one of VGG16, ResNet50, MobileNetV2, got 'VGG'"),
     ],
 )
+@pytest.mark.slow
 def test_a_wrong_command_line_is_refused(words: list[str], told: str) -> None:
     ended = subprocess.run(
         measure.python("benchmarks", *words), cwd=ROOT, capture_output=True, text=True, check=False

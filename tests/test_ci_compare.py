@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from project import Project
 
-pytestmark = pytest.mark.xdist_group("dag")
+pytestmark = [pytest.mark.xdist_group("dag"), pytest.mark.slow]
 
 
 @pytest.fixture
@@ -18,7 +18,6 @@ def branches(project: Project) -> list[str]:
     return project.git("branch", "--format=%(refname:short)").split()
 
 
-@pytest.mark.slow
 def test_commits_whose_runs_are_in_the_cache_are_compared_as_they_are(
     branch: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -32,7 +31,6 @@ def test_commits_whose_runs_are_in_the_cache_are_compared_as_they_are(
     assert branch.git("status", "--porcelain") == ""
 
 
-@pytest.mark.slow
 def test_a_base_that_comes_out_otherwise_on_this_machine_is_compared_as_run_here(
     branch: Project,
 ) -> None:
@@ -51,7 +49,6 @@ def test_a_base_that_comes_out_otherwise_on_this_machine_is_compared_as_run_here
     assert branch.git("status", "--porcelain") == ""
 
 
-@pytest.mark.slow
 def test_with_outputs_that_the_remote_lacks_both_sides_run_here_whatever_is_cached(
     branch: Project, tmp_path: Path
 ) -> None:

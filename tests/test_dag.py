@@ -94,6 +94,7 @@ def test_a_size_seen_never_before_is_not_taken_from_the_run_cache(project: Proje
     )
 
 
+@pytest.mark.slow
 def test_a_head_key_reruns_the_head_and_what_follows(other: tuple[Project, list[str]]) -> None:
     assert other[1] == FROM_HEAD
 
@@ -107,6 +108,7 @@ def test_going_back_to_old_parameters_trains_nothing(
     assert project.repro() == ["evaluate"]
 
 
+@pytest.mark.slow
 def test_another_commit_is_compared_by_its_predictions(other: tuple[Project, list[str]]) -> None:
     project, _ = other
     printed = project.run(sys.executable, "-m", "stages.compare", "main", "--out", ".compared")
@@ -127,6 +129,7 @@ def test_another_commit_is_compared_by_its_predictions(other: tuple[Project, lis
     assert {"head_loss", "head_roc", "fine_tune_reliability", "final_thresholds"} <= svgs
 
 
+@pytest.mark.slow
 def test_a_clone_without_data_is_compared_by_intervals(
     other: tuple[Project, list[str]], tmp_path: Path
 ) -> None:
@@ -223,6 +226,7 @@ def test_another_backbone_extracts_only_the_new_one(project: Project) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_with_no_epochs_the_head_passes_through_fine_tuning(project: Project) -> None:
     project.change({"fine_tune.epochs": 0})
     assert project.repro("submit") == FROM_HEAD_TO_SUBMIT[1:]
@@ -243,6 +247,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_a_branch_shows_its_params_metrics_and_plots(other: tuple[Project, list[str]]) -> None:
     project, _ = other
     params = project.run("dvc", "params", "diff", "main", "other")

@@ -162,6 +162,7 @@ def test_no_state_of_the_row_cache_fails_a_run(kind: str, album: Album) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
+@pytest.mark.slow
 def test_after_any_history_the_output_is_that_of_a_fresh_run(
     seed: int, album: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:

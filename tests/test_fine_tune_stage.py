@@ -201,6 +201,7 @@ class Gone(Exception):  # noqa: N818
 
 
 @pytest.mark.parametrize("cached", [False, True], ids=["from images", "from activations"])
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(
     cached: bool, album: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +305,7 @@ def test_a_head_on_other_features_is_refused(album: Album) -> None:
     assert not MODEL.exists()
 
 
+@pytest.mark.slow
 def test_of_two_backbones_one_may_stay_frozen_with_and_without_the_cache(album: Album) -> None:
     both = ["gabor", "convnet"]
     album.change(

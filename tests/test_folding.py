@@ -383,6 +383,7 @@ def test_a_normalization_keeps_what_it_was_adapted_to() -> None:
 
 
 @pytest.mark.parametrize("name", ["ResNet50V2", "EfficientNetB0", "ConvNeXtTiny"])
+@pytest.mark.slow
 def test_in_bfloat16_weights_and_arithmetic_are_and_the_output_is_close(name: str) -> None:
     size, layer, _, left = FAMILIES[name]
     model, pictures = application(name, size, layer), images(4, size)

@@ -9,7 +9,7 @@ import pytest
 from fuzz_kinds import KINDS
 from mutation import mutated, with_whole_chunks
 
-INPUTS = 300
+INPUTS = 100
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -70,6 +70,7 @@ fuzzing.main()
     ],
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and signals told on Linux")
+@pytest.mark.slow
 def test_a_fault_is_noticed_and_its_input_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, key: str, told: str
 ) -> None:

@@ -275,6 +275,7 @@ def cross_validated(features: head.FloatArray, label: NDArray[np.int64]) -> head
 
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.slow
 def test_cross_validation_picks_what_separate_fits_of_every_strength_and_fold_pick(
     n_classes: int, views: int
 ) -> None:

@@ -153,6 +153,7 @@ def test_many_images_have_the_maps_of_each_alone() -> None:
 @pytest.mark.parametrize(
     ("name", "pooling"), [("MobileNet", "log_predictions"), ("MobileNetV2", "avg")]
 )
+@pytest.mark.slow
 def test_maps_have_the_resolution_of_the_last_convolution_and_the_network_stays(
     name: str, pooling: str
 ) -> None:

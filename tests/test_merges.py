@@ -26,6 +26,7 @@ def conflicting(project: Project) -> list[str]:
     return project.git("diff", "--name-only", "--diff-filter=U").split()
 
 
+@pytest.mark.slow
 def test_a_conflict_leaves_files_whole_that_name_one_run(conflict: Project) -> None:
     files = conflicting(conflict)
     assert {"dvc.lock", "metrics/evaluate.json", "metrics/pictures/scores.png"} < set(files)

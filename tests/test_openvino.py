@@ -167,6 +167,7 @@ def test_images_of_another_shape_or_type_are_not_cast_but_refused(
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_bytes_says_nothing_reports_nothing_and_leaves_nothing(
     float32: Function, tmp_path: Path
 ) -> None:

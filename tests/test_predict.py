@@ -108,6 +108,7 @@ def test_an_image_of_the_data_set_gets_what_the_pipeline_gave_it(
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_a_fresh_process_takes_openvino_without_tensorflow_and_says_the_same(
     project: Path,
 ) -> None:

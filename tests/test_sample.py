@@ -120,6 +120,7 @@ def test_another_seed_draws_other_images(train: Files) -> None:
     assert sample.encode("train/cat.0.jpg", seed=1) != train["train/cat.0.jpg"]
 
 
+@pytest.mark.slow
 def test_a_linear_model_on_raw_pixels_stays_under_85_percent(train: Files) -> None:
     names = [name for name in train if name != sample.PLANTED_TRUNCATED]
     small = [decode(train[name]).resize((32, 32), Image.Resampling.BILINEAR) for name in names]

@@ -39,6 +39,7 @@ def test_another_number_of_arguments_is_told_with_the_call(monkeypatch: pytest.M
         "submit",
     ],
 )
+@pytest.mark.slow
 def test_a_stage_without_arguments_ends_with_one_sentence(name: str, tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", f"stages.{name}"],

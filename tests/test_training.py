@@ -208,6 +208,7 @@ def test_the_training_loss_is_the_mean_over_all_images_of_an_epoch() -> None:
         assert (epoch.val_loss, epoch.val_accuracy) == (loss, accuracy)
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_weights_in_two_processes() -> None:
     processes = [
         subprocess.Popen(

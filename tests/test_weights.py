@@ -78,6 +78,7 @@ def test_a_digest_covers_shapes_types_and_values_in_order() -> None:
     assert weights.digest(model) == expected.hexdigest()
 
 
+@pytest.mark.slow
 def test_the_same_weights_are_the_same_bytes_in_two_processes(folder: Path) -> None:
     processes = [
         subprocess.Popen(
