@@ -83,7 +83,7 @@ def few_bytes() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("most", [10_000, 30_000])
+@pytest.mark.parametrize("most", [19, 10_000, 30_000])
 @pytest.mark.parametrize("form", ["saved_model", pytest.param("openvino", marks=needs_openvino)])
 def test_a_file_that_may_not_grow_is_a_fault_of_the_disk(
     form: str, most: int, tmp_path: Path, few_bytes: Callable[[int], None]

@@ -124,24 +124,29 @@ def write(served: keras.Model, folder: Path, form: str) -> None:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # TensorFlow and OpenVINO have their own for a disk that is full
-        fault = _of_the_disk(error, folder)
+        fault = _of_the_disk(error, folder, 4 * served.count_params() + 2**20)
         if fault is None:
             raise
         raise fault from None
 
 
-def _of_the_disk(error: Exception, folder: Path) -> OSError | None:
-    """Why a C++ library could not write there: the system's words that it gives, or asked again."""
+def _of_the_disk(error: Exception, folder: Path, size: int) -> OSError | None:
+    """Why a C++ library could not write there: the system's words if it gives them.
+
+    Otherwise so many bytes are written, for the system to say it again.
+    """
     for number in (*FULL, *NO_PLACE, errno.EIO):
         if os.strerror(number) in str(error):
             return OSError(number, os.strerror(number), str(folder))
+    probe = folder / "probe"
     try:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                with path.open("ab") as file:
-                    file.write(bytes(2**16))
+        with probe.open("wb", buffering=0) as file:
+            while file.tell() < size:
+                file.write(bytes(2**20))
     except OSError as fault:
         return fault
+    finally:
+        probe.unlink(missing_ok=True)
     return None
 
 
