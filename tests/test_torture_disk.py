@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -154,14 +155,17 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_loses_nothing(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, in memory."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if not LONG or os.geteuid() != 0 or _mount(folder, "size=1g").returncode:
-        pytest.skip("all stages many times, where a file system may be mounted: make torture")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+def small_disk() -> Iterator[Path]:
+    """A file system of its own, in memory; not below pytest's folders, which others clean up."""
+    with tempfile.TemporaryDirectory(prefix="small-disk-") as above:
+        folder = Path(above, "disk")
+        folder.mkdir()
+        if not LONG or os.geteuid() != 0 or _mount(folder, "size=1g").returncode:
+            pytest.skip("all stages many times, where a file system may be mounted: make torture")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def _mount(folder: Path, options: str) -> "subprocess.CompletedProcess[bytes]":
