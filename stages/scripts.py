@@ -204,8 +204,9 @@ def _few_arenas() -> None:
 
 def _is_lack_of_memory(error: Exception) -> bool:
     """Also TensorFlow's, JAX' and PyTorch's, which have no class in common, but the words."""
-    number = getattr(error, "errno", None)
-    return isinstance(error, MemoryError) or number in MEMORY or bool(NO_MEMORY.search(str(error)))
+    if isinstance(error, OSError):  # whose words may be a file's name
+        return error.errno in MEMORY
+    return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))
 
 
 def _memory_sentence(error: Exception) -> str:

@@ -212,6 +212,17 @@ def test_memory_that_tensorflow_does_not_get_is_one_sentence(
     assert "Traceback" not in said
 
 
+def test_a_file_that_is_named_like_a_lack_of_memory_is_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @script
+    def write() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "OOM/out of memory.csv")
+
+    assert write() == 1
+    assert capsys.readouterr().err.startswith("error: OOM/out of memory.csv: expected room on the")
+
+
 def test_an_error_that_is_no_lack_of_memory_keeps_its_traceback() -> None:
     @script
     def ask() -> None:
