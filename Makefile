@@ -27,7 +27,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
-	@python -m stages.check
+	@python -m pipeline.commands.check
 	@dvc repro
 	@echo
 	@echo "metrics     metrics/evaluate.json   (dvc metrics show)"
@@ -46,25 +46,25 @@ test-slow: $(INSTALLED)
 
 # STAGES="extract evaluate" chooses; COMMIT names another one than HEAD.
 verify: $(INSTALLED)
-	@python -m stages.verify $$STAGES $${COMMIT:+--revision "$$COMMIT"}
+	@python -m pipeline.commands.verify $$STAGES $${COMMIT:+--revision "$$COMMIT"}
 
 verify-quick: $(INSTALLED)
-	@python -m stages.verify --quick
+	@python -m pipeline.commands.verify --quick
 
 doctor: $(INSTALLED)
-	@python -m stages.doctor
+	@python -m pipeline.commands.doctor
 
 cluster-demo: $(INSTALLED)
 	@dvc repro --quiet extract
 	@python -m stages.cluster_demo $$(python -c 'from stages import params; print(params.read().extract.backbones[0])')
 
 export: $(INSTALLED)
-	@python -m stages.export --format $(FORMAT)
+	@python -m pipeline.commands.export --format $(FORMAT)
 
 # Prints Markdown; $(OUT) gets index.html, comparison.md and plots/*.svg. A script that does not choose
 # the names gives them as environment variables, where make does not look into them.
 compare: $(INSTALLED)
-	@python -m stages.compare --out "$$OUT" -- "$$REV" $${OTHER:+"$$OTHER"}
+	@python -m pipeline.commands.compare --out "$$OUT" -- "$$REV" $${OTHER:+"$$OTHER"}
 
 # BENCH="1 2 --rounds 7" chooses; REAL_DATA names a folder of real photos.
 bench: $(INSTALLED) $(CONTENDERS)/.installed

@@ -33,8 +33,8 @@ from benchmarks import (
 )
 from benchmarks.measure import ROOT, Failed
 from benchmarks.settings import FULL, QUICK, Settings
-from stages.errors import UserError
-from stages.scripts import script
+from pipeline.runtime.entrypoint import script
+from pipeline.runtime.errors import UserError
 
 BENCHMARKS = {
     1: extraction,

@@ -17,8 +17,8 @@ from benchmarks.measure import run
 from benchmarks.project import Project, command, of_labelled, run_stage
 from benchmarks.settings import Settings
 from benchmarks.tables import table
-from stages.store import tables
-from stages.store.tables import Row
+from pipeline.storage import ledger
+from pipeline.storage.ledger import Row
 
 TITLE = "The audit of labels"
 
@@ -32,11 +32,11 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
     """The section's tables."""
     taken = photos.find()
     project = _extracted(folder / "swapped", taken, settings.variants, settings.size)
-    sound = tables.read_ledger(project.folder / LEDGER)
+    sound = ledger.read_ledger(project.folder / LEDGER)
     lines = []
     for seed in range(settings.rounds):
         swapped = _swap(sound, seed)
-        tables.write_ledger(project.folder / LEDGER, swapped)
+        ledger.write_ledger(project.folder / LEDGER, swapped)
         _audit(project)
         wrong = {row.member for row, before in zip(swapped, sound, strict=True) if row != before}
         precision, recall = _found(project, wrong, len(sound))
@@ -85,7 +85,7 @@ def _swap(rows: Sequence[Row], seed: int) -> list[Row]:
 
 def _found(project: Project, wrong: set[str], images: int) -> tuple[float, float]:
     """Precision and recall of the table's first lines."""
-    lines = tables.read_csv(project.folder / "metrics" / "audit" / "labels.csv", "audit")
+    lines = ledger.read_csv(project.folder / "metrics" / "audit" / "labels.csv", "audit")
     members = [line["member"] for line in lines]
     first = members[: max(1, round(PRECISION_AT * images))]
     longer = members[: max(1, round(RECALL_AT * images))]

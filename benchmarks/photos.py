@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.measure import ROOT
-from stages.images import decode
+from pipeline.images import decode
 
 Member = tuple[str, bytes]  # a name in a zip, and its content
 

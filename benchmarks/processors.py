@@ -18,12 +18,12 @@ from benchmarks.measure import Failed, python, run
 from benchmarks.project import Project
 from benchmarks.settings import Settings
 from benchmarks.tables import table
-from stages.proof import differences, lock
+from pipeline.reproducibility import dvc_lock, output_diff
 
 TITLE = "The same bytes on other processors"
 
 NO_AVX512 = "X86_V4 AVX512_ICL AVX512_SPR"  # numpy's names of what lies above AVX2
-ANY = differences.Tolerance(absolute=0, relative=0, pixels=0)
+ANY = output_diff.Tolerance(absolute=0, relative=0, pixels=0)
 PREDICTIONS = "data/model/predictions.zarr"
 
 
@@ -100,14 +100,14 @@ def _compared(folder: Path, first: Path, kind: Kind) -> list[str]:
         return ["", "", f"did not run: {fault}", ""]
     finally:
         shutil.rmtree(folder / "bin", ignore_errors=True)
-    recorded = {stage.name: stage for stage in lock.read(first / lock.PATH)}
+    recorded = {stage.name: stage for stage in dvc_lock.read(first / dvc_lock.PATH)}
     others, same = [], 0
-    for stage in lock.read(project.folder / lock.PATH):
+    for stage in dvc_lock.read(project.folder / dvc_lock.PATH):
         changed = [path for path, of in recorded[stage.name].outs.items() if stage.outs[path] != of]
         same += len(stage.outs) - len(changed)
         others += changed
     figures = _figures(project.folder)
-    gap = differences.between(first / PREDICTIONS, project.folder / PREDICTIONS, ANY).absolute
+    gap = output_diff.between(first / PREDICTIONS, project.folder / PREDICTIONS, ANY).absolute
     outputs = same + len(others)
     shutil.rmtree(project.folder)
     return [f"{same} of {outputs}", others[0] if others else "", f"{gap:.2g}", figures]

@@ -19,9 +19,9 @@ from benchmarks.measure import run
 from benchmarks.project import Project, command, run_stage
 from benchmarks.settings import Settings
 from benchmarks.tables import table
-from stages.images import subsets
-from stages.store import arrays, tables
-from stages.store.tables import Row
+from pipeline.images import subsets
+from pipeline.storage import arrays, ledger
+from pipeline.storage.ledger import Row
 
 TITLE = "Recipes on every photo, each held out once"
 
@@ -88,9 +88,9 @@ def _held_out(
     project: Project, params: dict[str, Any], say: Callable[[str], object]
 ) -> recipes.Scores:
     """Of every photo the scores of the model that it was held out from."""
-    ledger = project.folder / LEDGER
-    rows = [row for row in tables.read_ledger(ledger) if row.label and row.accepted]
-    labels = tables.labels(rows)
+    ledger_at = project.folder / LEDGER
+    rows = [row for row in ledger.read_ledger(ledger_at) if row.label and row.accepted]
+    labels = ledger.labels(rows)
     loss, right = np.empty(len(rows)), np.empty(len(rows))
     backbones = params["train_head"]["backbones"]
     stages = {"train_head": "head", "fine_tune": "model"}
@@ -98,12 +98,12 @@ def _held_out(
         del stages["fine_tune"]
     for part in range(PARTS):
         dealt = deal(rows, labels.classes, part)
-        tables.write_ledger(ledger, dealt)
+        ledger.write_ledger(ledger_at, dealt)
         for stage, model in stages.items():
             shutil.rmtree(project.folder / "data" / model, ignore_errors=True)  # as DVC does
             run(command(stage, backbones[0], backbones[-1]), project.folder)
         stored = arrays.Rows(project.folder / "data" / model / "predictions.zarr")
-        test = tables.labels(dealt).rows("test")
+        test = ledger.labels(dealt).rows("test")
         figures = recipes.scores(stored.take(test), labels.label[test])
         loss[test], right[test] = figures
         say(f"part {part + 1}, {model}: log loss {figures.loss.mean():.4f}")

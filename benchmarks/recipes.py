@@ -3,7 +3,7 @@
 Every recipe runs whole by `dvc repro`, in a project of its own without any cache, on the same
 photos; all of our own hold out the same `test`, of the split on whose `train` and `valid` the
 settings of fine-tuning were chosen. Differences are paired, image by image, with bootstrap
-intervals of 95 % (`stages/scores/intervals.py`).
+intervals of 95 % (`pipeline/evaluation/bootstrap.py`).
 """
 
 import json
@@ -23,9 +23,9 @@ from benchmarks.measure import ROOT, run
 from benchmarks.project import Project, run_stage, weights_from
 from benchmarks.settings import Settings
 from benchmarks.tables import table
-from stages.models import head
-from stages.scores import intervals
-from stages.store import arrays, tables
+from pipeline.evaluation import bootstrap
+from pipeline.storage import arrays, ledger
+from pipeline.training import head
 
 TITLE = "Recipes, and what each step brings"
 
@@ -113,7 +113,7 @@ def _final(folder: Path) -> Scores:
     """Of the model that `evaluate` has chosen."""
     content = json.loads((folder / "metrics" / "evaluate.json").read_text(encoding="utf-8"))
     model = {"head": "head", "fine_tune": "model"}[content["chosen"]]
-    labels = tables.labels(tables.read_ledger(folder / "data" / "split.csv"))
+    labels = ledger.labels(ledger.read_ledger(folder / "data" / "split.csv"))
     stored = arrays.Rows(folder / "data" / model / "predictions.zarr")
     test = labels.rows("test")
     return scores(stored.take(test), labels.label[test])
@@ -129,7 +129,7 @@ def scores(log_probability: NDArray[np.float32], label: NDArray[np.int64]) -> Sc
 
 def shown(values: NDArray[np.float64], form: str) -> str:
     """The mean of one value an image, and its interval."""
-    mean, low, high = (form.format(value) for value in intervals.bootstrap(values))
+    mean, low, high = (form.format(value) for value in bootstrap.bootstrap(values))
     return f"{mean} ({low}..{high})"
 
 
@@ -163,9 +163,9 @@ def _steps(folder: Path, settings: Settings, scored: Mapping[str, Scores]) -> li
 
 def logistic(folder: Path, views: int, predicted: int, calibrated: bool = False) -> Scores:
     """A head on the first views, its strength by cross-validation on `train`."""
-    rows = tables.read_ledger(folder / "data" / "split.csv")
-    labels = tables.labels(rows)
-    features = arrays.Rows(folder / "data/features/MobileNetV2.zarr", tables.fingerprint(rows))
+    rows = ledger.read_ledger(folder / "data" / "split.csv")
+    labels = ledger.labels(rows)
+    features = arrays.Rows(folder / "data/features/MobileNetV2.zarr", ledger.fingerprint(rows))
     of = {
         name: (features.take(labels.rows(name))[:, :views], labels.label[labels.rows(name)])
         for name in ("train", "valid", "test")

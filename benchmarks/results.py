@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from stages.store import files
+from pipeline.runtime import atomic_files
 
 HEAD = """\
 # Results
@@ -21,7 +21,7 @@ _SECTION = re.compile(
 def write(path: Path, number: int, body: str) -> None:
     """Put a section into the file at `path`, in place of the one with its number."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    files.write_text(path, replaced(text, number, body))
+    atomic_files.write_text(path, replaced(text, number, body))
 
 
 def replaced(text: str, number: int, body: str) -> str:

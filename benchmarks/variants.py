@@ -2,8 +2,8 @@
 
 Every variant's features are extracted from the same photos; on each a logistic head is fitted on
 `train`, its strength by cross-validation there. What is compared is the held-out `test` photos,
-image by image (`stages/scores/intervals.py`): the luck of the draw of `test` is in the intervals of
-the differences, that of the split is not.
+image by image (`pipeline/evaluation/bootstrap.py`): the luck of the draw of `test` is in the
+intervals of the differences, that of the split is not.
 """
 
 import itertools

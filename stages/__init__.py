@@ -1,5 +1,3 @@
-"""The stages of the pipeline, the commands beside it, and the packages below them."""
+"""The stages of the pipeline: one script for each box of the DAG in `dvc.yaml`."""
 
-from stages.blas import choose_kernels
-
-choose_kernels()  # before anything imports numpy
+import pipeline  # noqa: F401  chooses OpenBLAS' kernels before anything imports numpy

@@ -1,6 +1,6 @@
 """Stage `audit`: what may be wrong with the data: labels, outliers, bad light, copies.
 
-Reads the ledger, pixels and features, of two backbones side by side; writes figures, and tables
+Reads the ledger_at, pixels and features, of two backbones side by side; writes figures, and tables
 ranked by suspicion. The same features named twice count once.
     python -m stages.audit data/split.csv data/resized.zarr data/features/NAME.zarr \\
         data/features/NAME.zarr metrics/audit.json metrics/audit
@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import environment
-from stages import params as parameters
-from stages.models import engine, head
-from stages.progress import progress
-from stages.scores import audit, metrics
-from stages.scripts import arguments, one_each, stage
-from stages.store import arrays, files, places, sums, tables
-from stages.threads import in_order
+from pipeline import config as parameters
+from pipeline.backbones import keras_setup
+from pipeline.evaluation import classification, data_quality
+from pipeline.runtime import atomic_files, environment
+from pipeline.runtime.entrypoint import arguments, one_each, stage
+from pipeline.runtime.progress import progress
+from pipeline.runtime.threads import in_order
+from pipeline.storage import arrays, ledger, places, sums
+from pipeline.training import head
 
 BATCH = 64  # images at a time
 SHOWN, SHOWN_AT_LEAST = 0.05, 50  # of the labelled images, fraction and number a table may have
@@ -35,11 +36,11 @@ DECIMALS = 6
 def main() -> None:
     """Rank labels and images by suspicion."""
     environment.check()
-    ledger, resized, *features_at, figures, out = arguments(__doc__, count=6)
+    ledger_at, resized, *features_at, figures, out = arguments(__doc__, count=6)
     params = parameters.read()
-    engine.limit_blas(params.compute.threads)
-    rows = tables.read_ledger(files.require(Path(ledger), "split"))
-    labels, fingerprint = tables.labels(rows), tables.fingerprint(rows)
+    keras_setup.limit_blas(params.compute.threads)
+    rows = ledger.read_ledger(atomic_files.require(Path(ledger_at), "split"))
+    labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
     accepted = [row for row in rows if row.accepted]
     images = arrays.Rows(places.require(places.place(resized), "resize"), fingerprint)
     named = one_each(params.train_head.backbones, features_at)
@@ -52,14 +53,14 @@ def main() -> None:
     group = np.array([groups[accepted[place].group] for place in labelled])
     with progress("audit labels", len(label)) as bar:
         test = labels.subset[labelled] == "test"
-        predicted = audit.out_of_fold(held, label, group, test, _fit(), bar.update)
-    suspicion = audit.suspicious_labels(predicted, label, test)
+        predicted = data_quality.out_of_fold(held, label, group, test, _fit(), bar.update)
+    suspicion = data_quality.suspicious_labels(predicted, label, test)
     with progress("audit neighbours", len(label)) as bar:
-        near = audit.neighbours(held, bar.update)
+        near = data_quality.neighbours(held, bar.update)
     light = _light(images)
-    faults = audit.faults_of_light(light)
+    faults = data_quality.faults_of_light(light)
 
-    with files.replacing(Path(out)) as partial:
+    with atomic_files.replacing(Path(out)) as partial:
         partial.mkdir()
         most = max(SHOWN_AT_LEAST, round(SHOWN * len(labelled)))
         doubted = int((suspicion.margin > 0).sum())
@@ -101,7 +102,7 @@ def main() -> None:
     of_light = {fault: int(found.sum()) for fault, found in faults.items()}
     summary = {
         "images": len(labelled),
-        "out_of_fold": metrics.summary(predicted, label, labels.classes, DECIMALS),
+        "out_of_fold": classification.summary(predicted, label, labels.classes, DECIMALS),
         "likely_label_errors": int(suspicion.likely.sum()),
         "light": of_light,
         "copies": len(copies),
@@ -134,11 +135,11 @@ def _first_view(features: arrays.Readable, rows: NDArray[np.int64]) -> NDArray[n
     return held
 
 
-def _fit() -> Callable[[audit.Features, NDArray[np.int64]], audit.Predict]:
+def _fit() -> Callable[[data_quality.Features, NDArray[np.int64]], data_quality.Predict]:
     """A logistic regression, as strong in all folds as cross-validation asks for in the first."""
     strength: list[float | None] = [None]
 
-    def fit(features: audit.Features, label: NDArray[np.int64]) -> audit.Predict:
+    def fit(features: data_quality.Features, label: NDArray[np.int64]) -> data_quality.Predict:
         too_few = int(np.bincount(label).max()) < 2
         fitted = head.fit_logistic(
             features[:, None],
@@ -154,17 +155,17 @@ def _fit() -> Callable[[audit.Features, NDArray[np.int64]], audit.Predict]:
     return fit
 
 
-def _light(images: arrays.Rows) -> audit.Light:
+def _light(images: arrays.Rows) -> data_quality.Light:
     with progress("audit light", len(images)) as bar:
         found = []
-        for part in in_order(audit.light, images.batches(BATCH)):
+        for part in in_order(data_quality.light, images.batches(BATCH)):
             found.append(part)
             bar.update(len(part.mean))
-    return audit.Light(*(np.concatenate(values) for values in zip(*found, strict=True)))
+    return data_quality.Light(*(np.concatenate(values) for values in zip(*found, strict=True)))
 
 
 def _of_label(
-    suspicion: audit.Suspicion, at: int, label: NDArray[np.int64], classes: tuple[str, ...]
+    suspicion: data_quality.Suspicion, at: int, label: NDArray[np.int64], classes: tuple[str, ...]
 ) -> tuple[Any, ...]:
     return (
         classes[label[at]],
@@ -174,9 +175,9 @@ def _of_label(
     )
 
 
-def _copies(rows: list[tables.Row]) -> Iterator[tuple[tables.Row, str, str]]:
+def _copies(rows: list[ledger.Row]) -> Iterator[tuple[ledger.Row, str, str]]:
     """Images of a group of several, by `split`; groups that lie in several subsets come first."""
-    groups: dict[str, list[tables.Row]] = {}
+    groups: dict[str, list[ledger.Row]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     several = [members for members in groups.values() if len(members) > 1]
@@ -186,11 +187,11 @@ def _copies(rows: list[tables.Row]) -> Iterator[tuple[tables.Row, str, str]]:
 
 
 def _alike(
-    near: audit.Neighbours, rows: list[tables.Row]
-) -> Iterator[tuple[tables.Row, str, str, str, str, str, float]]:
+    near: data_quality.Neighbours, rows: list[ledger.Row]
+) -> Iterator[tuple[ledger.Row, str, str, str, str, str, float]]:
     """Pairs that features tell to be copies and `split` does not, those across subsets first."""
     found: dict[tuple[int, int], float] = {}
-    for at in np.flatnonzero(near.likeness < audit.ALIKE).tolist():
+    for at in np.flatnonzero(near.likeness < data_quality.ALIKE).tolist():
         pair = min(at, int(near.nearest[at])), max(at, int(near.nearest[at]))
         if rows[pair[0]].group != rows[pair[1]].group:
             found[pair] = min(float(near.likeness[at]), found.get(pair, np.inf))

@@ -1,6 +1,6 @@
 """Stage `evaluate`: how good head and fine-tuned model are, and which one predicts from here on.
 
-Reads the ledger, both models' log-probabilities and histories; writes figures, their intervals,
+Reads the ledger_at, both models' log-probabilities and histories; writes figures, their intervals,
 curves and pictures.
     python -m stages.evaluate data/split.csv data/head data/model metrics/head_history.csv \\
         metrics/fine_tune_history.csv metrics/evaluate.json metrics/intervals.json \\
@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from stages import params as parameters
-from stages.images.label_fixes import EXCLUDE
-from stages.pictures import plots
-from stages.scores import calibration, losses, metrics, thresholds, uncertainty
-from stages.scores.losses import Floats, Ints, Scored
-from stages.scripts import arguments, stage
-from stages.store import arrays, files, sums, tables
+from pipeline import config as parameters
+from pipeline.evaluation import calibration, classification, comparison, losses, thresholds
+from pipeline.evaluation.losses import Floats, Ints, Scored
+from pipeline.images.label_fixes import EXCLUDE
+from pipeline.reporting import plots
+from pipeline.runtime import atomic_files
+from pipeline.runtime.entrypoint import arguments, stage
+from pipeline.storage import arrays, ledger, sums
 
 MODELS = ("head", "fine_tune")
 FINAL = "final"  # the better of both on valid, calibrated
@@ -31,13 +32,13 @@ GRID = np.linspace(0, 1, 201)  # thresholds that curves are drawn at
 @stage
 def main() -> None:
     """Score both models on valid and test; choose and calibrate on valid; draw."""
-    ledger, *folders, head_csv, tune_csv, figures, bounds, curves, pictures = map(
+    ledger_at, *folders, head_csv, tune_csv, figures, bounds, curves, pictures = map(
         Path, arguments(__doc__, count=9)
     )
     params = parameters.read()
     decimals = params.evaluate.decimals
-    rows = tables.read_ledger(files.require(ledger, "split"))
-    labels = tables.labels(rows)
+    rows = ledger.read_ledger(atomic_files.require(ledger_at, "split"))
+    labels = ledger.labels(rows)
     classes = labels.classes
     predictions = {
         name: _log_probabilities(folder, name if name == "fine_tune" else "train_head", rows)
@@ -64,7 +65,9 @@ def main() -> None:
         "clip": round(calibration.best_clip(predictions[FINAL][valid], labels.label[valid]), 6),
         **{
             model: {
-                name: metrics.summary(subset.predictions[model], subset.label, classes, decimals)
+                name: classification.summary(
+                    subset.predictions[model], subset.label, classes, decimals
+                )
                 for name, subset in scored.items()
             }
             for model in (*MODELS, FINAL)
@@ -78,10 +81,10 @@ def main() -> None:
         summary["thresholds"] = told
     sums.write_json(figures, summary)
     pairs = [MODELS, (chosen, FINAL)]
-    sure = uncertainty.of_subsets(scored, classes, pairs, decimals)
+    sure = comparison.of_subsets(scored, classes, pairs, decimals)
     sums.write_json(bounds, sure)
     shown = "test" if "test" in scored else "valid"
-    with files.replacing(curves) as partial:
+    with atomic_files.replacing(curves) as partial:
         partial.mkdir()
         for model in MODELS:
             _write_curves(partial, model, scored[shown], classes, decimals)
@@ -93,13 +96,13 @@ def main() -> None:
             (at, by_threshold),
             decimals,
         )
-    with files.replacing(pictures) as partial:
+    with atomic_files.replacing(pictures) as partial:
         partial.mkdir()
         plots.learning_curves(
             partial / "learning_curves.png",
             {
-                "head": tables.read_numbers(head_csv, "train_head"),
-                "fine-tuned": tables.read_numbers(tune_csv, "fine_tune"),
+                "head": ledger.read_numbers(head_csv, "train_head"),
+                "fine-tuned": ledger.read_numbers(tune_csv, "fine_tune"),
             },
         )
         _draw(partial, shown, scored[shown], chosen, classes)
@@ -108,7 +111,7 @@ def main() -> None:
     _print_summary(summary, sure, list(scored))
 
 
-def _subsets(rows: Sequence[tables.Row], labels: tables.Labels) -> dict[str, tuple[Ints, Ints]]:
+def _subsets(rows: Sequence[ledger.Row], labels: ledger.Labels) -> dict[str, tuple[Ints, Ints]]:
     """Of what is scored, by name: which rows of the store, and their labels.
 
     Where label fixes speak of test images, test is also scored as if it were fixed.
@@ -134,9 +137,9 @@ def _of_second(scored: dict[str, Scored]) -> dict[str, tuple[Floats, Ints]]:
     }
 
 
-def _log_probabilities(folder: Path, writer: str, rows: list[tables.Row]) -> Floats:
-    path = files.require(folder / "predictions.zarr", writer)
-    array = arrays.Rows(path, tables.fingerprint(rows))
+def _log_probabilities(folder: Path, writer: str, rows: list[ledger.Row]) -> Floats:
+    path = atomic_files.require(folder / "predictions.zarr", writer)
+    array = arrays.Rows(path, ledger.fingerprint(rows))
     return array.read(0, len(array))
 
 
@@ -147,12 +150,20 @@ def _write_curves(
     predicted, label = subset.predictions[model], subset.label
 
     for what, header, points in (
-        ("roc", ("fpr", "tpr"), metrics.roc_points(predicted, label)),
-        ("precision_recall", ("recall", "precision"), metrics.precision_points(predicted, label)),
-        ("reliability", ("confidence", "accuracy"), metrics.reliability(predicted, label)[:2]),
+        ("roc", ("fpr", "tpr"), classification.roc_points(predicted, label)),
+        (
+            "precision_recall",
+            ("recall", "precision"),
+            classification.precision_points(predicted, label),
+        ),
+        (
+            "reliability",
+            ("confidence", "accuracy"),
+            classification.reliability(predicted, label)[:2],
+        ),
     ):
         _write_points(folder / f"{model}_{what}.csv", header, points, decimals)
-    tables.write_csv(
+    ledger.write_csv(
         folder / f"{model}_confusion.csv",
         ("actual", "predicted"),
         (
@@ -166,26 +177,29 @@ def _write_points(
     path: Path, header: tuple[str, str], columns: Sequence[Sequence[float] | Floats], decimals: int
 ) -> None:
     rounded = (np.asarray(column, np.float64).round(decimals).tolist() for column in columns)
-    tables.write_csv(path, header, zip(*rounded, strict=True))
+    ledger.write_csv(path, header, zip(*rounded, strict=True))
 
 
 def _draw(folder: Path, name: str, subset: Scored, chosen: str, classes: tuple[str, ...]) -> None:
     curves, precisions, reliabilities = {}, {}, {}
     for model, predicted in subset.predictions.items():
-        known = metrics.figures(predicted, subset.label)
+        known = classification.figures(predicted, subset.label)
         if model != FINAL:  # it ranks the images as the model does that was chosen
             area = f", area {known['roc_auc']:.4f}" if "roc_auc" in known else ""
-            curves[model] = (*metrics.roc_points(predicted, subset.label), model + area)
+            curves[model] = (*classification.roc_points(predicted, subset.label), model + area)
             area = f", {known['average_precision']:.4f}" if "roc_auc" in known else ""
-            precisions[model] = (*metrics.precision_points(predicted, subset.label), model + area)
+            precisions[model] = (
+                *classification.precision_points(predicted, subset.label),
+                model + area,
+            )
         legend = f"{model}, error {known['expected_calibration_error']:.4f}"
-        reliabilities[model] = (*metrics.reliability(predicted, subset.label), legend)
+        reliabilities[model] = (*classification.reliability(predicted, subset.label), legend)
     plots.roc(folder / "roc.png", curves)
     plots.precision_recall(folder / "precision_recall.png", precisions)
     plots.reliability(folder / "reliability.png", reliabilities)
     predicted, truth = subset.predictions[FINAL], subset.label
     title = f"{FINAL} ({chosen}) on {name}"
-    counts = metrics.confusion(predicted, truth)
+    counts = classification.confusion(predicted, truth)
     plots.confusion(folder / "confusion.png", counts, classes, title)
     if len(classes) > 2:  # of two, the picture has thresholds
         given = np.exp(predicted[np.arange(len(truth)), truth])

@@ -1,6 +1,6 @@
 """Stage `explain`: pictures of what the final model does, where it fails, and what it looks at.
 
-Reads the ledger, pixels, weights, both models, the metrics, which tell the chosen one, and the
+Reads the ledger_at, pixels, weights, both models, the metrics, which tell the chosen one, and the
 audit's tables. Two backbones side by side have weights each; the same file named twice counts once.
     python -m stages.explain data/split.csv data/resized.zarr data/weights/NAME.weights.h5 \\
         data/weights/NAME.weights.h5 data/head data/model metrics/evaluate.json metrics/audit \\
@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import chosen, environment, galleries, network
-from stages import params as parameters
-from stages.errors import UserError
-from stages.models import engine
-from stages.pictures import heatmaps as pictures
-from stages.progress import progress
-from stages.scores.losses import Floats
-from stages.scripts import arguments, one_each, stage
-from stages.store import arrays, files, places, sums, tables
+from pipeline import config as parameters
+from pipeline.backbones import keras_setup
+from pipeline.evaluation import selected_model
+from pipeline.evaluation.losses import Floats
+from pipeline.explanation import galleries
+from pipeline.reporting import heatmaps as pictures
+from pipeline.runtime import atomic_files, environment
+from pipeline.runtime.entrypoint import arguments, one_each, stage
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.progress import progress
+from pipeline.storage import arrays, ledger, places, sums
+from pipeline.training import network
 
 FILTER_SIZE = 96  # pixels
 CHANNELS = 32  # of a layer that are shown at most
@@ -35,34 +38,34 @@ def main() -> None:
     """Choose images, write them, and what the network sees in them."""
     environment.check()
     given = arguments(__doc__, count=9)
-    ledger, _, _, _, head_folder, model_folder, figures, audit, out = map(Path, given)
+    ledger_at, _, _, _, head_folder, model_folder, figures, audit, out = map(Path, given)
     params = parameters.read()
-    rows = tables.read_ledger(files.require(ledger, "split"))
-    labels, fingerprint = tables.labels(rows), tables.fingerprint(rows)
+    rows = ledger.read_ledger(atomic_files.require(ledger_at, "split"))
+    labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
     accepted = [row for row in rows if row.accepted]
     images = arrays.Rows(places.require(places.place(given[1]), "resize"), fingerprint)
     weights = {
-        name: files.require_sealed(Path(path), f"fetch_weights@{name}")
+        name: atomic_files.require_sealed(Path(path), f"fetch_weights@{name}")
         for name, path in one_each(params.train_head.backbones, given[2:4]).items()
     }
-    model = chosen.read(figures, head_folder, model_folder, fingerprint)
+    model = selected_model.read(figures, head_folder, model_folder, fingerprint)
     predicted = model.log_probability
 
     of_model = list(
         galleries.of_model(predicted, labels, params.explain.examples, params.explain.seed)
     )
     of_audit = list(
-        galleries.of_audit(files.require(audit, "audit"), accepted, params.explain.examples)
+        galleries.of_audit(atomic_files.require(audit, "audit"), accepted, params.explain.examples)
     )
     subject = galleries.subject(params.explain.image, accepted, of_model)
     mapped = sorted({row for gallery in of_model for row in gallery.rows})
     plain = sorted({row for gallery in of_audit for row in gallery.rows} | {subject} - {*mapped})
-    engine.start(**{**params.compute.model_dump(), "devices": 1})
+    keras_setup.start(**{**params.compute.model_dump(), "devices": 1})
     net = network.load(
         params, images.shape[1], weights, head_folder, model_folder, len(labels.classes), model.name
     )
     layers = _layers(net, params.explain.layers)
-    with files.replacing(out) as partial:
+    with atomic_files.replacing(out) as partial:
         partial.mkdir()
         for name in ("images", "heatmaps", "activations", "filters"):
             (partial / name).mkdir()
@@ -103,11 +106,11 @@ def _write_heatmaps(
     predicted: Floats,
 ) -> None:
     """Where each image shows the class that is said; of two backbones the mean of both."""
-    from stages.models import heatmaps
+    from pipeline.explanation import grad_cam
 
     pixels = images.take(rows)
     said = predicted[rows].argmax(axis=1)
-    found = heatmaps.maker(list(net.extractors.values()), net.classifier)(pixels, said)
+    found = grad_cam.maker(list(net.extractors.values()), net.classifier)(pixels, said)
     for number, (row, image) in enumerate(zip(rows.tolist(), pixels, strict=True)):
         laid = pictures.overlay(image, *(maps[number] for maps in found))
         pictures.write_picture(out / galleries.picture("heatmaps", row), laid)
@@ -119,14 +122,14 @@ def _layers(net: network.Network, wanted: int | list[str]) -> dict[str, list[str
     Raises:
         UserError: a layer that no backbone has, or whose output has no height and width.
     """
-    from stages.models import inside
+    from pipeline.explanation import activations
 
     if isinstance(wanted, int):
         return {
-            name: inside.spread_layers(extractor, wanted)
+            name: activations.spread_layers(extractor, wanted)
             for name, extractor in net.extractors.items()
         }
-    known = {name: inside.layers(extractor) for name, extractor in net.extractors.items()}
+    known = {name: activations.layers(extractor) for name, extractor in net.extractors.items()}
     every = list(dict.fromkeys(layer for layers in known.values() for layer in layers))
     for layer in wanted:
         if layer not in every:
@@ -141,7 +144,7 @@ def _layers(net: network.Network, wanted: int | list[str]) -> dict[str, list[str
 def _write_activations(
     out: Path, net: network.Network, image: NDArray[np.uint8], layers_of: dict[str, list[str]]
 ) -> list[dict[str, Any]]:
-    from stages.models import inside
+    from pipeline.explanation import activations
 
     told = []
     for name, extractor in net.extractors.items():
@@ -149,7 +152,7 @@ def _write_activations(
         if not layers:
             continue
         for number, (layer, seen) in enumerate(
-            zip(layers, inside.activations(extractor, image, layers), strict=True), start=1
+            zip(layers, activations.activations(extractor, image, layers), strict=True), start=1
         ):
             picture = f"activations/{name}_{number}.png"
             title = f"{name}, {layer}: {' x '.join(map(str, seen.shape))}"
@@ -166,7 +169,7 @@ def _write_filters(
     section: parameters.Explain,
     layers_of: dict[str, list[str]],
 ) -> list[dict[str, Any]]:
-    from stages.models import inside
+    from pipeline.explanation import activations
 
     told: list[dict[str, Any]] = []
     if section.filters == 0:
@@ -177,7 +180,9 @@ def _write_filters(
             extractor = net.extractors[name]
             channels = extractor.get_layer("trunk").model.get_layer(layer).output.shape[-1]
             which = np.unique(np.linspace(0, channels - 1, section.filters).round().astype(int))
-            found = inside.filters(extractor, layer, which.tolist(), FILTER_SIZE, seed=section.seed)
+            found = activations.filters(
+                extractor, layer, which.tolist(), FILTER_SIZE, seed=section.seed
+            )
             picture = f"filters/{number}.png"
             pictures.filter_grid(out / picture, found, which.tolist(), f"{name}, {layer}")
             told.append({"backbone": name, "layer": layer, "picture": picture})

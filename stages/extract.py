@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import cpu, environment, identity, shards
-from stages import params as parameters
-from stages.errors import UserError
-from stages.models import engine
-from stages.progress import progress
-from stages.scripts import arguments, backbone_of, named, stage
-from stages.store import arrays, files, places
-from stages.store.places import Place
-from stages.store.rows import RowCache
-from stages.threads import processors
+from pipeline import config as parameters
+from pipeline.backbones import keras_setup
+from pipeline.runtime import atomic_files, cpu, environment, parallel
+from pipeline.runtime.entrypoint import arguments, backbone_of, named, stage
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.progress import progress
+from pipeline.runtime.threads import processors
+from pipeline.storage import arrays, cache_key, places
+from pipeline.storage.places import Place
+from pipeline.storage.row_cache import RowCache
 
 CODE = (  # what a feature depends on; a test compares it with what is imported
     "cpu.py",
@@ -59,26 +59,28 @@ def main() -> None:
     params = parameters.read()
     parameters.require_backbone(params, name)
     images = arrays.Rows(places.require(resized, "resize"))
-    files.require_sealed(weights, f"fetch_weights@{name}")
+    atomic_files.require_sealed(weights, f"fetch_weights@{name}")
     if sentence := cpu.hint(params.extract.precision):
         print(f"extract {name}: {sentence}")
-    with places.replacing(out, shards.tag(cluster)) as partial:
+    with places.replacing(out, parallel.tag(cluster)) as partial:
         work = Extraction(
             name, places.absolute(resized), weights.resolve(), places.absolute(partial), params
         )
         views = params.extract.views
         parts = arrays.create(
             partial,
-            shape=(len(images), views, shards.ask(work, "width", cluster)),
+            shape=(len(images), views, parallel.ask(work, "width", cluster)),
             dtype=params.extract.dtype,
             fingerprint=images.fingerprint,
             shard_rows=SHARD_ROWS,
         )
         with progress(f"extract {name}", len(images) * views) as bar:
             done = list(
-                shards.run(work, parts, threads=SHARDS_AT_ONCE, cluster=cluster, advance=bar.update)
+                parallel.run(
+                    work, parts, threads=SHARDS_AT_ONCE, cluster=cluster, advance=bar.update
+                )
             )
-            bar.note = shards.where_the_time_went(done)
+            bar.note = parallel.where_the_time_went(done)
     print(work.caches[0].summary(*work.caches[1:]))
 
 
@@ -101,8 +103,8 @@ class Extraction:
         opened = ("images", "caches", "width", "_network")
         return {key: value for key, value in vars(self).items() if key not in opened}
 
-    def __call__(self, part: range, advance: Callable[[int], None]) -> shards.Done:
-        done = shards.Done(part)
+    def __call__(self, part: range, advance: Callable[[int], None]) -> parallel.Done:
+        done = parallel.Done(part)
         images, params = self.images, self.params
         keys = [digest.tobytes() for digest in images.digests[part.start : part.stop]]
         values = np.empty((len(part), params.extract.views, self.width), params.extract.dtype)
@@ -114,7 +116,7 @@ class Extraction:
             advance(len(keys) - len(places))
             at = 0
             batches = images.batches(params.extract.batch_size, places + part.start)
-            for batch in shards.timed(batches, done, "read"):
+            for batch in parallel.timed(batches, done, "read"):
                 chosen = places[at : at + len(batch)]
                 at += len(batch)
                 with _computing, done.timed("compute"):
@@ -152,32 +154,32 @@ class Extraction:
     @functools.cached_property
     def _network(self) -> tuple[Callable[[NDArray[Any]], Any], int]:
         """A function from a batch of images to features, and how many these are."""
-        identity.require_same(self.kinds, self._kinds())
+        cache_key.require_same(self.kinds, self._kinds())
         params = self.params
-        engine.start(**params.compute.model_dump())
-        from stages.models import backbone, devices, folding
+        keras_setup.start(**params.compute.model_dump())
+        from pipeline.backbones import batch_norm_folding, build, devices
 
         openvino = params.extract.engine == "openvino"
         precision = "float32" if openvino else params.extract.precision
         with devices.scope():
-            base = backbone.build(
+            base = build.build(
                 self.name,
                 self.images.shape[1],
                 params.fetch_weights[self.name].include_top,
                 self.weights,
-                logits=params.extract.pooling in backbone.PREDICTIONS,
+                logits=params.extract.pooling in build.PREDICTIONS,
             )
-            model = backbone.extractor(
+            model = build.extractor(
                 base,
                 self.name,
                 params.extract.layer,
                 params.extract.pooling,
-                lambda trunk: folding.fold(trunk, precision),
+                lambda trunk: batch_norm_folding.fold(trunk, precision),
                 params.extract.preprocessing,
             )
         width = int(model.output_shape[-1])
         if openvino:
-            from stages.models import openvino as other
+            from pipeline.backbones import openvino as other
 
             threads, size = params.compute.threads, params.extract.batch_size
             return other.compile(model, size, params.extract.precision, threads), width
@@ -187,7 +189,7 @@ class Extraction:
         self, images: NDArray[np.uint8], keys: list[bytes], view: int
     ) -> NDArray[np.floating]:
         function, _ = self._network
-        from stages.models import inference, views
+        from pipeline.backbones import inference, views
 
         augment = self.params.extract.augment.model_dump()
         seed = augment.pop("seed")
@@ -200,7 +202,7 @@ class Extraction:
         params = self.params
         settings = {
             "backbone": self.name,
-            "weights": files.sha256(self.weights),
+            "weights": atomic_files.sha256(self.weights),
             "include_top": params.fetch_weights[self.name].include_top,
             "extract": params.extract.model_dump(exclude={"backbones", "views", "augment"}),
             "compute": params.compute.model_dump(),
@@ -208,7 +210,7 @@ class Extraction:
         }
         augment = params.extract.augment.model_dump()
         return [
-            identity.of(
+            cache_key.of(
                 "extract",
                 {**settings, "view": view, "augment": augment if view > 1 else None},
                 CODE,

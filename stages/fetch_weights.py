@@ -10,12 +10,11 @@ download is refused later.
 import sys
 from pathlib import Path
 
-from stages import download
-from stages import params as parameters
-from stages.errors import UserError
-from stages.models import engine
-from stages.scripts import arguments, backbone_of, named, stage
-from stages.store import files
+from pipeline import config as parameters
+from pipeline.backbones import download, keras_setup
+from pipeline.runtime import atomic_files
+from pipeline.runtime.entrypoint import arguments, backbone_of, named, stage
+from pipeline.runtime.errors import UserError
 
 PINS = Path("data/weights.sha256")
 
@@ -28,8 +27,8 @@ def main() -> None:
     params = parameters.read()
     parameters.require_backbone(params, name)
     wanted = params.fetch_weights[name]
-    engine.start(params.compute.backend, threads=None, instruction_set=None)
-    from stages.models import weights
+    keras_setup.start(params.compute.backend, threads=None, instruction_set=None)
+    from pipeline.backbones import weights
 
     if wanted.source == "imagenet":
         remedy = (
@@ -45,9 +44,9 @@ def main() -> None:
         model = weights.from_file(name, wanted.include_top, path, sha256)
     else:
         model = weights.random(name, wanted.include_top, wanted.seed or 0)
-    with files.replacing(Path(named(out, [name]))) as partial:
+    with atomic_files.replacing(Path(named(out, [name]))) as partial:
         model.save_weights(partial)
-        files.seal(partial)
+        atomic_files.seal(partial)
 
 
 def _check_pin(name: str, digest: str) -> None:
@@ -66,7 +65,7 @@ def _check_pin(name: str, digest: str) -> None:
     if name not in pins:
         print(f"fetch_weights: recorded the digest of {name} in {PINS}; commit that file")
         pins[name] = digest
-        files.write_text(PINS, "".join(f"{pins[key]}  {key}\n" for key in sorted(pins)))
+        atomic_files.write_text(PINS, "".join(f"{pins[key]}  {key}\n" for key in sorted(pins)))
     elif pins[name] != digest:
         raise UserError(
             f"fetch_weights {name}: expected the weights recorded in {PINS} ({pins[name]}), got "

@@ -1,6 +1,6 @@
 """Stage `fine_tune`: backbones and head trained further, together, from the trained head on.
 
-Reads the ledger, pixels, weights and head; writes the model, log-probabilities of every accepted
+Reads the ledger_at, pixels, weights and head; writes the model, log-probabilities of every accepted
 row, the figures and the history. With `fine_tune.epochs: 0` the head passes through. An interrupted
 run goes on from its last whole epoch. The same weights named twice count once.
     python -m stages.fine_tune data/split.csv data/resized.zarr data/weights/NAME.weights.h5 \\
@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import environment, identity, network
-from stages import params as parameters
-from stages.models import engine, head, history
-from stages.progress import progress
-from stages.scores import intervals
-from stages.scripts import arguments, one_each, stage
-from stages.store import activations, arrays, files, places, sums, tables
-from stages.threads import processors
+from pipeline import config as parameters
+from pipeline.backbones import keras_setup
+from pipeline.evaluation import bootstrap
+from pipeline.runtime import atomic_files, environment
+from pipeline.runtime.entrypoint import arguments, one_each, stage
+from pipeline.runtime.progress import progress
+from pipeline.runtime.threads import processors
+from pipeline.storage import arrays, cache_key, frozen_activations, ledger, places, sums
+from pipeline.training import head, history, network
 
 CODE = (  # what the result depends on; a test compares it with what is imported
     "cpu.py",
@@ -71,25 +72,25 @@ def main() -> None:
     """Train on `train`, keep the best epoch on `valid`, predict every row."""
     environment.check()
     given = arguments(__doc__, count=8)
-    ledger, _, _, _, head_folder, out, figures, history_csv = map(Path, given)
+    ledger_at, _, _, _, head_folder, out, figures, history_csv = map(Path, given)
     params = parameters.read()
-    rows = tables.read_ledger(files.require(ledger, "split"))
-    labels, fingerprint = tables.labels(rows), tables.fingerprint(rows)
+    rows = ledger.read_ledger(atomic_files.require(ledger_at, "split"))
+    labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
     images = arrays.Rows(places.require(places.place(given[1]), "resize"), fingerprint)
     weights = {
-        name: files.require_sealed(Path(path), f"fetch_weights@{name}")
+        name: atomic_files.require_sealed(Path(path), f"fetch_weights@{name}")
         for name, path in one_each(params.train_head.backbones, given[2:4]).items()
     }
-    stored = files.require(head_folder / "predictions.zarr", "train_head")
+    stored = atomic_files.require(head_folder / "predictions.zarr", "train_head")
     of_head = arrays.Rows(stored, fingerprint).read(0, len(images))
     start = _before_the_first_step(of_head, labels)
-    with files.replacing(out) as partial:
+    with atomic_files.replacing(out) as partial:
         if params.fine_tune.epochs == 0:
-            files.copy_folder(head_folder, partial)
+            atomic_files.copy_folder(head_folder, partial)
             epochs, fault = [start], ""
         else:
             partial.mkdir()
-            trained = head.load(files.require_sealed(head_folder / "head.npz", "train_head"))
+            trained = head.load(atomic_files.require_sealed(head_folder / "head.npz", "train_head"))
             work = Tuning(params, images, labels, weights, trained)
             epochs, fault = work.train(start, partial)
         of_model = arrays.Rows(partial / "predictions.zarr").read(0, len(images))
@@ -109,7 +110,7 @@ def main() -> None:
 
 
 def _before_the_first_step(
-    log_probability: NDArray[np.float32], labels: tables.Labels
+    log_probability: NDArray[np.float32], labels: ledger.Labels
 ) -> history.Epoch:
     """Epoch 0: the head's own figures."""
     scored: list[float] = []
@@ -120,7 +121,7 @@ def _before_the_first_step(
 
 
 def _gain(
-    of_head: NDArray[np.float32], of_model: NDArray[np.float32], labels: tables.Labels
+    of_head: NDArray[np.float32], of_model: NDArray[np.float32], labels: ledger.Labels
 ) -> dict[str, float]:
     """How much lower the loss on `valid` is than the head's, with its paired interval of 95 %.
 
@@ -129,7 +130,7 @@ def _gain(
     valid = labels.rows("valid")
     label = labels.label[valid]
     gain = of_model[valid, label].astype(np.float64) - of_head[valid, label]
-    mean, low, high = intervals.bootstrap(gain)
+    mean, low, high = bootstrap.bootstrap(gain)
     digits = history.DECIMALS
     return {"mean": round(mean, digits), "low": round(low, digits), "high": round(high, digits)}
 
@@ -140,17 +141,18 @@ class Tuning:
 
     params: parameters.Params
     images: arrays.Rows
-    labels: tables.Labels
+    labels: ledger.Labels
     weights: dict[str, Path]
     trained: head.Head
 
     def train(self, start: history.Epoch, out: Path) -> tuple[list[history.Epoch], str]:
         """Train, write `model.weights.h5` and `predictions.zarr` into `out`; epochs and fault."""
         section, labels = self.params.fine_tune, self.labels
-        engine.start(**self.params.compute.model_dump())
+        keras_setup.start(**self.params.compute.model_dump())
         import keras
 
-        from stages.models import devices, training
+        from pipeline.backbones import devices
+        from pipeline.training import loop
 
         keras.utils.set_random_seed(section.seed)
         rng = np.random.default_rng(section.seed)
@@ -159,13 +161,11 @@ class Tuning:
         train, valid = labels.rows("train"), labels.rows("valid")
         n_classes = len(labels.classes)
 
-        schedule = training.schedule(
-            section.model_dump(), labels.label[train], n_classes, "fine_tune"
-        )
+        schedule = loop.schedule(section.model_dump(), labels.label[train], n_classes, "fine_tune")
         learn = self._from_activations if section.cache_frozen else self._from_images
         learner, draw, predictions = learn(extractors, classifier, model, rng)
 
-        def validate() -> training.Batch:
+        def validate() -> loop.Batch:
             return np.concatenate(list(predictions(valid))), labels.label[valid]
 
         name = self._identity(
@@ -184,7 +184,7 @@ class Tuning:
             },
         )
         with progress("fine_tune", schedule.seen(len(train))) as bar:
-            result = training.fit(
+            result = loop.fit(
                 learner,
                 schedule,
                 draw,
@@ -194,13 +194,13 @@ class Tuning:
                 done=bar.update,
                 images=len(train),
                 rng=[rng],
-                resume=files.read_arrays(CHECKPOINT, name),
-                keep=functools.partial(files.write_arrays, CHECKPOINT, name),
+                resume=atomic_files.read_arrays(CHECKPOINT, name),
+                keep=functools.partial(atomic_files.write_arrays, CHECKPOINT, name),
             )
         if result.fault:
             print(f"fine_tune: {result.fault}; the weights of the best epoch before it are kept")
         model.save_weights(out / "model.weights.h5")
-        files.seal(out / "model.weights.h5")
+        atomic_files.seal(out / "model.weights.h5")
         with progress("predict", len(self.images)) as bar:
             arrays.write(
                 out / "predictions.zarr",
@@ -213,7 +213,7 @@ class Tuning:
 
     def _networks(self) -> tuple[list[Any], Any, Any]:
         """An extractor a backbone, trainable from its layer on; the head; images to logits."""
-        from stages.models import backbone
+        from pipeline.backbones import build
 
         section = self.params.fine_tune
         built = network.assemble(
@@ -232,22 +232,23 @@ class Tuning:
             if layer is None:
                 extractor.trainable = False
             else:
-                backbone.unfreeze_from(extractor, layer)
+                build.unfreeze_from(extractor, layer)
         return list(built.extractors.values()), built.classifier, built.whole
 
     def _from_images(
         self, extractors: list[Any], classifier: Any, model: Any, rng: np.random.Generator
     ) -> tuple[Any, Callable[[], Any], Callable[[NDArray[np.int64]], Any]]:
         """The network from augmented images on; draws images, and predicts from their views."""
-        from stages.models import augment, devices, training
+        from pipeline.backbones import devices
+        from pipeline.training import augmentation, loop
 
         section, images, labels = self.params.fine_tune, self.images, self.labels
         train, size = labels.rows("train"), section.batch_size
         with devices.scope():
-            changes = augment.augmentation(seed=section.seed, **section.augment.model_dump())
-            learner = training.stack([changes, model], images.shape[1:], "in_training")
+            changes = augmentation.augmentation(seed=section.seed, **section.augment.model_dump())
+            learner = loop.stack([changes, model], images.shape[1:], "in_training")
 
-        def draw() -> Iterator[training.Batch]:
+        def draw() -> Iterator[loop.Batch]:
             for rows, batch in images.shuffled(train, size, rng, BUFFER_BYTES):
                 yield batch.astype(np.float32), labels.label[rows]
 
@@ -263,18 +264,21 @@ class Tuning:
         self, extractors: list[Any], classifier: Any, model: Any, rng: np.random.Generator
     ) -> tuple[Any, Callable[[], Any], Callable[[NDArray[np.int64]], Any]]:
         """The network from the cached activations on; draws a view of each image."""
-        from stages.models import devices, training, tuning
+        from pipeline.backbones import devices
+        from pipeline.training import loop, network_split
 
         section, labels = self.params.fine_tune, self.labels
         size, predicted = section.batch_size, self.params.predict.views
         with devices.scope():
-            frozen, rest = tuning.cut(extractors, section.layers(), classifier, section.precision)
+            frozen, rest = network_split.cut(
+                extractors, section.layers(), classifier, section.precision
+            )
         cached, train = self._activations(frozen), labels.rows("train")
         held = [
             arrays.hold(view, train, environment.memory_bytes() // len(cached)) for view in cached
         ]
 
-        def draw() -> Iterator[training.Batch]:
+        def draw() -> Iterator[loop.Batch]:
             drawn = arrays.Drawn(held, rng.integers(len(held), size=len(self.images)))
             for rows, batch in drawn.shuffled(train, size, rng, BUFFER_BYTES):
                 yield batch, labels.label[rows]
@@ -296,7 +300,7 @@ class Tuning:
                 yield np.concatenate([run(seen) for run in functions], axis=-1)
 
         every, train = np.arange(len(self.images)), self.labels.rows("train")
-        return activations.cached(
+        return frozen_activations.cached(
             ACTIVATIONS,
             self._identity(
                 "activations",
@@ -315,7 +319,7 @@ class Tuning:
 
     def _view(self, view: int, rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.uint8]]:
         """Batches (n, size, size, 3) of a view of the given rows."""
-        from stages.models import views
+        from pipeline.backbones import views
 
         ranges = self.params.extract.augment.model_dump()
         seed = ranges.pop("seed")
@@ -327,7 +331,7 @@ class Tuning:
             yield views.make(batch, keys, view, views.Ranges(**ranges), seed)
 
     def _padded(self, model: Any, size: int) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-        from stages.models import devices, inference
+        from pipeline.backbones import devices, inference
 
         function = functools.partial(devices.predict_on_batch, model)
         return lambda batch: inference.padded(function, batch, size)
@@ -335,12 +339,12 @@ class Tuning:
     def _identity(self, what: str, code: Sequence[str], settings: dict[str, object]) -> str:
         """A name that differs with whatever changes the result."""
         params = self.params
-        return identity.of(
+        return cache_key.of(
             what,
             {
                 **settings,
                 "backbones": [
-                    [name, files.sha256(path), params.fetch_weights[name].include_top]
+                    [name, atomic_files.sha256(path), params.fetch_weights[name].include_top]
                     for name, path in self.weights.items()
                 ],
                 "extract": params.extract.model_dump(

@@ -10,9 +10,9 @@ later. Both wait for this stage, whose outputs have names of their own.
 import sys
 from pathlib import Path
 
-from stages import params as parameters
-from stages.scripts import arguments, stage
-from stages.store import files
+from pipeline import config as parameters
+from pipeline.runtime import atomic_files
+from pipeline.runtime.entrypoint import arguments, stage
 
 
 @stage
@@ -20,7 +20,7 @@ def main() -> None:
     """Check the parameters; what is written is always the same, so that nothing else reruns."""
     (out,) = arguments(__doc__, count=1)
     params = parameters.read()
-    files.write_text(Path(out), "plain words\n")
+    atomic_files.write_text(Path(out), "plain words\n")
     print(f"names: {', '.join(params.extract.backbones)}")
 
 

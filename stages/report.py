@@ -16,15 +16,15 @@ from typing import Any
 
 from PIL import Image
 
-from stages import cpu, versions
-from stages import params as parameters
-from stages.errors import UserError
-from stages.images.labels import natural_key
-from stages.pictures import html
-from stages.scripts import arguments, stage
-from stages.store import files, found
-from stages.store.findings import AUDIT_COLUMNS, NUMBERS, Explained
-from stages.threads import processors
+from pipeline import config as parameters
+from pipeline.images.labels import natural_key
+from pipeline.reporting import html
+from pipeline.runtime import atomic_files, cpu, versions
+from pipeline.runtime.entrypoint import arguments, stage
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.threads import processors
+from pipeline.storage import results
+from pipeline.storage.results_schema import AUDIT_COLUMNS, NUMBERS, Explained
 
 PACKAGES = (
     "keras",
@@ -44,11 +44,11 @@ def main() -> None:
     """Check all inputs, then write the folder whole."""
     given, metrics, explained, out = map(Path, arguments(__doc__, count=4))
     settings = parameters.read(given).model_dump(exclude_unset=True)
-    findings = found.read(metrics, explained)
+    findings = results.read(metrics, explained)
     scored = findings.evaluated.final
     classes = sorted(scored["valid"].per_class, key=natural_key)
-    drawn = {name: found.picture(explained, name) for name in findings.explained.pictures()}
-    with files.replacing(out) as partial:
+    drawn = {name: results.picture(explained, name) for name in findings.explained.pictures()}
+    with atomic_files.replacing(out) as partial:
         partial.mkdir()
         content = {
             "found": findings,

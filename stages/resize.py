@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import environment, identity, shards
-from stages import params as parameters
-from stages.errors import UserError
-from stages.images import decode, resize, source
-from stages.progress import progress
-from stages.scripts import arguments, stage
-from stages.store import arrays, files, places, tables
-from stages.store.places import Place
-from stages.store.rows import RowCache
-from stages.threads import processors
+from pipeline import config as parameters
+from pipeline.images import decode, resize, sources
+from pipeline.runtime import atomic_files, environment, parallel
+from pipeline.runtime.entrypoint import arguments, stage
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.progress import progress
+from pipeline.runtime.threads import processors
+from pipeline.storage import arrays, cache_key, ledger, places
+from pipeline.storage.places import Place
+from pipeline.storage.row_cache import RowCache
 
 CODE = ("images/decode.py", "images/resize.py", "resize.py")  # what a row's pixels depend on
 PACKAGES = ("cykooz.resizer", "numpy", "pillow")
@@ -39,34 +39,34 @@ SHARD_ROWS = 256  # the most that a killed run loses, and what a cluster's worke
 def main() -> None:
     """Decode, resize, write."""
     cluster = environment.cluster()
-    ledger_at, out_at = arguments(__doc__, count=2)
-    ledger, out = Path(ledger_at), places.place(out_at)
+    given, out_at = arguments(__doc__, count=2)
+    ledger_at, out = Path(given), places.place(out_at)
     params = parameters.read()
-    files.require(ledger, "split")
+    atomic_files.require(ledger_at, "split")
     size = params.resize.size
     with (
-        places.replacing(out, shards.tag(cluster)) as partial,
-        contextlib.closing(Resizing(ledger.resolve(), places.absolute(partial), params)) as work,
+        places.replacing(out, parallel.tag(cluster)) as partial,
+        contextlib.closing(Resizing(ledger_at.resolve(), places.absolute(partial), params)) as work,
         progress("resize", len(work.rows)) as bar,
     ):
         parts = arrays.create(
             partial,
             shape=(len(work.rows), size, size, 3),
             dtype=np.uint8,
-            fingerprint=tables.fingerprint(work.rows),
+            fingerprint=ledger.fingerprint(work.rows),
             shard_rows=SHARD_ROWS,
         )
         digests, cache = np.empty((len(work.rows), 32), np.uint8), work.cache
         if cluster is None:
             work.archives  # noqa: B018  opened here, not by several threads at once
         done = []
-        for part in shards.run(
+        for part in parallel.run(
             work, parts, threads=processors(), cluster=cluster, advance=bar.update
         ):
             digests[part.rows.start : part.rows.stop] = part.digests
             done.append(part)
         arrays.write_digests(partial, digests)
-        bar.note = shards.where_the_time_went(done)
+        bar.note = parallel.where_the_time_went(done)
     print(cache.summary())
 
 
@@ -76,8 +76,8 @@ class Resizing:
     What is opened for it is kept in its process, and not pickled.
     """
 
-    def __init__(self, ledger: Path, out: Place, params: parameters.Params) -> None:
-        self.ledger, self.out, self.params = ledger, out, params
+    def __init__(self, ledger_at: Path, out: Place, params: parameters.Params) -> None:
+        self.ledger, self.out, self.params = ledger_at, out, params
         self.inputs = {
             "train": Path(params.data.train).resolve(),
             "test": Path(params.data.test).resolve(),
@@ -95,8 +95,8 @@ class Resizing:
         for archive in vars(self).get("archives", {}).values():
             archive.close()
 
-    def __call__(self, part: range, advance: Callable[[int], None]) -> shards.Done:
-        done = shards.Done(part)
+    def __call__(self, part: range, advance: Callable[[int], None]) -> parallel.Done:
+        done = parallel.Done(part)
         shard = self.rows[part.start : part.stop]
         size = self.params.resize.size
         pixels = np.empty((len(part), size, size, 3), np.uint8)
@@ -122,8 +122,8 @@ class Resizing:
         return done
 
     @functools.cached_property
-    def rows(self) -> list[tables.Row]:
-        rows = [row for row in tables.read_ledger(self.ledger) if row.accepted]
+    def rows(self) -> list[ledger.Row]:
+        rows = [row for row in ledger.read_ledger(self.ledger) if row.accepted]
         if not rows:
             raise UserError(
                 f"{self.ledger}: expected rows of images, got none; run `dvc repro split` again"
@@ -137,19 +137,19 @@ class Resizing:
 
     @functools.cached_property
     def cache(self) -> RowCache:
-        identity.require_same(self.kind, self._kind())
+        cache_key.require_same(self.kind, self._kind())
         wanted = [bytes.fromhex(row.sha256) for row in self.rows]
         return RowCache(self.root, self.kind, wanted, self.budget, self.started)
 
     @functools.cached_property
-    def archives(self) -> dict[str, source.Source]:
+    def archives(self) -> dict[str, sources.Source]:
         """The inputs that rows come from; a cluster's worker keeps them open."""
         used = {row.source for row in self.rows}
         return {
-            name: source.open_source(path) for name, path in self.inputs.items() if name in used
+            name: sources.open_source(path) for name, path in self.inputs.items() if name in used
         }
 
-    def _read_unchanged(self, row: tables.Row) -> bytes:
+    def _read_unchanged(self, row: ledger.Row) -> bytes:
         """A member's bytes, if they are still those that `split` judged."""
         try:
             content = self.archives[row.source].read(row.member)
@@ -169,7 +169,7 @@ class Resizing:
 
     def _kind(self) -> str:
         """The row cache's name: all that a row depends on but the image."""
-        return identity.of("resize", self.params.resize.model_dump(), CODE, PACKAGES)
+        return cache_key.of("resize", self.params.resize.model_dump(), CODE, PACKAGES)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import params as parameters
-from stages.errors import UserError
-from stages.images import decode, duplicates, label_fixes, labels, source, subsets
-from stages.images.label_fixes import Fix
-from stages.progress import progress
-from stages.scripts import arguments, stage
-from stages.store import sums, tables
-from stages.store.tables import Row
-from stages.threads import in_order
+from pipeline import config as parameters
+from pipeline.images import decode, label_fixes, labels, near_duplicates, sources, subsets
+from pipeline.images.label_fixes import Fix
+from pipeline.runtime.entrypoint import arguments, stage
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.progress import progress
+from pipeline.runtime.threads import in_order
+from pipeline.storage import ledger, sums
+from pipeline.storage.ledger import Row
 
 MANY_NEAR = 0.05  # fraction of images that are seldom copies of others
 NAMED = 10  # rejected files that are named on the screen; the ledger names all
@@ -35,18 +35,18 @@ NAMED = 10  # rejected files that are named on the screen; the ledger names all
 @stage
 def main() -> None:
     """Write the ledger and its figures."""
-    known_faults, ledger, figures = map(Path, arguments(__doc__, count=3))
+    known_faults, ledger_at, figures = map(Path, arguments(__doc__, count=3))
     params = parameters.read()
     fixes = _read_fixes(known_faults)
     with ExitStack() as opened:
-        train = opened.enter_context(source.open_source(Path(params.data.train)))
+        train = opened.enter_context(sources.open_source(Path(params.data.train)))
         states = [(train, train.state())]
         found = labels.arrange(train.names, params.data.train, params.data.classes)
         chosen = list(labels.first_of_each_class(found.found, params.split.per_class_limit))
         work = [("train", train, item) for item in chosen]
         passed_over = Counter(train.passed_over)
         if os.path.realpath(params.data.test) != os.path.realpath(params.data.train):
-            test = opened.enter_context(source.open_source(Path(params.data.test)))
+            test = opened.enter_context(sources.open_source(Path(params.data.test)))
             states.append((test, test.state()))
             work += [("test", test, item) for item in labels.arrange_unlabelled(test.names)]
             passed_over.update(test.passed_over)
@@ -65,8 +65,8 @@ def main() -> None:
     rows = _grouped(rows, np.array(thumbnails), params.split.near_duplicates)
     rows = _assign(rows, found.classes, given, params.split)
     rows, fixed = _fix(rows, fixes, found.classes, known_faults)
-    tables.write_ledger(ledger, rows)
-    counts = tables.summary(rows, found.classes)
+    ledger.write_ledger(ledger_at, rows)
+    counts = ledger.summary(rows, found.classes)
     counts |= {
         "beyond_per_class_limit": len(found.found) - len(chosen),
         "passed_over": dict(passed_over),
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def _judge(
-    classes: Sequence[str], name: str, archive: source.Source, item: labels.Found
+    classes: Sequence[str], name: str, archive: sources.Source, item: labels.Found
 ) -> tuple[Row, NDArray[np.uint8] | None]:
     """Read one file, decode it whole, and write down what it is, or why it is rejected.
 
@@ -106,7 +106,7 @@ def _judge(
     except decode.Unreadable as fault:
         return replace(row, reason=str(fault)), None
     row = replace(row, width=facts.width, height=facts.height, mode=facts.mode)
-    return row, duplicates.thumbnail(image)
+    return row, near_duplicates.thumbnail(image)
 
 
 def _refuse_too_many_rejected(rows: Sequence[Row], most: float) -> None:
@@ -141,7 +141,7 @@ def _read_fixes(path: Path) -> list[Fix]:
             f"{path}: expected known faults of labels, got no such file; a file with the one line "
             "member,label,source says that there are none"
         )
-    return [Fix(*line) for line in tables.read_label_fixes(path)]
+    return [Fix(*line) for line in ledger.read_label_fixes(path)]
 
 
 def _fix(
@@ -200,16 +200,16 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
 
 
 def _grouped(
-    rows: Sequence[Row], thumbnails: NDArray[np.uint8], near_duplicates: float | None
+    rows: Sequence[Row], thumbnails: NDArray[np.uint8], threshold: float | None
 ) -> list[Row]:
     """Fill in the group: of the same bytes, and of nearly the same pixels if that is asked for."""
     accepted = [row for row in rows if row.accepted]
     first: dict[str, int] = {}
     same = [first.setdefault(row.sha256, place) for place, row in enumerate(accepted)]
-    if near_duplicates is not None and accepted:
+    if threshold is not None and accepted:
         kept = np.array(sorted(set(same)))
         nearest = dict(
-            zip(kept, kept[duplicates.group(thumbnails[kept], near_duplicates)], strict=True)
+            zip(kept, kept[near_duplicates.group(thumbnails[kept], threshold)], strict=True)
         )
         same = [nearest[place] for place in same]
     names = iter([f"{accepted[place].source}/{accepted[place].id}" for place in same])

@@ -1,6 +1,6 @@
 """Stage `submit`: the final model's probabilities of the unlabelled images, as Kaggle takes them.
 
-Reads the ledger, both models' log-probabilities and the metrics, which tell
+Reads the ledger_at, both models' log-probabilities and the metrics, which tell
 the chosen one, its temperature and the clip.
     python -m stages.submit data/split.csv data/head data/model metrics/evaluate.json \\
         data/submission.csv
@@ -13,22 +13,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stages import chosen
-from stages import params as parameters
-from stages.scores import calibration
-from stages.scripts import arguments, stage
-from stages.store import files, tables
+from pipeline import config as parameters
+from pipeline.evaluation import calibration, selected_model
+from pipeline.runtime import atomic_files
+from pipeline.runtime.entrypoint import arguments, stage
+from pipeline.storage import ledger
 
 
 @stage
 def main() -> None:
     """Write one row for every unlabelled file, in natural order, rejected ones included."""
-    ledger, head_folder, model_folder, figures, out = map(Path, arguments(__doc__, count=5))
+    ledger_at, head_folder, model_folder, figures, out = map(Path, arguments(__doc__, count=5))
     params = parameters.read()
-    rows = tables.read_ledger(files.require(ledger, "split"))
-    model = chosen.read(figures, head_folder, model_folder, tables.fingerprint(rows))
+    rows = ledger.read_ledger(atomic_files.require(ledger_at, "split"))
+    model = selected_model.read(figures, head_folder, model_folder, ledger.fingerprint(rows))
     clip = model.clip if params.submit.clip == "auto" else params.submit.clip
-    labels = tables.labels(rows)
+    labels = ledger.labels(rows)
     probability = iter(np.exp(model.log_probability[labels.subset == "unlabelled"]))
     prior = _training_prior(labels)
     lines: list[tuple[object, ...]] = []
@@ -41,13 +41,13 @@ def main() -> None:
             shown = values[1:] if len(values) == 2 else values
             lines.append((row.id, *(f"{value:.6f}" for value in shown)))
     header = ("label",) if len(labels.classes) == 2 else labels.classes
-    tables.write_csv(out, ("id", *header), lines)
+    ledger.write_csv(out, ("id", *header), lines)
     print(
         f"submit: {len(lines):,} rows by {model.name} in {out}, none nearer to 0 or 1 than {clip:g}"
     )
 
 
-def _training_prior(labels: tables.Labels) -> NDArray[np.float64]:
+def _training_prior(labels: ledger.Labels) -> NDArray[np.float64]:
     """Each class' share of the training images, float64 (n_classes,)."""
     train = labels.label[labels.subset == "train"]
     return np.bincount(train, minlength=len(labels.classes)) / len(train)

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from stages import environment
-from stages import params as parameters
-from stages.errors import UserError
-from stages.models import engine, head, history
-from stages.progress import progress
-from stages.scripts import arguments, one_each, stage
-from stages.store import arrays, files, places, sums, tables
+from pipeline import config as parameters
+from pipeline.backbones import keras_setup
+from pipeline.runtime import atomic_files, environment
+from pipeline.runtime.entrypoint import arguments, one_each, stage
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.progress import progress
+from pipeline.storage import arrays, ledger, places, sums
+from pipeline.training import head, history
 
 GIB = 2**30
 BATCH = 256  # rows at a time where nothing is learnt
@@ -33,20 +34,20 @@ BUFFER_BYTES = 256 * 2**20  # of features that are shuffled together
 def main() -> None:
     """Fit on `train`, choose the epoch on `valid`, predict every row."""
     environment.check()
-    ledger, *features_at, out, figures, history_csv = arguments(__doc__, count=6)
+    ledger_at, *features_at, out, figures, history_csv = arguments(__doc__, count=6)
     params = parameters.read()
-    engine.limit_blas(params.compute.threads)
-    rows = tables.read_ledger(files.require(Path(ledger), "split"))
-    labels = tables.labels(rows)
+    keras_setup.limit_blas(params.compute.threads)
+    rows = ledger.read_ledger(atomic_files.require(Path(ledger_at), "split"))
+    labels = ledger.labels(rows)
     named = one_each(params.train_head.backbones, features_at)
     stored = [places.require(places.place(at), f"extract@{name}") for name, at in named.items()]
-    features = arrays.SideBySide([arrays.Rows(at, tables.fingerprint(rows)) for at in stored])
+    features = arrays.SideBySide([arrays.Rows(at, ledger.fingerprint(rows)) for at in stored])
     fit = _logistic if params.train_head.kind == "logistic" else _dense
     fitted, epochs, figures_of_it = fit(params, features, labels)
-    with files.replacing(Path(out)) as partial:
+    with atomic_files.replacing(Path(out)) as partial:
         partial.mkdir()
         fitted.save(partial / "head.npz")
-        files.seal(partial / "head.npz")
+        atomic_files.seal(partial / "head.npz")
         arrays.write(
             partial / "predictions.zarr",
             head.predictions(features.batches(BATCH), params.predict.views, fitted.logits),
@@ -70,7 +71,7 @@ Fitted = tuple[head.Head, list[history.Epoch], dict[str, object]]
 
 
 def _logistic(
-    params: parameters.Params, features: arrays.Readable, labels: tables.Labels
+    params: parameters.Params, features: arrays.Readable, labels: ledger.Labels
 ) -> Fitted:
     train = labels.rows("train")
     _require_memory(len(train), features.shape[1:])
@@ -111,23 +112,24 @@ def _require_memory(images: int, shape: tuple[int, ...]) -> None:
         )
 
 
-def _dense(params: parameters.Params, features: arrays.Readable, labels: tables.Labels) -> Fitted:
+def _dense(params: parameters.Params, features: arrays.Readable, labels: ledger.Labels) -> Fitted:
     section, n_classes = params.train_head.dense, len(labels.classes)
     if section.output == "sigmoid" and n_classes != 2:
         raise UserError(
             "params.yaml: train_head.dense.output: expected softmax, as there are "
             f"{n_classes} classes, got 'sigmoid'; change it"
         )
-    engine.start(**params.compute.model_dump())
+    keras_setup.start(**params.compute.model_dump())
     import keras
 
-    from stages.models import devices, inference, training
+    from pipeline.backbones import devices, inference
+    from pipeline.training import loop
 
     keras.utils.set_random_seed(section.seed)
     rng = np.random.default_rng(section.seed)
     train, valid = labels.rows("train"), labels.rows("valid")
     with devices.scope():
-        model = training.dense_head(
+        model = loop.dense_head(
             features.shape[-1],
             section.hidden,
             1 if section.output == "sigmoid" else n_classes,
@@ -136,20 +138,20 @@ def _dense(params: parameters.Params, features: arrays.Readable, labels: tables.
             batch_norm=section.batch_norm,
             seed=section.seed,
         )
-    schedule = training.schedule(
+    schedule = loop.schedule(
         section.model_dump(), labels.label[train], n_classes, "train_head.dense"
     )
     held = arrays.hold(features, train, environment.memory_bytes())
 
-    def draw() -> Iterator[training.Batch]:
+    def draw() -> Iterator[loop.Batch]:
         """Of each image one of its views, another one in every epoch."""
         batches = held.shuffled(train, section.batch_size, rng, BUFFER_BYTES)
-        return training.one_view_each(batches, labels.label, rng)
+        return loop.one_view_each(batches, labels.label, rng)
 
     def logits(batch: head.FloatArray) -> head.FloatArray:
         return inference.padded(functools.partial(devices.predict_on_batch, model), batch, BATCH)
 
-    def validate() -> training.Batch:
+    def validate() -> loop.Batch:
         predicted = head.predictions(features.batches(BATCH, valid), params.predict.views, logits)
         return np.concatenate(list(predicted)), labels.label[valid]
 
@@ -157,7 +159,7 @@ def _dense(params: parameters.Params, features: arrays.Readable, labels: tables.
     if not section.epochs:
         start = history.Epoch(0, *_score(features, labels, params.predict.views, logits))
     with progress("train_head", schedule.seen(len(train))) as bar:
-        trained = training.fit(
+        trained = loop.fit(
             model,
             schedule,
             draw,
@@ -169,12 +171,12 @@ def _dense(params: parameters.Params, features: arrays.Readable, labels: tables.
         )
     if trained.fault:
         print(f"train_head: {trained.fault}; the weights of the best epoch before it are kept")
-    return training.head_arrays(model), trained.epochs, {"fault": trained.fault}
+    return loop.head_arrays(model), trained.epochs, {"fault": trained.fault}
 
 
 def _score(
     features: arrays.Readable,
-    labels: tables.Labels,
+    labels: ledger.Labels,
     views: int,
     logits: Callable[[head.FloatArray], head.FloatArray],
 ) -> list[float]:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from stages.store import tables
+from pipeline.storage import ledger
 
 ROOT = Path(__file__).parent.parent
 TRAIN, TEST, ROWS = Path("data/raw/train"), Path("data/raw/test"), Path("data/.rows")
@@ -170,7 +170,7 @@ class Album:
 
     def hashes(self) -> list[str]:
         """The sha256 of each accepted picture's bytes, in the order of the ledger."""
-        return [row.sha256 for row in tables.read_ledger(LEDGER) if row.accepted]
+        return [row.sha256 for row in ledger.read_ledger(LEDGER) if row.accepted]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from bad_inputs import Bad
 
-from stages.store import arrays
+from pipeline.storage import arrays
 
 TOLD = (
     "What one stage hands on to the next, changed behind DVC's back: the pixels in "

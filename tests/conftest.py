@@ -14,8 +14,8 @@ from album import Album
 from project import QUICK, Project
 from tiny import Tiny
 
+from pipeline.backbones import keras_setup
 from stages import extract, resize
-from stages.models import engine
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # tests reach no network
 ROOT = Path(__file__).parents[1]
@@ -60,7 +60,7 @@ def album(
         monkeypatch.setattr(stage, "SHARD_ROWS", 5)
     monkeypatch.setattr(resize, "processors", lambda: 1)
     monkeypatch.setattr(extract, "SHARDS_AT_ONCE", 1)
-    monkeypatch.setattr(engine, "start", lambda *_, **__: None)
+    monkeypatch.setattr(keras_setup, "start", lambda *_, **__: None)
     return Album(monkeypatch, capsys)
 
 

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from torture import every_file, strays
 
-from stages import params
-from stages.models import engine
+from pipeline import config
+from pipeline.backbones import keras_setup
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
@@ -134,13 +134,15 @@ def main() -> None:
     name, times, numbers, *arguments = sys.argv[1:]
     stage: Any = importlib.import_module(f"stages.{name}")
     if name in ("fetch_weights", "extract", "fine_tune", "explain", "predict", "export"):
-        settings = params.read().compute.model_dump()
+        settings = config.read().compute.model_dump()
         if name == "fetch_weights":
             settings = {"backend": settings["backend"], "threads": None, "instruction_set": None}
-        if params.read().fine_tune.epochs:
-            engine.start(**settings)  # imported once for all runs; no thread is started by that
-            importlib.import_module("stages.models.serving")
-            importlib.import_module("stages.models.heatmaps")
+        if config.read().fine_tune.epochs:
+            keras_setup.start(
+                **settings
+            )  # imported once for all runs; no thread is started by that
+            importlib.import_module("pipeline.training.serving_model")
+            importlib.import_module("pipeline.explanation.grad_cam")
     sys.argv = [name, *arguments]
     status, stderr, passed = run(stage, Sites(0, 0))
     assert status == 0, stderr

@@ -13,9 +13,9 @@ import pytest
 from album import FEATURES, LEDGER, RESIZED, WEIGHTS, Album
 from numpy.typing import NDArray
 
-from stages.models import engine
-from stages.scores import calibration
-from stages.store import arrays, sums, tables
+from pipeline.backbones import keras_setup
+from pipeline.evaluation import calibration
+from pipeline.storage import arrays, ledger, sums
 
 FIGURES = Path("metrics/evaluate.json")
 FOLDERS = {"head": Path("data/head"), "fine_tune": Path("data/model")}
@@ -31,8 +31,8 @@ SETTINGS: dict[str, Any] = {
 def in_this_process() -> Iterator[pytest.MonkeyPatch]:
     """Keras runs already, if at all."""
     with pytest.MonkeyPatch.context() as changed:
-        changed.setattr(engine, "start", lambda *_, **__: None)
-        changed.setattr(engine, "limit_blas", lambda threads: None)
+        changed.setattr(keras_setup, "start", lambda *_, **__: None)
+        changed.setattr(keras_setup, "limit_blas", lambda threads: None)
         yield changed
 
 
@@ -73,8 +73,8 @@ def choose(model: str, temperature: float = 1.5) -> None:
 def pipelines() -> dict[str, NDArray[np.float64]]:
     """What the pipeline's chosen model says of each labelled image, by its member."""
     found = json.loads(FIGURES.read_text(encoding="utf-8"))
-    rows = tables.read_ledger(LEDGER)
-    stored = arrays.Rows(FOLDERS[found["chosen"]] / "predictions.zarr", tables.fingerprint(rows))
+    rows = ledger.read_ledger(LEDGER)
+    stored = arrays.Rows(FOLDERS[found["chosen"]] / "predictions.zarr", ledger.fingerprint(rows))
     probability = np.exp(calibration.calibrated(stored.read(0, len(stored)), found["temperature"]))
     accepted = (row for row in rows if row.accepted)
     told = zip(accepted, probability, strict=True)

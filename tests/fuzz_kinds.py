@@ -27,14 +27,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from mutation import Rng, mutated, with_whole_chunks
 
-from stages import chosen
-from stages import params as parameters
-from stages.errors import UserError
-from stages.images import decode, duplicates, label_fixes, labels, resize, source
-from stages.models import head
+from pipeline import config as parameters
+from pipeline.evaluation import selected_model
+from pipeline.images import decode, label_fixes, labels, near_duplicates, resize, sources
+from pipeline.runtime import atomic_files
+from pipeline.runtime.errors import UserError
+from pipeline.storage import arrays, ledger
+from pipeline.storage.row_cache import RowCache
+from pipeline.training import head
 from stages.resize import Resizing
-from stages.store import arrays, files, tables
-from stages.store.rows import RowCache
 
 ROOT = Path(__file__).parents[1]
 Strategy = st.SearchStrategy[bytes]
@@ -96,7 +97,7 @@ def _read_image(content: bytes) -> str:
         _, image = decode.inspect_and_decode(content)
     except decode.Unreadable:
         return "rejected"
-    assert duplicates.thumbnail(image).shape == (duplicates.SIDE, duplicates.SIDE)
+    assert near_duplicates.thumbnail(image).shape == (near_duplicates.SIDE, near_duplicates.SIDE)
     assert resize.pixels(content, 8, "crop", "bicubic").shape == (8, 8, 3)
     return "accepted"
 
@@ -112,10 +113,10 @@ def _read_zip(content: bytes) -> str:
     path = Path("input.zip")
     path.write_bytes(content)
     word = "accepted"
-    with source.open_source(path) as opened:
+    with sources.open_source(path) as opened:
         for name in opened.names:
             try:
-                assert len(opened.read(name)) <= source.MAX_MEMBER_BYTES
+                assert len(opened.read(name)) <= sources.MAX_MEMBER_BYTES
             except decode.Unreadable:
                 word = "rejected"
         assert len(labels.arrange_unlabelled(opened.names)) == len(opened.names)
@@ -214,7 +215,7 @@ def _read_fixes(content: bytes) -> str:
     path = Path("label_fixes.csv")
     path.write_bytes(content)
     members = [f"{label}.{number}.jpg" for label in ("cat", "dog") for number in range(10)]
-    lines = [label_fixes.Fix(*line) for line in tables.read_label_fixes(path)]
+    lines = [label_fixes.Fix(*line) for line in ledger.read_label_fixes(path)]
     label_fixes.match(lines, members, ["cat", "dog"], str(path))
     return "accepted"
 
@@ -234,7 +235,7 @@ def _fixes_by_field(good: list[bytes]) -> Strategy:
 
 def _ledgers() -> list[bytes]:
     rows = [
-        tables.Row(
+        ledger.Row(
             *(f"{label}.{n}", "train", f"{label}.{n}.jpg", label, index, subset),
             *(f"{index}{n}" * 32, 64, 48, "RGB", f"train/{label}.{n}", ""),
         )
@@ -242,9 +243,9 @@ def _ledgers() -> list[bytes]:
         for n, subset in enumerate(["train", "valid", "test"])
     ]
     rows.append(
-        tables.Row("9", "test", "9.jpg", "", -1, "unlabelled", "", 0, 0, "", "", "empty file")
+        ledger.Row("9", "test", "9.jpg", "", -1, "unlabelled", "", 0, 0, "", "", "empty file")
     )
-    tables.write_ledger(Path("split.csv"), rows)
+    ledger.write_ledger(Path("split.csv"), rows)
     good = Path("split.csv").read_bytes()
     made = (bad.make(good.decode()) for bad in bad_tables.LEDGERS)
     return [good] * 9 + [content for content in made if content and len(content) < 9_000]
@@ -253,10 +254,10 @@ def _ledgers() -> list[bytes]:
 def _read_ledger(content: bytes) -> str:
     path = Path("split.csv")
     path.write_bytes(content)
-    rows = tables.read_ledger(path)
-    found = tables.labels(rows)
-    tables.fingerprint(rows)
-    tables.summary(rows, found.classes)
+    rows = ledger.read_ledger(path)
+    found = ledger.labels(rows)
+    ledger.fingerprint(rows)
+    ledger.summary(rows, found.classes)
     work = Resizing(path, "out.zarr", _committed())
     assert all(len(bytes.fromhex(row.sha256)) == 32 for row in work.rows)
     return "accepted"
@@ -367,7 +368,7 @@ def _heads() -> list[bytes]:
 def _read_head(content: bytes) -> str:
     path = Path("head.npz")
     path.write_bytes(content)
-    files.read_arrays(path, "good for")
+    atomic_files.read_arrays(path, "good for")
     found = head.load(path)
     found.require(5, 2)
     with np.errstate(all="ignore"):
@@ -397,13 +398,15 @@ def _figures() -> list[bytes]:
         logs = np.full((4, 2), -0.69, np.float32)
         path = Path(folder, "predictions.zarr")
         arrays.write(path, [logs], shape=logs.shape, dtype=np.float32, fingerprint="f")
-    files.write_json(FIGURES, {"chosen": "head", "temperature": 1.5, "clip": 0.01, "more": [1]})
+    atomic_files.write_json(
+        FIGURES, {"chosen": "head", "temperature": 1.5, "clip": 0.01, "more": [1]}
+    )
     return [FIGURES.read_bytes()]
 
 
 def _read_figures(content: bytes) -> str:
     FIGURES.write_bytes(content)
-    found = chosen.read(FIGURES, Path("head"), Path("model"), "f")
+    found = selected_model.read(FIGURES, Path("head"), Path("model"), "f")
     assert found.log_probability.shape == (4, 2)
     assert 0 <= found.clip < 0.5
     return "accepted"
@@ -435,7 +438,7 @@ def _weights() -> list[bytes]:
 
 
 def _read_weights(content: bytes) -> str:
-    hdf5 = importlib.import_module("stages.models.hdf5")
+    hdf5 = importlib.import_module("pipeline.backbones.weights_file")
     name, _, written = content.partition(b"\0")
     path = Path(WEIGHTS_FORMATS[name == b"w.h5"])
     path.write_bytes(written)

@@ -35,7 +35,7 @@ from fuzz_kinds import KINDS, Kind
 from hypothesis import HealthCheck, Phase
 from tqdm import tqdm
 
-from stages.scripts import peak_memory
+from pipeline.runtime.entrypoint import peak_memory
 
 SECONDS, WAITING = 5, 120  # of processor time an input, and of any time
 MEMORY = 2**30

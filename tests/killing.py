@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stages import params
-from stages.models import engine
+from pipeline import config
+from pipeline.backbones import keras_setup
 
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -29,7 +29,7 @@ def main() -> None:
     stage: Any = importlib.import_module(f"stages.{name}")
     stage.SHARD_ROWS = int(shard_rows)
     if name == "extract":  # imported once for all runs; no thread is started by that
-        engine.start(**params.read().compute.model_dump())
+        keras_setup.start(**config.read().compute.model_dump())
     sys.argv = [name, *arguments]
     told = []
     for moment in runs.split(","):

@@ -17,8 +17,8 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import GzipCodec
 
-from stages.errors import UserError
-from stages.store import arrays
+from pipeline.runtime.errors import UserError
+from pipeline.storage import arrays
 
 FINGERPRINT = "f" * 64
 STORE = Path("rows.zarr")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.storage import arrays, ledger
 from stages import audit
-from stages.store import arrays, tables
 
 ROOT = Path(__file__).parent.parent
 IMAGES = 60  # cats and dogs in turn
@@ -26,18 +26,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copyfile(ROOT / "params.yaml", "params.yaml")
     rng = np.random.default_rng(0)
     rows = [
-        tables.Row(
+        ledger.Row(
             f"{i}", "train", f"<{i}>.jpg", ("cat", "dog")[i % 2], i % 2,
             "train" if i % 3 else "valid", f"{i}", 9, 9, "RGB", f"train/{i - (i == 33)}", "",
         )
         for i in range(IMAGES)
     ]  # fmt: skip
-    rows.insert(5, tables.Row("x", "train", "x.jpg", "", -1, "", "", 0, 0, "", "", "broken"))
+    rows.insert(5, ledger.Row("x", "train", "x.jpg", "", -1, "", "", 0, 0, "", "", "broken"))
     rows.append(
-        tables.Row("u", "test", "u.jpg", "", -1, "unlabelled", "u", 9, 9, "RGB", "test/u", "")
+        ledger.Row("u", "test", "u.jpg", "", -1, "unlabelled", "u", 9, 9, "RGB", "test/u", "")
     )
-    tables.write_ledger(Path("data/split.csv"), rows)
-    fingerprint = tables.fingerprint(rows)
+    ledger.write_ledger(Path("data/split.csv"), rows)
+    fingerprint = ledger.fingerprint(rows)
     pixels = rng.integers(0, 256, (IMAGES + 1, 16, 16, 3)).astype(np.uint8)
     pixels[DARK] //= 5
     pixels[BLANK] = 200

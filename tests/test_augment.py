@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from stages.models.augment import augmentation
+from pipeline.training.augmentation import augmentation
 
 NOTHING: dict[str, Any] = {
     "rotation": 0.0,

@@ -14,9 +14,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from stages.errors import UserError
-from stages.models import backbone, folding, training
-from stages.models.head import Head
+from pipeline.backbones import batch_norm_folding, build
+from pipeline.runtime.errors import UserError
+from pipeline.training import loop
+from pipeline.training.head import Head
 
 CONVNET_SHAPES = {
     150: {
@@ -65,7 +66,7 @@ def images(n: int, size: int) -> NDArray[np.uint8]:
 
 
 def convnet(size: int) -> keras.Model:
-    return backbone.build("convnet", size, include_top=False, weights=None)
+    return build.build("convnet", size, include_top=False, weights=None)
 
 
 def give_statistics(model: keras.Model) -> None:
@@ -79,12 +80,12 @@ def give_statistics(model: keras.Model) -> None:
 
 def refusal(name: str, size: int | None, include_top: bool = False) -> str:
     with pytest.raises(UserError) as told:
-        backbone.build(name, size, include_top, None)
+        build.build(name, size, include_top, None)
     return str(told.value)
 
 
 def test_names_are_our_own_and_every_keras_application() -> None:
-    names = backbone.names()
+    names = build.names()
     assert names[:2] == ["convnet", "gabor"]
     assert names[2:] == sorted(
         name for name in dir(keras.applications) if callable(getattr(keras.applications, name))
@@ -118,9 +119,9 @@ def test_the_convnet_has_the_parameters_of_its_book() -> None:
     """F. Chollet, "Deep Learning with Python" (2017), section 5.2: 3,453,121 for 150 pixels."""
     base = convnet(150)
     assert base.count_params() == 240_832
-    extractor = backbone.extractor(base, "convnet", None, "flatten")
+    extractor = build.extractor(base, "convnet", None, "flatten")
     assert extractor.output_shape == (None, 6272)
-    classifier = training.dense_head(6272, [512], 1, input_dropout=0.5, dropout=0.0, seed=0)
+    classifier = loop.dense_head(6272, [512], 1, input_dropout=0.5, dropout=0.0, seed=0)
     assert extractor.count_params() + classifier.count_params() == 3_453_121
 
 
@@ -128,20 +129,20 @@ def test_the_convnet_has_the_parameters_of_its_book() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_preprocessing_gives_these_values(name: str, dtype: type[np.generic]) -> None:
     pixel = np.array([[[[10, 20, 255]]]]).astype(dtype)
-    found = np.asarray(backbone.Preprocess(name)(pixel))
+    found = np.asarray(build.Preprocess(name)(pixel))
     assert found.dtype == np.float32
     assert_allclose(found.ravel(), PREPROCESSED[name], rtol=1e-6, atol=1e-6)
-    rescaled = np.asarray(backbone.Preprocess(name, "rescale")(pixel))
+    rescaled = np.asarray(build.Preprocess(name, "rescale")(pixel))
     assert rescaled.dtype == np.float32
     assert_allclose(rescaled.ravel(), [10 / 255, 20 / 255, 1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("preprocessing", ["backbone", "rescale"])
 def test_an_extractor_preprocesses_as_it_is_told(preprocessing: str) -> None:
-    base = backbone.build("VGG16", 32, include_top=False, weights=None)
+    base = build.build("VGG16", 32, include_top=False, weights=None)
     pixels = images(2, 32)
-    given = np.asarray(backbone.Preprocess("VGG16", preprocessing)(pixels))
-    extractor = backbone.extractor(
+    given = np.asarray(build.Preprocess("VGG16", preprocessing)(pixels))
+    extractor = build.extractor(
         base, "VGG16", "block1_conv1", "flatten", preprocessing=preprocessing
     )
     first = keras.Model(base.inputs, base.get_layer("block1_conv1").output)
@@ -161,11 +162,11 @@ def test_an_extractor_preprocesses_as_it_is_told(preprocessing: str) -> None:
 def test_an_extractor_is_the_bare_model_on_preprocessed_images(name: str, module: Any) -> None:
     """Up to float32 rounding, as one of the two preprocesses in numpy."""
     keras.utils.set_random_seed(0)
-    base = backbone.build(name, 32, include_top=False, weights=None)
+    base = build.build(name, 32, include_top=False, weights=None)
     give_statistics(base)
     pictures = images(3, 32)
     bare = base.predict_on_batch(module.preprocess_input(pictures.astype(np.float32)))
-    found = backbone.extractor(base, name, None, "flatten").predict_on_batch(pictures)
+    found = build.extractor(base, name, None, "flatten").predict_on_batch(pictures)
     assert found.dtype == np.float32
     assert len(np.unique(found)) > 100
     expected = bare.reshape(3, -1)
@@ -182,13 +183,13 @@ def test_features_are_pooled_from_the_last_convolutional_output(pooling: str) ->
         "max": output.max(axis=(1, 2)),
         "flatten": output.reshape(3, -1),
     }[pooling]
-    found = backbone.extractor(base, "convnet", None, pooling).predict_on_batch(pictures)
+    found = build.extractor(base, "convnet", None, pooling).predict_on_batch(pictures)
     assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_named_layer_gives_the_features() -> None:
     base = convnet(64)
-    named = backbone.extractor(base, "convnet", "conv3", "max")
+    named = build.extractor(base, "convnet", "conv3", "max")
     output = keras.Model(base.inputs, base.get_layer("conv3").output).predict_on_batch(
         images(2, 64) / np.float32(255)
     )
@@ -198,12 +199,12 @@ def test_a_named_layer_gives_the_features() -> None:
 
 def test_a_layer_without_height_and_width_is_not_pooled() -> None:
     keras.utils.set_random_seed(0)
-    base = backbone.build("MobileNetV2", 32, include_top=True, weights=None)
-    found = backbone.extractor(base, "MobileNetV2", "predictions", "avg")
+    base = build.build("MobileNetV2", 32, include_top=True, weights=None)
+    found = build.extractor(base, "MobileNetV2", "predictions", "avg")
     probability = found.predict_on_batch(images(2, 32))
     assert probability.shape == (2, 1000)
     assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
-    assert backbone.extractor(base, "MobileNetV2", None, "avg").output_shape == (None, 1280)
+    assert build.extractor(base, "MobileNetV2", None, "avg").output_shape == (None, 1280)
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "MobileNet"])
@@ -211,10 +212,10 @@ def test_a_layer_without_height_and_width_is_not_pooled() -> None:
 def test_predictions_are_the_probabilities_of_the_classifier(name: str) -> None:
     """MobileNet's last layer is the activation, MobileNetV2's a dense layer with its own."""
     keras.utils.set_random_seed(0)
-    base = backbone.build(name, 32, include_top=True, weights=None, logits=True)
-    plain = backbone.build(name, 32, include_top=True, weights=None)
+    base = build.build(name, 32, include_top=True, weights=None, logits=True)
+    plain = build.build(name, 32, include_top=True, weights=None)
     plain.set_weights(base.get_weights())
-    expected = np.asarray(backbone.extractor(plain, name, "predictions", "avg")(images(3, 32)))
+    expected = np.asarray(build.extractor(plain, name, "predictions", "avg")(images(3, 32)))
     found = predictions(base, name, images(3, 32))
     assert_allclose(found["predictions"], expected, rtol=1e-4)
     assert_allclose(found["predictions"].sum(axis=1), 1, rtol=1e-5)
@@ -231,7 +232,7 @@ def test_predictions_are_the_probabilities_of_the_classifier(name: str) -> None:
 def predictions(base: keras.Model, name: str, pictures: NDArray[np.uint8]) -> dict[str, Any]:
     """Of each pooling, float32 (n, 1000)."""
     found = {
-        pooling: np.asarray(backbone.extractor(base, name, None, pooling)(pictures))
+        pooling: np.asarray(build.extractor(base, name, None, pooling)(pictures))
         for pooling in ("predictions", "log_predictions")
     }
     assert {(features.dtype, features.shape) for features in found.values()} == {
@@ -242,8 +243,12 @@ def predictions(base: keras.Model, name: str, pictures: NDArray[np.uint8]) -> di
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
 def test_features_are_float32_behind_a_network_in_bfloat16(pooling: str) -> None:
-    found = backbone.extractor(
-        convnet(46), "convnet", None, pooling, lambda trunk: folding.fold(trunk, "bfloat16")
+    found = build.extractor(
+        convnet(46),
+        "convnet",
+        None,
+        pooling,
+        lambda trunk: batch_norm_folding.fold(trunk, "bfloat16"),
     )
     assert found.get_layer("trunk").model.get_layer("conv1").compute_dtype == "bfloat16"
     assert np.asarray(found(images(1, 46))).dtype == np.float32
@@ -254,8 +259,12 @@ def test_predictions_are_float32_behind_a_network_in_bfloat16() -> None:
     inputs = keras.Input((8, 8, 3))
     pooled = keras.layers.GlobalAveragePooling2D()(inputs)
     base = keras.Model(inputs, keras.layers.Dense(5, name="logits")(pooled))
-    found = backbone.extractor(
-        base, "convnet", None, "log_predictions", lambda trunk: folding.fold(trunk, "bfloat16")
+    found = build.extractor(
+        base,
+        "convnet",
+        None,
+        "log_predictions",
+        lambda trunk: batch_norm_folding.fold(trunk, "bfloat16"),
     )
     assert found.get_layer("trunk").model.get_layer("logits").compute_dtype == "bfloat16"
     log_probability = np.asarray(found(images(4, 8)))
@@ -271,8 +280,8 @@ def test_a_change_is_made_to_the_network_between_preprocessing_and_pooling() -> 
         seen.append(trunk)
         return keras.Model(trunk.inputs, trunk.output + 1000)
 
-    plain = backbone.extractor(base, "convnet", None, "avg").predict_on_batch(images(2, 46))
-    found = backbone.extractor(base, "convnet", None, "avg", change)
+    plain = build.extractor(base, "convnet", None, "avg").predict_on_batch(images(2, 46))
+    found = build.extractor(base, "convnet", None, "avg", change)
     assert [trunk.name for trunk in seen] == ["convnet"]
     assert_allclose(found.predict_on_batch(images(2, 46)), plain + 1000, rtol=1e-5)
 
@@ -295,7 +304,7 @@ def test_a_size_that_is_too_small_is_told_with_the_words_of_keras(name: str) -> 
 
 def test_an_unknown_layer_is_told_with_the_nearest_names() -> None:
     with pytest.raises(UserError) as told:
-        backbone.extractor(convnet(64), "convnet", "conv9", "avg")
+        build.extractor(convnet(64), "convnet", "conv9", "avg")
     assert str(told.value) == (
         "params.yaml: extract.layer: expected the name of a layer that the features come through, "
         "got 'conv9'; the nearest are conv4, conv3, conv2"
@@ -303,9 +312,9 @@ def test_an_unknown_layer_is_told_with_the_nearest_names() -> None:
 
 
 def test_an_unknown_first_layer_to_train_is_told_with_the_nearest_names() -> None:
-    extractor = backbone.extractor(convnet(64), "convnet", "pool2", "avg")
+    extractor = build.extractor(convnet(64), "convnet", "pool2", "avg")
     with pytest.raises(UserError) as told:
-        backbone.unfreeze_from(extractor, "conv3")
+        build.unfreeze_from(extractor, "conv3")
     assert str(told.value) == (
         "params.yaml: fine_tune.unfreeze_from: expected the name of a layer that the features come "
         "through, got 'conv3'; the nearest are conv2, conv1, pool2"
@@ -327,7 +336,7 @@ def in_training(wrapped: bool) -> tuple[keras.Model, keras.Model]:
     """The small network inside a model with a classifier, and the small network."""
     network = small_network()
     inputs = keras.Input((8, 8, 3))
-    x = (backbone.InferenceMode(network) if wrapped else network)(inputs)
+    x = (build.InferenceMode(network) if wrapped else network)(inputs)
     logits = keras.layers.Dense(2)(keras.layers.Flatten()(x))
     model = keras.Model(inputs, logits)
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -354,10 +363,10 @@ def test_a_base_runs_as_in_inference_inside_a_model_that_trains(wrapped: bool) -
 def unfrozen() -> tuple[keras.Model, keras.Model]:
     """MobileNetV2 unfrozen from its last block's end on: the extractor, and its trunk."""
     keras.utils.set_random_seed(0)
-    base = backbone.build("MobileNetV2", 32, include_top=False, weights=None)
+    base = build.build("MobileNetV2", 32, include_top=False, weights=None)
     give_statistics(base)
-    extractor = backbone.extractor(base, "MobileNetV2", None, "avg")
-    backbone.unfreeze_from(extractor, "block_16_project")
+    extractor = build.extractor(base, "MobileNetV2", None, "avg")
+    build.unfreeze_from(extractor, "block_16_project")
     return extractor, extractor.get_layer("trunk").model
 
 
@@ -388,14 +397,14 @@ def test_gradient_steps_change_those_layers_and_leave_all_others_bit_for_bit(
     before = {layer.name: layer.get_weights() for layer in trunk.layers}
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(1280, 2)).astype(np.float32)
-    classifier = training.head_model(
+    classifier = loop.head_model(
         Head((kernel,), (np.zeros(2, np.float32),)), input_dropout=0.0, dropout=0.0, seed=0
     )
-    model = training.stack([extractor, classifier], (32, 32, 3), "model")
+    model = loop.stack([extractor, classifier], (32, 32, 3), "model")
     pictures, label = images(4, 32).astype(np.float32), np.array([0, 1, 0, 1])
-    training.fit(
+    loop.fit(
         model,
-        training.Schedule("adam", 0.01, 2, 4),
+        loop.Schedule("adam", 0.01, 2, 4),
         lambda: [(pictures, label)],
         lambda: (model.predict_on_batch(pictures), label),
         None,
@@ -409,30 +418,30 @@ def test_gradient_steps_change_those_layers_and_leave_all_others_bit_for_bit(
         if not all(map(np.array_equal, layer.get_weights(), before[layer.name]))
     }
     assert changed == {"block_16_project", "Conv_1"}
-    assert not np.array_equal(training.head_arrays(classifier).kernels[0], kernel)
+    assert not np.array_equal(loop.head_arrays(classifier).kernels[0], kernel)
 
 
 def test_a_frozen_extractor_computes_the_same_before_and_after_unfreezing() -> None:
-    extractor = backbone.extractor(convnet(46), "convnet", None, "avg")
+    extractor = build.extractor(convnet(46), "convnet", None, "avg")
     before = extractor.predict_on_batch(images(2, 46))
-    backbone.unfreeze_from(extractor, "conv4")
+    build.unfreeze_from(extractor, "conv4")
     assert_array_equal(extractor.predict_on_batch(images(2, 46)), before)
 
 
 def test_with_its_classifier_a_backbone_is_still_taken_at_its_last_feature_map() -> None:
-    base = backbone.build("MobileNet", 64, False, None)
+    base = build.build("MobileNet", 64, False, None)
     with_top = keras.applications.MobileNet(weights=None, input_shape=(64, 64, 3))
     shapes = [
-        backbone.extractor(model, "MobileNet", None, "flatten").output_shape
+        build.extractor(model, "MobileNet", None, "flatten").output_shape
         for model in (base, with_top)
     ]
     assert shapes == [(None, 2 * 2 * 1024)] * 2
 
 
 def test_a_first_layer_behind_which_nothing_is_to_train_is_refused() -> None:
-    extractor = backbone.extractor(convnet(64), "convnet", None, "avg")
+    extractor = build.extractor(convnet(64), "convnet", None, "avg")
     with pytest.raises(UserError) as told:
-        backbone.unfreeze_from(extractor, "pool4")
+        build.unfreeze_from(extractor, "pool4")
     assert str(told.value) == (
         "params.yaml: fine_tune.unfreeze_from: expected a layer from which on there are weights "
         "to train, got 'pool4'; name an earlier one"

@@ -20,9 +20,9 @@ from bad_zips import zipped
 from fuzz_kinds import KINDS
 from PIL import Image
 
-from stages import params
-from stages.errors import UserError
-from stages.store import tables
+from pipeline import config
+from pipeline.runtime.errors import UserError
+from pipeline.storage import ledger
 
 ROOT = Path(__file__).parents[1]
 FIXES = Path("data/label_fixes.csv")
@@ -90,14 +90,14 @@ def in_a_zip(content: bytes | None = None) -> None:
     Path("params.yaml").write_text(text.replace("train: train", "train: train.zip"), "utf-8")
 
 
-def split(run: Run) -> tuple[str, list[tables.Row], dict[str, Any]]:
+def split(run: Run) -> tuple[str, list[ledger.Row], dict[str, Any]]:
     """What `split` refuses with, or no word and the ledger, which adds up, and its figures."""
     status, told = run("split", FIXES, LEDGER, FIGURES)
     if status:
         assert (LEDGER.exists(), FIGURES.exists()) == (False, False)
         assert list(Path("data").glob(".partial-*")) == []
         return told, [], {}
-    rows, figures = tables.read_ledger(LEDGER), json.loads(FIGURES.read_text(encoding="utf-8"))
+    rows, figures = ledger.read_ledger(LEDGER), json.loads(FIGURES.read_text(encoding="utf-8"))
     accepted = sum(row.accepted for row in rows)
     assert figures["found"] == len(rows)
     assert figures["accepted"] == accepted
@@ -153,7 +153,7 @@ def of_params(run: Run, bad: Bad) -> str:
     told, _, _ = split(run)
     if told:
         return refused(told)
-    value: Any = params.read()
+    value: Any = config.read()
     for key in bad.about.split("."):
         value = getattr(value, key)
     return f"accepted: {value!r}"
@@ -184,7 +184,7 @@ def of_ledger(run: Run, bad: Bad) -> str:
     told = re.sub(r"\b[0-9a-f]{64}\b", "SHA256", told)
     told = re.sub(r",[0-9a-f]{8}'", ",SUM'", told)
     assert out.exists() == (status == 0)
-    images = sum(row.accepted for row in tables.read_ledger(LEDGER)) if status == 0 else 0
+    images = sum(row.accepted for row in ledger.read_ledger(LEDGER)) if status == 0 else 0
     return refused(told) if status else f"accepted: {images} images"
 
 

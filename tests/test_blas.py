@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import blas, cpu
+from pipeline.runtime import blas, cpu
 
 ROOT = Path(__file__).parents[1]
 KERNELS = """

@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax
 
-from stages.scores import calibration
-from stages.scores.losses import Floats, Ints, log_loss
+from pipeline.evaluation import calibration
+from pipeline.evaluation.losses import Floats, Ints, log_loss
 
 
 def drawn(images: int, n_classes: int, seed: int, spread: float = 4.0) -> tuple[Floats, Ints]:

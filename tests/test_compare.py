@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from two_runs import PARAMS, ROC, TwoRuns, figures, intervals
 
-from stages import compare
+from pipeline.commands import compare
 
 Compared = Callable[..., str]
 PAGE = Path("comparison/index.html")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from selenium.webdriver.common.by import By
 
-from stages.pictures import comparison, overlays
-from stages.pictures.comparison import Comparison, Drawing, Line, Verdict
+from pipeline.reporting import comparison, overlays
+from pipeline.reporting.comparison import Comparison, Drawing, Line, Verdict
 
 ODD = "<script>alert(1)</script> | `a` \\| [x](http://y) *b* _c_\n# d"
 HISTORY: dict[str, list[Any]] = {

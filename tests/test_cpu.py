@@ -7,9 +7,9 @@ from typing import get_args
 
 import pytest
 
-from stages import cpu
-from stages.errors import UserError
-from stages.params import Compute
+from pipeline.config import Compute
+from pipeline.runtime import cpu
+from pipeline.runtime.errors import UserError
 
 AVX2 = "fpu sse2 sse4_1 avx avx2 fma"
 AVX512 = f"{AVX2} avx512f avx512bw avx512vl avx512dq avx512_vnni"

@@ -35,13 +35,22 @@ WORDS = {  # a call may be given no other value for these than the safe one
     "autoescape": True,
 }
 ALLOWED = {
-    ("stages/params.py", "calls yaml.load"),  # by a SafeLoader that refuses a key given twice
-    ("stages/shards.py", "imports pickle"),  # Dask sends pickles to its workers; see SECURITY.md
-    ("stages/models/hdf5.py", "calls .load_weights"),  # once the file has been looked at
-    ("stages/models/folding.py", "calls .from_config"),  # of a layer that this process built
-    ("stages/models/inside.py", "calls .from_config"),
+    ("pipeline/config.py", "calls yaml.load"),  # by a SafeLoader that refuses a key given twice
+    (
+        "pipeline/runtime/parallel.py",
+        "imports pickle",
+    ),  # Dask sends pickles to its workers; see SECURITY.md
+    (
+        "pipeline/backbones/weights_file.py",
+        "calls .load_weights",
+    ),  # once the file has been looked at
+    (
+        "pipeline/backbones/batch_norm_folding.py",
+        "calls .from_config",
+    ),  # of a layer that this process built
+    ("pipeline/explanation/activations.py", "calls .from_config"),
     # Markdown is no HTML; `comparison` escapes what it puts into it by itself.
-    ("stages/pictures/html.py", "calls with autoescape=escaped"),
+    ("pipeline/reporting/html.py", "calls with autoescape=escaped"),
     ("benchmarks/tutorial.py", "calls .load_weights"),  # as tutorials do, on files of our own
     ("benchmarks/tutorial.py", "calls .extractall"),
     ("benchmarks/contenders/keras_loop.py", "calls .load_weights"),

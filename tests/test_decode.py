@@ -12,7 +12,7 @@ import pytest
 from bad_images import EPS, PSD, encoded, lossless_jpeg, noise, png
 from PIL import ExifTags, Image
 
-from stages.images.decode import (
+from pipeline.images.decode import (
     FORMATS,
     MAX_PIXELS,
     Facts,

@@ -11,9 +11,9 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.proof import differences
-from stages.proof.differences import Tolerance
-from stages.store import sums
+from pipeline.reproducibility import output_diff
+from pipeline.reproducibility.output_diff import Tolerance
+from pipeline.storage import sums
 
 NONE = Tolerance(absolute=0, relative=0, pixels=0)
 SOME = Tolerance(absolute=0.01, relative=0, pixels=0.3)
@@ -69,36 +69,36 @@ def test_the_largest_difference_of_each_format_is_found_with_its_place(
     other = NUMBERS.copy()
     other[1, 2] += 0.0078125  # exact in float32
     first, second = pair(tmp_path, name, other)
-    found = differences.between(first, second, SOME)
+    found = output_diff.between(first, second, SOME)
     rounded = 0.008 if name == "index.html" else 0.0078125
     assert found.absolute == pytest.approx(rounded, rel=1e-9)
     assert found.relative == pytest.approx(rounded / 32, rel=1e-9)
     assert found.where == WRITERS[name][1]
     assert found.beyond == ""
-    strict = differences.between(first, second, NONE)
+    strict = output_diff.between(first, second, NONE)
     assert strict.beyond.startswith(f"{WRITERS[name][1]}: 32 and 32.00")
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_same_content_has_no_difference(name: str, tmp_path: Path) -> None:
-    found = differences.between(*pair(tmp_path, name, NUMBERS), NONE)
+    found = output_diff.between(*pair(tmp_path, name, NUMBERS), NONE)
     assert (found.absolute, found.relative, found.pixels, found.beyond) == (0, 0, 0, "")
 
 
 def test_the_relative_tolerance_is_of_the_first_number(tmp_path: Path) -> None:
     first, second = pair(tmp_path, "head.npz", NUMBERS * np.float32(1.0625))
-    assert differences.between(first, second, Tolerance(0, 0.0625, 0)).beyond == ""
-    assert differences.between(first, second, Tolerance(0, 0.0624, 0)).beyond != ""
+    assert output_diff.between(first, second, Tolerance(0, 0.0625, 0)).beyond == ""
+    assert output_diff.between(first, second, Tolerance(0, 0.0624, 0)).beyond != ""
 
 
 def test_a_number_that_is_none_is_close_to_nothing_but_itself(tmp_path: Path) -> None:
     other = NUMBERS.copy()
     other[0, 1] = np.nan
     first, second = pair(tmp_path, "head.npz", other)
-    assert differences.between(first, second, Tolerance(1e9, 1e9, 1)).beyond == (
+    assert output_diff.between(first, second, Tolerance(1e9, 1e9, 1)).beyond == (
         "head.npz w [0, 1]: 2 and nan"
     )
-    assert differences.between(second, second, NONE).beyond == ""
+    assert output_diff.between(second, second, NONE).beyond == ""
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -129,7 +129,7 @@ def test_no_tolerance_covers_what_is_no_number(
 ) -> None:
     write(tmp_path / "1" / name, first)
     write(tmp_path / "2" / name, second)
-    found = differences.between(tmp_path / "1" / name, tmp_path / "2" / name, Tolerance(9, 9, 1))
+    found = output_diff.between(tmp_path / "1" / name, tmp_path / "2" / name, Tolerance(9, 9, 1))
     assert found.beyond.startswith(told)
 
 
@@ -143,14 +143,14 @@ def test_no_tolerance_covers_what_is_no_number(
 def test_arrays_of_other_shape_or_type_are_not_close(
     other: NDArray[np.float32], told: str, tmp_path: Path
 ) -> None:
-    found = differences.between(*pair(tmp_path, "head.npz", other), Tolerance(9, 9, 1))
+    found = output_diff.between(*pair(tmp_path, "head.npz", other), Tolerance(9, 9, 1))
     assert found.beyond == told
 
 
 def test_whole_numbers_in_an_array_are_compared_exactly(tmp_path: Path) -> None:
     np.savez(tmp_path / "1.npz", label=np.array([2**53, 1]))
     np.savez(tmp_path / "2.npz", label=np.array([2**53 + 1, 1]))
-    found = differences.between(tmp_path / "1.npz", tmp_path / "2.npz", Tolerance(9, 9, 1))
+    found = output_diff.between(tmp_path / "1.npz", tmp_path / "2.npz", Tolerance(9, 9, 1))
     assert found.beyond.startswith("1.npz label [0]: ")
 
 
@@ -160,21 +160,21 @@ def test_the_sum_of_a_file_says_no_more_than_the_rest(tmp_path: Path) -> None:
         sums.write_csv(tmp_path / f"{name}.csv", ["loss"], [[loss]])
     for suffix in ("json", "csv"):
         first, second = (tmp_path / f"{name}.{suffix}" for name in ("1", "2"))
-        assert differences.between(first, second, SOME).beyond == ""
-        assert differences.between(first, second, NONE).beyond != ""
+        assert output_diff.between(first, second, SOME).beyond == ""
+        assert output_diff.between(first, second, NONE).beyond != ""
 
 
 def test_text_in_an_array_must_be_the_same(tmp_path: Path) -> None:
     np.savez(tmp_path / "1.npz", name=np.array("resize-1"))
     np.savez(tmp_path / "2.npz", name=np.array("resize-2"))
-    found = differences.between(tmp_path / "1.npz", tmp_path / "2.npz", Tolerance(9, 9, 1))
+    found = output_diff.between(tmp_path / "1.npz", tmp_path / "2.npz", Tolerance(9, 9, 1))
     assert found.beyond == "1.npz name: its text"
 
 
 def test_attributes_of_an_array_must_be_the_same(tmp_path: Path) -> None:
     first, second = pair(tmp_path, "features.zarr", NUMBERS)
     zarr.open_array(second, mode="a").attrs["rows"] = "another ledger"
-    assert differences.between(first, second, SOME).beyond == "features.zarr: attributes"
+    assert output_diff.between(first, second, SOME).beyond == "features.zarr: attributes"
 
 
 def test_of_pictures_the_fraction_of_other_pixels_counts(tmp_path: Path) -> None:
@@ -182,9 +182,9 @@ def test_of_pictures_the_fraction_of_other_pixels_counts(tmp_path: Path) -> None
         pixels = np.zeros((5, 4, 3), np.uint8)
         pixels.reshape(-1, 3)[:changed, 1] = 200
         Image.fromarray(pixels).save(tmp_path / name)
-    found = differences.between(tmp_path / "1.png", tmp_path / "2.png", SOME)
+    found = output_diff.between(tmp_path / "1.png", tmp_path / "2.png", SOME)
     assert (found.pixels, found.beyond, found.told()) == (0.15, "", "15.00% of a picture's pixels")
-    strict = differences.between(tmp_path / "1.png", tmp_path / "2.png", NONE)
+    strict = output_diff.between(tmp_path / "1.png", tmp_path / "2.png", NONE)
     assert strict.beyond == "1.png: 15.00% of its pixels"
 
 
@@ -194,7 +194,7 @@ def test_folders_are_compared_file_by_file_and_arrays_in_them_whole(tmp_path: Pa
         to_zarr(tmp_path / side / "predictions.zarr", NUMBERS + (side == "second") / 128)
         write(tmp_path / side / "same.txt", "same")
         write(tmp_path / side / f"{side}.txt", "one")
-    found = differences.between(tmp_path / "first", tmp_path / "second", SOME)
+    found = output_diff.between(tmp_path / "first", tmp_path / "second", SOME)
     assert found.beyond == "first.txt: only in the first"
     assert found.where == "predictions.zarr [0, 0]"
     assert found.told() == "0.0078 absolute, 0.0078 relative; at predictions.zarr [0, 0]"
@@ -203,6 +203,6 @@ def test_folders_are_compared_file_by_file_and_arrays_in_them_whole(tmp_path: Pa
 def test_a_file_in_place_of_a_folder_is_no_match(tmp_path: Path) -> None:
     write(tmp_path / "1", "")
     (tmp_path / "2").mkdir()
-    assert differences.between(tmp_path / "1", tmp_path / "2", SOME).beyond == (
+    assert output_diff.between(tmp_path / "1", tmp_path / "2", SOME).beyond == (
         "1: a file and a folder"
     )

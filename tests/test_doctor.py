@@ -13,8 +13,8 @@ import pytest
 from project import ROOT
 from tiny import Tiny
 
-from stages import doctor
-from stages.proof import machine
+from pipeline.commands import doctor
+from pipeline.runtime import machine
 
 Doctor = Callable[[], tuple[int, str]]
 

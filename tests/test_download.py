@@ -27,10 +27,9 @@ from numpy.testing import assert_array_equal
 from requests.adapters import HTTPAdapter
 from test_hdf5 import as_published
 
-from stages import download
-from stages.errors import UserError
-from stages.models import backbone, published, weights
-from stages.models.published import Published
+from pipeline.backbones import build, download, published, weights
+from pipeline.backbones.published import Published
+from pipeline.runtime.errors import UserError
 
 BODY = bytes(range(256)) * 40
 NAME = "weights.h5"
@@ -331,7 +330,7 @@ def test_a_proxy_is_heeded(server: Server, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_published_file_gives_its_weights(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = backbone.build("MobileNet", None, False, None)
+    model = build.build("MobileNet", None, False, None)
     as_published(Path("published.h5"), model)
     server.body = Path("published.h5").read_bytes()
     monkeypatch.setattr(mobilenet, "BASE_WEIGHT_PATH", server.url)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from stages import cpu
-from stages.errors import UserError
-from stages.models import engine
-from stages.threads import processors
+from pipeline.backbones import keras_setup
+from pipeline.runtime import cpu
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.threads import processors
 
 ROOT = Path(__file__).parent.parent
 VARIABLES = (
@@ -87,7 +87,7 @@ def test_more_threads_than_processors_are_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delitem(sys.modules, "keras", raising=False)
     available = processors()
     with pytest.raises(UserError) as told:
-        engine.start("tensorflow", available + 1, None)
+        keras_setup.start("tensorflow", available + 1, None)
     assert str(told.value) == (
         f"params.yaml: compute.threads: expected at most the {available} processors that this "
         f"machine gives, got {available + 1}; lower it (results then differ in their last bits)"
@@ -97,14 +97,14 @@ def test_more_threads_than_processors_are_refused(monkeypatch: pytest.MonkeyPatc
 def test_a_start_after_keras_is_a_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keras", sys)
     with pytest.raises(RuntimeError, match=r"^engine.start\(\) must be called before keras is"):
-        engine.start("tensorflow", None, None)
+        keras_setup.start("tensorflow", None, None)
 
 
 def test_a_second_start_with_the_same_settings_does_nothing_with_others_it_is_refused(
     stand_in: Path,
 ) -> None:
     script = (
-        "from stages.errors import UserError\n"
+        "from pipeline.runtime.errors import UserError\n"
         "from stages.models import engine\n"
         "engine.start('tensorflow', 1, None)\n"
         "import os\n"
@@ -142,7 +142,7 @@ def test_an_instruction_set_that_the_processor_lacks_is_refused(
     monkeypatch.delitem(sys.modules, "keras", raising=False)
     monkeypatch.setattr(cpu, "flags", lambda: frozenset(["sse4_1"]))
     with pytest.raises(UserError) as told:
-        engine.start("tensorflow", 1, "AVX2")
+        keras_setup.start("tensorflow", 1, "AVX2")
     assert str(told.value) == (
         "params.yaml: compute.instruction_set: expected one that this processor has (SSE41), got "
         "'AVX2', which needs avx2, fma; lower it (results then differ in their last digits)"
@@ -153,7 +153,7 @@ def test_a_backend_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.delitem(sys.modules, "keras", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError) as told:
-        engine.start("torch", None, None)
+        keras_setup.start("torch", None, None)
     assert str(told.value) == (
         "params.yaml: compute.backend: expected a package that is installed, got 'torch'; "
         "install it, or set compute.backend: tensorflow"

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from stages import environment
-from stages.errors import UserError
+from pipeline.runtime import environment
+from pipeline.runtime.errors import UserError
 
 
 @pytest.fixture(autouse=True)

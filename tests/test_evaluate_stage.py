@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline.storage import arrays, ledger
+from pipeline.training.history import COLUMNS
 from stages import evaluate
-from stages.models.history import COLUMNS
-from stages.store import arrays, tables
 
 ROOT = Path(__file__).parent.parent
 ARGUMENTS = [
@@ -32,14 +32,14 @@ ARGUMENTS = [
 def write(head: list[float], fine_tune: list[float], subsets: list[str]) -> None:
     """A ledger of cats in those subsets, and what each model gives the class cat."""
     rows = [
-        tables.Row(
+        ledger.Row(
             f"{name}.{i}", "train", f"{name}.{i}.jpg", name, index, subset, f"{name}{i}", 9, 9,
             "RGB", "", "",
         )
         for i, subset in enumerate(subsets)
         for index, name in enumerate(["cat", "dog"])
     ]  # fmt: skip
-    tables.write_ledger(Path("data/split.csv"), rows)
+    ledger.write_ledger(Path("data/split.csv"), rows)
     for folder, given in (("head", head), ("model", fine_tune)):
         right = np.repeat(given, 2)
         probability = np.stack([right, 1 - right], axis=1)
@@ -49,10 +49,10 @@ def write(head: list[float], fine_tune: list[float], subsets: list[str]) -> None
             [np.log(probability)],
             shape=probability.shape,
             dtype=np.float32,
-            fingerprint=tables.fingerprint(rows),
+            fingerprint=ledger.fingerprint(rows),
         )
     for name in ("h.csv", "m.csv"):
-        tables.write_csv(Path(name), COLUMNS, [(0, 0.7, 0.5, 0.7, 0.5), (1, 0.6, 0.6, 0.6, 0.6)])
+        ledger.write_csv(Path(name), COLUMNS, [(0, 0.7, 0.5, 0.7, 0.5), (1, 0.6, 0.6, 0.6, 0.6)])
 
 
 @pytest.fixture(autouse=True)
@@ -179,11 +179,11 @@ def test_thresholds_are_chosen_on_valid_and_shown_on_test() -> None:
 
 def test_test_is_also_scored_as_if_label_fixes_held() -> None:
     write([0.9, 0.4], [0.95, 0.7], ["valid", "test"])
-    rows = tables.read_ledger(Path("data/split.csv"))
+    rows = ledger.read_ledger(Path("data/split.csv"))
     assert [row.member for row in rows] == ["cat.0.jpg", "dog.0.jpg", "cat.1.jpg", "dog.1.jpg"]
     rows[2] = replace(rows[2], fix="dog")
     rows[3] = replace(rows[3], fix="exclude")
-    tables.write_ledger(Path("data/split.csv"), rows)
+    ledger.write_ledger(Path("data/split.csv"), rows)
     assert evaluate.main() == 0
     figures = read("e.json")
     head = figures["head"]

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
-from stages.scores.examples import entropy, galleries
-from stages.scores.losses import Floats, Ints
+from pipeline.evaluation.losses import Floats, Ints
+from pipeline.explanation.examples import entropy, galleries
 
 TWO = ("cat", "dog")
 

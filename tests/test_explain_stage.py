@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages import explain, network
-from stages.errors import UserError
-from stages.models import backbone, engine, head, inside
-from stages.store import arrays, tables
+from pipeline.backbones import build, keras_setup
+from pipeline.explanation import activations
+from pipeline.runtime.errors import UserError
+from pipeline.storage import arrays, ledger
+from pipeline.training import head, network
+from stages import explain
 
 SIZE = 48
 SURE = [9, 8, 7, 6, 5, 1, -1, -2, -3, 0.1, -0.2, 4]  # log-odds of the true class, image by image
@@ -37,17 +39,17 @@ def run(write_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> N
     section = {"examples": 2, "layers": 2, "filters": 2}
     write_params(explain=section, extract={"pooling": "avg"})
     monkeypatch.setattr(sys, "argv", ["stages/explain.py", *ARGUMENTS])
-    monkeypatch.setattr(engine, "start", lambda *_, **__: None)
+    monkeypatch.setattr(keras_setup, "start", lambda *_, **__: None)
     rows = [
-        tables.Row(
+        ledger.Row(
             f"{i}", "train", f"{i}.jpg", ("cat", "dog")[i % 2], i % 2,
             "train" if i < 2 else "test", f"{i}", 9, 9, "RGB", f"train/{i}", "",
         )
         for i in range(len(SURE))
     ]  # fmt: skip
-    rows.insert(5, tables.Row("x", "train", "<x>.jpg", "", -1, "", "", 0, 0, "", "", "cut short"))
-    tables.write_ledger(Path("split.csv"), rows)
-    fingerprint = tables.fingerprint(rows)
+    rows.insert(5, ledger.Row("x", "train", "<x>.jpg", "", -1, "", "", 0, 0, "", "", "cut short"))
+    ledger.write_ledger(Path("split.csv"), rows)
+    fingerprint = ledger.fingerprint(rows)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (len(SURE), SIZE, SIZE, 3)).astype(np.uint8)
     odds = np.array(SURE) * np.where(np.arange(len(SURE)) % 2, 1, -1)  # of dog
@@ -61,8 +63,8 @@ def run(write_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> N
             Path(path), [values], shape=values.shape, dtype=values.dtype, fingerprint=fingerprint
         )
     keras.utils.set_random_seed(0)
-    backbone.build("convnet", SIZE, False, None).save_weights("w.weights.h5")
-    kernel = rng.normal(0, 1, (backbone.CONVNET_FILTERS[-1], 2)).astype(np.float32)
+    build.build("convnet", SIZE, False, None).save_weights("w.weights.h5")
+    kernel = rng.normal(0, 1, (build.CONVNET_FILTERS[-1], 2)).astype(np.float32)
     head.Head((kernel,), (np.zeros(2, np.float32),)).save(Path("head/head.npz"))
     figures = {"chosen": "head", "temperature": 2.0, "clip": 0.01}
     Path("evaluate.json").write_text(json.dumps(figures), encoding="utf-8")
@@ -190,12 +192,12 @@ def test_what_is_not_there_is_told_in_a_sentence_and_nothing_is_written(
 
 def test_of_two_backbones_each_shows_the_named_layers_that_it_has() -> None:
     extractors = {
-        name: backbone.extractor(backbone.build(name, SIZE, False, None), name, None, "avg")
+        name: build.extractor(build.build(name, SIZE, False, None), name, None, "avg")
         for name in ("convnet", "gabor")
     }
     net = network.Network(extractors, None, None)
-    only_gabors = inside.layers(extractors["gabor"])[-1]
-    assert only_gabors not in inside.layers(extractors["convnet"])
+    only_gabors = activations.layers(extractors["gabor"])[-1]
+    assert only_gabors not in activations.layers(extractors["convnet"])
     assert explain._layers(net, ["conv2", only_gabors]) == {
         "convnet": ["conv2"],
         "gabor": [only_gabors],
@@ -206,6 +208,6 @@ def test_a_layer_without_height_and_width_is_refused() -> None:
     inputs = keras.Input((8, 8, 3))
     places = keras.layers.Conv2D(2, 3, name="places")(inputs)
     flat = keras.layers.GlobalAveragePooling2D(name="flat")(places)
-    extractor = backbone.extractor(keras.Model(inputs, flat), "convnet", "flat", "avg")
+    extractor = build.extractor(keras.Model(inputs, flat), "convnet", "flat", "avg")
     with pytest.raises(UserError, match="output has height and width, got 'flat'; the nearest are"):
         explain._layers(network.Network({"convnet": extractor}, None, None), ["flat"])

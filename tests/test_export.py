@@ -21,10 +21,11 @@ from finished import choose, copy_of, finish, in_this_process, pipelines
 from PIL import Image
 from test_openvino import needs_openvino
 
-from stages import export, model_card
-from stages.images import decode
-from stages.models import serving
-from stages.store import files, tables
+from pipeline.commands import export, model_card
+from pipeline.images import decode
+from pipeline.runtime import atomic_files
+from pipeline.storage import ledger
+from pipeline.training import serving_model
 
 ROOT = Path(__file__).parent.parent
 OUT = Path("data/export")
@@ -57,7 +58,7 @@ def run(
 
 
 def valid() -> list[str]:
-    rows = tables.read_ledger(Path("data/split.csv"))
+    rows = ledger.read_ledger(Path("data/split.csv"))
     return [row.member for row in rows if row.subset == "valid"]
 
 
@@ -69,7 +70,7 @@ def test_the_file_says_of_photos_in_their_own_sizes_what_the_pipeline_said(
     choose(chosen)
     status, out, err = run("--format", form)
     assert (status, err) == (0, "")
-    served = serving.read(OUT, form)
+    served = serving_model.read(OUT, form)
     differences = []
     for member in valid():
         image = np.asarray(decode.decode((TRAIN / member).read_bytes()))
@@ -91,7 +92,7 @@ def test_the_file_says_of_photos_in_their_own_sizes_what_the_pipeline_said(
 def test_two_processes_write_the_same_bytes_for_openvino_and_its_card(run: Run) -> None:
     written = []
     for _ in range(2):
-        words = [sys.executable, "-m", "stages.export", "--format", "openvino"]
+        words = [sys.executable, "-m", "pipeline.commands.export", "--format", "openvino"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
@@ -110,9 +111,9 @@ def test_the_card_tells_data_figures_intervals_views_hashes_and_no_time(run: Run
     assert f"| cat | {counts['train']} | {counts['valid']} | {counts['test']} |" in card
     assert "- The pipeline averages 3 views, this model 2:" in card
     for path in ("data/weights/convnet.weights.h5", "data/head/head.npz", "data/split.csv"):
-        assert f"| `{path}` | `{files.sha256(Path(path))}` |" in card
+        assert f"| `{path}` | `{atomic_files.sha256(Path(path))}` |" in card
     data = OUT / "model" / "saved_model.pb"
-    assert f"| `model/saved_model.pb` | `{files.sha256(data)}` |" in card
+    assert f"| `model/saved_model.pb` | `{atomic_files.sha256(data)}` |" in card
     assert re.search(r"\| keras \| \d+\.\d+", card)
     assert "Commit: " in card
     assert not re.search(r"20\d\d-\d\d-\d\d|\d\d:\d\d:\d\d", card)

@@ -18,9 +18,10 @@ import h5py
 import numpy as np
 import pytest
 
-from stages.errors import UserError
-from stages.scripts import script
-from stages.store import arrays, files, tables
+from pipeline.runtime import atomic_files
+from pipeline.runtime.entrypoint import script
+from pipeline.runtime.errors import UserError
+from pipeline.storage import arrays, ledger
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -48,37 +49,37 @@ def write_folder(path: Path, **texts: str) -> None:
 
 
 def write_half_a_file(path: Path) -> None:
-    with files.replacing(path) as partial:
+    with atomic_files.replacing(path) as partial:
         partial.write_text("half", encoding="utf-8")
         raise RuntimeError("stopped")
 
 
 def write_half_a_folder(path: Path) -> None:
-    with files.replacing(path) as partial:
+    with atomic_files.replacing(path) as partial:
         write_folder(partial, b="half")
         raise RuntimeError("stopped")
 
 
 def test_an_output_is_absent_until_its_block_has_ended(out: Path) -> None:
-    with files.replacing(out) as partial:
+    with atomic_files.replacing(out) as partial:
         partial.write_text("whole", encoding="utf-8")
         assert not out.exists()
     assert out.read_text(encoding="utf-8") == "whole"
 
 
 def test_nothing_stands_beside_a_finished_output_but_its_lock(out: Path) -> None:
-    files.write_text(out, "whole")
+    atomic_files.write_text(out, "whole")
     assert names(out.parent) == [".out.lock", "out"]
 
 
 def test_the_temporary_name_keeps_the_extension_and_the_folder() -> None:
-    with files.replacing(Path("data/picture.png")) as partial:
+    with atomic_files.replacing(Path("data/picture.png")) as partial:
         assert partial == Path("data/.partial-picture.png")
         partial.touch()
 
 
 def test_folders_above_an_output_are_made() -> None:
-    files.write_text(Path("a/b/c.txt"), "c")
+    atomic_files.write_text(Path("a/b/c.txt"), "c")
     assert Path("a/b/c.txt").read_text(encoding="utf-8") == "c"
 
 
@@ -89,7 +90,7 @@ def test_an_output_is_absent_when_its_block_raises(out: Path) -> None:
 
 
 def test_a_previous_file_is_kept_when_the_block_raises(out: Path) -> None:
-    files.write_text(out, "previous")
+    atomic_files.write_text(out, "previous")
     with pytest.raises(RuntimeError, match="stopped"):
         write_half_a_file(out)
     assert out.read_text(encoding="utf-8") == "previous"
@@ -105,16 +106,16 @@ def test_a_previous_folder_is_kept_when_the_block_raises(out: Path) -> None:
 
 
 def test_a_previous_file_stands_until_the_new_one_takes_its_place(out: Path) -> None:
-    files.write_text(out, "previous")
-    with files.replacing(out) as partial:
+    atomic_files.write_text(out, "previous")
+    with atomic_files.replacing(out) as partial:
         partial.write_text("new", encoding="utf-8")
         assert out.read_text(encoding="utf-8") == "previous"
     assert out.read_text(encoding="utf-8") == "new"
 
 
 def test_a_block_that_writes_nothing_leaves_the_previous_file(out: Path) -> None:
-    files.write_text(out, "previous")
-    with pytest.raises(FileNotFoundError), files.replacing(out):
+    atomic_files.write_text(out, "previous")
+    with pytest.raises(FileNotFoundError), atomic_files.replacing(out):
         pass
     assert out.read_text(encoding="utf-8") == "previous"
 
@@ -130,7 +131,7 @@ def test_a_file_or_folder_takes_the_place_of_either(out: Path, previous: str, ne
         write_folder(out, old="old")
     else:
         out.symlink_to(Path("elsewhere").absolute())
-    with files.replacing(out) as partial:
+    with atomic_files.replacing(out) as partial:
         if new == "file":
             partial.write_text("new", encoding="utf-8")
         else:
@@ -151,7 +152,7 @@ def test_what_a_killed_run_left_is_removed_first(out: Path, stray: str) -> None:
         left.write_text("stray", encoding="utf-8")
     else:
         write_folder(left, stray="stray")
-    with files.replacing(out) as partial:
+    with atomic_files.replacing(out) as partial:
         assert not partial.exists()
         write_folder(partial, new="new")
     assert names(out) == ["new"]
@@ -193,7 +194,7 @@ def test_another_process_at_work_on_an_output_keeps_writers_out(
     out: Path, writer: "subprocess.Popen[str]"
 ) -> None:
     with pytest.raises(UserError) as told:
-        files.write_text(out, "mine")
+        atomic_files.write_text(out, "mine")
     assert str(told.value) == SECOND_WRITER
     assert names(out.parent) == [".out.lock", ".partial-out"]
     assert names(out.parent / ".partial-out") == ["half"]
@@ -203,23 +204,23 @@ def test_a_killed_process_keeps_nobody_out(out: Path, writer: "subprocess.Popen[
     writer.kill()
     assert writer.wait() == -signal.SIGKILL
     assert names(out.parent) == [".out.lock", ".partial-out"]
-    files.write_text(out, "mine")
+    atomic_files.write_text(out, "mine")
     assert out.read_text(encoding="utf-8") == "mine"
     assert names(out.parent) == [".out.lock", "out"]
 
 
 def test_a_second_writer_in_the_same_process_is_kept_out(out: Path) -> None:
-    with files.replacing(out) as partial:
+    with atomic_files.replacing(out) as partial:
         partial.write_text("first", encoding="utf-8")
         with pytest.raises(UserError) as told:
-            files.write_text(out, "second")
-        files.write_text(out.with_name("other"), "other")
+            atomic_files.write_text(out, "second")
+        atomic_files.write_text(out.with_name("other"), "other")
     assert str(told.value) == SECOND_WRITER
     assert out.read_text(encoding="utf-8") == "first"
 
 
 def test_json_is_sorted_indented_and_ends_its_last_line(out: Path) -> None:
-    files.write_json(out, {"b": 1, "a": {"d": 0.5, "c": [1, 2]}, "é": None})
+    atomic_files.write_json(out, {"b": 1, "a": {"d": 0.5, "c": [1, 2]}, "é": None})
     assert out.read_bytes() == (
         b'{\n  "a": {\n    "c": [\n      1,\n      2\n    ],\n    "d": 0.5\n  },\n'
         b'  "b": 1,\n  "\\u00e9": null\n}\n'
@@ -230,25 +231,25 @@ def test_json_is_sorted_indented_and_ends_its_last_line(out: Path) -> None:
 def test_json_refuses_what_is_no_number_and_keeps_the_previous_file(
     out: Path, value: float
 ) -> None:
-    files.write_json(out, {"loss": 1})
+    atomic_files.write_json(out, {"loss": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json(out, {"loss": value})
+        atomic_files.write_json(out, {"loss": value})
     assert out.read_text(encoding="utf-8") == '{\n  "loss": 1\n}\n'
 
 
 def test_text_is_utf_8_with_one_kind_of_line_end(out: Path) -> None:
-    files.write_text(out, "é\nß\n")
+    atomic_files.write_text(out, "é\nß\n")
     assert out.read_bytes() == b"\xc3\xa9\n\xc3\x9f\n"
 
 
 def test_require_gives_back_a_path_that_is_there(out: Path) -> None:
     write_folder(out)
-    assert files.require(out, "resize") == out
+    assert atomic_files.require(out, "resize") == out
 
 
 def test_require_names_the_stage_that_writes_what_is_missing(out: Path) -> None:
     with pytest.raises(UserError) as told:
-        files.require(out, "resize")
+        atomic_files.require(out, "resize")
     assert str(told.value) == (
         "data/out: expected the output of `resize`, got nothing at that path; "
         "run `dvc repro resize` first"
@@ -257,25 +258,25 @@ def test_require_names_the_stage_that_writes_what_is_missing(out: Path) -> None:
 
 def write_an_array(path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(100, 1000))
-    with files.replacing(path) as partial:
+    with atomic_files.replacing(path) as partial:
         arrays.write(partial, [noise], shape=noise.shape, dtype=np.float64, fingerprint="")
 
 
 def write_an_archive(path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=100_000)
-    with files.replacing(path) as partial, partial.open("wb") as file:
+    with atomic_files.replacing(path) as partial, partial.open("wb") as file:
         np.savez(file, noise=noise)
 
 
 def write_weights(path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=100_000)
-    with files.replacing(path) as partial, h5py.File(partial, "w") as file:
+    with atomic_files.replacing(path) as partial, h5py.File(partial, "w") as file:
         file["noise"] = noise
 
 
 LARGER_THAN_64_KIB: dict[str, Callable[[Path], None]] = {
-    "text": lambda path: files.write_text(path, "new" * 100_000),
-    "table": lambda path: tables.write_csv(path, ["n"], ([n] for n in range(100_000))),
+    "text": lambda path: atomic_files.write_text(path, "new" * 100_000),
+    "table": lambda path: ledger.write_csv(path, ["n"], ([n] for n in range(100_000))),
     "array": write_an_array,
     "archive": write_an_archive,
     "weights": write_weights,
@@ -286,7 +287,7 @@ def write_where_there_is_no_room() -> None:
     """Replace a small output by each large one; print, for each, what came of it."""
     for kind, write in LARGER_THAN_64_KIB.items():
         out = Path(kind)
-        files.write_text(out, "previous")
+        atomic_files.write_text(out, "previous")
         told = io.StringIO()
         with contextlib.redirect_stderr(told):
             status = script(functools.partial(write, out))()
@@ -335,7 +336,7 @@ def test_no_room_at_the_last_moment_is_one_sentence_and_keeps_the_previous_outpu
     def refuse(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    files.write_text(out, "previous")
+    atomic_files.write_text(out, "previous")
     monkeypatch.setattr(os, "fsync", refuse)
     assert script(lambda: LARGER_THAN_64_KIB[kind](out))() == 1
     assert capsys.readouterr().err == FULL_DISK.format("data/out")
@@ -349,7 +350,7 @@ def test_the_sentence_names_the_output_and_not_its_temporary_name(
 ) -> None:
     @script
     def write() -> None:
-        with files.replacing(out) as partial:
+        with atomic_files.replacing(out) as partial:
             partial.mkdir()
             raise OSError(errno.EDQUOT, "any words", named)
 
@@ -365,7 +366,7 @@ def test_another_file_without_room_keeps_its_name(
 ) -> None:
     @script
     def write() -> None:
-        with files.replacing(out):
+        with atomic_files.replacing(out):
             raise OSError(errno.ENOSPC, "any words", "elsewhere/file")
 
     assert write() == 1
@@ -425,7 +426,7 @@ def test_a_folder_that_cannot_take_the_others_place_leaves_it_there(
         return replace(source, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(OSError, match="data/out"), files.replacing(out) as partial:
+    with pytest.raises(OSError, match="data/out"), atomic_files.replacing(out) as partial:
         write_folder(partial, new="new")
     assert names(out) == ["old"]
     assert names(out.parent) == [".out.lock", "out"]
@@ -440,11 +441,11 @@ def test_an_earlier_output_that_cannot_be_removed_goes_next_time(
     write_folder(out, old="old")
     with monkeypatch.context() as changed:
         changed.setattr(shutil, "rmtree", refuse)
-        with files.replacing(out) as partial:
+        with atomic_files.replacing(out) as partial:
             write_folder(partial, new="new")
     assert names(out) == ["new"]
     assert names(out.parent) == [".out.lock", ".partial-old-out", "out"]
-    with files.replacing(out) as partial:
+    with atomic_files.replacing(out) as partial:
         write_folder(partial, newest="newest")
     assert names(out) == ["newest"]
     assert names(out.parent) == [".out.lock", "out"]
@@ -466,7 +467,7 @@ def test_ctrl_c_is_status_130_and_leaves_nothing_half_written(
 ) -> None:
     @script
     def write() -> None:
-        with files.replacing(out) as partial:
+        with atomic_files.replacing(out) as partial:
             write_folder(partial, half="half")
             raise KeyboardInterrupt
 
@@ -483,7 +484,7 @@ def test_a_worker_that_writes_on_hides_no_interruption_and_its_stray_goes_next_t
 
     @script
     def write() -> None:
-        with files.replacing(out, "0" * files.TAG) as partial:
+        with atomic_files.replacing(out, "0" * atomic_files.TAG) as partial:
             write_folder(partial, half="half")
             raise KeyboardInterrupt
 
@@ -491,7 +492,7 @@ def test_a_worker_that_writes_on_hides_no_interruption_and_its_stray_goes_next_t
         changed.setattr(shutil, "rmtree", refill)
         assert write() == 130
     assert capsys.readouterr().err == "error: interrupted; nothing half-written was kept\n"
-    with files.replacing(out, "1" * files.TAG) as partial:
+    with atomic_files.replacing(out, "1" * atomic_files.TAG) as partial:
         write_folder(partial, whole="whole")
     assert names(out.parent) == [".out.lock", "out"]
 

@@ -17,9 +17,11 @@ import pytest
 from album import FEATURES, LEDGER, RESIZED, WEIGHTS, Album, contents
 from numpy.testing import assert_allclose
 
+from pipeline.backbones import build, keras_setup
+from pipeline.runtime import atomic_files
+from pipeline.storage import arrays, ledger
+from pipeline.training import head, history, loop, network_split
 from stages import fine_tune
-from stages.models import backbone, engine, head, history, training, tuning
-from stages.store import arrays, files, tables
 
 HEAD, MODEL = Path("data/head"), Path("data/model")
 FIGURES, HISTORY = Path("metrics/fine_tune.json"), Path("metrics/fine_tune.csv")
@@ -43,7 +45,7 @@ SETTINGS: dict[str, Any] = {
 @pytest.fixture
 def album(album: Album, monkeypatch: pytest.MonkeyPatch) -> Album:
     """18 pictures, features and a head."""
-    monkeypatch.setattr(engine, "limit_blas", lambda threads: None)
+    monkeypatch.setattr(keras_setup, "limit_blas", lambda threads: None)
     album.change(SETTINGS)
     album.split()
     album.resize()
@@ -69,7 +71,7 @@ def tune(album: Album, out: Path = MODEL, **changes: Any) -> str:
 
 def losses() -> tuple[list[float], list[float]]:
     """Of all epochs, on train and on valid."""
-    found = tables.read_numbers(HISTORY, "fine_tune")
+    found = ledger.read_numbers(HISTORY, "fine_tune")
     return found["loss"], found["val_loss"]
 
 
@@ -82,7 +84,7 @@ def test_the_loss_before_the_first_step_is_the_heads(
     album: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[float] = []
-    fit = training.fit
+    fit = loop.fit
 
     def before(
         model: Any, schedule: Any, draw: Any, validate: Any, *words: Any, **named: Any
@@ -91,7 +93,7 @@ def test_the_loss_before_the_first_step_is_the_heads(
         seen.append(-log_probability[np.arange(len(label)), label].mean())
         return fit(model, schedule, draw, validate, *words, **named)
 
-    monkeypatch.setattr(training, "fit", before)
+    monkeypatch.setattr(loop, "fit", before)
     for cached in (False, True):
         tune(album, cache_frozen=cached)
     assert len(seen) == 2
@@ -100,14 +102,12 @@ def test_the_loss_before_the_first_step_is_the_heads(
 
 def moved() -> set[str]:
     """The convolutions whose weights in the tuned model are not those that it started from."""
-    before = backbone.build("convnet", 48, False, WEIGHTS)
-    extractor = backbone.extractor(
-        backbone.build("convnet", 48, False, None), "convnet", None, "flatten"
-    )
-    classifier = training.head_model(
+    before = build.build("convnet", 48, False, WEIGHTS)
+    extractor = build.extractor(build.build("convnet", 48, False, None), "convnet", None, "flatten")
+    classifier = loop.head_model(
         head.load(HEAD / "head.npz"), input_dropout=0.0, dropout=0.0, seed=0
     )
-    model = tuning.whole([extractor], classifier, (48, 48, 3))
+    model = network_split.whole([extractor], classifier, (48, 48, 3))
     model.load_weights(MODEL / "model.weights.h5")
     after = extractor.get_layer("trunk").model
     names = [layer.name for layer in before.layers if layer.weights]
@@ -159,7 +159,7 @@ def test_from_cached_activations_the_losses_are_those_of_training_end_to_end(
 def test_activations_are_computed_once_a_view_and_kept_for_the_next_run(album: Album) -> None:
     """The second view does not predict, so it is needed of the training images alone."""
     tune(album, cache_frozen=True)
-    train = len(tables.labels(tables.read_ledger(LEDGER)).rows("train"))
+    train = len(ledger.labels(ledger.read_ledger(LEDGER)).rows("train"))
     root = Path("data/.activations")
     (folder,) = root.iterdir()
     views = [folder / "0.zarr", folder / "1.zarr"]
@@ -218,7 +218,7 @@ def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(
     whole, history = contents(MODEL), HISTORY.read_bytes()
     assert not fine_tune.CHECKPOINT.exists()
     shutil.rmtree(MODEL)
-    write, written = files.write_arrays, []
+    write, written = atomic_files.write_arrays, []
 
     def interrupt(*words: Any) -> None:
         write(*words)
@@ -226,7 +226,7 @@ def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(
         if len(written) in (2, 3):
             raise Gone
 
-    monkeypatch.setattr(files, "write_arrays", interrupt)
+    monkeypatch.setattr(atomic_files, "write_arrays", interrupt)
     for _ in range(2):
         with pytest.raises(Gone):
             album.run("fine_tune", *command())
@@ -241,14 +241,14 @@ def test_an_interrupted_run_ends_with_the_bytes_of_one_that_was_not(
 def test_what_an_interrupted_run_left_is_used_for_the_same_run_only(
     kind: str, album: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = files.write_arrays
+    write = atomic_files.write_arrays
 
     def interrupt(*words: Any) -> None:
         write(*words)
         raise Gone
 
     with monkeypatch.context() as changed:
-        changed.setattr(files, "write_arrays", interrupt)
+        changed.setattr(atomic_files, "write_arrays", interrupt)
         with pytest.raises(Gone):
             album.run("fine_tune", *command())
     if kind == "damaged":
@@ -262,7 +262,7 @@ def test_what_an_interrupted_run_left_is_used_for_the_same_run_only(
 
 def test_the_figures_tell_what_was_taken_and_by_how_much_it_is_better(album: Album) -> None:
     tune(album)
-    labels = tables.labels(tables.read_ledger(LEDGER))
+    labels = ledger.labels(ledger.read_ledger(LEDGER))
     valid = labels.rows("valid")
     of = {
         folder: arrays.Rows(folder / "predictions.zarr").read(0, 18)[valid, labels.label[valid]]

@@ -16,7 +16,7 @@ from keras import layers
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from stages.models import folding
+from pipeline.backbones import batch_norm_folding
 
 TOLERANCE = 1e-5  # of the largest absolute value: float32 rounds to 6e-8, hundreds of layers deep
 BFLOAT16_TOLERANCE = 0.1  # likewise: bfloat16 rounds to 0.004
@@ -103,7 +103,7 @@ def application(name: str, size: int, layer: str | None, top: bool = False) -> k
 def test_every_family_gives_the_same_output_with_these_batch_norms_left(name: str) -> None:
     size, layer, before, left = FAMILIES[name]
     model, pictures = application(name, size, layer), images(4, size)
-    folded = folding.fold(model)
+    folded = batch_norm_folding.fold(model)
     assert (len(norms(model)), len(norms(folded))) == (before, left)
     gone = set(norms(model)) - set(norms(folded))
     assert {layer.name for layer in folded.layers} == {it.name for it in model.layers} - gone
@@ -115,7 +115,7 @@ def test_every_family_gives_the_same_output_with_these_batch_norms_left(name: st
 
 def test_with_its_classifier_a_network_is_folded_too() -> None:
     model = application("MobileNet", 32, None, top=True)
-    folded = folding.fold(model)
+    folded = batch_norm_folding.fold(model)
     assert (norms(folded), folded.output_shape) == ([], (None, 1000))
     assert error(outputs(folded, images(4, 32)), outputs(model, images(4, 32))) < TOLERANCE
 
@@ -124,7 +124,7 @@ def test_a_network_may_be_cut_at_a_norm_or_at_the_convolution_before_it() -> Non
     whole, pictures = application("MobileNetV2", 32, "block_2_expand_relu"), images(4, 32)
     for layer in ("block_1_expand_BN", "block_1_expand", "block_1_project_BN"):
         cut = keras.Model(whole.input, whole.get_layer(layer).output)
-        folded = folding.fold(cut)
+        folded = batch_norm_folding.fold(cut)
         assert norms(folded) == []
         assert folded.layers[-1].name == layer.removesuffix("_BN")
         assert error(outputs(folded, pictures), outputs(cut, pictures)) < TOLERANCE
@@ -267,7 +267,7 @@ LEFT = {
 @pytest.mark.parametrize("pattern", FOLDED)
 def test_folded_is(pattern: str) -> None:
     model = tiny(FOLDED[pattern]())
-    folded = folding.fold(model)
+    folded = batch_norm_folding.fold(model)
     assert norms(model) != []
     assert norms(folded) == []
     expected = outputs(model, images(4, 8, 6))
@@ -277,7 +277,7 @@ def test_folded_is(pattern: str) -> None:
 @pytest.mark.parametrize("pattern", LEFT)
 def test_left_alone_is(pattern: str) -> None:
     model = tiny(LEFT[pattern]())
-    folded = folding.fold(model)
+    folded = batch_norm_folding.fold(model)
     assert len(norms(folded)) == 1
     expected = outputs(model, images(4, 8, 6))
     assert error(outputs(folded, images(4, 8, 6)), expected) < TOLERANCE
@@ -291,7 +291,7 @@ def test_what_is_an_output_of_the_model_is_left_alone(norm_first: bool) -> None:
         return {"first": first, "second": [second]}
 
     model = tiny(network)
-    folded = folding.fold(model)
+    folded = batch_norm_folding.fold(model)
     assert len(norms(folded)) == 1
     expected, found = (each(images(4, 8, 6), training=False) for each in (model, folded))
     assert_array_equal(found["first"], expected["first"])
@@ -300,9 +300,9 @@ def test_what_is_an_output_of_the_model_is_left_alone(norm_first: bool) -> None:
 
 def test_a_network_cut_behind_a_convolution_that_the_whole_uses_elsewhere_is_folded() -> None:
     whole = tiny(lambda x: with_its_input(Conv(5, 3), Norm(name="norm"))(x))
-    assert len(norms(folding.fold(whole))) == 1
+    assert len(norms(batch_norm_folding.fold(whole))) == 1
     cut = keras.Model(whole.input, whole.get_layer("norm").output)
-    folded = folding.fold(cut)
+    folded = batch_norm_folding.fold(cut)
     assert norms(folded) == []
     pictures = images(4, 8, 6)
     assert error(outputs(folded, pictures), outputs(cut, pictures)) < TOLERANCE
@@ -313,7 +313,7 @@ def test_several_inputs_keep_their_names_and_order() -> None:
     inner = layers.Subtract()([Norm()(Conv(5, 3)(right)), Conv(5, 3)(left)])
     model = keras.Model([right, left], inner)
     give_weights(model)
-    folded = folding.fold(model)
+    folded = batch_norm_folding.fold(model)
     assert [layer.name for layer in folded.layers if isinstance(layer, layers.InputLayer)] == [
         layer.name for layer in model.layers if isinstance(layer, layers.InputLayer)
     ]
@@ -327,7 +327,7 @@ def test_operations_that_are_no_layers_survive() -> None:
         return keras.ops.concatenate([keras.ops.relu6(x * 2 + 1)[:, 1:3], x[:, ::2]], axis=1)
 
     model = tiny(network)
-    folded = folding.fold(model)
+    folded = batch_norm_folding.fold(model)
     assert norms(folded) == []
     assert [it.name for it in folded.operations] == [
         it.name for it in model.operations if not isinstance(it, Norm)
@@ -342,7 +342,7 @@ def test_the_convolution_takes_over_these_numbers() -> None:
     conv, norm = model.layers[1:]
     conv.set_weights([np.full((1, 1, 1, 1), 2.0), np.array([1.0])])
     norm.set_weights([np.array([value]) for value in (3.0, 4.0, 5.0, 0.25)])
-    kernel, bias = folding.fold(model).get_layer("conv").get_weights()
+    kernel, bias = batch_norm_folding.fold(model).get_layer("conv").get_weights()
     assert kernel.item() == 2 * 3 / 0.5
     assert bias.item() == (1 - 5) * 3 / 0.5 + 4
 
@@ -354,7 +354,7 @@ def test_kernels_are_computed_in_float64_and_rounded_once() -> None:
         weight.astype(np.float64) for weight in model.get_layer("norm").get_weights()
     )
     scale = gamma / np.sqrt(variance + 1e-3)
-    found = folding.fold(model).get_layer("conv").get_weights()
+    found = batch_norm_folding.fold(model).get_layer("conv").get_weights()
     assert_array_equal(found[0], (kernel * scale).astype(np.float32))
     assert_array_equal(found[1], (beta - scale * mean).astype(np.float32))
 
@@ -364,8 +364,8 @@ def test_the_given_model_and_the_random_numbers_of_others_stay_as_they_are() -> 
     before, weights = model.get_config(), model.get_weights()
     calls = {it.name: len(it._inbound_nodes) for it in model.operations}
     state = random.getstate()
-    folding.fold(model)
-    folding.fold(model, "bfloat16")
+    batch_norm_folding.fold(model)
+    batch_norm_folding.fold(model, "bfloat16")
     assert random.getstate() == state
     assert model.get_config() == before
     assert {it.name: len(it._inbound_nodes) for it in model.operations} == calls
@@ -378,7 +378,7 @@ def test_a_normalization_keeps_what_it_was_adapted_to() -> None:
     model = tiny(chain(keras.Sequential([layers.Normalization()]), Conv(5, 3), Norm()))
     model.layers[1].layers[0].adapt(pictures)
     for dtype, tolerance in (("float32", TOLERANCE), ("bfloat16", BFLOAT16_TOLERANCE)):
-        folded = folding.fold(model, dtype)
+        folded = batch_norm_folding.fold(model, dtype)
         assert error(outputs(folded, pictures), outputs(model, pictures)) < tolerance
 
 
@@ -387,7 +387,7 @@ def test_a_normalization_keeps_what_it_was_adapted_to() -> None:
 def test_in_bfloat16_weights_and_arithmetic_are_and_the_output_is_close(name: str) -> None:
     size, layer, _, left = FAMILIES[name]
     model, pictures = application(name, size, layer), images(4, size)
-    folded = folding.fold(model, "bfloat16")
+    folded = batch_norm_folding.fold(model, "bfloat16")
     for part in all_layers(folded):
         if isinstance(part, (layers.InputLayer, layers.Rescaling, layers.Normalization)):
             assert part.dtype == part.output.dtype == "float32"

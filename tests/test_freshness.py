@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tiny import Tiny
 
-from stages import freshness, verify
+from pipeline.commands import verify
+from pipeline.reproducibility import lock_status
 
 SOUND = "verify: params, inputs and code are those of dvc.lock\n"
 
@@ -232,5 +233,5 @@ def test_it_is_told_and_the_status_is_1(
 
 
 def test_the_hash_of_a_folder_is_that_of_dvc(tiny: Tiny) -> None:
-    assert freshness.look().here == 3
+    assert lock_status.look().here == 3
     assert (tiny.folder / "data" / "model").is_dir()

@@ -15,8 +15,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from stages.errors import UserError
-from stages.models import backbone, folding, gabor, openvino, weights
+from pipeline.backbones import batch_norm_folding, build, gabor, openvino, weights
+from pipeline.runtime.errors import UserError
 
 SIZE = 96
 AMPLITUDE = 0.25
@@ -136,7 +136,7 @@ def test_a_kernel_has_the_values_of_the_formula() -> None:
 
 @pytest.mark.parametrize("size", [32, 33, 50, 63, 96, 150, 224])
 def test_the_output_is_a_grid_of_4_by_4_cells_at_every_size(size: int) -> None:
-    bank = backbone.build("gabor", size, include_top=False, weights=None)
+    bank = build.build("gabor", size, include_top=False, weights=None)
     assert bank.input_shape == (None, size, size, 3)
     assert bank.output_shape == (None, 4, 4, 144)
     assert bank.count_params() == 3 * 2 * 15 * 15 * 3 * 48
@@ -167,19 +167,19 @@ def test_another_seed_gives_the_same_weights() -> None:
 
 def test_the_weights_of_a_file_give_the_same_features_at_any_size(tmp_path: Path) -> None:
     path, again = tmp_path / "gabor.weights.h5", tmp_path / "again.weights.h5"
-    backbone.build("gabor", None, False, None).save_weights(path)
-    backbone.build("gabor", None, False, None).save_weights(again)
+    build.build("gabor", None, False, None).save_weights(path)
+    build.build("gabor", None, False, None).save_weights(again)
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, again)]
     assert digests[0] == digests[1]
     pictures = photos(2, 48) / np.float32(255)
-    expected = backbone.build("gabor", 48, False, None).predict_on_batch(pictures)
-    found = backbone.build("gabor", 48, False, path).predict_on_batch(pictures)
+    expected = build.build("gabor", 48, False, None).predict_on_batch(pictures)
+    found = build.build("gabor", 48, False, path).predict_on_batch(pictures)
     assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(("pooling", "features"), [("flatten", 4 * 4 * 144), ("avg", 144)])
 def test_an_extractor_takes_the_whole_bank(pooling: str, features: int, bank: keras.Model) -> None:
-    extractor = backbone.extractor(bank, "gabor", None, pooling)
+    extractor = build.extractor(bank, "gabor", None, pooling)
     assert extractor.output_shape == (None, features)
     pictures = photos(2, SIZE)
     cells = bank.predict_on_batch(pictures / np.float32(255))
@@ -190,8 +190,10 @@ def test_an_extractor_takes_the_whole_bank(pooling: str, features: int, bank: ke
 def test_folding_changes_nothing(bank: keras.Model) -> None:
     pictures = photos(2, SIZE) / np.float32(255)
     expected = bank.predict_on_batch(pictures)
-    assert_array_equal(folding.fold(bank).predict_on_batch(pictures), expected)
-    rounded = folding.fold(bank, "bfloat16").predict_on_batch(pictures).astype(np.float32)
+    assert_array_equal(batch_norm_folding.fold(bank).predict_on_batch(pictures), expected)
+    rounded = (
+        batch_norm_folding.fold(bank, "bfloat16").predict_on_batch(pictures).astype(np.float32)
+    )
     assert 0 < abs(rounded - expected).max() < 0.03 * expected.max()
 
 
@@ -200,7 +202,7 @@ def test_folding_changes_nothing(bank: keras.Model) -> None:
     reason="needs openvino: pip install 'stages[openvino]'",
 )
 def test_openvino_gives_the_features_of_keras_up_to_rounding(bank: keras.Model) -> None:
-    extractor = backbone.extractor(bank, "gabor", None, "flatten", folding.fold)
+    extractor = build.extractor(bank, "gabor", None, "flatten", batch_norm_folding.fold)
     pictures = photos(4, SIZE)
     expected = extractor.predict_on_batch(pictures)
     found = openvino.compile(extractor, 4, "float32", 1)(pictures)
@@ -208,18 +210,18 @@ def test_openvino_gives_the_features_of_keras_up_to_rounding(bank: keras.Model) 
 
 
 def test_filters_are_trained_from_the_named_one_on() -> None:
-    extractor = backbone.extractor(gabor.build(32), "gabor", None, "avg")
-    backbone.unfreeze_from(extractor, "even4")
+    extractor = build.extractor(gabor.build(32), "gabor", None, "avg")
+    build.unfreeze_from(extractor, "even4")
     trunk = extractor.get_layer("trunk").model
     assert [layer.name for layer in trunk.layers if layer.trainable_weights] == ["even4", "odd4"]
     with pytest.raises(UserError, match="expected a layer from which on there are weights"):
-        backbone.unfreeze_from(extractor, "magnitude1")
+        build.unfreeze_from(extractor, "magnitude1")
 
 
 def test_the_gradient_of_a_flat_image_is_a_number() -> None:
     """The root has no slope at 0, where a filter sees nothing."""
-    extractor = backbone.extractor(gabor.build(32), "gabor", None, "avg")
-    backbone.unfreeze_from(extractor, "even1")
+    extractor = build.extractor(gabor.build(32), "gabor", None, "avg")
+    build.unfreeze_from(extractor, "even1")
     before = extractor.get_weights()
     extractor.compile("sgd", "mse")
     extractor.train_on_batch(np.full((2, 32, 32, 3), 255.0), np.ones((2, 144)))

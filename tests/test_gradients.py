@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
-from stages.models.gradients import gradient
+from pipeline.explanation.gradients import gradient
 
 
 def test_the_gradient_of_a_square_is_twice_the_number() -> None:

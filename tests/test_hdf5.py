@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from stages.models import backbone, hdf5
+from pipeline.backbones import build, weights_file
 
 KERNEL, BIAS = "layers/conv2d_1/vars/0", "layers/conv2d_1/vars/1"
 SHAPE = (3, 3, 32, 64)
@@ -27,7 +27,7 @@ Change = Callable[[h5py.File], object]
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
     keras.utils.set_random_seed(0)
-    return backbone.build("convnet", None, False, None)
+    return build.build("convnet", None, False, None)
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def refusal(model: keras.Model, path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         closed.setattr(h5py.Dataset, "__array__", read)
         closed.setattr(h5py.Dataset, "read_direct", read)
         closed.setattr(keras.Model, "load_weights", read)
-        with pytest.raises(hdf5.Unfit) as told:
-            hdf5.load(model, path)
+        with pytest.raises(weights_file.Unfit) as told:
+            weights_file.load(model, path)
     return str(told.value)
 
 
@@ -203,7 +203,7 @@ def test_a_trap_is_refused_unread(
 def test_more_objects_than_any_network_has_are_refused(
     model: keras.Model, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hdf5, "MOST_OBJECTS", 20)
+    monkeypatch.setattr(weights_file, "MOST_OBJECTS", 20)
     assert refusal(model, path, monkeypatch) == "more than 20 groups and arrays"
 
 
@@ -258,8 +258,8 @@ def test_texts_at_which_hdf5_would_hang_are_refused(
     content[at + 8 : at + 16] = size.to_bytes(8, "little")
     path.write_bytes(content)
     if told is None:
-        with contextlib.suppress(hdf5.Unfit):
-            hdf5.load(model, path)
+        with contextlib.suppress(weights_file.Unfit):
+            weights_file.load(model, path)
     else:
         assert refusal(model, path, monkeypatch) == told
 
@@ -301,7 +301,7 @@ def test_a_disk_that_fails_is_not_told_as_damage(
 
     monkeypatch.setattr(h5py, "File", fail)
     with pytest.raises(OSError, match="Unable to open") as told:
-        hdf5.load(model, path)
+        weights_file.load(model, path)
     assert (type(told.value), told.value.filename) == (OSError, str(path))
 
 
@@ -317,20 +317,22 @@ def test_a_file_that_was_cut_short_is_refused(
 def test_what_was_saved_is_loaded(name: str, model: keras.Model, path: Path) -> None:
     model.save_weights(name) if name.endswith("weights.h5") else as_published(Path(name), model)
     keras.utils.set_random_seed(1)
-    other = backbone.build("convnet", None, False, None)
+    other = build.build("convnet", None, False, None)
     assert not np.array_equal(other.get_weights()[0], model.get_weights()[0])
-    hdf5.load(other, Path(name))
+    weights_file.load(other, Path(name))
     for one, expected in zip(other.get_weights(), model.get_weights(), strict=True):
         assert_array_equal(one, expected)
 
 
 @pytest.mark.parametrize("name", ["EfficientNetB0", "gabor"])
 def test_the_paths_of_a_network_are_those_that_keras_writes(name: str, tmp_path: Path) -> None:
-    network = backbone.build(name, None, False, None)
+    network = build.build(name, None, False, None)
     network.save_weights(tmp_path / "w.weights.h5")
     with h5py.File(tmp_path / "w.weights.h5") as file:
-        written = {path: (array.shape, array.dtype) for path, array in hdf5._arrays(file).items()}
-    wanted = hdf5.saved_as(network)
+        written = {
+            path: (array.shape, array.dtype) for path, array in weights_file._arrays(file).items()
+        }
+    wanted = weights_file.saved_as(network)
     assert {path: tuple(one.shape) for path, one in wanted.items()} == {
         path: shape for path, (shape, _) in written.items()
     }
@@ -338,12 +340,12 @@ def test_the_paths_of_a_network_are_those_that_keras_writes(name: str, tmp_path:
 
 
 def test_of_a_network_with_its_classifier_the_classifier_is_left_aside(tmp_path: Path) -> None:
-    whole = backbone.build("MobileNet", None, True, None)
+    whole = build.build("MobileNet", None, True, None)
     path = tmp_path / "whole.weights.h5"
     whole.save_weights(path)
-    base = backbone.build("MobileNet", None, False, path)
+    base = build.build("MobileNet", None, False, path)
     assert_array_equal(base.get_weights()[0], whole.get_weights()[0])
     with h5py.File(path, "a") as file:
         file["layers/more/vars/0"] = np.zeros(3, "f4")
     with pytest.raises(Exception, match="a weight that the network does not have, 'layers/more/"):
-        backbone.build("MobileNet", None, False, path)
+        build.build("MobileNet", None, False, path)

@@ -18,8 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stages.errors import UserError
-from stages.models import head, training
+from pipeline.runtime.errors import UserError
+from pipeline.training import head, loop
 
 
 def some_head(sizes: tuple[int, ...]) -> head.Head:
@@ -402,10 +402,10 @@ def test_a_batch_norm_is_folded_into_the_dense_layer_before_it() -> None:
 @pytest.mark.parametrize("sizes", [(6, 2), (6, 1), (6, 5, 3), (6, 5, 1), (6, 5, 4, 3)])
 def test_keras_and_arrays_give_the_same_logits(sizes: tuple[int, ...]) -> None:
     arrays = some_head(sizes)
-    model = training.head_model(arrays, input_dropout=0.5, dropout=0.5, seed=0)
+    model = loop.head_model(arrays, input_dropout=0.5, dropout=0.5, seed=0)
     features = np.random.default_rng(1).normal(size=(9, 6)).astype(np.float32)
     assert_allclose(model.predict_on_batch(features), arrays.logits(features), atol=1e-5)
-    back = training.head_arrays(model)
+    back = loop.head_arrays(model)
     for found, expected in zip(
         back.kernels + back.biases, arrays.kernels + arrays.biases, strict=True
     ):

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.pictures import heatmaps
+from pipeline.reporting import heatmaps
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (64, 64, 3), np.uint8)

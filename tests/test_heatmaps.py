@@ -14,9 +14,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from stages.models import backbone, training
-from stages.models.head import Head
-from stages.models.heatmaps import maker
+from pipeline.backbones import build
+from pipeline.explanation.grad_cam import maker
+from pipeline.training import loop
+from pipeline.training.head import Head
 
 SIZE, CELL = 16, 4  # pixels; the networks below see the images in cells
 POOLINGS = ["avg", "max", "flatten", "predictions", "log_predictions"]
@@ -26,19 +27,19 @@ def colours(pooling: str = "avg", layer: str | None = None) -> keras.Model:
     """An extractor with a map of 4 x 4 cells for red, for green and for blue."""
     x = inputs = keras.Input((SIZE, SIZE, 3))
     x = keras.layers.Conv2D(3, CELL, CELL, use_bias=False, name="cells")(x)
-    if pooling in backbone.PREDICTIONS or layer:
+    if pooling in build.PREDICTIONS or layer:
         x = keras.layers.GlobalAveragePooling2D(name="pooled")(x)
         x = keras.layers.Dense(3, use_bias=False, kernel_initializer="identity", name="flat")(x)
     base = keras.Model(inputs, x)
     base.get_layer("cells").set_weights([np.tile(np.eye(3) / CELL**2, (CELL, CELL, 1, 1))])
-    return backbone.extractor(base, "convnet", layer, pooling)
+    return build.extractor(base, "convnet", layer, pooling)
 
 
 def classifier(*kernels: Any) -> keras.Model:
     """Dense layers without biases."""
     arrays = tuple(np.asarray(kernel, np.float32) for kernel in kernels)
     head = Head(arrays, tuple(np.zeros(kernel.shape[1], np.float32) for kernel in arrays))
-    return training.head_model(head, input_dropout=0.5, dropout=0.5, seed=0)
+    return loop.head_model(head, input_dropout=0.5, dropout=0.5, seed=0)
 
 
 def of_three_classes(pooling: str) -> keras.Model:
@@ -159,11 +160,9 @@ def test_maps_have_the_resolution_of_the_last_convolution_and_the_network_stays(
 ) -> None:
     """MobileNet's classifier is a convolution itself, of one place."""
     keras.utils.set_random_seed(0)
-    top = pooling in backbone.PREDICTIONS
-    extractor = backbone.extractor(
-        backbone.build(name, 96, top, None, logits=top), name, None, pooling
-    )
-    backbone.unfreeze_from(extractor, extractor.get_layer("trunk").model.layers[4].name)
+    top = pooling in build.PREDICTIONS
+    extractor = build.extractor(build.build(name, 96, top, None, logits=top), name, None, pooling)
+    build.unfreeze_from(extractor, extractor.get_layer("trunk").model.layers[4].name)
     width = extractor.output_shape[-1]
     head = classifier(np.random.default_rng(0).normal(size=(width, 3)))
     before, trained = extractor.get_weights(), len(extractor.trainable_weights)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from imported import ROOT, project_files
 
-from stages import cpu, extract, fine_tune, identity, resize
-from stages.errors import UserError
+from pipeline.runtime import cpu
+from pipeline.runtime.errors import UserError
+from pipeline.storage import cache_key
+from stages import extract, fine_tune, resize
 
 SETTINGS = {"size": 64, "fit": "squash", "augment": None, "layers": ["a", "b"]}
 MODULES = ("one.py", "models/two.py")
@@ -21,12 +23,12 @@ VERSIONS = {"numpy": "2.0", "pillow": "12.3"}
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two modules, two packages and a processor that a test may change."""
-    monkeypatch.setattr(identity, "HERE", tmp_path)
+    monkeypatch.setattr(cache_key, "HERE", tmp_path)
     (tmp_path / "models").mkdir()
     for name in MODULES:
         (tmp_path / name).write_bytes(b"x = 1\n")
     versions(VERSIONS, monkeypatch)
-    monkeypatch.setattr(identity, "model_name", lambda: "ACME 9000")
+    monkeypatch.setattr(cache_key, "model_name", lambda: "ACME 9000")
 
 
 def versions(known: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +46,7 @@ def of(
     modules: Iterable[str] = MODULES,
     packages: Iterable[str] = PACKAGES,
 ) -> str:
-    return identity.of(what, settings, modules, packages)
+    return cache_key.of(what, settings, modules, packages)
 
 
 def test_the_same_gives_the_same_name_in_whatever_order() -> None:
@@ -94,7 +96,7 @@ def test_each_packages_version_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_processor_machine_and_python_count(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [of()]
-    monkeypatch.setattr(identity, "model_name", lambda: "ACME 9001")
+    monkeypatch.setattr(cache_key, "model_name", lambda: "ACME 9001")
     names.append(of())
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     names.append(of())
@@ -117,10 +119,10 @@ def test_the_processors_instructions_count(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("names", ["resize-1", ["extract-1", "extract-2"]])
 def test_work_under_another_identity_is_refused(names: str | list[str]) -> None:
-    identity.require_same(names, names)
+    cache_key.require_same(names, names)
     others = "resize-2" if isinstance(names, str) else names[::-1]
     with pytest.raises(UserError) as told:
-        identity.require_same(names, others)
+        cache_key.require_same(names, others)
     assert str(told.value) == (
         "cluster: expected workers with the same code, packages and kind of processor as here, "
         "got others; bring them into line and restart them"

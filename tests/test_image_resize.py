@@ -10,8 +10,8 @@ from cykooz_resizer import CpuExtensions, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.images.decode import decode, decode_reduced
-from stages.images.resize import FITS, INTERPOLATIONS, enough, resize
+from pipeline.images.decode import decode, decode_reduced
+from pipeline.images.resize import FITS, INTERPOLATIONS, enough, resize
 
 
 def picture(grey: list[list[int]]) -> Image.Image:

@@ -14,12 +14,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from stages.models import backbone, inside
+from pipeline.backbones import build
+from pipeline.explanation import activations
 
 
 def extractor(name: str, size: int) -> keras.Model:
     keras.utils.set_random_seed(0)
-    return backbone.extractor(backbone.build(name, size, False, None), name, None, "avg")
+    return build.extractor(build.build(name, size, False, None), name, None, "avg")
 
 
 def noise(size: int) -> NDArray[np.uint8]:
@@ -32,7 +33,7 @@ def with_kernel(kernel: NDArray[Any]) -> keras.Model:
     convolution = keras.layers.Conv2D(kernel.shape[-1], 3, use_bias=False, name="conv")
     base = keras.Model(inputs, convolution(inputs))
     convolution.set_weights([kernel])
-    return backbone.extractor(base, "convnet", None, "avg")
+    return build.extractor(base, "convnet", None, "avg")
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def with_kernel(kernel: NDArray[Any]) -> keras.Model:
 def test_layers_are_convolutions_from_the_first_to_the_last(
     name: str, count: int, layers: list[str]
 ) -> None:
-    assert inside.spread_layers(extractor(name, 64), count) == layers
+    assert activations.spread_layers(extractor(name, 64), count) == layers
 
 
 def test_a_convolution_of_one_place_is_not_among_the_layers() -> None:
@@ -60,34 +61,34 @@ def test_a_convolution_of_one_place_is_not_among_the_layers() -> None:
     one = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
     one = keras.layers.Conv2D(4, 1, name="one")(one)
     base = keras.Model(inputs, keras.layers.Multiply(name="weighed")([x, one]))
-    made = backbone.extractor(base, "convnet", None, "avg")
-    assert inside.spread_layers(made) == ["places"]
+    made = build.extractor(base, "convnet", None, "avg")
+    assert activations.spread_layers(made) == ["places"]
 
 
 def test_a_network_without_convolutions_has_layers_too() -> None:
     inputs = keras.Input((8, 8, 3))
     base = keras.Model(inputs, keras.layers.AveragePooling2D(2, name="halved")(inputs))
-    made = backbone.extractor(base, "convnet", None, "avg")
-    assert inside.spread_layers(made) == ["halved"]
+    made = build.extractor(base, "convnet", None, "avg")
+    assert activations.spread_layers(made) == ["halved"]
 
 
 @pytest.mark.parametrize("layers", [["conv3", "pool1"], ["conv2"]], ids=["two", "one"])
 def test_activations_are_the_outputs_of_the_layers(layers: list[str]) -> None:
     made, image = extractor("convnet", 64), noise(64)
-    found = inside.activations(made, image, layers)
+    found = activations.activations(made, image, layers)
     trunk = made.get_layer("trunk").model
-    for layer, activations in zip(layers, found, strict=True):
+    for layer, one in zip(layers, found, strict=True):
         part = keras.Model(trunk.inputs, trunk.get_layer(layer).output)
         expected = part.predict_on_batch((image[None] / 255).astype(np.float32))[0]
-        assert activations.dtype == np.float32
-        assert_allclose(activations, expected, rtol=1e-4, atol=1e-6)
+        assert one.dtype == np.float32
+        assert_allclose(one, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_filter_for_a_colour_gives_a_picture_of_that_colour() -> None:
     kernel = np.zeros((3, 3, 3, 3), np.float32)
     for colour in range(3):
         kernel[:, :, colour, colour] = 1
-    pictures = inside.filters(with_kernel(kernel), "conv", [0, 2], 32)
+    pictures = activations.filters(with_kernel(kernel), "conv", [0, 2], 32)
     assert pictures.shape == (2, 32, 32, 3)
     assert pictures.dtype == np.uint8
     mean = pictures.mean(axis=(1, 2))
@@ -98,10 +99,10 @@ def test_a_filter_for_a_colour_gives_a_picture_of_that_colour() -> None:
 
 def test_the_ascent_raises_the_mean_output_of_each_filter() -> None:
     made, which = with_kernel(np.random.default_rng(0).normal(size=(3, 3, 3, 8))), [5, 0, 7]
-    start, end = (inside.filters(made, "conv", which, 32, steps=steps) for steps in (0, 20))
+    start, end = (activations.filters(made, "conv", which, 32, steps=steps) for steps in (0, 20))
     for number, *pictures in zip(which, start, end, strict=True):
         before, after = (
-            inside.activations(made, picture, ["conv"])[0][..., number].mean()
+            activations.activations(made, picture, ["conv"])[0][..., number].mean()
             for picture in pictures
         )
         assert after > before + 0.1
@@ -109,19 +110,19 @@ def test_the_ascent_raises_the_mean_output_of_each_filter() -> None:
 
 def test_a_picture_repeats_with_its_seed_and_whatever_stands_beside_it() -> None:
     made = extractor("convnet", 64)
-    first = inside.filters(made, "conv3", [3, 9], 48, steps=5, seed=1)
+    first = activations.filters(made, "conv3", [3, 9], 48, steps=5, seed=1)
     assert first.shape == (2, 48, 48, 3)
-    assert_array_equal(inside.filters(made, "conv3", [3, 9], 48, steps=5, seed=1), first)
-    alone = inside.filters(made, "conv3", [9], 48, steps=5, seed=1)
+    assert_array_equal(activations.filters(made, "conv3", [3, 9], 48, steps=5, seed=1), first)
+    alone = activations.filters(made, "conv3", [9], 48, steps=5, seed=1)
     assert_allclose(alone[0].astype(int), first[1], atol=1)
-    other = inside.filters(made, "conv3", [9], 48, steps=5, seed=2)
+    other = activations.filters(made, "conv3", [9], 48, steps=5, seed=2)
     assert np.abs(other[0].astype(int) - first[1]).mean() > 5
 
 
 def test_a_filter_that_answers_a_million_times_more_weakly_has_the_same_picture() -> None:
     kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 2)).astype(np.float32)
     strong, weak = (
-        inside.filters(with_kernel(kernel * scale), "conv", [0, 1], 32, steps=10)
+        activations.filters(with_kernel(kernel * scale), "conv", [0, 1], 32, steps=10)
         for scale in (1, 1e-6)
     )
     assert_allclose(weak.astype(int), strong, atol=1)
@@ -133,14 +134,16 @@ def test_a_filter_whose_relu_is_silent_at_first_has_a_picture_all_the_same() -> 
     convolution = keras.layers.Conv2D(1, 3, activation="relu", name="conv")
     base = keras.Model(inputs, convolution(inputs))
     convolution.set_weights([kernel, np.array([-1000], np.float32)])
-    silent = backbone.extractor(base, "convnet", None, "avg")
-    expected = inside.filters(with_kernel(kernel), "conv", [0], 32, steps=5)
-    assert_allclose(inside.filters(silent, "conv", [0], 32, steps=5).astype(int), expected, atol=1)
+    silent = build.extractor(base, "convnet", None, "avg")
+    expected = activations.filters(with_kernel(kernel), "conv", [0], 32, steps=5)
+    assert_allclose(
+        activations.filters(silent, "conv", [0], 32, steps=5).astype(int), expected, atol=1
+    )
 
 
 def test_a_filter_that_answers_to_nothing_leaves_the_noise() -> None:
     made = with_kernel(np.zeros((3, 3, 3, 1), np.float32))
-    start, end = (inside.filters(made, "conv", [0], 32, steps=steps) for steps in (0, 3))
+    start, end = (activations.filters(made, "conv", [0], 32, steps=steps) for steps in (0, 3))
     assert_array_equal(start, end)
     assert start.std() > 20
 
@@ -148,7 +151,7 @@ def test_a_filter_that_answers_to_nothing_leaves_the_noise() -> None:
 def test_drawing_filters_leaves_the_network_as_it_was() -> None:
     made, images = extractor("convnet", 64), noise(64)[None]
     before, features = made.get_weights(), made.predict_on_batch(images)
-    inside.filters(made, "conv1", [0], 32, steps=2)
+    activations.filters(made, "conv1", [0], 32, steps=2)
     for weight, expected in zip(made.get_weights(), before, strict=True):
         assert_array_equal(weight, expected)
     assert_array_equal(made.predict_on_batch(images), features)

@@ -5,9 +5,9 @@ import pytest
 import scipy.stats
 from numpy.testing import assert_allclose, assert_array_equal
 
-from stages.scores import intervals, resampled
-from stages.scores.intervals import Samples
-from stages.scores.losses import Floats, Ints
+from pipeline.evaluation import bootstrap, resampled
+from pipeline.evaluation.bootstrap import Samples
+from pipeline.evaluation.losses import Floats, Ints
 
 
 @pytest.mark.parametrize(
@@ -23,20 +23,20 @@ from stages.scores.losses import Floats, Ints
 def test_wilsons_interval_is_the_one_that_is_published(
     count: int, total: int, low: float, high: float
 ) -> None:
-    assert_allclose(intervals.wilson(count, total)[1:], (low, high), atol=1e-6)
+    assert_allclose(bootstrap.wilson(count, total)[1:], (low, high), atol=1e-6)
 
 
 @pytest.mark.parametrize(("share", "total"), [(0.5, 60), (0.9, 120), (0.985, 2_000)])
 def test_wilsons_interval_holds_the_true_share_95_times_in_100(share: float, total: int) -> None:
     counts = np.random.default_rng(0).binomial(total, share, 4_000)
-    bounds = {int(count): intervals.wilson(int(count), total) for count in np.unique(counts)}
+    bounds = {int(count): bootstrap.wilson(int(count), total) for count in np.unique(counts)}
     held = np.mean([bounds[int(n)].low <= share <= bounds[int(n)].high for n in counts])
     assert 0.93 <= held <= 0.97
 
 
 def test_the_interval_of_a_normal_sample_is_that_of_its_standard_error() -> None:
     values = np.random.default_rng(0).normal(3, 2, 2_000)
-    mean, low, high = intervals.bootstrap(values)
+    mean, low, high = bootstrap.bootstrap(values)
     error = 1.96 * values.std() / np.sqrt(len(values))
     assert mean == values.mean()
     assert_allclose([mean - low, high - mean], [error, error], rtol=0.05)
@@ -44,7 +44,7 @@ def test_the_interval_of_a_normal_sample_is_that_of_its_standard_error() -> None
 
 def test_a_log_loss_is_held_95_times_in_100(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of probabilities as a good network gives them, and labels that follow them."""
-    monkeypatch.setattr(intervals, "RESAMPLES", 400)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
     rng = np.random.default_rng(1)
     probability = np.clip(rng.beta(0.3, 0.3, 200_000), 1e-4, 1 - 1e-4)
     expected = -(
@@ -54,19 +54,19 @@ def test_a_log_loss_is_held_95_times_in_100(monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(1_000):
         drawn = rng.choice(probability, 500)
         given = np.where(rng.random(500) < drawn, drawn, 1 - drawn)
-        _, low, high = intervals.bootstrap(-np.log(given))
+        _, low, high = bootstrap.bootstrap(-np.log(given))
         held += low <= expected <= high
     assert 0.93 <= held / 1_000 <= 0.97
 
 
 def test_a_paired_difference_is_held_95_times_in_100(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "RESAMPLES", 400)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
     rng = np.random.default_rng(2)
     held = 0
     for _ in range(1_000):
         hard = rng.exponential(1.0, 300)  # what both models find hard
         better, worse = hard + rng.normal(0, 0.2, 300), hard + rng.normal(0.05, 0.2, 300)
-        _, low, high = intervals.bootstrap(worse - better)
+        _, low, high = bootstrap.bootstrap(worse - better)
         held += low <= 0.05 <= high
     assert 0.93 <= held / 1_000 <= 0.97
 
@@ -75,16 +75,16 @@ def test_the_same_values_give_the_same_interval_in_blocks_of_any_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     values = np.random.default_rng(2).normal(size=50)
-    whole = intervals.bootstrap(values)
-    assert intervals.bootstrap(values) == whole
-    monkeypatch.setattr(intervals, "BLOCK", 50 * 100)
-    assert_allclose(intervals.bootstrap(values), whole, rtol=1e-12)
+    whole = bootstrap.bootstrap(values)
+    assert bootstrap.bootstrap(values) == whole
+    monkeypatch.setattr(bootstrap, "BLOCK", 50 * 100)
+    assert_allclose(bootstrap.bootstrap(values), whole, rtol=1e-12)
 
 
 def test_every_resample_draws_as_many_images_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "RESAMPLES", 1_000)
-    monkeypatch.setattr(intervals, "BLOCK", 7 * 64)
-    blocks = list(intervals.weights(7))
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 1_000)
+    monkeypatch.setattr(bootstrap, "BLOCK", 7 * 64)
+    blocks = list(bootstrap.weights(7))
     assert [len(block) for block in blocks] == [64] * 15 + [40]
     weight = np.concatenate(blocks)
     assert_array_equal(weight.sum(axis=1), np.full(1_000, 7))
@@ -92,7 +92,7 @@ def test_every_resample_draws_as_many_images_as_there_are(monkeypatch: pytest.Mo
 
 
 def test_equal_models_differ_by_nothing() -> None:
-    found = intervals.bootstrap(np.zeros(10))
+    found = bootstrap.bootstrap(np.zeros(10))
     assert tuple(found) == (0, 0, 0)
     assert found.spans_zero
 
@@ -100,14 +100,14 @@ def test_equal_models_differ_by_nothing() -> None:
 def test_resamples_in_which_a_figure_is_not_defined_do_not_count() -> None:
     drawn = np.r_[np.linspace(0, 1, 101), np.full(50, np.nan)]
     samples = Samples(drawn, np.array([0.4, 0.6, np.nan]))
-    assert_allclose(intervals.around(0.5, samples), (0.5, 0.025, 0.975))
+    assert_allclose(bootstrap.around(0.5, samples), (0.5, 0.025, 0.975))
 
 
 def test_the_jackknife_leaves_out_every_image_once() -> None:
-    assert_array_equal(np.concatenate(list(intervals.left_out(3))), 1 - np.eye(3))
-    assert_array_equal(np.concatenate(list(intervals.left_out(1))), [[1]])
-    weight = np.concatenate(list(intervals.left_out(1_000)))
-    assert weight.shape == (intervals.GROUPS, 1_000)
+    assert_array_equal(np.concatenate(list(bootstrap.left_out(3))), 1 - np.eye(3))
+    assert_array_equal(np.concatenate(list(bootstrap.left_out(1))), [[1]])
+    weight = np.concatenate(list(bootstrap.left_out(1_000)))
+    assert weight.shape == (bootstrap.GROUPS, 1_000)
     assert_array_equal((1 - weight).sum(axis=0), np.ones(1_000))
 
 
@@ -116,14 +116,14 @@ def test_the_interval_is_scipys_bca_interval() -> None:
     expected = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="BCa", rng=0
     ).confidence_interval
-    assert_allclose(intervals.bootstrap(values)[1:], expected, atol=0.015)
+    assert_allclose(bootstrap.bootstrap(values)[1:], expected, atol=0.015)
 
 
 @pytest.mark.parametrize("figure", ["roc_auc", "average_precision", "f1"])
 def test_a_figure_that_is_no_mean_is_held_95_times_in_100(
     figure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intervals, "RESAMPLES", 400)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
     rng = np.random.default_rng(4)
 
     def drawn(images: int) -> tuple[Floats, Ints]:
@@ -146,9 +146,9 @@ def test_a_figure_that_is_no_mean_is_held_95_times_in_100(
     for _ in range(400):
         given, label = drawn(200)
         compute = computed(given, label)
-        blocks = [compute(weight) for weight in intervals.weights(200)]
-        without = [compute(weight) for weight in intervals.left_out(200)]
+        blocks = [compute(weight) for weight in bootstrap.weights(200)]
+        without = [compute(weight) for weight in bootstrap.left_out(200)]
         samples = Samples(np.concatenate(blocks), np.concatenate(without))
-        _, low, high = intervals.around(value(given, label), samples)
+        _, low, high = bootstrap.around(value(given, label), samples)
         held += low <= expected <= high
     assert 0.92 <= held / 400 <= 0.98  # 2 points, and the luck of 400 trials

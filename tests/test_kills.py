@@ -20,9 +20,9 @@ import pytest
 from album import FEATURES, LEDGER, RESIZED, ROWS, WEIGHTS, Album, counts
 from numpy.typing import DTypeLike
 
-from stages.models import backbone
-from stages.store import arrays
-from stages.store.rows import RowCache
+from pipeline.backbones import build
+from pipeline.storage import arrays
+from pipeline.storage.row_cache import RowCache
 
 ROOT = Path(__file__).parent.parent
 KILLED = -signal.SIGKILL
@@ -119,7 +119,7 @@ def test_extract_goes_on_where_it_was_killed(
     album.split()
     album.resize()
     WEIGHTS.parent.mkdir()
-    backbone.build("convnet", None, False, None).save_weights(WEIGHTS)
+    build.build("convnet", None, False, None).save_weights(WEIGHTS)
     assert run(EXTRACT, [30, 60, 75])[0] == [Run(KILLED, -1, "")] * 3
     keys = [digest.tobytes() for digest in arrays.Rows(RESIZED).digests]
     known = kept(keys, np.float32, (128,))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from stages.errors import UserError
-from stages.images.label_fixes import Fix, match
+from pipeline.images.label_fixes import Fix, match
+from pipeline.runtime.errors import UserError
 
 CLASSES = ("cat", "dog")
 MEMBERS = ["train/cat.1.jpg", "train/dog.1.jpg", "more/dog.1.jpg", "top.jpg"]

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import cpu
-from stages.proof import machine
+from pipeline.runtime import cpu, machine
 
 
 def test_each_stage_keeps_the_machine_that_it_last_ran_on(
@@ -71,7 +70,8 @@ def test_what_differs_is_told_by_its_name() -> None:
 
 def test_a_stage_started_by_hand_records_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.argv = ['split']; from stages.scripts import stage; stage(lambda: None)()"
+        "import sys; sys.argv = ['split']; from pipeline.runtime.entrypoint import stage; "
+        "stage(lambda: None)()"
     )
     for variables, expected in (({}, False), ({"DVC_STAGE": "split"}, True)):
         subprocess.run(

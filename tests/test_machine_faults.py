@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 import zarr
 
-from stages.errors import UserError, of_the_machine
-from stages.images import source
-from stages.models import head, npz
-from stages.scripts import script
-from stages.store import arrays, files, places
+from pipeline.images import sources
+from pipeline.runtime import atomic_files
+from pipeline.runtime.entrypoint import script
+from pipeline.runtime.errors import UserError, of_the_machine
+from pipeline.storage import arrays, places
+from pipeline.training import head, npz
 
 STORE, NPZ = Path("data/store.zarr"), Path("data/arrays.npz")
 
@@ -45,7 +46,9 @@ READERS = {
         lambda: arrays.Rows(STORE).digests, f"{STORE}/{arrays.DIGESTS}", fails=(np, "load")
     ),
     "a head": Reader(lambda: head.load(NPZ), str(NPZ), fails=(npz, "read")),
-    "a checkpoint": Reader(lambda: files.read_arrays(NPZ, "mine"), str(NPZ), fails=(np, "load")),
+    "a checkpoint": Reader(
+        lambda: atomic_files.read_arrays(NPZ, "mine"), str(NPZ), fails=(np, "load")
+    ),
 }
 ZIP = Path("train.zip")
 
@@ -84,7 +87,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.ones((4, 3), np.float32)
     arrays.write(STORE, [values], shape=(4, 3), dtype="f4", fingerprint="one")
     arrays.write_digests(STORE, np.zeros((4, 32), np.uint8))
-    files.write_arrays(NPZ, "mine", {"kernel": values})
+    atomic_files.write_arrays(NPZ, "mine", {"kernel": values})
 
 
 def failing(error: Exception, fails: tuple[object, str], patch: pytest.MonkeyPatch) -> None:
@@ -146,7 +149,7 @@ def test_a_disk_that_fails_in_a_zip_is_no_reason_to_download_it_again(
 
     @script
     def read() -> None:
-        with source.open_source(ZIP) as found:
+        with sources.open_source(ZIP) as found:
             found.read("cat.0.jpg")
 
     assert read() == 1

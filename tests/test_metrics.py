@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from stages.scores import losses, metrics
+from pipeline.evaluation import classification, losses
 
 # Two classes: the second is given .1, .4, .35 and .8, so the third image is taken for the first.
 TWO = np.log([[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]])
@@ -22,7 +22,7 @@ def perfect(label: losses.Ints, n_classes: int) -> losses.Floats:
 
 
 def test_two_classes_have_the_figures_worked_out_by_hand() -> None:
-    assert metrics.summary(TWO, TWO_LABEL, ("cat", "dog"), 4) == {
+    assert classification.summary(TWO, TWO_LABEL, ("cat", "dog"), 4) == {
         "images": 4,
         "accuracy": 0.75,
         "log_loss": round(-math.log(0.9 * 0.6 * 0.35 * 0.8) / 4, 4),
@@ -52,7 +52,7 @@ def test_two_classes_have_the_figures_worked_out_by_hand() -> None:
 
 
 def test_three_classes_have_the_figures_worked_out_by_hand() -> None:
-    figures = metrics.summary(THREE, THREE_LABEL, ("a", "b", "c"), 6)
+    figures = classification.summary(THREE, THREE_LABEL, ("a", "b", "c"), 6)
     assert figures["accuracy"] == 0.75
     assert figures["log_loss"] == round(-math.log(0.7 * 0.2 * 0.8 * 0.4) / 4, 6)
     assert figures["roc_auc"] == round((0.75 + 1 + 1) / 3, 6)
@@ -74,13 +74,13 @@ def test_three_classes_have_the_figures_worked_out_by_hand() -> None:
 def test_a_confusion_matrix_has_true_classes_as_rows(
     log_probability: losses.Floats, label: losses.Ints, expected: list[list[int]]
 ) -> None:
-    counts = metrics.confusion(log_probability, label)
+    counts = classification.confusion(log_probability, label)
     assert counts.dtype == np.int64
     assert_array_equal(counts, expected)
 
 
 def test_a_class_without_an_image_has_zeros_and_leaves_out_the_area() -> None:
-    figures = metrics.summary(THREE[:3], THREE_LABEL[:3], ("a", "b", "c"), 6)
+    figures = classification.summary(THREE[:3], THREE_LABEL[:3], ("a", "b", "c"), 6)
     assert "roc_auc" not in figures
     assert figures["per_class"]["c"] == {
         "precision": 0.0,
@@ -89,24 +89,24 @@ def test_a_class_without_an_image_has_zeros_and_leaves_out_the_area() -> None:
         "images": 0,
         "misclassified": 0,
     }
-    assert metrics.roc_auc_score_of(THREE[:3], THREE_LABEL[:3]) is None
+    assert classification.roc_auc_score_of(THREE[:3], THREE_LABEL[:3]) is None
 
 
 @pytest.mark.parametrize("kept", [[0, 1], [2, 3]], ids=["only the first class", "only the second"])
 def test_one_class_of_two_alone_has_no_area_and_no_curve(kept: list[int]) -> None:
-    assert metrics.roc_auc_score_of(TWO[kept], TWO_LABEL[kept]) is None
-    fpr, tpr = metrics.roc_points(TWO[kept], TWO_LABEL[kept])
+    assert classification.roc_auc_score_of(TWO[kept], TWO_LABEL[kept]) is None
+    fpr, tpr = classification.roc_points(TWO[kept], TWO_LABEL[kept])
     assert (fpr.size, tpr.size) == (0, 0)
 
 
 def test_the_curve_of_two_classes_turns_at_every_image_of_another_class() -> None:
-    fpr, tpr = metrics.roc_points(TWO, TWO_LABEL)
+    fpr, tpr = classification.roc_points(TWO, TWO_LABEL)
     assert_array_equal(fpr, [0, 0, 0.5, 0.5, 1])
     assert_array_equal(tpr, [0, 0.5, 0.5, 1, 1])
 
 
 def test_the_curve_of_three_classes_pools_all_pairs_of_image_and_class() -> None:
-    fpr, tpr = metrics.roc_points(THREE, THREE_LABEL)
+    fpr, tpr = classification.roc_points(THREE, THREE_LABEL)
     assert_allclose(fpr, np.array([0, 0, 0, 1, 1, 4, 5, 8]) / 8)
     assert_allclose(tpr, np.array([0, 1, 2, 2, 3, 3, 4, 4]) / 4)
 
@@ -121,7 +121,7 @@ def test_the_area_of_more_classes_is_the_mean_of_one_against_the_rest() -> None:
         score = log_probability[:, index]
         of_class, of_others = score[label == index], score[label != index]
         pairs.append((of_class[:, None] > of_others).mean())
-    area = metrics.roc_auc_score_of(log_probability, label)
+    area = classification.roc_auc_score_of(log_probability, label)
     assert area == pytest.approx(np.mean(pairs), rel=1e-12)
 
 
@@ -129,7 +129,7 @@ def test_the_area_of_more_classes_is_the_mean_of_one_against_the_rest() -> None:
 def test_perfect_predictions_have_the_best_figures(n_classes: int) -> None:
     label = np.arange(n_classes).repeat(4)
     names = tuple("abc"[:n_classes])
-    figures = metrics.summary(perfect(label, n_classes), label, names, 6)
+    figures = classification.summary(perfect(label, n_classes), label, names, 6)
     assert (figures["accuracy"], figures["roc_auc"], figures["misclassified"]) == (1.0, 1.0, 0)
     assert figures["log_loss"] == 0.0
     assert all(part["f1"] == 1.0 for part in figures["per_class"].values())
@@ -138,11 +138,11 @@ def test_perfect_predictions_have_the_best_figures(n_classes: int) -> None:
 def test_the_same_prediction_for_every_image_has_the_area_of_chance() -> None:
     label = np.array([0, 0, 0, 1])
     log_probability = np.log(np.full((4, 2), 0.5))
-    figures = metrics.summary(log_probability, label, ("cat", "dog"), 6)
+    figures = classification.summary(log_probability, label, ("cat", "dog"), 6)
     assert (figures["accuracy"], figures["roc_auc"]) == (0.75, 0.5)
     assert figures["log_loss"] == round(math.log(2), 6)
     assert figures["per_class"]["dog"]["precision"] == 0.0
-    fpr, tpr = metrics.roc_points(log_probability, label)
+    fpr, tpr = classification.roc_points(log_probability, label)
     assert_array_equal([fpr, tpr], [[0, 1], [0, 1]])
 
 
@@ -154,12 +154,12 @@ def test_certainty_of_the_wrong_class_costs_what_its_log_probability_says() -> N
 def test_the_area_tells_apart_log_odds_whose_probabilities_both_round_to_one() -> None:
     log_probability = np.array([[-40.0, 0.0], [-50.0, 0.0]])
     assert np.exp(log_probability)[:, 1].tolist() == [1.0, 1.0]
-    assert metrics.roc_auc_score_of(log_probability, np.array([0, 1])) == 1.0
+    assert classification.roc_auc_score_of(log_probability, np.array([0, 1])) == 1.0
 
 
 def test_figures_are_rounded_to_the_decimals_asked_for() -> None:
-    assert metrics.summary(TWO, TWO_LABEL, ("cat", "dog"), 2)["log_loss"] == 0.47
-    assert metrics.summary(TWO, TWO_LABEL, ("cat", "dog"), 8)["log_loss"] == round(
+    assert classification.summary(TWO, TWO_LABEL, ("cat", "dog"), 2)["log_loss"] == 0.47
+    assert classification.summary(TWO, TWO_LABEL, ("cat", "dog"), 8)["log_loss"] == round(
         -math.log(0.1512) / 4, 8
     )
 
@@ -167,16 +167,20 @@ def test_figures_are_rounded_to_the_decimals_asked_for() -> None:
 def test_confidence_and_accuracy_are_compared_within_a_bin() -> None:
     given = np.log([[0.98, 0.02], [0.96, 0.04], [0.3, 0.7]])
     label = np.array([0, 1, 1])  # the first two share a bin: 0.97 sure, half of them right
-    error = metrics.expected_calibration_error(given, label)
+    error = classification.expected_calibration_error(given, label)
     assert error == pytest.approx((2 * 0.47 + 0.3) / 3)
-    confidence, accuracy, images = metrics.reliability(given, label)
+    confidence, accuracy, images = classification.reliability(given, label)
     assert_allclose(confidence, [0.7, 0.97])
     assert_allclose(accuracy, [1, 0.5])
     assert images.tolist() == [1, 2]
 
 
 def test_certainty_lies_in_the_last_bin() -> None:
-    assert metrics.calibration_bins(np.array([0.0, 0.5, 1.0])).tolist() == [0, 7, metrics.BINS - 1]
+    assert classification.calibration_bins(np.array([0.0, 0.5, 1.0])).tolist() == [
+        0,
+        7,
+        classification.BINS - 1,
+    ]
 
 
 def test_the_brier_score_of_three_classes_is_summed_over_them() -> None:
@@ -185,6 +189,6 @@ def test_the_brier_score_of_three_classes_is_summed_over_them() -> None:
 
 
 def test_precision_begins_with_the_surest_image_and_ends_with_all() -> None:
-    recall, precision = metrics.precision_points(TWO, TWO_LABEL)
+    recall, precision = classification.precision_points(TWO, TWO_LABEL)
     assert_allclose(recall, [0, 0.5, 0.5, 1, 1])
     assert_allclose(precision, [1, 1, 0.5, 2 / 3, 0.5])

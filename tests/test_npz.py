@@ -12,8 +12,8 @@ import pytest
 from numpy.lib import format as npy
 from numpy.testing import assert_array_equal
 
-from stages.errors import UserError
-from stages.models import head, npz
+from pipeline.runtime.errors import UserError
+from pipeline.training import head, npz
 
 PATH = Path("head.npz")
 KERNEL, BIAS = np.ones((3, 2), np.float32), np.zeros(2, np.float32)

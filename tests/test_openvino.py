@@ -20,8 +20,8 @@ from keras import layers
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from stages.errors import UserError
-from stages.models import backbone, openvino
+from pipeline.backbones import build, openvino
+from pipeline.runtime.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 BATCH = 32
@@ -58,7 +58,7 @@ def small_extractor() -> keras.Model:
     for layer in base.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.5, 1.5, FEATURES) for _ in range(4)])
-    return backbone.extractor(base, "MobileNetV2", None, "avg")
+    return build.extractor(base, "MobileNetV2", None, "avg")
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stages import scripts
-from stages.errors import UserError
+from pipeline.runtime import entrypoint
+from pipeline.runtime.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 LOCK = Path("data/.waiting.lock")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux tha
 # A stage that says when it is at work, and answers what it is asked; it gives up after a minute.
 STAGE = """
 import signal, sys
-from stages.scripts import stage
+from pipeline.runtime.entrypoint import stage
 def give_up(*_):
     print("gave up", flush=True)
     sys.exit(1)
@@ -130,7 +130,7 @@ def test_a_stage_whose_dvc_is_gone_before_it_begins_is_refused(
 ) -> None:
     first_process(b"/sbin/init\0", monkeypatch)
     with pytest.raises(UserError) as told:
-        scripts._end_with_dvc()
+        entrypoint._end_with_dvc()
     assert str(told.value) == (
         "dvc: expected it to wait for this stage, got an end of it; run `dvc repro` again"
     )
@@ -141,7 +141,7 @@ def test_dvc_may_be_the_first_process_as_in_a_container(
     signals: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_process(b"python\0/usr/bin/dvc\0repro\0", monkeypatch)
-    scripts._end_with_dvc()
+    entrypoint._end_with_dvc()
     assert signals == [(1, signal.SIGTERM)]
 
 
@@ -154,5 +154,5 @@ def test_nothing_is_asked_of_the_kernel_otherwise(
     else:
         monkeypatch.setenv("DVC_STAGE", "waiting")
         monkeypatch.setattr(sys, "platform", "darwin")
-    scripts._end_with_dvc()
+    entrypoint._end_with_dvc()
     assert signals == []

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stages import paired
-from stages.paired import Difference, Side
-from stages.scores.losses import Floats
-from stages.store.tables import Row
+from pipeline.evaluation import paired
+from pipeline.evaluation.losses import Floats
+from pipeline.evaluation.paired import Difference, Side
+from pipeline.storage.ledger import Row
 
 IMAGES = 200
 

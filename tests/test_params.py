@@ -12,11 +12,11 @@ import pytest
 import yaml
 from bad_params import ABSENT, change
 
-from stages import check as checking
-from stages import cpu
-from stages import params as parameters
-from stages.errors import UserError
-from stages.threads import processors
+from pipeline import config as parameters
+from pipeline.commands import check as checking
+from pipeline.runtime import cpu
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.threads import processors
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "params.yaml"
@@ -273,7 +273,7 @@ def test_the_command_tells_of_a_variable_that_nothing_reads(
 
 def check(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "stages.check"],
+        [sys.executable, "-m", "pipeline.commands.check"],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

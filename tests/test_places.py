@@ -18,8 +18,9 @@ from album import FEATURES, LEDGER, RESIZED, WEIGHTS, Album, computed, contents,
 from local_cluster import NEEDED, local_cluster
 from numpy.typing import NDArray
 
-from stages.errors import UserError
-from stages.store import arrays, files, places
+from pipeline.runtime import atomic_files
+from pipeline.runtime.errors import UserError
+from pipeline.storage import arrays, places
 
 URL = "memory://bucket/rows.zarr"
 TAG = "0123456789abcdef" * 2
@@ -141,7 +142,7 @@ def test_a_path_is_required_and_replaced_as_files_do(tmp_path: Path) -> None:
         assert isinstance(partial, Path)
         partial.write_bytes(b"rows")
     assert places.require(path, "resize") == path
-    assert files.sha256(path) == files.sha256(places.require(path, "resize"))  # type: ignore[arg-type]
+    assert atomic_files.sha256(path) == atomic_files.sha256(places.require(path, "resize"))  # type: ignore[arg-type]
 
 
 class TestStages:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.pictures import plots
+from pipeline.reporting import plots
 
 CURVE = (np.array([0, 0, 0.5, 1]), np.array([0, 0.75, 1, 1]), "head, area 0.8750")
 NONE = (np.empty(0), np.empty(0), "head")  # what a subset of one class gives

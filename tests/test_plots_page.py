@@ -10,7 +10,7 @@ from project import Project
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from stages import plots_page
+from pipeline.reporting import plots_page
 
 PAGE = Path(__file__).parent.parent / ".dvc" / "plots" / "page.html"
 

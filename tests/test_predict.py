@@ -28,9 +28,9 @@ from numpy.testing import assert_allclose
 from PIL import Image
 from test_openvino import needs_openvino
 
-from stages import imagenet, predict
-from stages.answers import printable
-from stages.store import arrays, tables
+from pipeline.commands import imagenet, predict
+from pipeline.commands.formatters import printable
+from pipeline.storage import arrays, ledger
 
 ROOT = Path(__file__).parent.parent
 
@@ -270,7 +270,7 @@ def test_heatmaps_are_pictures_of_the_images_with_colour_where_the_network_looke
     assert said.status == 0
     assert said.out == say(TRAIN, "--csv", "--engine", "keras").out
     pixels = arrays.Rows(RESIZED)
-    members = [row.member for row in tables.read_ledger(LEDGER) if row.accepted]
+    members = [row.member for row in ledger.read_ledger(LEDGER) if row.accepted]
     names = {f"{Path(member).stem}.png" for member in members if member in pipelines()}
     assert {path.name for path in Path("maps").iterdir()} == names
     changed = []

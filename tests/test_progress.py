@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from stages.progress import progress
+from pipeline.runtime.progress import progress
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import keras
 import pytest
 
-from stages import params as parameters
-from stages.models import backbone, training, tuning
-from stages.models.head import Head
+from pipeline import config as parameters
+from pipeline.backbones import build
+from pipeline.training import loop, network_split
+from pipeline.training.head import Head
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -57,12 +58,10 @@ def networks(name: str) -> tuple[keras.Model, keras.Model, keras.Model]:
     params = read(name)
     (only,) = params.train_head.backbones
     top, pooling = params.fetch_weights[only].include_top, params.extract.pooling
-    base = backbone.build(
-        only, params.resize.size, top, None, logits=pooling in backbone.PREDICTIONS
-    )
-    extractor = backbone.extractor(base, only, params.extract.layer, pooling)
+    base = build.build(only, params.resize.size, top, None, logits=pooling in build.PREDICTIONS)
+    extractor = build.extractor(base, only, params.extract.layer, pooling)
     dense = params.train_head.dense
-    head = training.dense_head(
+    head = loop.dense_head(
         extractor.output_shape[-1],
         dense.hidden,
         1 if dense.output == "sigmoid" else 2,
@@ -89,7 +88,7 @@ def test_the_networks_have_as_many_weights_as_the_published_ones(name: str) -> N
     base, extractor, head = networks(name)
     counts = base.count_params(), head.count_params(), extractor.count_params()
     assert (*counts[:2], counts[2] + counts[1]) == PUBLISHED[name]
-    assert training.head_arrays(head).parameters == PUBLISHED[name].head
+    assert loop.head_arrays(head).parameters == PUBLISHED[name].head
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
@@ -97,8 +96,8 @@ def test_as_many_weights_are_tuned_as_were_published(name: str) -> None:
     _, extractor, head = networks(name)
     (layer,) = read(name).fine_tune.layers()
     assert layer is not None
-    backbone.unfreeze_from(extractor, layer)
-    model = tuning.whole([extractor], head, extractor.input_shape[1:])
+    build.unfreeze_from(extractor, layer)
+    model = network_split.whole([extractor], head, extractor.input_shape[1:])
     assert sum(math.prod(weight.shape) for weight in model.trainable_weights) == TRAINABLE[name]
 
 
@@ -142,6 +141,6 @@ def test_the_settings_are_the_published_ones() -> None:
 
 
 def test_a_sigmoid_head_counts_one_output() -> None:
-    head = training.dense_head(4, [3], 1, input_dropout=0.0, dropout=0.0, seed=0)
-    arrays: Head = training.head_arrays(head)
+    head = loop.dense_head(4, [3], 1, input_dropout=0.0, dropout=0.0, seed=0)
+    arrays: Head = loop.head_arrays(head)
     assert [bias.shape for bias in arrays.biases] == [(3,), (1,)]

@@ -11,8 +11,8 @@ import findings_by_hand as by_hand
 import pytest
 from findings_by_hand import NASTY, PAGE, shown
 
+from pipeline.reporting import html
 from stages import report
-from stages.pictures import html
 
 
 @pytest.fixture(autouse=True)

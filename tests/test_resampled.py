@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
 
-from stages.scores import intervals, metrics, resampled
-from stages.scores.losses import Floats, Ints
+from pipeline.evaluation import bootstrap, classification, resampled
+from pipeline.evaluation.losses import Floats, Ints
 
 
 def made_up(n_classes: int, images: int = 200) -> tuple[Floats, Ints]:
@@ -22,7 +22,7 @@ def made_up(n_classes: int, images: int = 200) -> tuple[Floats, Ints]:
 def test_every_image_once_gives_the_figures_themselves(n_classes: int) -> None:
     log_probability, label = made_up(n_classes)
     found = resampled.figures(log_probability, label)(np.ones((1, len(label))))
-    expected = metrics.figures(log_probability, label)
+    expected = classification.figures(log_probability, label)
     assert found.keys() - {"f1"} == expected.keys()
     for name, value in expected.items():
         assert_allclose(found[name], [value], rtol=1e-12, err_msg=name)
@@ -31,9 +31,9 @@ def test_every_image_once_gives_the_figures_themselves(n_classes: int) -> None:
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_a_resample_gives_what_scikit_learn_gives_with_weights(n_classes: int) -> None:
     log_probability, label = made_up(n_classes)
-    weight = np.concatenate(list(intervals.weights(len(label))))[:5]
+    weight = np.concatenate(list(bootstrap.weights(len(label))))[:5]
     found = resampled.figures(log_probability, label)(weight)
-    scored = metrics.scores_and_truths(log_probability, label)
+    scored = classification.scores_and_truths(log_probability, label)
     for at, drawn in enumerate(weight):
         assert_allclose(
             found["log_loss"][at], log_loss(label, np.exp(log_probability), sample_weight=drawn)
@@ -49,7 +49,7 @@ def test_a_resample_gives_what_scikit_learn_gives_with_weights(n_classes: int) -
         chosen = np.repeat(np.arange(len(label)), drawn.astype(int))
         assert_allclose(
             found["expected_calibration_error"][at],
-            metrics.expected_calibration_error(log_probability[chosen], label[chosen]),
+            classification.expected_calibration_error(log_probability[chosen], label[chosen]),
         )
 
 
@@ -71,7 +71,7 @@ def test_models_are_scored_on_the_same_resamples() -> None:
         *("expected_calibration_error", "f1"),
     }
     for name, values in samples["one"].items():
-        assert len(values.drawn) == intervals.RESAMPLES
+        assert len(values.drawn) == bootstrap.RESAMPLES
         assert len(values.without) == len(label)
         assert_allclose(values.drawn, samples["other"][name].drawn, rtol=0)
         assert values.drawn.std() > 0

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stages.store import rows as rows_module
-from stages.store.rows import HEADER, MAGIC, RowCache
+from pipeline.storage import row_cache as rows_module
+from pipeline.storage.row_cache import HEADER, MAGIC, RowCache
 
 REPOSITORY = Path(__file__).parents[1]
 ROOT = Path("data/.rows")

@@ -4,13 +4,12 @@ import zipfile
 from collections import defaultdict
 from pathlib import Path
 
+import draw
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-
-from stages.images import sample
 
 COMMITTED = Path(__file__).parents[1] / "data" / "sample"
 Files = dict[str, bytes]
@@ -43,7 +42,7 @@ def test() -> Files:
 
 @pytest.mark.slow
 def test_drawing_the_sample_again_gives_the_committed_bytes(tmp_path: Path) -> None:
-    sample.write_zips(tmp_path)
+    draw.write_zips(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test.zip", "train.zip"]
     for name in ("train.zip", "test.zip"):
         assert sha256(tmp_path / name) == sha256(COMMITTED / name)
@@ -60,14 +59,14 @@ def test_the_layout_is_that_of_dogs_vs_cats(train: Files, test: Files) -> None:
 
 def test_the_truncated_file_cannot_be_decoded(train: Files) -> None:
     with pytest.raises(OSError, match="truncated"):
-        decode(train[sample.PLANTED_TRUNCATED])
+        decode(train[draw.PLANTED_TRUNCATED])
 
 
 def test_every_other_file_is_an_rgb_image_of_90_to_160_pixels_a_side(
     train: Files, test: Files
 ) -> None:
     images = [
-        decode(jpeg) for name, jpeg in {**train, **test}.items() if name != sample.PLANTED_TRUNCATED
+        decode(jpeg) for name, jpeg in {**train, **test}.items() if name != draw.PLANTED_TRUNCATED
     ]
     assert len(images) == 899
     assert {image.mode for image in images} == {"RGB"}
@@ -82,47 +81,47 @@ def test_the_planted_duplicates_are_the_only_identical_files(train: Files, test:
     for name, jpeg in {**train, **test}.items():
         groups[jpeg].append(name)
     repeated = [tuple(names) for names in groups.values() if len(names) > 1]
-    assert repeated == [sample.PLANTED_DUPLICATE]
+    assert repeated == [draw.PLANTED_DUPLICATE]
 
 
 def test_the_wrongly_labelled_file_shows_a_cat(
     train: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kinds = []
-    draw = sample.draw
+    original = draw.draw
 
-    def record(kind: sample.Kind, rng: np.random.Generator) -> Image.Image:
+    def record(kind: draw.Kind, rng: np.random.Generator) -> Image.Image:
         kinds.append(kind)
-        return draw(kind, rng)
+        return original(kind, rng)
 
-    monkeypatch.setattr(sample, "draw", record)
-    assert sample.encode(sample.PLANTED_WRONG_LABEL) == train[sample.PLANTED_WRONG_LABEL]
-    sample.encode(sample.PLANTED_WRONG_LABEL, faults=False)
-    sample.encode("train/dog.0.jpg")
-    sample.encode("train/cat.0.jpg")
+    monkeypatch.setattr(draw, "draw", record)
+    assert draw.encode(draw.PLANTED_WRONG_LABEL) == train[draw.PLANTED_WRONG_LABEL]
+    draw.encode(draw.PLANTED_WRONG_LABEL, faults=False)
+    draw.encode("train/dog.0.jpg")
+    draw.encode("train/cat.0.jpg")
     assert kinds == ["cat", "dog", "dog", "cat"]
 
 
 def test_a_file_does_not_depend_on_how_many_are_drawn(
     train: Files, test: Files, tmp_path: Path
 ) -> None:
-    sample.write_zips(tmp_path, labelled=20, unlabelled=3, faults=False)
+    draw.write_zips(tmp_path, labelled=20, unlabelled=3, faults=False)
     few = read(tmp_path / "train.zip")
     assert list(few) == [f"train/{kind}.{i}.jpg" for kind in ("cat", "dog") for i in range(10)]
     differing = {name for name, jpeg in few.items() if train[name] != jpeg}
-    assert differing == {sample.PLANTED_TRUNCATED}
+    assert differing == {draw.PLANTED_TRUNCATED}
     assert read(tmp_path / "test.zip") == {
         f"test/{i}.jpg": test[f"test/{i}.jpg"] for i in (1, 2, 3)
     }
 
 
 def test_another_seed_draws_other_images(train: Files) -> None:
-    assert sample.encode("train/cat.0.jpg", seed=1) != train["train/cat.0.jpg"]
+    assert draw.encode("train/cat.0.jpg", seed=1) != train["train/cat.0.jpg"]
 
 
 @pytest.mark.slow
 def test_a_linear_model_on_raw_pixels_stays_under_85_percent(train: Files) -> None:
-    names = [name for name in train if name != sample.PLANTED_TRUNCATED]
+    names = [name for name in train if name != draw.PLANTED_TRUNCATED]
     small = [decode(train[name]).resize((32, 32), Image.Resampling.BILINEAR) for name in names]
     order = np.random.default_rng(0).permutation(len(names))
     pixels = np.stack([np.asarray(image).ravel() for image in small]).astype(np.float64)[order]

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import extract, fetch_weights, scripts
-from stages.errors import UserError
-from stages.params import read, require_backbone
-from stages.scripts import arguments, peak_memory, stage
-from stages.store.files import only_writer
+from pipeline.config import read, require_backbone
+from pipeline.runtime import entrypoint
+from pipeline.runtime.atomic_files import only_writer
+from pipeline.runtime.entrypoint import arguments, peak_memory, stage
+from pipeline.runtime.errors import UserError
+from stages import extract, fetch_weights
 
 ROOT = Path(__file__).parent.parent
 
@@ -120,7 +121,7 @@ def test_a_broken_line_among_the_recorded_digests_is_named(
 def test_the_peak_is_of_this_program_and_not_of_the_one_that_started_it() -> None:
     """What a parent held before `exec` is not the stage's."""
     held = np.ones(2**26)  # 512 MiB
-    code = "from stages.scripts import peak_memory; print(peak_memory())"
+    code = "from pipeline.runtime.entrypoint import peak_memory; print(peak_memory())"
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
@@ -131,12 +132,12 @@ def test_the_peak_is_of_this_program_and_not_of_the_one_that_started_it() -> Non
     "text", ["VGG16", "extract@VGG16", "../dvc.yaml:extract@VGG16", "a@b/dvc.yaml:extract@VGG16"]
 )
 def test_a_backbone_is_named_by_itself_or_as_dvc_names_a_stage(text: str) -> None:
-    assert scripts.backbone_of(text) == "VGG16"
+    assert entrypoint.backbone_of(text) == "VGG16"
 
 
 def test_paths_of_dvc_yaml_name_the_first_and_the_last_backbone_by_their_places() -> None:
     given = ["data/features/[0].zarr", "data/features/[-1].zarr"]
     paths = {name: f"data/features/{name}.zarr" for name in ("VGG16", "convnet")}
-    assert scripts.one_each(["VGG16", "convnet"], given) == paths
-    assert scripts.one_each(["VGG16"], given) == {"VGG16": paths["VGG16"]}
-    assert scripts.one_each(["VGG16", "convnet"], [*paths.values()]) == paths
+    assert entrypoint.one_each(["VGG16", "convnet"], given) == paths
+    assert entrypoint.one_each(["VGG16"], given) == {"VGG16": paths["VGG16"]}
+    assert entrypoint.one_each(["VGG16", "convnet"], [*paths.values()]) == paths

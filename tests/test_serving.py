@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from test_openvino import needs_openvino
 
-from stages.images import resize
-from stages.models import serving
+from pipeline.images import resize
+from pipeline.training import serving_model
 
 SIZES = [(300, 200), (201, 333), (50, 40), (97, 31), (64, 64), (9, 500)]
 
@@ -30,7 +30,7 @@ def picture(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def resized(image: NDArray[np.uint8], fit: str, interpolation: str) -> NDArray[np.float32]:
-    layer = serving.Resize(64, fit, interpolation)
+    layer = serving_model.Resize(64, fit, interpolation)
     found: NDArray[np.float32] = keras.ops.convert_to_numpy(layer(image[None]))[0]
     return found
 
@@ -61,7 +61,7 @@ def test_two_views_are_averaged_and_then_calibrated() -> None:
     image[0, 0, 0] = [255, 0, 0]
     image[0, 0, 7] = [0, 51, 0]
     one, two = (
-        np.asarray(serving.model(network, "squash", "bicubic", views, 2.0)(image))[0]
+        np.asarray(serving_model.model(network, "squash", "bicubic", views, 2.0)(image))[0]
         for views in (1, 2)
     )
 
@@ -90,10 +90,10 @@ def test_a_file_that_may_not_grow_is_a_fault_of_the_disk(
 ) -> None:
     images = keras.Input((8, 8, 3))
     network = keras.Model(images, keras.layers.Dense(99)(keras.layers.Flatten()(images)))
-    served = serving.model(network, "squash", "bicubic", 1, 1.0)
+    served = serving_model.model(network, "squash", "bicubic", 1, 1.0)
     few_bytes(most)
     with pytest.raises(OSError, match="File too large"):
-        serving.write(served, tmp_path, form)
+        serving_model.write(served, tmp_path, form)
 
 
 def test_another_error_of_a_writer_stays_what_it_is(
@@ -106,4 +106,4 @@ def test_another_error_of_a_writer_stays_what_it_is(
     monkeypatch.setattr(keras.Model, "export", fail)
     images = keras.Input((8, 8, 3))
     with pytest.raises(ValueError, match="does not know"):
-        serving.write(keras.Model(images, images), tmp_path, "saved_model")
+        serving_model.write(keras.Model(images, images), tmp_path, "saved_model")

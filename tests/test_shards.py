@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from local_cluster import NEEDED, local_cluster
 
-from stages import shards
-from stages.errors import UserError
+from pipeline.runtime import parallel
+from pipeline.runtime.errors import UserError
 
 PARTS = [range(at, min(at + 4, 30)) for at in range(0, 30, 4)]
 
@@ -36,8 +36,8 @@ class Counting:
 
     seven = 7
 
-    def __call__(self, rows: range, advance: Advance) -> shards.Done:
-        done = shards.Done(rows)
+    def __call__(self, rows: range, advance: Advance) -> parallel.Done:
+        done = parallel.Done(rows)
         done.found = sum(row % 2 == 0 for row in rows)
         done.computed = len(rows) - done.found
         done.seconds["compute"] += len(rows)
@@ -54,20 +54,20 @@ class Refusing:
     def no_answer(self) -> int:
         raise UserError("resize.size: expected another size")
 
-    def __call__(self, rows: range, advance: Advance) -> shards.Done:
+    def __call__(self, rows: range, advance: Advance) -> parallel.Done:
         if rows.start == 8:
             raise UserError("cat.8.jpg: expected the bytes that `split` judged")
         return Counting()(rows, advance)
 
 
-def told(found: shards.Done) -> tuple[Any, ...]:
+def told(found: parallel.Done) -> tuple[Any, ...]:
     """What a `Done` says, to be compared."""
     return found.rows, dict(found.seconds), found.computed, found.found, found.digests.tolist()
 
 
 def run(
-    work: shards.Work, parts: list[range] = PARTS, threads: int = 2, cluster: str | None = None
-) -> tuple[list[shards.Done], int]:
+    work: parallel.Work, parts: list[range] = PARTS, threads: int = 2, cluster: str | None = None
+) -> tuple[list[parallel.Done], int]:
     """What came of it, in the order of rows, and how many images were reported."""
     lock, images = threading.Lock(), 0
 
@@ -76,7 +76,7 @@ def run(
         with lock:
             images += more
 
-    done = list(shards.run(work, parts, threads=threads, cluster=cluster, advance=advance))
+    done = list(parallel.run(work, parts, threads=threads, cluster=cluster, advance=advance))
     return sorted(done, key=lambda shard: shard.rows.start), images
 
 
@@ -93,9 +93,9 @@ def test_every_shard_is_worked_off_once(threads: int) -> None:
 def test_as_many_shards_are_in_work_at_once_as_there_are_threads() -> None:
     both = threading.Barrier(2)  # passes only with two at once
 
-    def work(rows: range, advance: Advance) -> shards.Done:
+    def work(rows: range, advance: Advance) -> parallel.Done:
         both.wait(timeout=60)
-        return shards.Done(rows)
+        return parallel.Done(rows)
 
     assert len(run(work, PARTS[:6], threads=2)[0]) == 6
 
@@ -112,7 +112,7 @@ def stopped_by(fault: Callable[[], None]) -> tuple[list[int], BaseException]:
     begun: list[int] = []
     at_work = threading.Event()
 
-    def work(rows: range, advance: Advance) -> shards.Done:
+    def work(rows: range, advance: Advance) -> parallel.Done:
         begun.append(rows.start)
         if rows.start == 4:
             at_work.wait()
@@ -154,14 +154,14 @@ def test_a_caller_that_asks_for_no_more_stops_all_shards() -> None:
     begun = []
     first_ended = threading.Event()
 
-    def work(rows: range, advance: Advance) -> shards.Done:
+    def work(rows: range, advance: Advance) -> parallel.Done:
         begun.append(rows.start)
         while rows.start > 0:
             advance(0)
         first_ended.set()
-        return shards.Done(rows)
+        return parallel.Done(rows)
 
-    running = shards.run(work, PARTS, threads=2, cluster=None, advance=lambda images: None)
+    running = parallel.run(work, PARTS, threads=2, cluster=None, advance=lambda images: None)
     assert isinstance(running, Iterator)
     assert next(running).rows == PARTS[0]
     running.close()  # type: ignore[attr-defined]
@@ -184,9 +184,9 @@ def test_the_time_until_an_item_comes_counts_for_its_phase(clock: list[float]) -
             yield item
         clock[0] += 0.5
 
-    done = shards.Done(range(3))
+    done = parallel.Done(range(3))
     found = []
-    for item in shards.timed(reading(), done, "read"):
+    for item in parallel.timed(reading(), done, "read"):
         with done.timed("compute"):
             clock[0] += 10
         found.append(item)
@@ -195,28 +195,28 @@ def test_the_time_until_an_item_comes_counts_for_its_phase(clock: list[float]) -
 
 
 def test_nothing_to_read_is_nothing(clock: list[float]) -> None:
-    done = shards.Done(range(0))
-    assert list(shards.timed([], done, "read")) == []
+    done = parallel.Done(range(0))
+    assert list(parallel.timed([], done, "read")) == []
     assert done.seconds == {"read": 0.0}
 
 
 def test_one_line_tells_where_the_time_went() -> None:
-    one, two = shards.Done(range(4)), shards.Done(range(4, 8))
+    one, two = parallel.Done(range(4)), parallel.Done(range(4, 8))
     one.seconds |= {"read": 1.25, "compute": 2.0}
     two.seconds |= {"compute": 0.5, "write": 0.125}
     one.computed, two.computed, two.found = 1000, 234, 5_000_000
-    assert shards.where_the_time_went([one, two]) == (
+    assert parallel.where_the_time_went([one, two]) == (
         "read 1.2 s, compute 2.5 s, write 0.1 s, summed over threads: compute takes longest; "
         "1,234 computed, 5,000,000 known before"
     )
-    assert shards.where_the_time_went([]) == (
+    assert parallel.where_the_time_went([]) == (
         "read 0.0 s, compute 0.0 s, write 0.0 s, summed over threads: read takes longest; "
         "0 computed, 0 known before"
     )
 
 
 def test_a_question_is_answered_here() -> None:
-    assert shards.ask(Counting(), "seven", None) == 7
+    assert parallel.ask(Counting(), "seven", None) == 7
 
 
 def refusal(address: str) -> str:
@@ -224,7 +224,7 @@ def refusal(address: str) -> str:
     sentences = []
     for call in (
         lambda: run(Counting(), cluster=address),
-        lambda: shards.ask(Counting(), "seven", address),
+        lambda: parallel.ask(Counting(), "seven", address),
     ):
         with pytest.raises(UserError) as raised:
             call()
@@ -261,7 +261,7 @@ def test_a_cluster_gives_what_this_process_gives(cluster: str) -> None:
 
 @on_a_cluster
 def test_a_question_is_answered_by_a_worker(cluster: str) -> None:
-    assert shards.ask(Counting(), "seven", cluster) == 7
+    assert parallel.ask(Counting(), "seven", cluster) == 7
 
 
 @on_a_cluster
@@ -270,7 +270,7 @@ def test_a_fault_in_the_input_comes_through_from_a_worker(cluster: str) -> None:
         run(Refusing(), cluster=cluster)
     assert str(raised.value) == "cat.8.jpg: expected the bytes that `split` judged"
     with pytest.raises(UserError) as raised:
-        shards.ask(Refusing(), "no_answer", cluster)
+        parallel.ask(Refusing(), "no_answer", cluster)
     assert str(raised.value) == "resize.size: expected another size"
 
 
@@ -279,7 +279,7 @@ class Failing:
 
     failed: ClassVar[list[int]] = []
 
-    def __call__(self, rows: range, advance: Advance) -> shards.Done:
+    def __call__(self, rows: range, advance: Advance) -> parallel.Done:
         if len(self.failed) < 3:
             self.failed.append(rows.start)
             raise RuntimeError("out of luck")
@@ -301,7 +301,7 @@ def test_a_shard_is_tried_three_times_before_its_fault_comes_through(cluster: st
 def test_workers_that_die_are_told() -> None:
     killed = importlib.import_module("distributed").KilledWorker
     worker = SimpleNamespace(address="tcp://host:1234")
-    with pytest.raises(UserError) as raised, shards._worker_faults("tcp://host:8786"):
+    with pytest.raises(UserError) as raised, parallel._worker_faults("tcp://host:8786"):
         raise killed("_task-1", worker, 3)
     assert str(raised.value).startswith(
         "cluster tcp://host:8786: expected workers and a scheduler that live until the work is "
@@ -312,7 +312,7 @@ def test_workers_that_die_are_told() -> None:
 
 @on_a_cluster
 def test_a_scheduler_that_ends_is_told() -> None:
-    with pytest.raises(UserError) as raised, shards._worker_faults("tcp://host:8786"):
+    with pytest.raises(UserError) as raised, parallel._worker_faults("tcp://host:8786"):
         raise CancelledError("_task-1")
     assert str(raised.value) == (
         "cluster tcp://host:8786: expected workers and a scheduler that live until the work is "
@@ -322,7 +322,7 @@ def test_a_scheduler_that_ends_is_told() -> None:
 
 @on_a_cluster
 def test_no_scheduler_at_the_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "PATIENCE_S", 1)
+    monkeypatch.setattr(parallel, "PATIENCE_S", 1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
     assert refusal(address) == (
@@ -343,7 +343,7 @@ def test_an_address_that_is_none_is_told() -> None:
 
 @on_a_cluster
 def test_a_scheduler_without_workers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "PATIENCE_S", 1)
+    monkeypatch.setattr(parallel, "PATIENCE_S", 1)
     with local_cluster(workers=0) as address:
         assert refusal(address) == (
             f"cluster {address}: expected a worker within 1 s, got none; "

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from bad_zips import CENTRAL, LOCAL, declaring, patched, zipped
 
-from stages.errors import UserError
-from stages.images import source
-from stages.images.decode import Unreadable
-from stages.images.labels import Arrangement, Found, arrange, arrange_unlabelled, natural_key
-from stages.images.source import open_source
+from pipeline.images import sources
+from pipeline.images.decode import Unreadable
+from pipeline.images.labels import Arrangement, Found, arrange, arrange_unlabelled, natural_key
+from pipeline.images.sources import open_source
+from pipeline.runtime.errors import UserError
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def test_faults_of_single_files_in_a_folder_are_reasons(
     os.mkfifo(folder / "pipe.jpg")
     with open_source(folder) as opened:
         (folder / "gone.jpg").unlink()
-        monkeypatch.setattr(source, "MAX_MEMBER_BYTES", 1024**2)
+        monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 1024**2)
         reasons = {}
         for name in opened.names:
             with pytest.raises(Unreadable) as told:

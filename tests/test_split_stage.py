@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from pipeline.images.decode import FORMATS
+from pipeline.runtime import atomic_files
+from pipeline.storage import arrays, ledger, sums
+from pipeline.storage.ledger import Row
 from stages import resize, split, submit
-from stages.images.decode import FORMATS
-from stages.store import arrays, files, sums, tables
-from stages.store.tables import Row
 
 FIXES = Path("data/label_fixes.csv")
 LEDGER, FIGURES = Path("data/split.csv"), Path("metrics/split.json")
@@ -94,7 +95,7 @@ def split_well(run: Callable[..., int]) -> Callable[[], tuple[list[Row], dict[st
 
     def split_well() -> tuple[list[Row], dict[str, Any]]:
         assert run(split, FIXES, LEDGER, FIGURES) == 0
-        return tables.read_ledger(LEDGER), sums.read_json(FIGURES, "split")
+        return ledger.read_ledger(LEDGER), sums.read_json(FIGURES, "split")
 
     return split_well
 
@@ -436,7 +437,7 @@ def test_labels_are_numbered_in_the_order_of_the_classes(
     write_params(data={"classes": order})
     rows, _ = split_well()
     assert {(row.label, row.index) for row in rows if row.label} == {(order[0], 0), (order[1], 1)}
-    assert tables.labels(rows).classes == tuple(order)
+    assert ledger.labels(rows).classes == tuple(order)
 
 
 def test_another_seed_gives_another_split_of_the_same_images(
@@ -446,7 +447,7 @@ def test_another_seed_gives_another_split_of_the_same_images(
     write_params(split={"seed": 1})
     second, _ = split_well()
     assert [row.subset for row in first] != [row.subset for row in second]
-    assert tables.fingerprint(first) == tables.fingerprint(second)
+    assert ledger.fingerprint(first) == ledger.fingerprint(second)
 
 
 def test_resize_writes_the_accepted_rows_in_the_order_of_the_ledger(
@@ -457,7 +458,7 @@ def test_resize_writes_the_accepted_rows_in_the_order_of_the_ledger(
     write_zip("test.zip", plain)
     rows, _ = split_well()
     assert run(resize, LEDGER, RESIZED) == 0
-    stored = arrays.Rows(RESIZED, tables.fingerprint(rows))
+    stored = arrays.Rows(RESIZED, ledger.fingerprint(rows))
     assert stored.shape == (22, 8, 8, 3)
     assert stored.dtype == np.uint8
     for place, value in zip((19, 20, 21), (1, 2, 10), strict=True):
@@ -532,7 +533,7 @@ def ledger_of(classes: list[str], reasons: Mapping[str, str] = MappingProxyType(
 
 def write_predictions(rows: list[Row], unlabelled: Sequence[Sequence[float]], chosen: str) -> None:
     """Write both models' log-probabilities; the one that is not chosen says 0.5 of everything."""
-    tables.write_ledger(LEDGER, rows)
+    ledger.write_ledger(LEDGER, rows)
     classes = len(unlabelled[0])
     accepted = [row for row in rows if row.accepted]
     told = np.full((len(accepted), classes), 1 / classes)
@@ -546,10 +547,10 @@ def write_predictions(rows: list[Row], unlabelled: Sequence[Sequence[float]], ch
             [logs],
             shape=logs.shape,
             dtype=np.float32,
-            fingerprint=tables.fingerprint(rows),
+            fingerprint=ledger.fingerprint(rows),
         )
     found = {"chosen": chosen, "temperature": 1.0, "clip": 0.01}
-    files.write_json(Path("metrics/evaluate.json"), found)
+    atomic_files.write_json(Path("metrics/evaluate.json"), found)
 
 
 EVEN = [[0.5, 0.5]] * 3
@@ -584,7 +585,7 @@ def test_the_clip_and_the_temperature_are_those_that_evaluate_has_found(
 ) -> None:
     write_predictions(ledger_of(["cat", "dog"]), [[0, 1], [0.9, 0.1], [0.5, 0.5]], "head")
     found = {"chosen": "head", "temperature": 2.0, "clip": 0.125}
-    files.write_json(Path("metrics/evaluate.json"), found)
+    atomic_files.write_json(Path("metrics/evaluate.json"), found)
     assert run(submit, *ARGUMENTS) == 0
     # 0.1 is odds of 1/9; at a temperature of 2 they are 1/3.
     assert OUT.read_bytes() == b"id,label\n1,0.875000\n2,0.250000\n10,0.500000\n"
@@ -640,7 +641,7 @@ def test_predictions_of_another_ledger_are_refused(
 ) -> None:
     rows = ledger_of(["cat", "dog"])
     write_predictions(rows, EVEN, "head")
-    tables.write_ledger(LEDGER, rows[1:])
+    ledger.write_ledger(LEDGER, rows[1:])
     assert run(submit, *ARGUMENTS) == 1
     assert capsys.readouterr().err == (
         "error: data/head/predictions.zarr: expected the rows of the data/split.csv that stands "

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.store import arrays, tables
+from pipeline.storage import arrays, ledger
 
 ROOT = Path(__file__).parent.parent
 LEDGER = "data/split.csv"
@@ -47,11 +47,11 @@ CASES = [
 
 
 @pytest.fixture
-def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tables.Row:
+def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ledger.Row:
     """One image of a ledger, in an empty project with the sample's parameters."""
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(ROOT / "params.yaml", "params.yaml")
-    return tables.Row(
+    return ledger.Row(
         "cat.0", "train", "cat.0.jpg", "cat", 0, "train", "0" * 64, 9, 9, "RGB", "train/cat.0", ""
     )
 
@@ -67,12 +67,12 @@ def test_a_missing_input_is_named_with_the_stage_that_writes_it(
     arguments: list[str],
     missing: str,
     writer: str,
-    row: tables.Row,
+    row: ledger.Row,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if missing != LEDGER:
-        tables.write_ledger(Path(LEDGER), [row])
+        ledger.write_ledger(Path(LEDGER), [row])
     assert run(stage, arguments, monkeypatch) == 1
     assert capsys.readouterr().err == (
         f"error: {missing}: expected the output of `{writer}`, got nothing at that path; "
@@ -82,10 +82,10 @@ def test_a_missing_input_is_named_with_the_stage_that_writes_it(
 
 
 def test_extract_names_the_missing_weights(
-    row: tables.Row, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    row: ledger.Row, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, arguments, resized, _ = CASES[1]
-    _write(Path(resized), tables.fingerprint([row]))
+    _write(Path(resized), ledger.fingerprint([row]))
     assert run("extract", arguments, monkeypatch) == 1
     assert capsys.readouterr().err == (
         "error: data/weights/convnet.weights.h5: expected the output of `fetch_weights@convnet`, "
@@ -96,12 +96,12 @@ def test_extract_names_the_missing_weights(
 @pytest.mark.parametrize("case", [2, 3], ids=["train_head", "fine_tune"])
 def test_a_store_with_the_rows_of_another_ledger_is_refused(
     case: int,
-    row: tables.Row,
+    row: ledger.Row,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     stage, arguments, store, _ = CASES[case]
-    tables.write_ledger(Path(LEDGER), [row])
+    ledger.write_ledger(Path(LEDGER), [row])
     _write(Path(store), "of other images")
     assert run(stage, arguments, monkeypatch) == 1
     assert capsys.readouterr().err == (

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stages.errors import UserError
-from stages.images.subsets import assign
+from pipeline.images.subsets import assign
+from pipeline.runtime.errors import UserError
 
 CLASSES = ("cat", "dog")
 

@@ -7,8 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from stages.errors import UserError
-from stages.store import files, sums
+from pipeline.runtime import atomic_files
+from pipeline.runtime.errors import UserError
+from pipeline.storage import sums
 
 PATH = Path("metrics/kept")
 
@@ -80,22 +81,22 @@ def test_weights_keep_their_content_behind_a_seal() -> None:
     with h5py.File(PATH, "w") as file:
         file["kernel"] = np.arange(12)
     without = PATH.stat().st_size
-    files.seal(PATH)
-    assert PATH.stat().st_size == without + files.SEAL_BYTES
-    with h5py.File(files.require_sealed(PATH, "fine_tune")) as file:
+    atomic_files.seal(PATH)
+    assert PATH.stat().st_size == without + atomic_files.SEAL_BYTES
+    with h5py.File(atomic_files.require_sealed(PATH, "fine_tune")) as file:
         np.testing.assert_array_equal(file["kernel"][()], np.arange(12))
 
 
 def test_a_sealed_file_that_was_changed_is_refused() -> None:
     PATH.parent.mkdir()
     PATH.write_bytes(b"weights" * 400_000)  # read in several blocks
-    files.seal(PATH)
-    assert files.require_sealed(PATH, "fine_tune") == PATH
+    atomic_files.seal(PATH)
+    assert atomic_files.require_sealed(PATH, "fine_tune") == PATH
     with PATH.open("r+b") as file:
         file.seek(2_000_000)
         file.write(b"!")
     with pytest.raises(UserError) as told:
-        files.require_sealed(PATH, "fine_tune")
+        atomic_files.require_sealed(PATH, "fine_tune")
     assert str(told.value) == (
         "metrics/kept: expected the bytes that `fine_tune` wrote, got others, by the sha256 behind "
         "them; remove metrics/kept and run `dvc repro` again"
@@ -106,4 +107,4 @@ def test_a_file_without_a_seal_is_somebody_elses() -> None:
     PATH.parent.mkdir()
     for content in (b"", b"weights", b"weights" * 100):
         PATH.write_bytes(content)
-        assert files.require_sealed(PATH, "fine_tune") == PATH
+        assert atomic_files.require_sealed(PATH, "fine_tune") == PATH

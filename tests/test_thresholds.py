@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from stages.scores import thresholds
+from pipeline.evaluation import thresholds
 
 # Of six images, the three of the first class are given .1, .2 and .7, of the second .6, .8 and .9.
 PROBABILITY = np.array([0.1, 0.2, 0.7, 0.6, 0.8, 0.9])

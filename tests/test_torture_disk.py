@@ -25,7 +25,7 @@ from finished import FIGURES, FOLDERS, finish, in_this_process
 from project import Project
 from torture import LONG, mended, outputs, record, small_project, strays
 
-from stages.store import arrays, tables
+from pipeline.storage import arrays, ledger
 
 ROOT = Path(__file__).parent.parent
 HEAD, MODEL = FOLDERS.values()
@@ -83,7 +83,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             WEIGHTS.parent.mkdir()
             WEIGHTS.write_bytes(b"nobody reads them")
             values = np.random.default_rng(0).normal(size=(18, 2, 8)).astype(np.float32)
-            fingerprint = tables.fingerprint(tables.read_ledger(LEDGER))
+            fingerprint = ledger.fingerprint(ledger.read_ledger(LEDGER))
             arrays.write(FEATURES, [values], shape=(18, 2, 8), dtype="f4", fingerprint=fingerprint)
         for stage, words in ALL.items():
             if stage not in ("predict", "export"):

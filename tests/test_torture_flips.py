@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torture import LONG, record
 
+from pipeline.images import sources
+from pipeline.images.decode import Unreadable
+from pipeline.runtime import atomic_files
+from pipeline.runtime.errors import UserError
+from pipeline.storage import arrays, ledger, sums
+from pipeline.storage.row_cache import RowCache
+from pipeline.training import head
 from stages import report
-from stages.errors import UserError
-from stages.images import source
-from stages.images.decode import Unreadable
-from stages.models import head
-from stages.store import arrays, files, sums, tables
-from stages.store.rows import RowCache
 
 FLIPS = 10_000 if LONG else 150
 ROOT = Path(__file__).parent.parent
@@ -64,11 +65,11 @@ def weights() -> Reader:
         for number in range(4):
             file[f"layers/conv{number}/vars/0"] = numbers(3, 3, 8, 8)
             file[f"layers/conv{number}/vars/1"] = numbers(8)
-    files.seal(PATH)
+    atomic_files.seal(PATH)
 
     def read() -> Any:
         found: dict[str, bytes] = {}
-        with h5py.File(files.require_sealed(PATH, "fetch_weights@convnet")) as file:
+        with h5py.File(atomic_files.require_sealed(PATH, "fetch_weights@convnet")) as file:
             file.visititems(
                 lambda name, held: (
                     found.__setitem__(name, held[()].tobytes())
@@ -83,21 +84,21 @@ def weights() -> Reader:
 
 def a_head() -> Reader:
     head.Head((numbers(24, 16), numbers(16, 2)), (numbers(16), numbers(2))).save(Path("head.npz"))
-    files.seal(Path("head.npz"))
+    atomic_files.seal(Path("head.npz"))
     Path("head.npz").rename(PATH)
 
     def read() -> Any:
-        found = head.load(files.require_sealed(PATH, "train_head"))
+        found = head.load(atomic_files.require_sealed(PATH, "train_head"))
         return [(held.shape, held.tobytes()) for held in found.kernels + found.biases]
 
     return read
 
 
 def a_checkpoint() -> Reader:
-    files.write_arrays(PATH, "one", {"weights": numbers(24, 16), "epoch": np.array(3)})
+    atomic_files.write_arrays(PATH, "one", {"weights": numbers(24, 16), "epoch": np.array(3)})
 
     def read() -> Any:
-        found = files.read_arrays(PATH, "one")
+        found = atomic_files.read_arrays(PATH, "one")
         if found is None:
             return None
         return [(name, held.shape, held.tobytes()) for name, held in found.items()]
@@ -107,7 +108,7 @@ def a_checkpoint() -> Reader:
 
 def a_ledger() -> Reader:
     rows = [
-        tables.Row(
+        ledger.Row(
             id=f"cat.{number}",
             source="train",
             member=f"train/cat.{number}.jpg",
@@ -123,15 +124,15 @@ def a_ledger() -> Reader:
         )
         for number in range(20)
     ]
-    tables.write_ledger(PATH, rows)
-    return lambda: tables.read_ledger(PATH)
+    ledger.write_ledger(PATH, rows)
+    return lambda: ledger.read_ledger(PATH)
 
 
 def a_history() -> Reader:
     sums.write_csv(PATH, EPOCHS, numbers(60, 3).tolist())
 
     def read() -> Any:
-        found = tables.read_numbers(PATH, "fine_tune")
+        found = ledger.read_numbers(PATH, "fine_tune")
         return [found[name] for name in EPOCHS]
 
     return read
@@ -143,7 +144,7 @@ def a_table() -> Reader:
     sums.write_csv(PATH, ("member", "source", "isolation"), lines)
 
     def read() -> Any:
-        found = tables.read_csv(PATH, "audit")
+        found = ledger.read_csv(PATH, "audit")
         return [[line[name] for name in ("member", "source", "isolation")] for line in found]
 
     return read
@@ -185,7 +186,7 @@ def a_zip() -> Reader:
             archive.writestr(f"train/cat.{number}.png", numbers(40).tobytes())
 
     def read() -> Any:
-        with source.open_source(PATH) as archive:
+        with sources.open_source(PATH) as archive:
             try:
                 found = {name: archive.read(name) for name in archive.names}
             except Unreadable:  # a row of the ledger, with the reason

@@ -20,8 +20,8 @@ from album import FIXES, LEDGER, TRAIN, Album
 from project import Project
 from torture import LONG, outputs, record, small_project, strays, write_zips
 
+from pipeline.images import sources
 from stages import split
-from stages.images import source
 
 LAST = [] if LONG else ["resize"]
 NOBODY = 65534
@@ -274,7 +274,7 @@ def test_a_zip_whose_directory_lost_members_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         Exception, match="expected as many members as the end of its directory tells, 5, "
     ):
-        source.open_source(path)
+        sources.open_source(path)
 
 
 READ_ONLY = {

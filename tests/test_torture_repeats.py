@@ -15,7 +15,7 @@ import pytest
 from project import QUICK, Project
 from torture import LONG, record
 
-from stages import cpu
+from pipeline.runtime import cpu
 
 RUNS = 10
 PRECISIONS = {

@@ -17,11 +17,12 @@ import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from stages import params
-from stages.errors import UserError
-from stages.models import backbone, inference, training
-from stages.models.head import loss_and_accuracy
-from stages.models.history import Epoch
+from pipeline import config
+from pipeline.backbones import build, inference
+from pipeline.runtime.errors import UserError
+from pipeline.training import loop
+from pipeline.training.head import loss_and_accuracy
+from pipeline.training.history import Epoch
 
 ROOT = Path(__file__).parent.parent
 Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -47,7 +48,7 @@ print(hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdige
 
 
 def small_head(hidden: list[int], n_outputs: int = 2, batch_norm: bool = False) -> keras.Model:
-    return training.dense_head(
+    return loop.dense_head(
         2, hidden, n_outputs, input_dropout=0.0, dropout=0.0, batch_norm=batch_norm, seed=0
     )
 
@@ -70,20 +71,20 @@ def fit(
     patience: int | None = 4,
     batch: int = 16,
     start: Epoch | None = None,
-    validate: Callable[[], training.Batch] | None = None,
+    validate: Callable[[], loop.Batch] | None = None,
     done: Callable[[int], object] = lambda images: None,
     **settings: Any,
 ) -> list[Epoch]:
     """`training.fit` on `rows`, in order; validated on them too unless told otherwise."""
     features, label = rows
 
-    def draw() -> Iterator[training.Batch]:
+    def draw() -> Iterator[loop.Batch]:
         for first in range(0, len(label), batch):
             yield features[first : first + batch], label[first : first + batch]
 
-    trained = training.fit(
+    trained = loop.fit(
         model,
-        training.Schedule(optimizer, learning_rate, epochs, batch, patience=patience, **settings),
+        loop.Schedule(optimizer, learning_rate, epochs, batch, patience=patience, **settings),
         draw,
         validate or (lambda: (model.predict_on_batch(features), label)),
         start,
@@ -99,7 +100,7 @@ def scripted(model: keras.Model, losses: list[float]) -> tuple[Any, list[list[ND
     """A `validate` that gives these losses one after the other, and the weights it saw."""
     seen: list[list[NDArray[Any]]] = []
 
-    def validate() -> training.Batch:
+    def validate() -> loop.Batch:
         loss = losses[len(seen)]
         seen.append(model.get_weights())
         return np.log([[np.exp(-loss), -np.expm1(-loss)]]), np.array([0])
@@ -227,7 +228,7 @@ def test_a_seed_gives_the_same_weights_in_two_processes() -> None:
 
 
 @pytest.mark.parametrize(
-    "optimizer", get_args(params.Training.model_fields["optimizer"].annotation)
+    "optimizer", get_args(config.Training.model_fields["optimizer"].annotation)
 )
 def test_keras_knows_every_optimizer_that_may_be_asked_for(optimizer: str) -> None:
     model = small_head([])
@@ -241,12 +242,12 @@ def test_keras_knows_every_optimizer_that_may_be_asked_for(optimizer: str) -> No
 def test_models_are_stacked_in_their_order() -> None:
     double = keras.Sequential([keras.Input((3,)), keras.layers.Rescaling(2)])
     add_one = keras.Sequential([keras.Input((3,)), keras.layers.Rescaling(1, offset=1)])
-    stacked = training.stack([double, add_one], (3,), "both")
+    stacked = loop.stack([double, add_one], (3,), "both")
     assert_array_equal(stacked.predict_on_batch(np.ones((1, 3))), [[3, 3, 3]])
 
 
 def test_a_row_does_not_depend_on_how_many_stand_beside_it() -> None:
-    model = backbone.extractor(backbone.build("convnet", 46, False, None), "convnet", None, "avg")
+    model = build.extractor(build.build("convnet", 46, False, None), "convnet", None, "avg")
     images = np.random.default_rng(0).integers(0, 256, (40, 46, 46, 3), dtype=np.uint8)
     sizes = (1, 7, 32)
     batches = [images[:size] for size in sizes]
@@ -258,12 +259,12 @@ def test_a_row_does_not_depend_on_how_many_stand_beside_it() -> None:
 
 
 def test_the_step_size_rises_then_falls_by_a_cosine() -> None:
-    steps = training.Steps(0.1, 4, 12, "cosine")
+    steps = loop.Steps(0.1, 4, 12, "cosine")
     found = [float(steps(step)) for step in range(12)]
     rising = [0.025, 0.05, 0.075, 0.1]
     falling = [0.05 * (1 + np.cos(np.pi * step / 8)) for step in range(8)]
     np.testing.assert_allclose(found, [*rising, *falling], rtol=1e-5)
-    flat = training.Steps(0.1, 2, 12, "constant")
+    flat = loop.Steps(0.1, 2, 12, "constant")
     np.testing.assert_allclose([float(flat(step)) for step in range(4)], [0.05, 0.1, 0.1, 0.1])
 
 
@@ -289,7 +290,7 @@ def test_one_sigmoid_output_learns_what_two_outputs_learn() -> None:
     logits = model.predict_on_batch(rows[0])
     assert logits.shape == (42, 2)
     assert_array_equal(logits[:, 0], np.zeros(42))
-    arrays = training.head_arrays(model)
+    arrays = loop.head_arrays(model)
     assert arrays.kernels[0].shape == (2, 1)
     np.testing.assert_allclose(arrays.logits(rows[0]), logits, atol=1e-5)
 
@@ -299,7 +300,7 @@ def test_batch_norms_of_a_head_are_folded_into_its_arrays() -> None:
     rows = blobs()
     model = small_head([5, 4], batch_norm=True)
     fit(model, rows, optimizer="adam", epochs=10, patience=None)
-    arrays = training.head_arrays(model)
+    arrays = loop.head_arrays(model)
     assert [kernel.shape for kernel in arrays.kernels] == [(2, 5), (5, 4), (4, 2)]
     np.testing.assert_allclose(
         arrays.logits(rows[0]), model.predict_on_batch(rows[0]), rtol=1e-4, atol=1e-4
@@ -308,7 +309,7 @@ def test_batch_norms_of_a_head_are_folded_into_its_arrays() -> None:
 
 def test_weights_of_classes_are_balanced_or_as_given() -> None:
     label = np.array([0, 0, 0, 1])
-    weights = training.class_weights
+    weights = loop.class_weights
     assert weights(None, label, 2, "fine_tune") is None
     assert weights("balanced", label, 2, "fine_tune") == [2 / 3, 2.0]
     assert weights([1.0, 3.0], label, 2, "fine_tune") == [1.0, 3.0]
@@ -348,14 +349,14 @@ def test_a_loss_that_diverges_later_keeps_the_best_weights_before_and_is_told() 
     losses = iter([0.5, 0.3, float("nan")])
     seen: list[list[NDArray[Any]]] = []
 
-    def validate() -> training.Batch:
+    def validate() -> loop.Batch:
         seen.append(model.get_weights())
         loss = next(losses)
         return np.log([[np.exp(-loss), -np.expm1(-loss)]]), np.array([0])
 
-    trained = training.fit(
+    trained = loop.fit(
         model,
-        training.Schedule("sgd", 0.1, 5, 42),
+        loop.Schedule("sgd", 0.1, 5, 42),
         lambda: [(features, label)],
         validate,
         None,

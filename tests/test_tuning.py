@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from stages.errors import UserError
-from stages.models import backbone, training, tuning
+from pipeline.backbones import build
+from pipeline.runtime.errors import UserError
+from pipeline.training import loop, network_split
 
 CASES = [
     ("convnet", "conv3", 64),
@@ -24,22 +25,22 @@ CASES = [
 def extractor(name: str, size: int, layer: str, precision: str = "float32") -> keras.Model:
     """With random weights and statistics of batch norms, trainable from a layer on."""
     keras.utils.set_random_seed(0)
-    with tuning.arithmetic(precision):
-        base = backbone.build(name, size, False, None)
-        made = backbone.extractor(base, name, None, "avg")
+    with network_split.arithmetic(precision):
+        base = build.build(name, size, False, None)
+        made = build.extractor(base, name, None, "avg")
     rng = np.random.default_rng(0)
     for part in base.layers:
         if isinstance(part, keras.layers.BatchNormalization):
             gamma, beta, mean, variance = part.get_weights()
             shift, spread = rng.normal(0, 0.1, mean.shape), rng.uniform(0.5, 1.5, variance.shape)
             part.set_weights([gamma, beta, shift, spread])
-    backbone.unfreeze_from(made, layer)
+    build.unfreeze_from(made, layer)
     return made
 
 
 def head(n_features: int) -> keras.Model:
     keras.utils.set_random_seed(1)
-    return training.dense_head(n_features, [8], 2, input_dropout=0.0, dropout=0.0, seed=0)
+    return loop.dense_head(n_features, [8], 2, input_dropout=0.0, dropout=0.0, seed=0)
 
 
 def pictures(size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -51,8 +52,8 @@ def pictures(size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
 def test_both_parts_give_the_logits_of_the_whole(name: str, layer: str, size: int) -> None:
     made = extractor(name, size, layer)
     classifier = head(made.output_shape[-1])
-    whole = tuning.whole([made], classifier, (size, size, 3))
-    (frozen,), rest = tuning.cut([made], [layer], classifier)
+    whole = network_split.whole([made], classifier, (size, size, 3))
+    (frozen,), rest = network_split.cut([made], [layer], classifier)
     images = pictures(size)
     activations = frozen.predict_on_batch(images)
     assert activations.ndim == 2
@@ -68,8 +69,8 @@ def test_two_backbones_stand_side_by_side() -> None:
     layers = ["conv3", "block5_conv1"]
     both = [extractor("convnet", 48, layers[0]), extractor("VGG16", 48, layers[1])]
     classifier = head(128 + 512)
-    whole = tuning.whole(both, classifier, (48, 48, 3))
-    frozen, rest = tuning.cut(both, layers, classifier)
+    whole = network_split.whole(both, classifier, (48, 48, 3))
+    frozen, rest = network_split.cut(both, layers, classifier)
     images = pictures(48)
     joined = np.concatenate([part.predict_on_batch(images) for part in frozen], axis=-1)
     features = np.concatenate([part.predict_on_batch(images) for part in both], axis=-1)
@@ -82,8 +83,8 @@ def test_of_two_backbones_one_may_stay_frozen_and_is_computed_up_to_its_features
     frozen, tuned = extractor("VGG16", 48, "block5_conv1"), extractor("convnet", 48, "conv3")
     frozen.trainable = False
     classifier = head(512 + 128)
-    whole = tuning.whole([frozen, tuned], classifier, (48, 48, 3))
-    parts, rest = tuning.cut([frozen, tuned], [None, "conv3"], classifier)
+    whole = network_split.whole([frozen, tuned], classifier, (48, 48, 3))
+    parts, rest = network_split.cut([frozen, tuned], [None, "conv3"], classifier)
     images = pictures(48)
     activations = [part.predict_on_batch(images) for part in parts]
     assert_allclose(activations[0], frozen.predict_on_batch(images), rtol=1e-4, atol=1e-5)
@@ -104,13 +105,13 @@ def test_training_one_part_trains_the_whole_and_leaves_batch_norms_bit_for_bit()
     norms = [part for part in trunk.layers if isinstance(part, keras.layers.BatchNormalization)]
     before = [part.get_weights() for part in norms]
     classifier = head(1280)
-    whole = tuning.whole([made], classifier, (32, 32, 3))
-    (frozen,), rest = tuning.cut([made], ["block_16_expand"], classifier)
+    whole = network_split.whole([made], classifier, (32, 32, 3))
+    (frozen,), rest = network_split.cut([made], ["block_16_expand"], classifier)
     images, label = pictures(32), np.array([0, 1, 0])
     activations, untrained = frozen.predict_on_batch(images), whole.predict_on_batch(images)
-    training.fit(
+    loop.fit(
         rest,
-        training.Schedule("adam", 0.01, 2, 3),
+        loop.Schedule("adam", 0.01, 2, 3),
         lambda: [(activations, label)],
         lambda: (rest.predict_on_batch(activations), label),
         None,
@@ -130,7 +131,7 @@ def test_a_layer_that_something_passes_by_is_refused_with_those_that_serve() -> 
     layer = "block_15_depthwise"  # inside a residual block
     made = extractor("MobileNetV2", 32, layer)
     with pytest.raises(UserError) as told:
-        tuning.cut([made], [layer], head(1280))
+        network_split.cut([made], [layer], head(1280))
     assert str(told.value).startswith(
         "params.yaml: fine_tune.unfreeze_from: expected a layer that everything passes, as "
         "fine_tune.cache_frozen is true, got 'block_15_depthwise', which 2 tensors pass; the "
@@ -139,7 +140,7 @@ def test_a_layer_that_something_passes_by_is_refused_with_those_that_serve() -> 
 
 
 def test_in_bfloat16_weights_stay_float32_and_outputs_are_near() -> None:
-    exact, rough = (extractor("MobileNetV2", 64, "Conv_1", p) for p in tuning.POLICIES)
+    exact, rough = (extractor("MobileNetV2", 64, "Conv_1", p) for p in network_split.POLICIES)
     assert keras.config.dtype_policy().name == "float32"
     assert {weight.dtype for weight in rough.weights} == {"float32"}
     images = pictures(64)

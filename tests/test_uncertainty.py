@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.scores import intervals, metrics, uncertainty
-from stages.scores.intervals import Interval
-from stages.scores.losses import Floats, Ints, Scored
+from pipeline.evaluation import bootstrap, classification, comparison
+from pipeline.evaluation.bootstrap import Interval
+from pipeline.evaluation.losses import Floats, Ints, Scored
 
 CLASSES = ("cat", "dog", "fox")
 
@@ -27,8 +27,8 @@ def predictions(n_classes: int, better_by: float) -> tuple[dict[str, Floats], In
 def of_subset(given: dict[str, Floats], label: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
     """Intervals by model, and differences by their words."""
     scored = {"test": Scored(given, label)}
-    found = uncertainty.of_subsets(scored, classes, [("plain", "better")], 6)
-    assert (found["confidence"], found["resamples"]) == (0.95, intervals.RESAMPLES)
+    found = comparison.of_subsets(scored, classes, [("plain", "better")], 6)
+    assert (found["confidence"], found["resamples"]) == (0.95, bootstrap.RESAMPLES)
     parts = {name: found[name]["test"] for name in given}
     return parts | {name: part["test"] for name, part in found["differences"].items()}
 
@@ -40,7 +40,7 @@ def test_every_figure_of_the_summary_lies_in_its_interval(n_classes: int) -> Non
     found = of_subset(given, label, classes)
     for name in given:
         bounds = found[name]
-        figures = metrics.summary(given[name], label, classes, 6)
+        figures = classification.summary(given[name], label, classes, 6)
         told = figures.keys() - {"images", "misclassified"}
         assert bounds.keys() == told
         for figure in told - {"per_class", "expected_calibration_error"}:
@@ -56,14 +56,14 @@ def test_proportions_have_wilsons_interval() -> None:
     given, label = predictions(2, 0.0)
     found = of_subset(given, label, CLASSES[:2])
     right = int((given["plain"].argmax(axis=1) == label).sum())
-    expected = intervals.wilson(right, 400)
+    expected = bootstrap.wilson(right, 400)
     assert found["plain"]["accuracy"] == [round(expected.low, 6), round(expected.high, 6)]
 
 
 def test_a_better_model_is_called_better_in_every_figure() -> None:
     given, label = predictions(3, 2.0)
     found = of_subset(given, label, CLASSES)["better against plain"]
-    assert found.keys() == set(uncertainty.COMPARED)
+    assert found.keys() == set(comparison.COMPARED)
     assert {name: found[name]["shown"] for name in ("accuracy", "log_loss", "brier")} == {
         "accuracy": "better",
         "log_loss": "better",
@@ -76,7 +76,7 @@ def test_of_equal_models_no_difference_is_shown() -> None:
     given, label = predictions(2, 0.0)
     found = of_subset(given, label, CLASSES[:2])
     for figure in found["better against plain"].values():
-        assert figure["shown"] == uncertainty.NO_DIFFERENCE
+        assert figure["shown"] == comparison.NO_DIFFERENCE
         assert figure["interval"] == [0, 0]
 
 
@@ -93,7 +93,7 @@ def test_of_equal_models_no_difference_is_shown() -> None:
 def test_the_sign_of_a_difference_is_told_in_words(
     figure: str, difference: tuple[float, float, float], expected: str
 ) -> None:
-    assert uncertainty.verdict(figure, Interval(*difference)) == expected
+    assert comparison.verdict(figure, Interval(*difference)) == expected
 
 
 def test_a_class_without_an_image_leaves_out_the_areas() -> None:

@@ -11,8 +11,8 @@ from killing import digest
 from project import Project
 from tiny import Tiny
 
-from stages import verify
-from stages.proof import machine
+from pipeline.commands import verify
+from pipeline.runtime import machine
 
 Verify = Callable[..., tuple[int, str, str]]
 

@@ -14,8 +14,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from stages.models import views
-from stages.models.views import Ranges
+from pipeline.backbones import views
+from pipeline.backbones.views import Ranges
 
 SIZE = 12
 NOTHING = {"rotation": 0.0, "shift": 0.0, "shear": 0.0, "zoom": 0.0, "flip": False}

@@ -20,9 +20,10 @@ from album import FEATURES, LEDGER, RESIZED, WEIGHTS, Album
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from stages.models import backbone, engine, head, training, tuning, views
-from stages.models.history import Epoch
-from stages.store import arrays, tables
+from pipeline.backbones import build, keras_setup, views
+from pipeline.storage import arrays, ledger
+from pipeline.training import head, loop, network_split
+from pipeline.training.history import Epoch
 
 HEAD, MODEL = Path("data/head"), Path("data/model")
 VIEWS = 3
@@ -34,8 +35,8 @@ def album(
 ) -> Album:
     """A ledger of 42 pictures; Keras runs in this process already."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(engine, "start", lambda **settings: None)
-    monkeypatch.setattr(engine, "limit_blas", lambda threads: None)
+    monkeypatch.setattr(keras_setup, "start", lambda **settings: None)
+    monkeypatch.setattr(keras_setup, "limit_blas", lambda threads: None)
     album = Album(monkeypatch, capsys, each=20)
     album.change({"extract": {"views": VIEWS}})
     album.split()
@@ -43,7 +44,7 @@ def album(
 
 
 def write_features(values: NDArray[Any]) -> None:
-    fingerprint = tables.fingerprint(tables.read_ledger(LEDGER))
+    fingerprint = ledger.fingerprint(ledger.read_ledger(LEDGER))
     FEATURES.parent.mkdir(exist_ok=True)
     arrays.write(
         FEATURES, [values], shape=values.shape, dtype=values.dtype, fingerprint=fingerprint
@@ -60,7 +61,7 @@ def train_head(album: Album) -> None:
 def test_a_heads_predictions_are_averaged_over_predict_views(
     count: int, dtype: str, album: Album
 ) -> None:
-    labels = tables.labels(tables.read_ledger(LEDGER))
+    labels = ledger.labels(ledger.read_ledger(LEDGER))
     rng = np.random.default_rng(0)
     features = (rng.normal(size=(42, VIEWS, 5)) + labels.label[:, None, None]).astype(dtype)
     write_features(features)
@@ -92,7 +93,7 @@ def test_a_heads_predictions_are_averaged_over_predict_views(
 def test_a_dense_head_learns_from_one_view_of_each_image_an_epoch(
     album: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = tables.labels(tables.read_ledger(LEDGER))
+    labels = ledger.labels(ledger.read_ledger(LEDGER))
     features = np.zeros((42, VIEWS, 2), np.float32)
     features[..., 0] = np.arange(42)[:, None]  # which image
     features[..., 1] = np.arange(VIEWS)  # which of its views
@@ -102,24 +103,24 @@ def test_a_dense_head_learns_from_one_view_of_each_image_an_epoch(
     def fit(
         model: Any,
         schedule: object,
-        draw: Callable[[], Iterable[training.Batch]],
-        validate: Callable[[], training.Batch],
+        draw: Callable[[], Iterable[loop.Batch]],
+        validate: Callable[[], loop.Batch],
         **others: object,
-    ) -> training.Trained:
+    ) -> loop.Trained:
         for _ in range(20):
             batches = list(draw())
             epochs.append(np.concatenate([inputs for inputs, _ in batches]))
             label = np.concatenate([label for _, label in batches])
             assert_array_equal(label, labels.label[epochs[-1][:, 0].astype(int)])
         log_probability, label = validate()
-        weights = training.head_arrays(model)
+        weights = loop.head_arrays(model)
         valid = labels.rows("valid")
         expected = [weights.logits(features[valid, view]) for view in range(2)]
         assert_allclose(log_probability, head.mean_log_probability(expected), atol=1e-4)
         assert_array_equal(label, labels.label[valid])
-        return training.Trained([Epoch(1, 1.0, 0.5, 1.0, 0.5)])
+        return loop.Trained([Epoch(1, 1.0, 0.5, 1.0, 0.5)])
 
-    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(loop, "fit", fit)
     album.change({"train_head": {"kind": "dense"}, "predict": {"views": 2}})
     train_head(album)
     train = labels.rows("train").tolist()
@@ -142,20 +143,18 @@ def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album
     )
     album.resize()
     WEIGHTS.parent.mkdir()
-    backbone.build("convnet", None, False, None).save_weights(WEIGHTS)
+    build.build("convnet", None, False, None).save_weights(WEIGHTS)
     album.extract()
     train_head(album)
     album.run(
         *("fine_tune", LEDGER, RESIZED, WEIGHTS, WEIGHTS, HEAD, MODEL),
         *("metrics/fine_tune.json", "metrics/fine_tune.csv"),
     )
-    extractor = backbone.extractor(
-        backbone.build("convnet", 48, False, None), "convnet", None, "flatten"
-    )
-    classifier = training.head_model(
+    extractor = build.extractor(build.build("convnet", 48, False, None), "convnet", None, "flatten")
+    classifier = loop.head_model(
         head.load(HEAD / "head.npz"), input_dropout=0.5, dropout=0.0, seed=0
     )
-    model = tuning.whole([extractor], classifier, (48, 48, 3))
+    model = network_split.whole([extractor], classifier, (48, 48, 3))
     model.load_weights(MODEL / "model.weights.h5")
     pixels = arrays.Rows(RESIZED)
     keys = [digest.tobytes() for digest in pixels.digests]
@@ -171,11 +170,11 @@ def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album
 
 
 def test_a_head_takes_the_features_of_two_backbones_side_by_side(album: Album) -> None:
-    labels = tables.labels(tables.read_ledger(LEDGER))
+    labels = ledger.labels(ledger.read_ledger(LEDGER))
     rng = np.random.default_rng(0)
     both = rng.normal(size=(42, VIEWS, 7)).astype(np.float32) + labels.label[:, None, None]
     other = Path("data/features/MobileNet.zarr")
-    fingerprint = tables.fingerprint(tables.read_ledger(LEDGER))
+    fingerprint = ledger.fingerprint(ledger.read_ledger(LEDGER))
     write_features(both[..., :5])
     values = np.ascontiguousarray(both[..., 5:])
     arrays.write(other, [values], shape=values.shape, dtype="float32", fingerprint=fingerprint)
@@ -205,7 +204,7 @@ def test_more_features_than_the_memory_holds_are_refused_for_a_logistic_head(
 ) -> None:
     write_features(np.random.default_rng(0).normal(size=(42, VIEWS, 5)).astype(np.float32))
     album.change({"train_head": {"kind": "logistic"}})
-    images = len(tables.labels(tables.read_ledger(LEDGER)).rows("train"))
+    images = len(ledger.labels(ledger.read_ledger(LEDGER)).rows("train"))
     needed = 4 * images * VIEWS * 5
     free = types.SimpleNamespace(available=2 * needed)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
@@ -225,9 +224,9 @@ def test_a_sigmoid_for_three_classes_is_refused(album: Album) -> None:
     write_features(rng.normal(size=(42, VIEWS, 5)).astype(np.float32))
     third = [
         replace(row, label="owl", index=2) if row.label == "dog" and number % 2 else row
-        for number, row in enumerate(tables.read_ledger(LEDGER))
+        for number, row in enumerate(ledger.read_ledger(LEDGER))
     ]
-    tables.write_ledger(LEDGER, third)
+    ledger.write_ledger(LEDGER, third)
     dense = {**album.params["train_head"]["dense"], "output": "sigmoid"}
     album.change({"train_head": {"kind": "dense", "dense": dense}})
     words = (LEDGER, FEATURES, FEATURES, HEAD, "metrics/head.json", "metrics/head.csv")

@@ -115,7 +115,7 @@ def strays(folder: Path) -> list[Path]:
 
 
 def mended(project: Project, told: str) -> str:
-    """Take away what keeps `dvc repro` from starting, as `python -m stages.doctor` would say."""
+    """Take away what keeps `dvc repro` from starting, as `pipeline doctor` would say."""
     rwlock = project.folder / ".dvc" / "tmp" / "rwlock"
     if "rwlock" in told:
         rwlock.unlink()

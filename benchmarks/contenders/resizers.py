@@ -29,7 +29,7 @@ def hold_to(cores: int) -> None:
 
 
 def ours(size: int) -> Callable[[bytes], Any]:
-    from stages.images import decode, resize
+    from pipeline.images import decode, resize
 
     enough = resize.enough(size, "bicubic")
 

@@ -1,0 +1,119 @@
+"""Several accelerators of one machine, each with its part of every batch.
+
+Data parallelism is what the backend offers: `keras.distribution` on JAX, `tf.distribute` on
+TensorFlow. On a machine without accelerators the processor stands in for them, as so many virtual
+devices: slower, but the same code. With one device nothing here does anything.
+"""
+
+import contextlib
+import importlib
+import weakref
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.runtime.errors import UserError
+
+_count = 1
+_strategy: Any = None  # of TensorFlow, once there are several devices
+
+_built: weakref.WeakSet[Any] = weakref.WeakSet()  # models that have seen a batch
+
+
+def use(backend: str, count: int) -> None:
+    """Take `count` devices into use; once, after the backend was imported.
+
+    Raises:
+        UserError: the machine has accelerators, but fewer.
+    """
+    global _count, _strategy
+    _count = count
+    if count == 1:
+        return
+    if backend == "jax":
+        devices = keras.distribution.list_devices()
+        _require(count, len(devices))
+        keras.distribution.set_distribution(
+            keras.distribution.DataParallel(devices=devices[:count])
+        )
+        return
+    tf = importlib.import_module("tensorflow")
+    if accelerators := tf.config.list_physical_devices("GPU"):
+        _require(count, len(accelerators))
+        names = [device.name for device in tf.config.list_logical_devices("GPU")[:count]]
+    else:
+        processor = tf.config.list_physical_devices("CPU")[0]
+        virtual = [tf.config.LogicalDeviceConfiguration()] * count
+        tf.config.set_logical_device_configuration(processor, virtual)
+        names = [device.name for device in tf.config.list_logical_devices("CPU")]
+    _strategy = tf.distribute.MirroredStrategy(names)
+
+
+def scope() -> contextlib.AbstractContextManager[Any]:
+    """Models that are built and compiled in it compute on all devices."""
+    return contextlib.nullcontext() if _strategy is None else _strategy.scope()
+
+
+def predict_on_batch(model: keras.Model, batch: NDArray[Any]) -> NDArray[np.float32]:
+    """The outputs of a batch, each device computing its part of it."""
+    parts = _parts(batch)
+    if _count > 1 and _strategy is None:  # JAX; its `train_on_batch` does this by itself
+        tensor = keras.ops.convert_to_tensor(parts)
+        layout = keras.distribution.distribution().get_data_layout(tensor.shape)
+        parts = keras.distribution.distribute_tensor(tensor, layout)
+    return np.asarray(model.predict_on_batch(parts))[: len(batch)]
+
+
+def train_on_batch(
+    model: keras.Model,
+    inputs: NDArray[Any],
+    label: NDArray[np.int64],
+    example_weight: NDArray[np.float32] | None = None,
+) -> dict[str, Any]:
+    """One step on a batch, each device computing its part of it; loss and metrics by name.
+
+    `example_weight`, (n,), is that of each row in loss and metrics; 1 where it is not given.
+
+    Rows that fill the batch up to a multiple of the devices have no weight. The model's metrics are
+    compiled as `weighted_metrics`.
+    """
+    if _count == 1:
+        return dict(
+            model.train_on_batch(inputs, label, sample_weight=example_weight, return_dict=True)
+        )
+    if _strategy is not None and model not in _built:
+        model.test_on_batch(inputs, label)  # since Keras cannot build metrics from parts
+        _built.add(model)
+    filled = len(label) + -len(label) % _count
+    weight = np.zeros(filled, np.float32)
+    weight[: len(label)] = 1 if example_weight is None else example_weight
+    weight *= filled / len(label)  # the loss is the mean over all of `filled`
+    step = model.train_on_batch(
+        _parts(inputs), _parts(label), sample_weight=_parts(weight), return_dict=True
+    )
+    return dict(step)
+
+
+def _parts(batch: NDArray[Any]) -> Any:
+    """A batch filled up to a multiple of the devices; on TensorFlow a part for each."""
+    if _count == 1:
+        return batch
+    filled = range(len(batch) + -len(batch) % _count)
+    batch = np.take(batch, filled, axis=0, mode="wrap")
+    if _strategy is None:
+        return batch
+    tf = importlib.import_module("tensorflow")
+    parts = np.split(batch, _count)
+    return _strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+    )
+
+
+def _require(expected: int, found: int) -> None:
+    if found < expected:
+        raise UserError(
+            f"params.yaml: compute.devices: expected at most the {found} accelerators of this "
+            f"machine, got {expected}; lower it"
+        )

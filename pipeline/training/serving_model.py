@@ -1,0 +1,186 @@
+"""The final model as others use it: photos of any size in, calibrated probabilities out.
+
+Input: uint8 (n, height, width, 3), RGB and upright, values 0 to 255, any height and width. Output:
+float32 (n, n_classes), each row adding up to 1. Resizing, preprocessing, the mirror view and the
+temperature are inside, so that whoever calls the model needs nothing of this project.
+"""
+
+import errno
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from pipeline.backbones import keras_setup
+from pipeline.runtime.errors import FULL, NO_PLACE
+
+FORMATS = {"saved_model": "model", "openvino": "model.xml"}  # and what its file is called
+
+
+class Resize(keras.layers.Layer):  # type: ignore[misc]
+    """Fit images into `size` by `size` pixels, by Pillow's arithmetic.
+
+    Input uint8 (n, height, width, 3), output float32 (n, size, size, 3) of whole numbers 0 to 255.
+    Each output row and column is a weighted mean of input pixels, the filter widened where an image
+    shrinks, rounded after the columns and after the rows (Pillow's src/libImaging/Resample.c). As
+    two products of matrices, it is the same on every backend and in every format.
+
+    `fit` and `interpolation` mean what they mean to `pipeline.images.resize`.
+    """
+
+    def __init__(self, size: int, fit: str, interpolation: str) -> None:
+        super().__init__(name="resize", dtype="float32", trainable=False)
+        self.size, self.fit, self.interpolation = size, fit, interpolation
+
+    def call(self, images: Any) -> Any:
+        shape = ops.shape(images)
+        height, width = (ops.cast(side, "int32") for side in shape[1:3])
+        longer, shorter = ops.maximum(height, width), ops.minimum(height, width)
+        x = ops.transpose(ops.cast(images, "float32"), (0, 1, 3, 2))  # (n, height, 3, width)
+        x = _whole(ops.matmul(x, self._weights(width, longer, shorter)))
+        x = ops.transpose(x, (0, 2, 3, 1))  # (n, 3, size, height)
+        x = _whole(ops.matmul(x, self._weights(height, longer, shorter)))
+        return ops.transpose(x, (0, 3, 2, 1))
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return shape[0], self.size, self.size, 3
+
+    def _weights(self, side: Any, longer: Any, shorter: Any) -> Any:
+        """How much of each pixel along a side goes into each pixel of the output, (side, size)."""
+        size = self.size
+        begin, length, into = ops.zeros_like(side), side, ops.full_like(side, size)
+        if self.fit == "crop":
+            begin, length = (side - shorter) // 2, shorter
+        elif self.fit == "pad":
+            into = ops.maximum(1, (side * size + longer // 2) // longer)
+        place = ops.arange(size, dtype="int32") - (size - into) // 2  # among the `into` pixels
+        # The middle of an output pixel, (place + 1/2) * length / into, as a whole number and a
+        # fraction, so that float32 loses nothing of it.
+        doubled = (2 * place + 1) * length
+        whole = doubled // (2 * into)
+        fraction = ops.cast(doubled - whole * 2 * into, "float32") / ops.cast(2 * into, "float32")
+        pixel = ops.expand_dims(ops.arange(side, dtype="int32"), 1) - begin - whole
+        if self.interpolation == "nearest":
+            weight = ops.cast(pixel == 0, "float32")
+        else:
+            wide = ops.maximum(ops.cast(length, "float32") / ops.cast(into, "float32"), 1.0)
+            distance = (ops.cast(pixel, "float32") + 0.5 - fraction) / wide
+            weight = _filter(self.interpolation, distance)
+            weight = weight / ops.maximum(ops.sum(weight, axis=0, keepdims=True), 1e-6)
+        inside = ops.logical_and(place >= 0, place < into)  # beyond it is black
+        return weight * ops.cast(inside, "float32")
+
+
+class Probabilities(keras.layers.Layer):  # type: ignore[misc]
+    """A network's logits of an image and, of two views, its mirror image, as one probability."""
+
+    def __init__(self, network: keras.Model, views: int, temperature: float) -> None:
+        super().__init__(name="probabilities", dtype="float32", trainable=False)
+        self.network, self.views, self.temperature = network, views, temperature
+
+    def call(self, images: Any) -> Any:
+        probability = ops.softmax(self.network(images, training=False))
+        if self.views > 1:
+            mirrored = self.network(ops.flip(images, axis=2), training=False)
+            probability = (probability + ops.softmax(mirrored)) / 2
+        tiny = float(np.finfo(np.float32).tiny)
+        return ops.softmax(ops.log(ops.maximum(probability, tiny)) / self.temperature)
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return shape[0], self.network.output_shape[-1]
+
+
+def model(
+    network: keras.Model, fit: str, interpolation: str, views: int, temperature: float
+) -> keras.Model:
+    """The whole of it, around a network from images (n, size, size, 3) to logits.
+
+    `views` is 1 or 2: the image, or the image and its mirror image.
+    """
+    images = keras.Input((None, None, 3), dtype="uint8", name="images")
+    resized = Resize(network.input_shape[1], fit, interpolation)(images)
+    return keras.Model(images, Probabilities(network, views, temperature)(resized), name="served")
+
+
+def write(served: keras.Model, folder: Path, form: str) -> None:
+    """Write a `model` into an existing folder, in one of `FORMATS`.
+
+    Raises:
+        OSError: no room, or another fault of the disk.
+    """
+    path = str(folder / FORMATS[form])
+    signature = [keras.InputSpec("uint8", (None, None, None, 3), name="images")]
+    if form == "openvino":
+        keras_setup.silence_openvino()
+    named = {"openvino": "openvino", "saved_model": "tf_saved_model"}[form]
+    try:
+        served.export(path, format=named, verbose=False, input_signature=signature)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # TensorFlow and OpenVINO have their own for a disk that is full
+        fault = _of_the_disk(error, folder, 4 * served.count_params() + 2**20)
+        if fault is None:
+            raise
+        raise fault from None
+
+
+def _of_the_disk(error: Exception, folder: Path, size: int) -> OSError | None:
+    """Why a C++ library could not write there: the system's words if it gives them.
+
+    Otherwise so many bytes are written, for the system to say it again.
+    """
+    for number in (*FULL, *NO_PLACE, errno.EIO):
+        if os.strerror(number) in str(error):
+            return OSError(number, os.strerror(number), str(folder))
+    probe = folder / "probe"
+    try:
+        with probe.open("wb", buffering=0) as file:
+            while file.tell() < size:
+                file.write(bytes(2**20))
+    except OSError as fault:
+        return fault
+    finally:
+        probe.unlink(missing_ok=True)
+    return None
+
+
+def read(folder: Path, form: str) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """The model that `write` wrote, from its file alone, as a function of images."""
+    path = str(folder / FORMATS[form])
+    if form == "openvino":
+        keras_setup.silence_openvino()
+        core = importlib.import_module("openvino").Core()
+        compiled = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return lambda images: np.asarray(compiled([images])[0])
+    layer = keras.layers.TFSMLayer(path, call_endpoint="serve")
+    return lambda images: np.asarray(ops.convert_to_numpy(layer(images)))
+
+
+def _whole(values: Any) -> Any:
+    """To the nearest whole number from 0 to 255."""
+    return ops.clip(ops.floor(values + 0.5), 0, 255)
+
+
+def _filter(interpolation: str, x: Any) -> Any:
+    """Pillow's filters; `x` in pixels of the smaller picture."""
+    if interpolation == "box":
+        return ops.cast(ops.logical_and(x > -0.5, x <= 0.5), "float32")
+    x = ops.abs(x)
+    if interpolation == "bilinear":
+        return ops.maximum(1 - x, 0)
+    if interpolation == "bicubic":  # R. Keys (1981), a = -1/2
+        near = (1.5 * x - 2.5) * x * x + 1
+        far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+        return ops.where(x < 1, near, ops.where(x < 2, far, 0.0))
+    return ops.where(x < 3, _sinc(x) * _sinc(x / 3), 0.0)
+
+
+def _sinc(x: Any) -> Any:
+    angle = float(np.pi) * ops.maximum(x, 1e-6)
+    return ops.sin(angle) / angle
