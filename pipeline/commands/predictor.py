@@ -20,7 +20,7 @@ from pipeline.backbones import keras_setup
 from pipeline.evaluation import calibration, selected_model
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
-from pipeline.storage import ledger
+from pipeline.storage import ledger, sealed_files
 from pipeline.training import head, network
 
 OPENVINO_BATCH = 8  # images at a time, with which it is fastest
@@ -52,7 +52,7 @@ class Final:
         self.temperature = float(told.temperature)
         self.classes = ledger.labels(ledger.read_ledger(ledger_at)).classes
         self.weights = {
-            name: atomic_files.require_sealed(
+            name: sealed_files.require_sealed(
                 Path("data/weights", f"{name}.weights.h5"), f"fetch_weights@{name}"
             )
             for name in params.train_head.backbones

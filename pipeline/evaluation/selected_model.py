@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline import paths
 from pipeline.evaluation import calibration
 from pipeline.evaluation.losses import Floats
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
-from pipeline.storage import arrays, sums
+from pipeline.storage import arrays, tables
 
 WRITERS = {"head": "train_head", "fine_tune": "fine_tune"}
 
@@ -40,7 +41,7 @@ def settings(figures: Path) -> Settings:
     Raises:
         UserError: no such file, one of an older version of this project, or a damaged one.
     """
-    found = sums.read_json(figures, "evaluate")
+    found = tables.read_json(figures, "evaluate")
     if not {"chosen", "temperature", "clip"} <= found.keys():
         raise UserError(
             f"{figures}: expected chosen, temperature and clip, got figures without; "
@@ -56,16 +57,16 @@ def settings(figures: Path) -> Settings:
     return Settings(name, temperature, clip)
 
 
-def read(figures: Path, head: Path, model: Path, fingerprint: str) -> Chosen:
+def read(fingerprint: str) -> Chosen:
     """Read the choice from `evaluate`'s figures, and the predictions from the chosen's folder.
 
     Raises:
         UserError: a file is missing, of other images, or of an older version of this project.
     """
-    name, temperature, clip = settings(figures)
-    folder = head if name == "head" else model
+    name, temperature, clip = settings(paths.EVALUATION)
+    folder = paths.HEAD if name == "head" else paths.MODEL
     stored = arrays.Rows(
-        atomic_files.require(folder / "predictions.zarr", WRITERS[name]), fingerprint
+        atomic_files.require(paths.predictions(folder), WRITERS[name]), fingerprint
     )
     raw = stored.read(0, len(stored))
     return Chosen(name, clip, calibration.calibrated(raw, temperature))

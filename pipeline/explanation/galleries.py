@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.evaluation.losses import Floats
 from pipeline.explanation import examples
 from pipeline.runtime.errors import UserError
-from pipeline.storage import ledger
+from pipeline.storage import ledger, tables
 
 DECIMALS = 4
 TOLD = {  # of the galleries of `examples`: title, and what it is for
@@ -52,7 +52,7 @@ def of_audit(folder: Path, accepted: Sequence[ledger.Row], count: int) -> Iterat
     row_of = {(row.source, row.member): place for place, row in enumerate(accepted)}
 
     def read(name: str) -> list[dict[str, str]]:
-        return ledger.read_csv(folder / name, "audit")
+        return tables.read_csv(folder / name, "audit")
 
     def row(line: Mapping[str, str], prefix: str = "") -> int:
         key = (line[f"{prefix}source"], line["other" if prefix else "member"])
