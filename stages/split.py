@@ -140,7 +140,7 @@ def _read_fixes(path: Path) -> list[Fix]:
             f"{path}: expected known faults of labels, got no such file; a file with the one line "
             "member,label,source says that there are none"
         )
-    return [Fix(*line) for line in ledger.read_label_fixes(path)]
+    return label_fixes.parse(tables.read_rows(path, label_fixes.COLUMNS, label_fixes.CORRECT))
 
 
 def _fix(

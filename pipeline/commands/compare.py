@@ -61,7 +61,7 @@ def main() -> None:
             if revision:
                 git_runs.fetch(revision, FILES, side)
         verdicts, reason = _paired(asked, old, new)
-        bounds = (curves.intervals(old / INTERVALS), curves.intervals(new / INTERVALS))
+        bounds = (results.intervals(old / INTERVALS), results.intervals(new / INTERVALS))
         verdicts = verdicts or _unpaired(metrics, bounds)
         drawings, same, undrawn = _drawn(asked, old, new)
     found = Comparison(
@@ -133,7 +133,7 @@ def _paired(asked: argparse.Namespace, old: Path, new: Path) -> tuple[list[Verdi
     ], ""
 
 
-def _unpaired(metrics: Iterable[Value], bounds: curves.Both) -> list[Verdict]:
+def _unpaired(metrics: Iterable[Value], bounds: Both) -> list[Verdict]:
     """The final models' figures of either subset, with both sides' committed intervals."""
     known = {one.key: one for one in metrics if one.path == paired.FIGURES}
     found = []
@@ -153,7 +153,7 @@ def _unpaired(metrics: Iterable[Value], bounds: curves.Both) -> list[Verdict]:
     return found
 
 
-def _chance(key: str, bounds: curves.Both) -> str:
+def _chance(key: str, bounds: Both) -> str:
     """Whether both sides' intervals of a figure overlap; empty where a side has none."""
     if not all(key in side for side in bounds):
         return ""
@@ -166,7 +166,7 @@ def _differing(values: Iterable[Value]) -> list[Value]:
     return sorted((one for one in values if one.differs), key=lambda one: natural_key(one.key))
 
 
-def _figures(metrics: Iterable[Value], bounds: curves.Both) -> Mapping[str, list[Line]]:
+def _figures(metrics: Iterable[Value], bounds: Both) -> Mapping[str, list[Line]]:
     """The figures that differ, by file, what `evaluate` tells first."""
     found: dict[str, list[Line]] = {paired.FIGURES: []}
     for one in _differing(metrics):
@@ -187,7 +187,7 @@ def _drawn(
         sides: dict[str, Any] = {}
         for side, folder in ((asked.revision, old), (asked.other or "this run", new)):
             try:
-                sides[side] = curves.columns(folder / path, kind.columns, kind_name != "confusion")
+                sides[side] = results.columns(folder / path, kind.columns, kind_name != "confusion")
             except UserError as fault:
                 told = str(fault).replace(f"{folder}/", "").partition(";")[0]
                 undrawn.append(f"{title}, {side}, is not drawn ({told}).")

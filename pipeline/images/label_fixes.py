@@ -5,6 +5,7 @@ and gives it another class, or takes it out of the data.
 """
 
 import posixpath
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pipeline.runtime.errors import UserError
 
 EXCLUDE = "exclude"
+COLUMNS = ("member", "label", "source")
+CORRECT = "correct it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,23 @@ class Fix:
     member: str
     label: str
     source: str
+
+
+def parse(lines: Iterable[tuple[str, Sequence[str]]]) -> list[Fix]:
+    """Return the fix of each line, given as (where it stands, member, label and source).
+
+    Raises:
+        UserError: a member or label is missing, or control characters, which no file's name has.
+    """
+    fixes = []
+    for where, fields in lines:
+        control = any(unicodedata.category(one) == "Cc" for one in "".join(fields))
+        if not fields[0] or not fields[1] or control:
+            raise UserError(
+                f"{where}: expected member, label and source, got {','.join(fields)!r}; {CORRECT}"
+            )
+        fixes.append(Fix(*fields))
+    return fixes
 
 
 def match(

@@ -13,15 +13,15 @@ from pipeline.runtime import fingerprint, machine
 from pipeline.runtime.errors import UserError
 
 
-def of(stage: str, settings: Mapping[str, object], what: str | None = None) -> str:
-    """Return `what` and a hash, such as `extract-0123456789abcdef`.
+def of(stage: str, settings: Mapping[str, object], prefix: str | None = None) -> str:
+    """Return `prefix` and a hash, such as `extract-0123456789abcdef`.
 
     Args:
         stage: its fingerprint enters.
         settings: plain values: numbers, text, lists and mappings of them.
-        what: the beginning of the name, if not the stage's.
+        prefix: the stage's name if None.
     """
-    known = json.dumps(
+    text = json.dumps(
         {
             "settings": settings,
             "code": fingerprint.of(stage),
@@ -36,17 +36,18 @@ def of(stage: str, settings: Mapping[str, object], what: str | None = None) -> s
         },
         sort_keys=True,
     )
-    return f"{what or stage}-{hashlib.sha256(known.encode()).hexdigest()[:24]}"
+    return f"{prefix or stage}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
-def require_same(expected: str | list[str], actual: str | list[str]) -> None:
-    """Refuse to work under another key than the process that handed out the work.
+def require_same(expected: list[str], actual: list[str]) -> None:
+    """Refuse to work under other keys than the process that distributed the work.
 
     Raises:
         UserError: they differ.
     """
     if actual != expected:
         raise UserError(
-            "extract: expected the code, packages and kind of processor with which the run began, "
-            "got others; run `dvc repro` again, on a cluster with the same ones on every worker"
+            "row cache: expected the code, packages and kind of processor with which the run "
+            "began, got others; run `dvc repro` again, on a cluster with the same ones on every "
+            "worker"
         )

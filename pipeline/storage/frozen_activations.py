@@ -1,12 +1,13 @@
-"""Activations of frozen layers, kept under ROOT/NAME/VIEW.zarr from one run to the next.
+"""Activations of frozen layers, kept under ROOT/KEY/VIEW.zarr from one run to the next.
 
-NAME tells all that they depend on but view and images. Only those of one name are kept: they may be
-larger than the images. A view is kept as soon as it is whole, so a killed run loses one at most.
+KEY identifies everything that they depend on but view and images. Only those of one key are kept:
+they may be larger than the images. Each view is kept once it is complete, so a killed run loses one
+at most.
 """
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,107 +17,81 @@ from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
 from pipeline.storage import arrays
+from pipeline.storage.array_views import Renumbered
 from pipeline.storage.arrays import Readable
 
 GIB = 2**30
 
 
-class Numbered(Readable):
-    """An array (k, ...) of some rows of n, read by their numbers in all of them."""
-
-    def __init__(self, stored: Readable, rows: NDArray[np.int64], count: int) -> None:
-        self._stored, self._rows = stored, rows
-        self.shape, self.dtype = (count, *stored.shape[1:]), stored.dtype
-        self.chunk, self.fingerprint = stored.chunk, stored.fingerprint
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._stored.take(np.searchsorted(self._rows, rows))
-
-    def batches(
-        self, size: int, rows: NDArray[np.int64] | None = None
-    ) -> Iterator[NDArray[np.float32]]:
-        places = None if rows is None else np.searchsorted(self._rows, rows)
-        return self._stored.batches(size, places)
-
-
 def cached(
     root: Path,
-    name: str,
-    wanted: Sequence[NDArray[np.int64]],
+    key: str,
+    rows: Sequence[NDArray[np.int64]],
     compute: Callable[[int, NDArray[np.int64]], Iterable[NDArray[np.float32]]],
     width: int,
     fingerprint: str,
     budget_bytes: int,
 ) -> list[Readable]:
-    """Open the activations of each view, and compute and write those that lack.
+    """Open the activations of each view; compute and write the missing ones.
 
     Args:
-        wanted: of each view the rows, ascending, whose activations are needed.
-        compute: given a view and rows, gives their activations, (any number, width) float32.
+        rows: for each view the rows, ascending, whose activations are needed.
+        compute: takes a view and rows, yields blocks of their activations, (k, width) float32.
         width: of the activations of a row.
         fingerprint: of the ledger rows that all rows belong to.
         budget_bytes: the most that all may take on disk.
 
     Returns:
-        For each view an array (n, width); of the rows that were not wanted nothing can be taken.
+        For each view an array (n, width); only the listed rows can be taken.
 
     Raises:
         UserError: they would take more than the budget, or than the disk has left.
     """
-    folder = root / name
-    count = int(max(rows[-1] for rows in wanted)) + 1
-    marks = [hashlib.sha256(fingerprint.encode() + rows.tobytes()).hexdigest() for rows in wanted]
-    found = [_opened(folder / f"{view}.zarr", mark) for view, mark in enumerate(marks)]
-    lacking = [view for view, stored in enumerate(found) if stored is None]
-    if lacking:
-        _require_room(root, wanted, lacking, width, budget_bytes)
+    folder = root / key
+    count = int(max(listed[-1] for listed in rows)) + 1
+    marks = [hashlib.sha256(fingerprint.encode() + one.tobytes()).hexdigest() for one in rows]
+    stored = {view: _opened(folder, view, mark) for view, mark in enumerate(marks)}
+    missing = [view for view, array in stored.items() if array is None]
+    if missing:
+        _require_room(root, [len(one) for one in rows], missing, width, budget_bytes)
         for old in root.iterdir():
             if old != folder:
                 shutil.rmtree(old)
         folder.mkdir(exist_ok=True)
-    with progress("frozen layers", sum(len(wanted[view]) for view in lacking)) as bar:
-        for view in lacking:
+    with progress("frozen layers", sum(len(rows[view]) for view in missing)) as bar:
+        for view in missing:
             with atomic_files.replacing(folder / f"{view}.zarr") as partial:
-                blocks = bar.over(compute(view, wanted[view]))
-                shape = (len(wanted[view]), width)
-                mark = marks[view]
+                blocks = bar.over(compute(view, rows[view]))
+                shape, mark = (len(rows[view]), width), marks[view]
                 arrays.write(partial, blocks, shape=shape, dtype=np.float32, fingerprint=mark)
-            found[view] = arrays.Rows(folder / f"{view}.zarr", marks[view])
     return [
-        Numbered(stored, rows, count)
-        for stored, rows in zip(found, wanted, strict=True)
-        if stored is not None
+        Renumbered(stored[view] or arrays.StoredArray(folder / f"{view}.zarr", mark), one, count)
+        for view, (mark, one) in enumerate(zip(marks, rows, strict=True))
     ]
 
 
-def _opened(path: Path, mark: str) -> arrays.Rows | None:
+def _opened(folder: Path, view: int, mark: str) -> arrays.StoredArray | None:
     try:
-        return arrays.Rows(path, mark)
-    except UserError:  # not there, damaged, or of other rows: computed anew
+        return arrays.StoredArray(folder / f"{view}.zarr", mark)
+    except UserError:  # absent, damaged, or of other rows: computed again
         return None
 
 
 def _require_room(
-    root: Path,
-    wanted: Sequence[NDArray[np.int64]],
-    lacking: Sequence[int],
-    width: int,
-    budget_bytes: int,
+    root: Path, counts: Sequence[int], missing: Sequence[int], width: int, budget_bytes: int
 ) -> None:
+    """Refuse activations that exceed the budget, or the disk once the old ones are removed."""
     root.mkdir(parents=True, exist_ok=True)
-    every, new = (
-        4 * width * sum(len(wanted[view]) for view in views)
-        for views in (range(len(wanted)), lacking)
-    )
+    total, new = 4 * width * sum(counts), 4 * width * sum(counts[view] for view in missing)
     old = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
-    free = shutil.disk_usage(root).free + old - (every - new)
-    print(f"{root}: the output of the frozen layers takes up to {every / GIB:.3g} GiB")
-    if every > budget_bytes or new > free:
-        limit = "STAGES_DISK_GIB" if every > budget_bytes else "the disk"
-        most = budget_bytes if every > budget_bytes else free
+    free = shutil.disk_usage(root).free + old - (total - new)
+    print(f"{root}: the output of the frozen layers takes up to {total / GIB:.3g} GiB")
+    if total > budget_bytes or new > free:
+        limit = "STAGES_DISK_GIB" if total > budget_bytes else "the disk"
+        most = budget_bytes if total > budget_bytes else free
         raise UserError(
             f"{root}: expected at most the {most / GIB:.3g} GiB that {limit} leaves, got "
-            f"{every / GIB:.3g} GiB for {len(wanted[0])} images in {len(wanted)} views; make room, "
-            "take fewer views (extract.views) or a later layer (fine_tune.unfreeze_from), or set "
+            f"{total / GIB:.3g} GiB for {counts[0]} images in {len(counts)} views; make room, "
+            "take fewer views (extract.views) or a later layer (unfreeze_from), or set "
             "fine_tune.cache_frozen: false"
         )

@@ -1,14 +1,12 @@
-"""Reads and checks what the stages have found, for the report.
+"""Read and check the results that stages wrote to `metrics/`, for the report and comparisons.
 
-`split.json`, `head.json`, `fine_tune.json`, `evaluate.json`, `intervals.json`, `audit.json`,
-`audit/*.csv` and `pictures/*.png` of one folder, and `explain.json` of another. A file that lacks
-something, or holds something else, is told in one sentence.
+Every fault is one sentence that names the file, the key and the stage to run again.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -22,27 +20,28 @@ from pipeline.storage.results_schema import (
     Content,
     Evaluated,
     Explained,
-    Findings,
     FineTuned,
     Head,
     Intervals,
     Line,
+    Results,
     Split,
 )
 
 T = TypeVar("T", bound=Content)
+Bounds = Mapping[str, tuple[float, float]]  # (low, high) of a metric, by its dotted key
 
 
-def read(metrics: Path, explained: Path) -> Findings:
-    """Read and check all of it.
+def read(metrics: Path, explained: Path) -> Results:
+    """Read and check all results; `explained` is the folder of `explain.json`.
 
     Raises:
-        UserError: a file that is not there, or does not hold what it should.
+        UserError: a file is missing or does not hold what it should.
     """
     evaluated = _content(metrics / "evaluate.json", "evaluate", Evaluated)
     intervals = _content(metrics / "intervals.json", "evaluate", Intervals)
     _require_agreement(metrics / "intervals.json", evaluated, intervals)
-    return Findings(
+    return Results(
         _content(metrics / "split.json", "split", Split),
         _content(metrics / "head.json", "train_head", Head),
         _content(metrics / "fine_tune.json", "fine_tune", FineTuned),
@@ -56,21 +55,16 @@ def read(metrics: Path, explained: Path) -> Findings:
 
 
 def picture(folder: Path, name: str) -> Path:
-    """The picture that `explain.json` names.
+    """Return the path of a picture that `explain.json` names.
 
     Raises:
-        UserError: it lies outside of `folder`, or is not there.
+        UserError: it lies outside of `folder`, or does not exist.
     """
-    where, path = folder / "explain.json", folder / name
+    path, relative = folder / name, PurePosixPath(name)
     inside = path.resolve().is_relative_to(folder.resolve())
-    if not inside or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    if not inside or relative.is_absolute() or ".." in relative.parts or not path.is_file():
         raise UserError(
-            f"{where}: expected the paths of pictures inside {folder}, got {name!r}; "
-            "run `dvc repro explain` again"
-        )
-    if not path.is_file():
-        raise UserError(
-            f"{where}: expected a picture at {path}, got no such file; "
+            f"{folder / 'explain.json'}: expected the path of a picture in {folder}, got {name!r}; "
             "run `dvc repro explain` again"
         )
     return path
@@ -81,64 +75,92 @@ def _content(path: Path, stage: str, kind: type[T]) -> T:
         return kind.model_validate_json(atomic_files.require(path, stage).read_bytes())
     except ValidationError as faults:
         fault = faults.errors()[0]
-    key = "".join(f"{part}: " for part in [".".join(map(str, fault["loc"]))] if part)
+    location = ".".join(map(str, fault["loc"]))
+    where = f"{path}: {location}" if location else path
     if fault["type"] == "json_invalid":
         expected, got = "JSON", fault["msg"].removeprefix("Invalid JSON: ")
     elif fault["type"] == "missing":
         expected, got = "this key", "nothing"
     else:
-        expected, got = fault["msg"].removeprefix("Input should be "), _shortened(fault["input"])
-    raise UserError(
-        f"{path}: {key}expected {expected}, got {got}; run `dvc repro {stage}` again"
-    ) from None
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+        value = repr(fault["input"])
+        expected = fault["msg"].removeprefix("Input should be ")
+        got = value if len(value) <= 80 else f"{value[:77]}..."
+    raise UserError(f"{where}: expected {expected}, got {got}; run `dvc repro {stage}` again")
 
 
 def _require_agreement(where: Path, evaluated: Evaluated, intervals: Intervals) -> None:
-    """Every figure needs its interval; all models are scored on the same subsets."""
-    scored = evaluated.final.keys()
+    """Require an interval for every metric, and the same subsets for all models."""
     for model in ("head", "fine_tune", "final"):
-        figures, bounds = getattr(evaluated, model), getattr(intervals, model)
-        for subset in ("valid", *scored):
-            if subset not in figures or subset not in bounds:
+        metrics, bounds = getattr(evaluated, model), getattr(intervals, model)
+        for subset in ("valid", *evaluated.final):
+            if (
+                subset not in metrics
+                or subset not in bounds
+                or not metrics[subset].per_class.keys() <= bounds[subset].per_class.keys()
+            ):
                 raise UserError(
-                    f"{where}: expected intervals of {model} on {subset}, as evaluate.json has "
-                    "the final model's figures there, got none; run `dvc repro evaluate` again"
-                )
-            if not figures[subset].per_class.keys() <= bounds[subset].per_class.keys():
-                raise UserError(
-                    f"{where}: expected intervals of {model} on {subset} for each class of "
-                    "evaluate.json, got fewer; run `dvc repro evaluate` again"
+                    f"{where}: expected intervals of {model} on {subset} for each class, as "
+                    "evaluate.json has the final model's metrics there, got none or fewer; run "
+                    "`dvc repro evaluate` again"
                 )
 
 
 def _lines(path: Path, name: str) -> Iterator[Line]:
-    """The lines of an audit's table, in order."""
-    header, again = AUDIT_COLUMNS[name], "run `dvc repro audit` again"
-    numbers = " and ".join(column for column in header if column in NUMBERS)
-    expected = f"{len(header)} fields" + (f" with numbers as {numbers}" if numbers else "")
-    lines = tables.read_lines(path, "audit")
-    got = next(lines)
-    if tuple(got) != header:
-        raise UserError(
-            f"{path}: expected the columns {','.join(header)}, got {','.join(got)!r}; {again}"
-        )
-    for number, values in enumerate(lines, start=2):
-        line = dict(zip(header, values, strict=False))
-        if len(values) != len(header) or not all(map(_number, line.items())):
-            raise UserError(
-                f"{path} line {number}: expected {expected}, got {','.join(values)!r}; {again}"
-            )
+    """Yield the lines of an audit's table, by column; numbers are checked, not converted."""
+    columns, again = AUDIT_COLUMNS[name], "run `dvc repro audit` again"
+    for where, fields in tables.read_rows(atomic_files.require(path, "audit"), columns, again):
+        line = dict(zip(columns, fields, strict=True))
+        numbers = [column for column in columns if column in NUMBERS]
+        if not all(_finite(line[column]) for column in numbers):
+            expected = f"numbers as {' and '.join(numbers)}"
+            raise tables.unexpected(where, expected, ",".join(fields), again)
         yield line
 
 
-def _number(field: tuple[str, str]) -> bool:
-    """Whether a field is a finite number, or need not be one."""
+def _finite(text: str) -> bool:
     try:
-        return field[0] not in NUMBERS or math.isfinite(float(field[1]))
+        return math.isfinite(float(text))
     except ValueError:
         return False
+
+
+def columns(path: Path, names: Sequence[str], numbers: bool) -> dict[str, list[Any]]:
+    """Return columns of a csv from git, perhaps written by an older version of the project.
+
+    Empty if there is no such file, or no line in it.
+
+    Raises:
+        UserError: a column is missing, or holds something else than numbers.
+    """
+    if not path.exists():
+        return {}
+    lines = tables.read_csv(path, "evaluate")
+    try:
+        return {
+            name: [float(line[name]) if numbers else line[name] for line in lines]
+            for name in (names if lines else ())
+        }
+    except (KeyError, ValueError):
+        raise UserError(
+            f"{path}: expected {'numbers' if numbers else 'names'} in the columns "
+            f"{', '.join(names)}, got something else; restore it by git"
+        ) from None
+
+
+def intervals(path: Path) -> Bounds:
+    """Return the interval of each metric in an `intervals.json` from git; none if it is missing.
+
+    Raises:
+        UserError: it is no JSON object.
+    """
+    waiting: list[tuple[str, Any]] = []
+    if path.exists():
+        waiting.append(("", tables.read_json(path, "evaluate")))
+    bounds: dict[str, tuple[float, float]] = {}
+    while waiting:
+        prefix, section = waiting.pop()
+        if isinstance(section, dict):
+            waiting += [(f"{prefix}.{key}" if prefix else key, one) for key, one in section.items()]
+        elif isinstance(section, list) and len(section) == 2:
+            bounds[prefix] = (float(section[0]), float(section[1]))
+    return bounds

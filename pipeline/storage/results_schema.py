@@ -1,6 +1,6 @@
-"""The shapes of the JSON files and tables in `metrics/`, as far as the report shows them.
+"""Schema of the JSON files and tables in `metrics/`, as far as the report shows them.
 
-Keys that are not named here are passed over. An interval is (low, high).
+Other keys are ignored. An interval is (low, high).
 """
 
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ class OfClass(Content):
     misclassified: int
 
 
-class Figures(Content):
-    """Of one model on one subset; areas are None where a class has no image."""
+class Metrics(Content):
+    """Metrics of one model on one subset; areas are None if a class has no image."""
 
     accuracy: float
     log_loss: float
@@ -66,9 +66,9 @@ class Evaluated(Content):
     chosen: Literal["head", "fine_tune"]
     temperature: float
     clip: float
-    head: dict[str, Figures]
-    fine_tune: dict[str, Figures]
-    final: dict[str, Figures]
+    head: dict[str, Metrics]
+    fine_tune: dict[str, Metrics]
+    final: dict[str, Metrics]
     thresholds: dict[str, Threshold] | None = None
 
 
@@ -79,7 +79,7 @@ class BoundsOfClass(Content):
 
 
 class Bounds(Content):
-    """The interval of each of `Figures`."""
+    """The interval of each of `Metrics`."""
 
     accuracy: Interval
     log_loss: Interval
@@ -152,7 +152,7 @@ class Audit(Content):
 
 
 class Shown(Content):
-    """One image of a gallery; texts are empty and the rest None where there is nothing to tell."""
+    """One image of a gallery; texts are empty and other values None if there are none."""
 
     picture: str | None
     heatmap: str | None
@@ -199,21 +199,23 @@ class Explained(Content):
     filters: list[Filters]
 
     def pictures(self) -> list[str]:
-        """The path of each picture that is named, once, in order."""
-        named: list[str | None] = []
-        for gallery in self.galleries:
-            for image in gallery.images:
-                named += [image.picture, image.heatmap]
+        """Return the path of each picture, once, in order."""
+        names = [
+            name
+            for gallery in self.galleries
+            for image in gallery.images
+            for name in (image.picture, image.heatmap)
+        ]
         if self.activations:
-            layers = self.activations.layers
-            named += [self.activations.picture, *(layer.picture for layer in layers)]
-        named += [layer.picture for layer in self.filters]
-        return list(dict.fromkeys(name for name in named if name is not None))
+            names += [self.activations.picture]
+            names += [layer.picture for layer in self.activations.layers]
+        names += [layer.picture for layer in self.filters]
+        return list(dict.fromkeys(name for name in names if name is not None))
 
 
 @dataclass(frozen=True)
-class Findings:
-    """All of it; `tables` by the names of `AUDIT_COLUMNS`, `plots` in order of their names."""
+class Results:
+    """All results; `tables` by the names of `AUDIT_COLUMNS`, `plots` in order of their names."""
 
     split: Split
     head: Head

@@ -27,13 +27,12 @@ def read_json(path: Path, stage: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(require(path, stage).read_bytes())
-    except ValueError as error:  # also of bytes that are not UTF-8
-        raise _damaged(path, "a JSON object", str(error), stage) from None
-    except RecursionError:
-        raise _damaged(path, "a JSON object", "lists nested too deeply", stage) from None
-    if not isinstance(content, dict):
-        raise _damaged(path, "a JSON object", type(content).__name__, stage)
-    return content
+        if isinstance(content, dict):
+            return content
+        got = type(content).__name__
+    except (ValueError, RecursionError) as error:  # also of bytes that are not UTF-8
+        got = str(error)
+    raise unexpected(path, "a JSON object", got, _rerun(stage))
 
 
 def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
@@ -44,30 +43,28 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object
         writer.writerows(lines)
 
 
-def read_lines(path: Path, stage: str) -> Iterator[list[str]]:
-    """Yield the header and the lines of the csv that `stage` wrote, each with as many fields.
+def read_rows(
+    path: Path, columns: Sequence[str], remedy: str
+) -> Iterator[tuple[str, list[str]]]:
+    """Return the lines of a csv with these columns, each as (file and line number, fields).
+
+    Args:
+        remedy: the end of error sentences, such as "run `dvc repro split` again".
 
     Raises:
-        UserError: nothing is there, no csv in UTF-8, or a line with more or fewer fields.
+        UserError: no csv in UTF-8, other columns, or a line with more or fewer fields.
     """
-    try:
-        with require(path, stage).open(encoding="utf-8", newline="") as file:
-            lines = csv.reader(file, strict=True)
-            header = next(lines, [])
-            yield header
-            for line in lines:
-                if len(line) != len(header):
-                    where, got = f"{path} line {lines.line_num}", ",".join(line)
-                    raise _damaged(where, f"{len(header)} fields", got, stage)
-                yield line
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise _damaged(path, "a csv in UTF-8", str(error), stage) from None
+    lines = _lines(path, remedy)
+    _, header = next(lines)
+    if header != list(columns):
+        raise unexpected(path, f"the columns {','.join(columns)}", ",".join(header), remedy)
+    return lines
 
 
 def read_csv(path: Path, stage: str) -> list[dict[str, str]]:
     """Read the lines of the csv that `stage` wrote, each by the names in the header."""
-    header, *lines = read_lines(path, stage)
-    return [dict(zip(header, line, strict=True)) for line in lines]
+    (_, header), *lines = _lines(require(path, stage), _rerun(stage))
+    return [dict(zip(header, fields, strict=True)) for _, fields in lines]
 
 
 def read_numbers(path: Path, stage: str) -> dict[str, list[float]]:
@@ -76,13 +73,34 @@ def read_numbers(path: Path, stage: str) -> dict[str, list[float]]:
     Raises:
         UserError: also for a field that is not a number.
     """
-    header, *lines = read_lines(path, stage)
+    (_, header), *lines = _lines(require(path, stage), _rerun(stage))
     try:
-        return {name: [float(line[i]) for line in lines] for i, name in enumerate(header)}
+        return {name: [float(line[i]) for _, line in lines] for i, name in enumerate(header)}
     except ValueError as error:
-        raise _damaged(path, "numbers", str(error), stage) from None
+        raise unexpected(path, "numbers", str(error), _rerun(stage)) from None
 
 
-def _damaged(where: object, expected: str, got: str, stage: str) -> UserError:
+def _lines(path: Path, remedy: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the header and the lines, each as (file and line number, fields)."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, strict=True)
+            header = next(lines, [])
+            yield f"{path} line 1", header
+            for fields in lines:
+                where = f"{path} line {lines.line_num}"
+                if len(fields) != len(header):
+                    raise unexpected(where, f"{len(header)} fields", ",".join(fields), remedy)
+                yield where, fields
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise unexpected(path, "a csv in UTF-8", str(error), remedy) from None
+
+
+def unexpected(where: object, expected: str, got: str, remedy: str) -> UserError:
+    """Return the error that quotes what was read, cut short: an open quote spans many lines."""
     got = got if len(got) <= 200 else f"{got[:200]}..."
-    return UserError(f"{where}: expected {expected}, got {got!r}; run `dvc repro {stage}` again")
+    return UserError(f"{where}: expected {expected}, got {got!r}; {remedy}")
+
+
+def _rerun(stage: str) -> str:
+    return f"run `dvc repro {stage}` again"

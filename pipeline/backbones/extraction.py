@@ -1,0 +1,125 @@
+"""Extract one feature vector per view of each image, shard by shard.
+
+Reads pixels, uint8 (n, size, size, 3), and weights; writes features (n, views, d).
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import paths
+from pipeline.backbones import keras_setup
+from pipeline.runtime import atomic_files, parallel
+from pipeline.runtime.errors import UserError
+from pipeline.runtime.machine import processors
+from pipeline.schema import Params
+from pipeline.storage import arrays, cache_key
+from pipeline.storage.cached_shards import CachedShards
+
+_computing = threading.Lock()
+
+
+class Extraction(CachedShards):
+    """The work of stage `extract`; the row cache identifies an image by its pixels' sha256."""
+
+    def __init__(self, backbone: str, out: Path, params: Params) -> None:
+        self.backbone, self.params = backbone, params
+        self.dtype = np.dtype(params.extract.dtype)
+        self.pixels, self.weights = paths.RESIZED.resolve(), paths.weights(backbone).resolve()
+        super().__init__(out)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return self.params.extract.views, self.width
+
+    def cache_keys(self) -> list[str]:
+        params = self.params
+        settings = {
+            "backbone": self.backbone,
+            "network": params.backbones[self.backbone].network(),
+            "weights": atomic_files.sha256(self.weights),
+            "extract": params.extract.model_dump(exclude={"views", "augment"}),
+            "compute": params.compute.model_dump(),
+            "processors": processors() if params.compute.threads is None else None,
+        }
+        augment = params.extract.changes()
+        views = [
+            {"view": view, "augment": augment if view > 1 else None}
+            for view in range(params.extract.views)
+        ]
+        return [cache_key.of("extract", {**settings, **view}) for view in views]
+
+    def image_keys(self) -> Sequence[bytes]:
+        return [digest.tobytes() for digest in self.images.digests]
+
+    def parts(self, values: NDArray[Any]) -> list[NDArray[Any]]:
+        return [values[:, view] for view in range(values.shape[1])]
+
+    def compute(
+        self, part: int, rows: NDArray[np.int64], done: parallel.Done
+    ) -> Iterator[NDArray[Any]]:
+        at = 0
+        batches = self.images.batches(self.params.extract.batch_size, rows)
+        for batch in parallel.timed(batches, done, "read"):
+            keys = [self.keys[row] for row in rows[at : at + len(batch)]]
+            at += len(batch)
+            with _computing, done.timed("compute"):
+                features = self._features(batch, keys, part)
+            yield features
+
+    @functools.cached_property
+    def width(self) -> int:
+        """Number of features per view; the network is built only if no cached row tells."""
+        if row_type := self.caches[0].row_type:
+            return row_type[1][0]
+        with _computing:
+            return self._network[1]
+
+    @functools.cached_property
+    def images(self) -> arrays.StoredArray:
+        return arrays.StoredArray(self.pixels)
+
+    @functools.cached_property
+    def _network(self) -> tuple[Callable[[NDArray[Any]], Any], int]:
+        """A function from a batch of images to features, and the number of features."""
+        params = self.params
+        keras_setup.start(**params.compute.model_dump())
+        from pipeline.backbones import devices, from_params, openvino
+
+        by_openvino, precision = params.extract.engine == "openvino", params.extract.precision
+        with devices.scope():
+            model = from_params.extractor(
+                params,
+                self.backbone,
+                self.images.shape[1],
+                self.weights,
+                fold_for="float32" if by_openvino else precision,
+            )
+        width = int(model.output_shape[-1])
+        if by_openvino:
+            threads, size = params.compute.threads, params.extract.batch_size
+            return openvino.compile(model, size, precision, threads), width
+        return functools.partial(devices.predict_on_batch, model), width
+
+    def _features(
+        self, images: NDArray[np.uint8], digests: Sequence[bytes], view: int
+    ) -> NDArray[Any]:
+        """Return the features of a view in the stored dtype; refuse values beyond its range."""
+        function, _ = self._network
+        from pipeline.backbones import from_params, inference
+
+        seen = from_params.view(self.params, images, digests, view)
+        features = inference.padded(function, seen, self.params.extract.batch_size)
+        with np.errstate(over="ignore"):
+            stored: NDArray[Any] = features.astype(self.dtype)
+        if not np.isfinite(stored).all():
+            raise UserError(
+                f"extract: expected features that fit into {self.dtype}, got values up to "
+                f"{np.abs(features).max():g}; set extract.dtype: float32, or check the weights"
+            )
+        return stored

@@ -1,0 +1,97 @@
+"""Decode and resize the accepted images of the ledger, shard by shard.
+
+Reads the inputs in place; writes RGB pixels, uint8 (n, size, size, 3), in the ledger's order.
+"""
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import paths
+from pipeline.images import decode, resize, sources
+from pipeline.runtime import parallel
+from pipeline.runtime.errors import UserError
+from pipeline.schema import Params
+from pipeline.storage import cache_key, ledger
+from pipeline.storage.cached_shards import CachedShards
+
+
+class Resizing(CachedShards):
+    """The work of stage `resize`; the row cache identifies an image by its file's sha256."""
+
+    dtype = np.dtype(np.uint8)
+    with_digests = True
+
+    def __init__(self, out: Path, params: Params) -> None:
+        self.ledger, self.params = paths.LEDGER.resolve(), params
+        names = {"train": params.data.train, "test": params.data.test}
+        self.inputs = {source: Path(name).resolve() for source, name in names.items()}
+        super().__init__(out)
+
+    def close(self) -> None:
+        """Close the inputs."""
+        for source in vars(self).get("opened", {}).values():
+            source.close()
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (self.params.resize.size, self.params.resize.size, 3)
+
+    def cache_keys(self) -> list[str]:
+        return [cache_key.of("resize", self.params.resize.model_dump())]
+
+    def image_keys(self) -> Sequence[bytes]:
+        return [bytes.fromhex(row.sha256) for row in self.rows]
+
+    def parts(self, values: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        return [values]
+
+    def compute(
+        self, part: int, rows: NDArray[np.int64], done: parallel.Done
+    ) -> Iterator[NDArray[np.uint8]]:
+        wanted = self.params.resize
+        for number in rows:
+            with done.timed("read"):
+                content = self._read_unchanged(self.rows[number])
+            with done.timed("compute"):
+                pixels = resize.pixels(content, wanted.size, wanted.fit, wanted.interpolation)
+            yield pixels[None]
+
+    @functools.cached_property
+    def rows(self) -> list[ledger.LedgerRow]:
+        """The accepted rows of the ledger."""
+        rows = [row for row in ledger.read_ledger(self.ledger) if row.accepted]
+        odd = [row.sha256 for row in rows if not re.fullmatch("[0-9a-f]{64}", row.sha256)]
+        if odd or not rows:
+            raise UserError(
+                f"{self.ledger}: expected accepted images, each with a sha256 of 64 digits, got "
+                f"{repr(odd[0]) if odd else 'none'}; run `dvc repro split` again"
+            )
+        return rows
+
+    @functools.cached_property
+    def opened(self) -> dict[str, sources.Source]:
+        """The inputs that rows come from; a cluster's worker keeps them open."""
+        used = {row.source for row in self.rows}
+        return {
+            name: sources.open_source(path) for name, path in self.inputs.items() if name in used
+        }
+
+    def _read_unchanged(self, row: ledger.LedgerRow) -> bytes:
+        """Return the bytes of a file if they are still those that `split` checked."""
+        try:
+            content = self.opened[row.source].read(row.member)
+        except (decode.Unreadable, KeyError):
+            content = b""
+        if hashlib.sha256(content).hexdigest() != row.sha256:
+            name = self.params.data.train if row.source == "train" else self.params.data.test
+            raise UserError(
+                f"{name} member {row.member}: expected the bytes that `split` judged, got others "
+                "or none; run `dvc repro` to judge what is there now"
+            )
+        return content
