@@ -18,7 +18,7 @@ from benchmarks.project import Project, command, of_labelled, run_stage
 from benchmarks.settings import Settings
 from benchmarks.tables import table
 from pipeline.storage import ledger
-from pipeline.storage.ledger import Row
+from pipeline.storage.ledger import LedgerRow
 
 TITLE = "The audit of labels"
 
@@ -72,7 +72,7 @@ def _audit(project: Project) -> str:
     return run(command("audit", BACKBONE), project.folder).printed
 
 
-def _swap(rows: Sequence[Row], seed: int) -> list[Row]:
+def _swap(rows: Sequence[LedgerRow], seed: int) -> list[LedgerRow]:
     """The ledger with the two labels of some rows swapped."""
     names = {row.index: row.label for row in rows if row.label}
     count = round(SWAPPED * len(rows))

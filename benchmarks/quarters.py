@@ -21,7 +21,7 @@ from benchmarks.settings import Settings
 from benchmarks.tables import table
 from pipeline.images import subsets
 from pipeline.storage import arrays, ledger
-from pipeline.storage.ledger import Row
+from pipeline.storage.ledger import LedgerRow
 
 TITLE = "Recipes on every photo, each held out once"
 
@@ -66,7 +66,7 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
     )
 
 
-def deal(rows: Sequence[Row], classes: Sequence[str], part: int) -> list[Row]:
+def deal(rows: Sequence[LedgerRow], classes: Sequence[str], part: int) -> list[LedgerRow]:
     """The ledger with another split: `test` is the given part, the same photos every time."""
     order = sorted(
         {row.sha256 for row in rows}, key=lambda key: hashlib.sha256(key.encode()).digest()
@@ -102,7 +102,7 @@ def _held_out(
         for stage, model in stages.items():
             shutil.rmtree(project.folder / "data" / model, ignore_errors=True)  # as DVC does
             run(command(stage, backbones[0], backbones[-1]), project.folder)
-        stored = arrays.Rows(project.folder / "data" / model / "predictions.zarr")
+        stored = arrays.StoredArray(project.folder / "data" / model / "predictions.zarr")
         test = ledger.labels(dealt).rows("test")
         figures = recipes.scores(stored.take(test), labels.label[test])
         loss[test], right[test] = figures

@@ -25,7 +25,7 @@ from benchmarks.settings import Settings
 from benchmarks.tables import table
 from pipeline.evaluation import bootstrap
 from pipeline.storage import arrays, ledger
-from pipeline.training import head
+from pipeline.training import head, logistic
 
 TITLE = "Recipes, and what each step brings"
 
@@ -114,7 +114,7 @@ def _final(folder: Path) -> Scores:
     content = json.loads((folder / "metrics" / "evaluate.json").read_text(encoding="utf-8"))
     model = {"head": "head", "fine_tune": "model"}[content["chosen"]]
     labels = ledger.labels(ledger.read_ledger(folder / "data" / "split.csv"))
-    stored = arrays.Rows(folder / "data" / model / "predictions.zarr")
+    stored = arrays.StoredArray(folder / "data" / model / "predictions.zarr")
     test = labels.rows("test")
     return scores(stored.take(test), labels.label[test])
 
@@ -165,12 +165,14 @@ def logistic(folder: Path, views: int, predicted: int, calibrated: bool = False)
     """A head on the first views, its strength by cross-validation on `train`."""
     rows = ledger.read_ledger(folder / "data" / "split.csv")
     labels = ledger.labels(rows)
-    features = arrays.Rows(folder / "data/features/MobileNetV2.zarr", ledger.fingerprint(rows))
+    features = arrays.StoredArray(
+        folder / "data/features/MobileNetV2.zarr", ledger.fingerprint(rows)
+    )
     of = {
         name: (features.take(labels.rows(name))[:, :views], labels.label[labels.rows(name)])
         for name in ("train", "valid", "test")
     }
-    fitted = head.fit_logistic(
+    fitted = logistic.fit(
         of["train"][0].astype(np.float32),  # a copy: it is overwritten
         of["train"][1],
         len(labels.classes),

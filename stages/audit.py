@@ -19,8 +19,8 @@ from pipeline.runtime import atomic_files
 from pipeline.runtime.parallel import in_order
 from pipeline.runtime.progress import progress
 from pipeline.stage import stage
-from pipeline.storage import arrays, ledger, tables
-from pipeline.training import head
+from pipeline.storage import array_views, arrays, ledger, tables
+from pipeline.training import head, logistic
 
 BATCH = 64  # images at a time
 SHOWN, SHOWN_AT_LEAST = 0.05, 50  # of the labelled images, fraction and number a table may have
@@ -38,8 +38,8 @@ def main() -> None:
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
     accepted = [row for row in rows if row.accepted]
-    images = arrays.Rows(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
-    features = arrays.open_features(params.backbones, fingerprint)
+    images = arrays.StoredArray(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
+    features = array_views.open_features(params.backbones, fingerprint)
 
     labelled = np.flatnonzero(labels.label >= 0)
     held, label = _first_view(features, labelled), labels.label[labelled]
@@ -135,7 +135,7 @@ def _fit() -> Callable[[data_quality.Features, NDArray[np.int64]], data_quality.
 
     def fit(features: data_quality.Features, label: NDArray[np.int64]) -> data_quality.Predict:
         too_few = int(np.bincount(label).max()) < 2
-        fitted = head.fit_logistic(
+        fitted = logistic.fit(
             features[:, None],
             label,
             int(label.max()) + 1,
@@ -149,7 +149,7 @@ def _fit() -> Callable[[data_quality.Features, NDArray[np.int64]], data_quality.
     return fit
 
 
-def _light(images: arrays.Rows) -> data_quality.Light:
+def _light(images: arrays.StoredArray) -> data_quality.Light:
     with progress("audit light", len(images)) as bar:
         found = []
         for part in in_order(data_quality.light, images.batches(BATCH)):
@@ -169,9 +169,9 @@ def _of_label(
     )
 
 
-def _copies(rows: list[ledger.Row]) -> Iterator[tuple[ledger.Row, str, str]]:
+def _copies(rows: list[ledger.LedgerRow]) -> Iterator[tuple[ledger.LedgerRow, str, str]]:
     """Images of a group of several, by `split`; groups that lie in several subsets come first."""
-    groups: dict[str, list[ledger.Row]] = {}
+    groups: dict[str, list[ledger.LedgerRow]] = {}
     for row in rows:
         groups.setdefault(row.group, []).append(row)
     several = [members for members in groups.values() if len(members) > 1]
@@ -181,8 +181,8 @@ def _copies(rows: list[ledger.Row]) -> Iterator[tuple[ledger.Row, str, str]]:
 
 
 def _alike(
-    near: data_quality.Neighbours, rows: list[ledger.Row]
-) -> Iterator[tuple[ledger.Row, str, str, str, str, str, float]]:
+    near: data_quality.Neighbours, rows: list[ledger.LedgerRow]
+) -> Iterator[tuple[ledger.LedgerRow, str, str, str, str, str, float]]:
     """Pairs that features tell to be copies and `split` does not, those across subsets first."""
     found: dict[tuple[int, int], float] = {}
     for at in np.flatnonzero(near.likeness < data_quality.ALIKE).tolist():

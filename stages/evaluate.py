@@ -105,7 +105,9 @@ def main() -> None:
     _print_summary(summary, sure, list(scored))
 
 
-def _subsets(rows: Sequence[ledger.Row], labels: ledger.Labels) -> dict[str, tuple[Ints, Ints]]:
+def _subsets(
+    rows: Sequence[ledger.LedgerRow], labels: ledger.Labels
+) -> dict[str, tuple[Ints, Ints]]:
     """Of what is scored, by name: which rows of the store, and their labels.
 
     Where label fixes speak of test images, test is also scored as if it were fixed.
@@ -131,9 +133,9 @@ def _of_second(scored: dict[str, Scored]) -> dict[str, tuple[Floats, Ints]]:
     }
 
 
-def _log_probabilities(folder: Path, writer: str, rows: list[ledger.Row]) -> Floats:
+def _log_probabilities(folder: Path, writer: str, rows: list[ledger.LedgerRow]) -> Floats:
     path = atomic_files.require(folder / "predictions.zarr", writer)
-    array = arrays.Rows(path, ledger.fingerprint(rows))
+    array = arrays.StoredArray(path, ledger.fingerprint(rows))
     return array.read(0, len(array))
 
 

@@ -38,7 +38,7 @@ def main() -> None:
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
     accepted = [row for row in rows if row.accepted]
-    images = arrays.Rows(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
+    images = arrays.StoredArray(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
     model = selected_model.read(fingerprint)
     predicted = model.log_probability
 
@@ -92,7 +92,7 @@ def main() -> None:
 def _write_heatmaps(
     out: Path,
     net: network.Network,
-    images: arrays.Rows,
+    images: arrays.StoredArray,
     rows: NDArray[np.int64],
     predicted: Floats,
 ) -> None:

@@ -35,7 +35,6 @@ def main(backbone: str) -> None:
             threads=SHARDS_AT_ONCE,
             cluster=cluster,
         )
-    print(work.summary())
 
 
 if __name__ == "__main__":

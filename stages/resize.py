@@ -37,7 +37,6 @@ def main() -> None:
             cluster=cluster,
         )
         arrays.write_digests(partial, np.concatenate([shard.digests for shard in done]))
-    print(work.summary())
 
 
 if __name__ == "__main__":

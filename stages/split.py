@@ -26,7 +26,7 @@ from pipeline.runtime.progress import progress
 from pipeline.schema import Split
 from pipeline.stage import stage
 from pipeline.storage import ledger, tables
-from pipeline.storage.ledger import Row
+from pipeline.storage.ledger import LedgerRow
 
 MANY_NEAR = 0.05  # fraction of images that are seldom copies of others
 NAMED = 10  # rejected files that are named on the screen; the ledger names all
@@ -77,12 +77,12 @@ def main() -> None:
 
 def _judge(
     classes: Sequence[str], name: str, archive: sources.Source, item: labels.Found
-) -> tuple[Row, NDArray[np.uint8] | None]:
+) -> tuple[LedgerRow, NDArray[np.uint8] | None]:
     """Read one file, decode it whole, and write down what it is, or why it is rejected.
 
     With the thumbnail by which near duplicates are found.
     """
-    row = Row(
+    row = LedgerRow(
         id=item.id,
         source=name,
         member=item.name,
@@ -108,7 +108,7 @@ def _judge(
     return row, near_duplicates.thumbnail(image)
 
 
-def _refuse_too_many_rejected(rows: Sequence[Row], most: float) -> None:
+def _refuse_too_many_rejected(rows: Sequence[LedgerRow], most: float) -> None:
     rejected = [row for row in rows if not row.accepted]
     if len(rejected) > most * len(rows):
         named = ", ".join(f"{row.member} ({row.reason})" for row in rejected[:NAMED])
@@ -123,7 +123,7 @@ def _refuse_too_many_rejected(rows: Sequence[Row], most: float) -> None:
         print(f"split: and {len(rejected) - NAMED} more, see the ledger")
 
 
-def _refuse_repeated_ids(rows: Sequence[Row]) -> None:
+def _refuse_repeated_ids(rows: Sequence[LedgerRow]) -> None:
     """An id names one row of the submission; both inputs may hold unlabelled images."""
     ids = Counter(row.id for row in rows if row.subset == "unlabelled")
     for name, count in ids.most_common(1):
@@ -144,8 +144,8 @@ def _read_fixes(path: Path) -> list[Fix]:
 
 
 def _fix(
-    rows: Sequence[Row], fixes: Sequence[Fix], classes: Sequence[str], path: Path
-) -> tuple[list[Row], dict[str, int]]:
+    rows: Sequence[LedgerRow], fixes: Sequence[Fix], classes: Sequence[str], path: Path
+) -> tuple[list[LedgerRow], dict[str, int]]:
     """Correct or take out what trains and chooses; test images are only marked."""
     rows = list(rows)
     labelled = [place for place, row in enumerate(rows) if row.accepted and row.label]
@@ -199,8 +199,8 @@ def _print_summary(counts: Mapping[str, Any]) -> None:
 
 
 def _grouped(
-    rows: Sequence[Row], thumbnails: NDArray[np.uint8], threshold: float | None
-) -> list[Row]:
+    rows: Sequence[LedgerRow], thumbnails: NDArray[np.uint8], threshold: float | None
+) -> list[LedgerRow]:
     """Fill in the group: of the same bytes, and of nearly the same pixels if that is asked for."""
     accepted = [row for row in rows if row.accepted]
     first: dict[str, int] = {}
@@ -216,11 +216,11 @@ def _grouped(
 
 
 def _assign(
-    rows: Sequence[Row],
+    rows: Sequence[LedgerRow],
     classes: Sequence[str],
     given: dict[str, str | None],
     split: Split,
-) -> list[Row]:
+) -> list[LedgerRow]:
     """Fill in the subset."""
     rows = list(rows)
     labelled = [place for place, row in enumerate(rows) if row.accepted and row.label]

@@ -62,7 +62,9 @@ def pipelines() -> dict[str, NDArray[np.float64]]:
     """What the pipeline's chosen model says of each labelled image, by its member."""
     found = json.loads(FIGURES.read_text(encoding="utf-8"))
     rows = ledger.read_ledger(LEDGER)
-    stored = arrays.Rows(FOLDERS[found["chosen"]] / "predictions.zarr", ledger.fingerprint(rows))
+    stored = arrays.StoredArray(
+        FOLDERS[found["chosen"]] / "predictions.zarr", ledger.fingerprint(rows)
+    )
     probability = np.exp(calibration.calibrated(stored.read(0, len(stored)), found["temperature"]))
     accepted = (row for row in rows if row.accepted)
     told = zip(accepted, probability, strict=True)

@@ -71,10 +71,10 @@ def again(album: Album) -> int:
 def test_the_output_is_whole_and_each_view_is_the_networks_of_that_view(album: Album) -> None:
     album.change({"extract": {"views": 3}})
     assert again(album) == 18 * 3
-    rows = arrays.Rows(FEATURES, ledger.fingerprint(ledger.read_ledger(LEDGER)))
+    rows = arrays.StoredArray(FEATURES, ledger.fingerprint(ledger.read_ledger(LEDGER)))
     assert rows.shape == (18, 3, 128)
     assert rows.dtype == np.float32
-    pixels = arrays.Rows(RESIZED)
+    pixels = arrays.StoredArray(RESIZED)
     base = build.build("convnet", 48, False, WEIGHTS)
     network = build.extractor(base, "convnet", None, "flatten")
     ranges = dict(album.params["extract"]["augment"])

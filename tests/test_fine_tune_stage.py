@@ -148,12 +148,14 @@ def test_from_cached_activations_the_losses_are_those_of_training_end_to_end(
     train_head(album)
     tune(album)
     end_to_end = losses()
-    predicted = arrays.Rows(MODEL / "predictions.zarr").read(0, 18)
+    predicted = arrays.StoredArray(MODEL / "predictions.zarr").read(0, 18)
     tune(album, cache_frozen=True)
     assert len(end_to_end[0]) == 4
     assert end_to_end[0][3] < end_to_end[0][1]
     assert_allclose(losses(), end_to_end, atol=2e-5)
-    assert_allclose(arrays.Rows(MODEL / "predictions.zarr").read(0, 18), predicted, atol=1e-3)
+    assert_allclose(
+        arrays.StoredArray(MODEL / "predictions.zarr").read(0, 18), predicted, atol=1e-3
+    )
 
 
 def test_activations_are_computed_once_a_view_and_kept_for_the_next_run(album: Album) -> None:
@@ -163,7 +165,7 @@ def test_activations_are_computed_once_a_view_and_kept_for_the_next_run(album: A
     root = Path("data/.activations")
     (folder,) = root.iterdir()
     views = [folder / "0.zarr", folder / "1.zarr"]
-    assert [arrays.Rows(path).shape for path in views] == [
+    assert [arrays.StoredArray(path).shape for path in views] == [
         (18, 10 * 10 * 64),
         (train, 10 * 10 * 64),
     ]
@@ -175,7 +177,7 @@ def test_activations_are_computed_once_a_view_and_kept_for_the_next_run(album: A
     now = [(path / "zarr.json").stat().st_mtime_ns for path in views]
     assert now[0] == made[0]
     assert now[1] != made[1]
-    assert arrays.Rows(views[1]).shape[0] == 18
+    assert arrays.StoredArray(views[1]).shape[0] == 18
     tune(album, unfreeze_from="conv4")
     (other,) = root.iterdir()
     assert other != folder
@@ -265,7 +267,9 @@ def test_the_figures_tell_what_was_taken_and_by_how_much_it_is_better(album: Alb
     labels = ledger.labels(ledger.read_ledger(LEDGER))
     valid = labels.rows("valid")
     of = {
-        folder: arrays.Rows(folder / "predictions.zarr").read(0, 18)[valid, labels.label[valid]]
+        folder: arrays.StoredArray(folder / "predictions.zarr").read(0, 18)[
+            valid, labels.label[valid]
+        ]
         for folder in (HEAD, MODEL)
     }
     told = figures()
@@ -291,8 +295,8 @@ def test_a_loss_that_diverges_is_told_and_the_last_good_weights_are_kept(album: 
     assert "at learning rate 1e+30; lower fine_tune.learning_rate" in printed
     assert figures()["fault"].startswith(expected)
     assert figures()["taken"] == "head"
-    of_head = arrays.Rows(HEAD / "predictions.zarr").read(0, 18)
-    assert_allclose(arrays.Rows(MODEL / "predictions.zarr").read(0, 18), of_head, atol=1e-4)
+    of_head = arrays.StoredArray(HEAD / "predictions.zarr").read(0, 18)
+    assert_allclose(arrays.StoredArray(MODEL / "predictions.zarr").read(0, 18), of_head, atol=1e-4)
 
 
 def test_a_head_on_other_features_is_refused(album: Album) -> None:
@@ -371,6 +375,6 @@ def test_a_head_with_a_sigmoid_is_tuned_as_one_with_a_softmax(album: Album) -> N
     album.change({"train_head": {"kind": "dense", "dense": dense}})
     train_head(album)
     tune(album, unfreeze_from="conv4")
-    assert arrays.Rows(MODEL / "predictions.zarr").shape == (18, 2)
+    assert arrays.StoredArray(MODEL / "predictions.zarr").shape == (18, 2)
     with np.load(HEAD / "head.npz") as stored:
         assert stored["kernel_1"].shape[1] == 1

@@ -64,7 +64,7 @@ def test_the_objects_are_the_files_that_a_folder_would_hold(tmp_path: Path, buck
         write(where, values)
         arrays.write_digests(where, np.zeros((50, 32), np.uint8))
     assert objects(bucket, URL) == contents(tmp_path / "rows.zarr")
-    opened = arrays.Rows(URL, "f")
+    opened = arrays.StoredArray(URL, "f")
     np.testing.assert_array_equal(opened.read(0, 50), values)
     np.testing.assert_array_equal(opened.digests, np.zeros((50, 32), np.uint8))
 
@@ -81,7 +81,7 @@ def test_a_new_array_takes_the_place_of_all_objects_of_the_previous_one(bucket: 
     bucket.pipe("/bucket/rows.zarr/c/9/0", b"of a longer one")
     write(URL, rows())
     assert "c/9/0" not in objects(bucket, URL)
-    assert len(arrays.Rows(URL)) == 50
+    assert len(arrays.StoredArray(URL)) == 50
 
 
 def test_what_a_killed_run_left_is_removed_and_other_names_are_not(bucket: Any) -> None:
@@ -97,7 +97,7 @@ def test_a_lost_object_is_refused(bucket: Any) -> None:
     write(URL, rows())
     bucket.pipe("/bucket/rows.zarr/c/0/0", b"")
     with pytest.raises(UserError) as refused:
-        arrays.Rows(URL)
+        arrays.StoredArray(URL)
     assert str(refused.value) == (
         f"{URL}: expected 1 shards, got 1 missing or empty, the first is 0; remove {URL} and run "
         "`dvc repro` again"

@@ -41,7 +41,7 @@ def again(album: Album) -> int:
 
 def test_the_output_is_whole_and_tells_the_digest_of_each_row(album: Album) -> None:
     assert again(album) == 18
-    rows = arrays.Rows(RESIZED, ledger.fingerprint(ledger.read_ledger(LEDGER)))
+    rows = arrays.StoredArray(RESIZED, ledger.fingerprint(ledger.read_ledger(LEDGER)))
     assert rows.shape == (18, 48, 48, 3)
     assert rows.dtype == np.uint8
     pixels = rows.read(0, 18)

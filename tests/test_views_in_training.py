@@ -68,7 +68,7 @@ def test_a_heads_predictions_are_averaged_over_predict_views(
     album.change({"train_head": {"kind": "logistic"}, "predict": {"views": count}})
     train_head(album)
     train = labels.rows("train")
-    expected = head.fit_logistic(
+    expected = logistic.fit(
         features[train].astype(np.float32),
         labels.label[train],
         2,
@@ -80,7 +80,7 @@ def test_a_heads_predictions_are_averaged_over_predict_views(
     log_probability = head.mean_log_probability(
         [fitted.logits(features[:, view]) for view in range(count)]
     )
-    found = arrays.Rows(HEAD / "predictions.zarr").read(0, 42)
+    found = arrays.StoredArray(HEAD / "predictions.zarr").read(0, 42)
     assert found.dtype == np.float32
     assert_allclose(found, log_probability, rtol=1e-6, atol=1e-7)
     best = json.loads(Path("metrics/head.json").read_text(encoding="utf-8"))["best"]
@@ -156,7 +156,7 @@ def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album
     )
     model = network_split.whole([extractor], classifier, (48, 48, 3))
     model.load_weights(MODEL / "model.weights.h5")
-    pixels = arrays.Rows(RESIZED)
+    pixels = arrays.StoredArray(RESIZED)
     keys = [digest.tobytes() for digest in pixels.digests]
     ranges = dict(album.params["extract"]["augment"])
     seed = ranges.pop("seed")
@@ -164,7 +164,7 @@ def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album
         np.asarray(model(views.make(pixels.read(0, 42), keys, view, views.Ranges(**ranges), seed)))
         for view in range(VIEWS)
     ]
-    found = arrays.Rows(MODEL / "predictions.zarr").read(0, 42)
+    found = arrays.StoredArray(MODEL / "predictions.zarr").read(0, 42)
     assert_allclose(found, head.mean_log_probability(logits), rtol=1e-4, atol=1e-5)
     assert np.abs(found - head.mean_log_probability(logits[:1])).max() > 1e-3
 
@@ -190,7 +190,7 @@ def test_a_head_takes_the_features_of_two_backbones_side_by_side(album: Album) -
     album.run("train_head", LEDGER, FEATURES, other, *outs)
     fitted = head.load(HEAD / "head.npz")
     assert fitted.kernels[0].shape == (7, 2)
-    found = arrays.Rows(HEAD / "predictions.zarr").read(0, 42)
+    found = arrays.StoredArray(HEAD / "predictions.zarr").read(0, 42)
     expected = head.mean_log_probability([fitted.logits(both[:, view]) for view in range(1)])
     assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert album.fails("train_head", LEDGER, FEATURES, FEATURES, *outs) == (

@@ -5,14 +5,14 @@ Reads pixels, uint8 (n, size, size, 3), and weights; writes features (n, views, 
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import paths
+from pipeline import config, paths
 from pipeline.backbones import keras_setup
 from pipeline.runtime import atomic_files, parallel
 from pipeline.runtime.errors import UserError
@@ -33,32 +33,20 @@ class Extraction(CachedShards):
         self.pixels, self.weights = paths.RESIZED.resolve(), paths.weights(backbone).resolve()
         super().__init__(out)
 
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        return self.params.extract.views, self.width
-
     def cache_keys(self) -> list[str]:
-        params = self.params
-        settings = {
+        settings = config.settings(self.params)["extract"][self.backbone]
+        views, augment = settings.pop("views"), settings.pop("augment")
+        settings |= {
             "backbone": self.backbone,
-            "network": params.backbones[self.backbone].network(),
             "weights": atomic_files.sha256(self.weights),
-            "extract": params.extract.model_dump(exclude={"views", "augment"}),
-            "compute": params.compute.model_dump(),
-            "processors": processors() if params.compute.threads is None else None,
+            "processors": processors() if self.params.compute.threads is None else None,
         }
-        augment = params.extract.changes()
-        views = [
-            {"view": view, "augment": augment if view > 1 else None}
-            for view in range(params.extract.views)
+        return [
+            cache_key.of(
+                "extract", {**settings, "view": view, "augment": augment if view > 1 else None}
+            )
+            for view in range(views)
         ]
-        return [cache_key.of("extract", {**settings, **view}) for view in views]
-
-    def image_keys(self) -> Sequence[bytes]:
-        return [digest.tobytes() for digest in self.images.digests]
-
-    def parts(self, values: NDArray[Any]) -> list[NDArray[Any]]:
-        return [values[:, view] for view in range(values.shape[1])]
 
     def compute(
         self, part: int, rows: NDArray[np.int64], done: parallel.Done
@@ -66,11 +54,23 @@ class Extraction(CachedShards):
         at = 0
         batches = self.images.batches(self.params.extract.batch_size, rows)
         for batch in parallel.timed(batches, done, "read"):
-            keys = [self.keys[row] for row in rows[at : at + len(batch)]]
+            digests = [self.keys[row] for row in rows[at : at + len(batch)]]
             at += len(batch)
             with _computing, done.timed("compute"):
-                features = self._features(batch, keys, part)
+                features = self._features(batch, digests, part)
             yield features
+
+    @functools.cached_property
+    def images(self) -> arrays.StoredArray:
+        return arrays.StoredArray(self.pixels)
+
+    @functools.cached_property
+    def keys(self) -> list[bytes]:  # type: ignore[override]
+        return [digest.tobytes() for digest in self.images.digests]
+
+    @functools.cached_property
+    def row_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.params.extract.views, self.width
 
     @functools.cached_property
     def width(self) -> int:
@@ -79,10 +79,6 @@ class Extraction(CachedShards):
             return row_type[1][0]
         with _computing:
             return self._network[1]
-
-    @functools.cached_property
-    def images(self) -> arrays.StoredArray:
-        return arrays.StoredArray(self.pixels)
 
     @functools.cached_property
     def _network(self) -> tuple[Callable[[NDArray[Any]], Any], int]:
@@ -106,9 +102,7 @@ class Extraction(CachedShards):
             return openvino.compile(model, size, precision, threads), width
         return functools.partial(devices.predict_on_batch, model), width
 
-    def _features(
-        self, images: NDArray[np.uint8], digests: Sequence[bytes], view: int
-    ) -> NDArray[Any]:
+    def _features(self, images: NDArray[np.uint8], digests: list[bytes], view: int) -> NDArray[Any]:
         """Return the features of a view in the stored dtype; refuse values beyond its range."""
         function, _ = self._network
         from pipeline.backbones import from_params, inference

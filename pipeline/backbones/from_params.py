@@ -1,4 +1,4 @@
-"""Weights, extractors and views as `params.yaml` describes them. `keras_setup.start` comes first."""
+"""Extractors and views as `params.yaml` describes them. `keras_setup.start` comes first."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,19 +7,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import paths
 from pipeline.backbones import batch_norm_folding, build, views
 from pipeline.schema import Params
-from pipeline.storage import sealed_files
-
-
-def weights(backbone: str) -> Path:
-    """Return the weights file of a backbone.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    return sealed_files.require_sealed(paths.weights(backbone), f"fetch_weights@{backbone}")
 
 
 def extractor(

@@ -27,7 +27,9 @@ from pipeline.reporting.comparison import Comparison, Drawing, Line, Verdict
 from pipeline.runtime import atomic_files
 from pipeline.runtime.entrypoint import quiet_if_nobody_reads, script
 from pipeline.runtime.errors import UserError
-from pipeline.storage import curves
+from pipeline.storage import results
+
+Both = tuple[results.Bounds, results.Bounds]
 
 OUT = Path("comparison")
 PAGE, TEXT, PLOTS = "index.html", "comparison.md", "plots"

@@ -141,7 +141,9 @@ def _require_free(out: Path) -> None:
         )
 
 
-def _expected(rows: list[ledger.Row], log_probability: Floats) -> dict[str, NDArray[np.float64]]:
+def _expected(
+    rows: list[ledger.LedgerRow], log_probability: Floats
+) -> dict[str, NDArray[np.float64]]:
     """What the pipeline says of each valid image, probabilities (n_classes,) by its member."""
     accepted = [row for row in rows if row.accepted]
     return {
@@ -154,7 +156,7 @@ def _expected(rows: list[ledger.Row], log_probability: Floats) -> dict[str, NDAr
 def _compare(
     served: Function,
     params: parameters.Params,
-    rows: list[ledger.Row],
+    rows: list[ledger.LedgerRow],
     expected: dict[str, NDArray[np.float64]],
     tolerance: float,
 ) -> model_card.Check:

@@ -76,14 +76,11 @@ class Final:
 
     def probability(self, images: Pixels) -> NDArray[np.float64]:
         """Of each class, (n, n_classes)."""
-        from pipeline.backbones import views
+        from pipeline.backbones import from_params
 
-        ranges, count = self.params.extract.augment.model_dump(), self.params.predict.views
-        seed = ranges.pop("seed")
+        count = self.params.predict.views
         digests = _digests(images) if count > 2 else []
-        seen = [
-            views.make(images, digests, view, views.Ranges(**ranges), seed) for view in range(count)
-        ]
+        seen = [from_params.view(self.params, images, digests, view) for view in range(count)]
         logits = np.split(self._logits(np.concatenate(seen)), count)
         log_probability = head.mean_log_probability(logits)
         return np.exp(calibration.calibrated(log_probability, self.temperature)).astype(np.float64)
@@ -105,11 +102,11 @@ class Final:
 
     def _function_to_logits(self) -> Function:
         if self.kind == "openvino":  # which folds batch norms by itself
-            return self.function(self.network.whole)
+            return self.function(self.network.model)
         from pipeline.training import network_split
 
         extractors = list(self.network.extractors.values())
-        folded, rest = network_split.cut(
+        folded, rest = network_split.split(
             extractors, [None] * len(extractors), self.network.classifier
         )
         parts, last = [self.function(part) for part in folded], self.function(rest)

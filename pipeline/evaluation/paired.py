@@ -30,7 +30,7 @@ class Side(NamedTuple):
         log_probability: of the final model, calibrated, float (n, n_classes).
     """
 
-    rows: list[ledger.Row]
+    rows: list[ledger.LedgerRow]
     classes: tuple[str, ...]
     log_probability: Floats
 
@@ -95,11 +95,11 @@ def differences(old: Side, new: Side, subset: str) -> list[Difference]:
 
 
 def _common(
-    first: Sequence[ledger.Row], second: Sequence[ledger.Row], subset: str
+    first: Sequence[ledger.LedgerRow], second: Sequence[ledger.LedgerRow], subset: str
 ) -> tuple[Ints, Ints]:
     """Places of the images, by content, that are in the subset under one label on both sides."""
 
-    def places(rows: Sequence[ledger.Row]) -> dict[tuple[str, str], int]:
+    def places(rows: Sequence[ledger.LedgerRow]) -> dict[tuple[str, str], int]:
         found: dict[tuple[str, str], int] = {}
         for place, row in enumerate(rows):
             if row.subset == subset:

@@ -65,7 +65,7 @@ def read(fingerprint: str) -> Chosen:
     """
     name, temperature, clip = settings(paths.EVALUATION)
     folder = paths.HEAD if name == "head" else paths.MODEL
-    stored = arrays.Rows(
+    stored = arrays.StoredArray(
         atomic_files.require(paths.predictions(folder), WRITERS[name]), fingerprint
     )
     raw = stored.read(0, len(stored))

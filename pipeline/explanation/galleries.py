@@ -47,7 +47,7 @@ def of_model(predicted: Floats, labels: ledger.Labels, count: int, seed: int) ->
         )
 
 
-def of_audit(folder: Path, accepted: Sequence[ledger.Row], count: int) -> Iterator[Gallery]:
+def of_audit(folder: Path, accepted: Sequence[ledger.LedgerRow], count: int) -> Iterator[Gallery]:
     """What `audit` found, the most suspicious first."""
     row_of = {(row.source, row.member): place for place, row in enumerate(accepted)}
 
@@ -101,7 +101,7 @@ def of_audit(folder: Path, accepted: Sequence[ledger.Row], count: int) -> Iterat
     )
 
 
-def rejected(rows: Sequence[ledger.Row], count: int) -> dict[str, Any]:
+def rejected(rows: Sequence[ledger.LedgerRow], count: int) -> dict[str, Any]:
     """Files that could not be taken; there is no picture of them."""
     found = [row for row in rows if not row.accepted]
     return {
@@ -125,7 +125,7 @@ def rejected(rows: Sequence[ledger.Row], count: int) -> dict[str, Any]:
 class Cells(NamedTuple):
     """What is told of an image in a gallery."""
 
-    accepted: Sequence[ledger.Row]
+    accepted: Sequence[ledger.LedgerRow]
     predicted: Floats
     classes: Sequence[str]
     mapped: set[int]
@@ -158,7 +158,9 @@ def picture(folder: str, row: int) -> str:
     return f"{folder}/{row}.png"
 
 
-def subject(member: str | None, accepted: Sequence[ledger.Row], galleries: list[Gallery]) -> int:
+def subject(
+    member: str | None, accepted: Sequence[ledger.LedgerRow], galleries: list[Gallery]
+) -> int:
     """The row of the image whose activations are shown."""
     if member is None:
         return galleries[0].rows[0]

@@ -76,8 +76,8 @@ def _cut(
     activations = keras.Input((ends[-1],))
     features = [half(part(activations)) for half, part in zip(behind, parts, strict=True)]
     return (
-        keras.Model(images, network_split.joined(flat)),
-        keras.Model(activations, classifier(network_split.joined(features))),
+        keras.Model(images, network_split.concatenate(flat)),
+        keras.Model(activations, classifier(network_split.concatenate(features))),
         parts,
     )
 

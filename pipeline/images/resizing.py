@@ -6,7 +6,7 @@ Reads the inputs in place; writes RGB pixels, uint8 (n, size, size, 3), in the l
 import functools
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,9 @@ class Resizing(CachedShards):
 
     def __init__(self, out: Path, params: Params) -> None:
         self.ledger, self.params = paths.LEDGER.resolve(), params
-        names = {"train": params.data.train, "test": params.data.test}
-        self.inputs = {source: Path(name).resolve() for source, name in names.items()}
+        self.row_shape = (params.resize.size, params.resize.size, 3)
+        inputs = {"train": params.data.train, "test": params.data.test}
+        self.inputs = {source: Path(name).resolve() for source, name in inputs.items()}
         super().__init__(out)
 
     def close(self) -> None:
@@ -38,18 +39,8 @@ class Resizing(CachedShards):
         for source in vars(self).get("opened", {}).values():
             source.close()
 
-    @property
-    def row_shape(self) -> tuple[int, ...]:
-        return (self.params.resize.size, self.params.resize.size, 3)
-
     def cache_keys(self) -> list[str]:
         return [cache_key.of("resize", self.params.resize.model_dump())]
-
-    def image_keys(self) -> Sequence[bytes]:
-        return [bytes.fromhex(row.sha256) for row in self.rows]
-
-    def parts(self, values: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        return [values]
 
     def compute(
         self, part: int, rows: NDArray[np.int64], done: parallel.Done
@@ -70,9 +61,13 @@ class Resizing(CachedShards):
         if odd or not rows:
             raise UserError(
                 f"{self.ledger}: expected accepted images, each with a sha256 of 64 digits, got "
-                f"{repr(odd[0]) if odd else 'none'}; run `dvc repro split` again"
+                f"{repr(odd[0]) if odd else 'none'}; {ledger.AGAIN}"
             )
         return rows
+
+    @functools.cached_property
+    def keys(self) -> list[bytes]:  # type: ignore[override]
+        return [bytes.fromhex(row.sha256) for row in self.rows]
 
     @functools.cached_property
     def opened(self) -> dict[str, sources.Source]:
@@ -91,7 +86,7 @@ class Resizing(CachedShards):
         if hashlib.sha256(content).hexdigest() != row.sha256:
             name = self.params.data.train if row.source == "train" else self.params.data.test
             raise UserError(
-                f"{name} member {row.member}: expected the bytes that `split` judged, got others "
-                "or none; run `dvc repro` to judge what is there now"
+                f"{name} member {row.member}: expected the bytes that `split` checked, got others "
+                "or none; run `dvc repro` to check the current ones"
             )
         return content

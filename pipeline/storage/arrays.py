@@ -216,7 +216,7 @@ class StoredArray(Readable):
         path = self._path / DIGESTS
         try:
             stored = np.asarray(np.load(path, allow_pickle=False))
-            if (stored.dtype, stored.shape) != (np.uint8, (len(self) + 1, 32)):
+            if stored.dtype != np.uint8 or stored.shape != (len(self) + 1, 32):
                 raise ValueError(f"{stored.dtype} {stored.shape}")
             if digest(stored[:-1]) != stored[-1].tobytes():
                 raise ValueError("others than their own sha256 says")

@@ -7,7 +7,7 @@ A `CachedShards` is the work on one shard, called by threads or by the workers o
 import abc
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,39 +26,30 @@ SHARD_ROWS = 256  # the most that a killed run loses, and what a cluster's worke
 class CachedShards(abc.ABC):
     """Read cached rows, compute the missing ones, write the shard.
 
-    A row has one part per cache key, such as a view of an image. Cached properties, such as opened
-    files and networks, stay in the process that made them and are not pickled.
+    A row consists of equal parts, one per cache key, such as the views of an image. What cached
+    properties hold, such as open files and networks, stays in its process and is not pickled.
 
     Attributes:
         dtype: of the array.
+        row_shape: of a row of the array.
+        keys: 32 bytes for each row of the array that identify its image.
         with_digests: whether `Done.digests` is wanted.
     """
 
     dtype: np.dtype[Any]
+    row_shape: tuple[int, ...]
+    keys: list[bytes]
     with_digests = False
 
     def __init__(self, out: Path) -> None:
         """Start a run that writes to `out`; call it once all other attributes are set."""
         self.out, self.root = out.resolve(), paths.ROW_CACHE.resolve()
         self.budget, self.started = environment.row_cache_bytes(), time.time()
-        self.keys_of_caches = self.cache_keys()
-
-    @property
-    @abc.abstractmethod
-    def row_shape(self) -> tuple[int, ...]:
-        """Shape of a row of the array."""
+        self._cache_keys = self.cache_keys()
 
     @abc.abstractmethod
     def cache_keys(self) -> list[str]:
         """Return the `cache_key` of each part."""
-
-    @abc.abstractmethod
-    def image_keys(self) -> Sequence[bytes]:
-        """Return 32 bytes for each row of the array that identify its image."""
-
-    @abc.abstractmethod
-    def parts(self, values: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return the view of `values` (n, *row_shape) that holds each part."""
 
     @abc.abstractmethod
     def compute(
@@ -68,46 +59,38 @@ class CachedShards(abc.ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         cached = functools.cached_property
-        return {
-            name: value
-            for name, value in vars(self).items()
-            if not isinstance(getattr(type(self), name, None), cached)
-        }
-
-    @functools.cached_property
-    def keys(self) -> Sequence[bytes]:
-        return self.image_keys()
+        state = vars(self).items()
+        return {k: v for k, v in state if not isinstance(getattr(type(self), k, None), cached)}
 
     @functools.cached_property
     def caches(self) -> list[RowCache]:
-        cache_key.require_same(self.keys_of_caches, self.cache_keys())
+        """The row cache of each part."""
+        cache_key.require_same(self._cache_keys, self.cache_keys())
         return [
             RowCache(self.root, key, self.keys, self.budget, self.started)
-            for key in self.keys_of_caches
+            for key in self._cache_keys
         ]
-
-    def summary(self) -> str:
-        """Return one line about the row cache in this run."""
-        return self.caches[0].summary(*self.caches[1:])
 
     def __call__(self, shard: range, advance: Callable[[int], None]) -> parallel.Done:
         done = parallel.Done(shard)
         keys = self.keys[shard.start : shard.stop]
         values = np.empty((len(shard), *self.row_shape), self.dtype)
-        for number, (cache, part) in enumerate(zip(self.caches, self.parts(values), strict=True)):
+        parts = values.reshape(len(shard), len(self.caches), -1)
+        for number, cache in enumerate(self.caches):
+            part = parts[:, number]
             with done.timed("read"):
                 cached = cache.get(keys, part)
             missing = {key: place for place, key in enumerate(keys) if not cached[place]}
-            places = np.array(sorted(missing.values()), dtype=np.int64)
+            places = sorted(missing.values())
             advance(len(keys) - len(places))
             at = 0
-            for block in self.compute(number, shard.start + places, done):
-                part[places[at : at + len(block)]] = block
+            for block in self.compute(number, shard.start + np.array(places, np.int64), done):
+                part[places[at : at + len(block)]] = block.reshape(len(block), -1)
                 at += len(block)
                 advance(len(block))
             with done.timed("write"):
                 cache.put([keys[place] for place in places], part[places])
-            for place in np.flatnonzero(~cached):  # the same image under several names
+            for place in np.flatnonzero(~cached).tolist():  # the same image under several names
                 part[place] = part[missing[keys[place]]]
             done.computed += len(places)
             done.found += len(keys) - len(places)
@@ -141,9 +124,11 @@ def run(
     shards = arrays.create(
         work.out, shape=shape, dtype=work.dtype, fingerprint=fingerprint, shard_rows=SHARD_ROWS
     )
-    with progress(title, shape[0] * len(work.caches)) as bar:
+    caches = work.caches
+    with progress(title, shape[0] * len(caches)) as bar:
         done = list(
             parallel.run(work, shards, threads=threads, cluster=cluster, advance=bar.update)
         )
         bar.note = parallel.where_the_time_went(done)
+    print(caches[0].summary(*caches[1:]))
     return sorted(done, key=lambda one: one.rows.start)

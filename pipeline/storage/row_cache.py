@@ -1,21 +1,20 @@
-"""The row cache: rows that `resize` and `extract` have computed, found again by their image's key.
+"""The row cache: rows that `resize` and `extract` computed, by the key of their image.
 
-ROOT/KIND/SEGMENT: a kind is named after all that its rows depend on but the image, so that they
-have one dtype and shape; a segment is one file, never changed once it has its name, little-endian:
+ROOT/KIND/SEGMENT: a kind is the cache key, so that its rows have one dtype and shape; a segment is
+a file that never changes once it has its name, little-endian:
 
-    header   magic, dtype, number of rows n, shape of a row (0 where there are fewer than 4 axes)
+    header   magic, dtype, number of rows n, shape of a row (0 for each axis below 4)
     index    n keys of 32 bytes; n crc32c (uint32), each of a row's key and bytes; the crc32c
              (uint32) of the kind's name, the header and the index up to here
     rows     (n, *shape), C order, to the end of the file
 
-What is given back for a key is, byte for byte, what was put under it, or nothing. No fault of the
-disk, of a file or of another process fails a run; it is told in one line. So nothing is fsynced:
-what a crash tears does not fit its checksums, and is computed again.
+A lookup returns, byte for byte, what was stored under the key, or nothing. No fault of the disk, of
+a file or of another process fails a run; it is reported in one line. So nothing is fsynced: what a
+crash damages does not match its checksums and is computed again.
 
-Processes and threads may share a root: no file is written by two, and any may vanish. All segments
-together stay within a budget: those used longest ago (by mtime) go first, and never one that was
-used since the run began, by it or by another, so that a job larger than the budget keeps a stable
-part. A run uses all segments that hold rows it wants.
+Processes and threads may share a root: no file has two writers, and any may vanish. All segments
+together stay within a budget: those used longest ago (by mtime) are removed first, and never one
+that any run used since this one began, so that a job larger than the budget keeps a stable part.
 """
 
 import contextlib
@@ -37,8 +36,8 @@ KEY_BYTES = 32
 MAGIC = b"ROW CACHE 1\n"
 HEADER = struct.Struct("<12s4s5I")
 DTYPES = {name.encode().ljust(4, b"\0"): np.dtype(name) for name in ("|u1", "<f2", "<f4", "<f8")}
-READ_BYTES = 2**21  # at most: few reads, and what was read is still in the processor's cache
-STRAY_SECONDS = 24 * 3600  # since its last byte, if its writer is on another host
+READ_BYTES = 2**21  # at most: few reads, each small enough for the processor's cache
+STRAY_SECONDS = 24 * 3600  # after which a partial file of another host counts as abandoned
 CLOCK_SECONDS = 2  # by which an mtime may be behind
 HOST = os.uname().nodename
 
@@ -51,7 +50,7 @@ class _Segment(NamedTuple):
 
 
 class RowCache:
-    """The rows of one kind, as far as this run wants them; `get` and `put` from any thread."""
+    """The rows of one kind that this run needs; `get` and `put` may be called from any thread."""
 
     def __init__(
         self,
@@ -61,26 +60,26 @@ class RowCache:
         budget_bytes: int,
         started: float | None = None,
     ) -> None:
-        """Index the wanted rows; remove what is broken, stray or beyond the budget.
+        """Index the wanted rows; remove segments that are broken, abandoned or beyond the budget.
 
         Args:
-            root: the folder of all kinds; made by the first `put`.
-            kind: a file name that differs with whatever makes another row of the same image.
-            wanted: keys of 32 bytes, all that this run will ask for; others are never found.
-            budget_bytes: of the segments of all kinds; with 0 the cache is off: it finds nothing,
-                keeps nothing and touches no disk.
-            started: when the run began (`time.time()`), if it opens several caches; now otherwise.
+            root: the folder of all kinds; the first `put` creates it.
+            kind: the cache key.
+            wanted: the keys of 32 bytes that this run will look up; others are never found.
+            budget_bytes: of the segments of all kinds; 0 turns the cache off: it finds nothing,
+                stores nothing and does not touch the disk.
+            started: when the run began (`time.time()`), if it opens several caches.
         """
         self._root, self._kind, self._budget = root, kind, budget_bytes
-        # Ascending keys; where each one's row lies, (number of its segment << 32) + place, or -1;
-        # its checksum. The last entry stands for all other keys, and stays empty.
+        # Ascending keys; the address of each one's row, (segment number << 32) + row, or -1; its
+        # checksum. The last entry is for all other keys and stays empty.
         self._keys = np.append(np.unique(_as_array(wanted)), b"")
         self._where = np.full(len(self._keys), -1, dtype=np.int64)
         self._checksums = np.zeros(len(self._keys), dtype=np.uint32)
-        self._segments: list[_Segment] = []  # that hold wanted rows, or did
+        self._segments: list[_Segment] = []  # with wanted rows, now or earlier
         self._started = (time.time() if started is None else started) - CLOCK_SECONDS
         self._found = self._computed = self._corrupt = self._not_kept = 0
-        self._stopped = ""  # why nothing more is kept
+        self._stopped = ""  # why nothing more is stored
         self._lock = threading.Lock()
         if budget_bytes:
             try:
@@ -90,44 +89,44 @@ class RowCache:
 
     @property
     def row_type(self) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
-        """Dtype and shape of a row; None if no wanted row is held."""
+        """Dtype and shape of a row; None if no wanted row is cached."""
         newest = self._where.max() >> 32
         return None if newest < 0 else self._segments[newest][2:]
 
     def get(self, keys: Sequence[bytes], out: NDArray[Any]) -> NDArray[np.bool_]:
-        """Fill `out[i]` with the row of `keys[i]` where it is held; give back where, (len(keys),).
+        """Fill `out[i]` with the row of `keys[i]` if it is cached; return a mask (len(keys),).
 
-        The rest of `out`, (len(keys), ...), stays as it was. A row that does not fit its checksum,
-        or the dtype and shape of `out`, is forgotten.
+        The rest of `out`, (len(keys), ...), is unchanged. A row that does not match its checksum,
+        or the dtype and shape of `out`, is removed from the index.
         """
         slots = self._slots(_as_array(keys))
         with self._lock:
             where, checksums = self._where[slots], self._checksums[slots]
-        whole = np.zeros(len(keys), dtype=np.bool_)
-        held = np.flatnonzero(where >= 0)
-        held = held[np.argsort(where[held])]
+        valid = np.zeros(len(keys), dtype=np.bool_)
+        indexed = np.flatnonzero(where >= 0)
+        indexed = indexed[np.argsort(where[indexed])]
         at_once = max(1, READ_BYTES * len(out) // max(1, out.nbytes))
-        cuts = np.flatnonzero(np.diff(where[held] // at_once)) + 1  # between segments, too
-        for run in np.split(held, cuts) if len(held) else ():
+        cuts = np.flatnonzero(np.diff(where[indexed] // at_once)) + 1  # between segments, too
+        for run in np.split(indexed, cuts) if len(indexed) else ():
             first, last = where[run[[0, -1]]].tolist()
             try:
                 rows = _read_rows(self._segments[first >> 32], first, last + 1 - first, out)
-            except (OSError, ValueError):  # forgotten below, as whatever is not whole
+            except (OSError, ValueError):  # removed from the index below, like damaged rows
                 continue
             for i in run.tolist():
                 row = rows[where[i] - first]
                 if _checksum(keys[i], row) == checksums[i]:
-                    out[i], whole[i] = row, True
-        lost = held[~whole[held]]
+                    out[i], valid[i] = row, True
+        lost = indexed[~valid[indexed]]
         with self._lock:
-            self._found += int(whole.sum())
+            self._found += int(valid.sum())
             self._forget(slots[lost], where[lost])
-        return whole
+        return valid
 
     def put(self, keys: Sequence[bytes], rows: NDArray[Any]) -> None:
-        """Keep computed rows (len(keys), ...), uint8 or floats, as one segment, if there is room.
+        """Store computed rows (len(keys), ...), uint8 or float, as one segment, if there is room.
 
-        A full disk, or a folder that takes no files, is told once; nothing more is kept then.
+        A full disk or an unwritable folder is reported once; nothing more is stored then.
         """
         axes = rows.shape[1:]
         if rows.dtype not in DTYPES.values() or len(axes) > 4 or 0 in axes:
@@ -147,7 +146,7 @@ class RowCache:
                 self._stop(error)
 
     def summary(self, *others: "RowCache") -> str:
-        """Tell in one line what came of the run, here and in other kinds, and how large it is."""
+        """Return one line with the rows found and computed in these caches, and the disk space."""
         if not self._budget:
             return "row cache: off"
         caches = (self, *others)
@@ -161,7 +160,7 @@ class RowCache:
         if not_kept:
             why = next((cache._stopped for cache in caches if cache._stopped), "the cache is full")
             line += f", {not_kept:,} not kept ({why})"
-        used = sum(size for _, size, _ in self._held())
+        used = sum(size for _, size, _ in self._files())
         return line + f"; {used / 2**20:,.1f} of {self._budget / 2**20:,.1f} MiB in {self._root}"
 
     def _open(self) -> None:
@@ -176,7 +175,7 @@ class RowCache:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                broken.append(f"{path}: {_told(error)}")
+                broken.append(f"{path}: {_message(error)}")
                 if isinstance(error, ValueError):
                     _remove(path)
         if broken:
@@ -184,10 +183,10 @@ class RowCache:
         for segment in self._segments:
             with contextlib.suppress(OSError):
                 os.utime(segment.path)
-        self._make_room(0, spare=False)  # what is wanted was touched, and so goes last
+        self._make_room(0, spare=False)  # wanted segments were just touched, so they go last
 
     def _slots(self, keys: NDArray[np.bytes_]) -> NDArray[np.intp]:
-        """The number of each key's entry."""
+        """Return the number of each key's entry."""
         slots = np.searchsorted(self._keys[:-1], keys)
         slots[self._keys[slots] != keys] = len(self._keys) - 1
         return slots
@@ -195,7 +194,7 @@ class RowCache:
     def _add(
         self, segment: _Segment, keys: NDArray[np.bytes_], checksums: NDArray[np.uint32]
     ) -> None:
-        """Let the entries of wanted keys point to the segment's rows."""
+        """Point the entries of wanted keys to the segment's rows."""
         slots = self._slots(keys)
         places = np.flatnonzero(slots < len(self._keys) - 1)
         if len(places):
@@ -204,7 +203,7 @@ class RowCache:
             self._segments.append(segment)
 
     def _forget(self, slots: NDArray[np.intp], where: NDArray[np.int64]) -> None:
-        """Empty the entries that still point there; the first broken row of a run is told."""
+        """Empty the entries that still point there; report the first broken row of a run."""
         for slot, place in zip(slots.tolist(), where.tolist(), strict=True):
             if self._where[slot] == place:
                 self._where[slot] = -1
@@ -212,32 +211,35 @@ class RowCache:
                 if os.path.exists(path):  # if not, another process has made room
                     if not self._corrupt:
                         print(
-                            f"row cache: {path}: expected rows that fit their checksum, dtype and "
-                            "shape, got others; such rows are computed again"
+                            f"row cache: {path}: expected rows that match their checksum, dtype "
+                            "and shape, got others; such rows are computed again"
                         )
                     self._corrupt += 1
 
-    def _held(self) -> list[tuple[float, int, str]]:
-        """The segments of all kinds as (mtime, bytes, path)."""
-        held = []
+    def _files(self) -> list[tuple[float, int, str]]:
+        """Return the segments of all kinds as (mtime, bytes, path)."""
+        files = []
         for folder, _, names in os.walk(self._root):
             for name in names:
                 if name.endswith(".rows"):
-                    with contextlib.suppress(OSError):  # gone since it was listed
+                    with contextlib.suppress(OSError):  # removed since it was listed
                         status = os.stat(path := os.path.join(folder, name))
-                        held.append((status.st_mtime, status.st_size, path))
-        return held
+                        files.append((status.st_mtime, status.st_size, path))
+        return files
 
     def _make_room(self, needed: int, spare: bool) -> bool:
-        """Remove segments until `needed` bytes more keep to the budget; none if that cannot be."""
-        held = self._held()
-        excess = sum(size for _, size, _ in held) + needed - self._budget
+        """Remove segments until `needed` more bytes fit the budget; none if they cannot fit.
+
+        With `spare`, only segments that no run used since this one began.
+        """
+        files = self._files()
+        excess = sum(size for _, size, _ in files) + needed - self._budget
         if spare:
             mine = {segment.path for segment in self._segments}
-            held = [file for file in held if file[0] < self._started and file[2] not in mine]
-        if excess > sum(size for _, size, _ in held):
+            files = [file for file in files if file[0] < self._started and file[2] not in mine]
+        if excess > sum(size for _, size, _ in files):
             return False
-        for _, size, path in sorted(held):
+        for _, size, path in sorted(files):
             if excess > 0 and _remove(path):
                 excess -= size
         return excess <= 0
@@ -267,18 +269,18 @@ class RowCache:
         return True
 
     def _stop(self, error: OSError) -> None:
-        self._stopped = _told(error)
+        self._stopped = _message(error)
         print(
-            f"row cache: {self._root}: expected a folder that takes rows, "
-            f"got {self._stopped!r}; this run keeps no more of them"
+            f"row cache: {self._root}: expected a writable folder, got {self._stopped!r}; this run "
+            "stores no more rows"
         )
 
 
 def _read_index(path: Path, kind: str) -> tuple[_Segment, NDArray[np.bytes_], NDArray[np.uint32]]:
-    """A segment, its keys (n,) and checksums (n,).
+    """Read a segment's header, keys (n,) and checksums (n,).
 
     Raises:
-        ValueError: not a whole segment of this kind; no more is read than the file holds.
+        ValueError: not a complete segment of this kind; never more is read than the file holds.
     """
     with path.open("rb") as file:
         head = file.read(HEADER.size)
@@ -292,17 +294,17 @@ def _read_index(path: Path, kind: str) -> tuple[_Segment, NDArray[np.bytes_], ND
             raise ValueError(f"expected {expected:,} bytes, got {size:,}")
         head += file.read(offset - HEADER.size)
     if _checksum(kind.encode(), head[:-4]) != int.from_bytes(head[-4:], "little"):
-        raise ValueError("expected kind, header and index that fit their checksum, got others")
+        raise ValueError("expected kind, header and index that match their checksum, got others")
     keys = np.frombuffer(head, f"S{KEY_BYTES}", n, HEADER.size)
     checksums = np.frombuffer(head, "<u4", n, HEADER.size + n * KEY_BYTES)
     return _Segment(str(path), offset, dtype, shape), keys, checksums
 
 
 def _read_rows(segment: _Segment, first: int, count: int, out: NDArray[Any]) -> NDArray[Any]:
-    """Rows (count, ...) of a segment, unchecked; the first is that of the entry `first`.
+    """Read rows (count, ...) of a segment from the address `first` on, without checking them.
 
     Raises:
-        ValueError: the file has become too short, or its rows are not of the type of `out`.
+        ValueError: the file is too short, or its rows have another type than `out`.
     """
     path, offset, dtype, shape = segment
     if (dtype, shape) != (out.dtype, out.shape[1:]):
@@ -324,11 +326,11 @@ def _checksum(key: bytes, content: Any) -> int:
 
 
 def _is_stray(partial: Path) -> bool:
-    """Whether the writer of a `.partial-HOST-PID-UNIQUE` is dead."""
+    """Return whether the writer of a `.partial-HOST-PID-UNIQUE` is dead."""
     host, _, pid = partial.name[len(".partial-") :].rpartition("-")[0].rpartition("-")
     try:
         if host == HOST:
-            os.kill(int(pid), 0)  # asks whether it is there, and sends nothing
+            os.kill(int(pid), 0)  # sends nothing, only checks that it exists
         return time.time() - partial.stat().st_mtime > STRAY_SECONDS
     except ProcessLookupError:
         return True
@@ -337,11 +339,11 @@ def _is_stray(partial: Path) -> bool:
 
 
 def _remove(path: Path | str) -> bool:
-    """Remove a file; tell whether it is gone."""
+    """Remove a file; return whether it is gone."""
     with contextlib.suppress(OSError):
         os.unlink(path)
     return not os.path.lexists(path)
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)

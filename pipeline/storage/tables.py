@@ -43,9 +43,7 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object
         writer.writerows(lines)
 
 
-def read_rows(
-    path: Path, columns: Sequence[str], remedy: str
-) -> Iterator[tuple[str, list[str]]]:
+def read_rows(path: Path, columns: Sequence[str], remedy: str) -> Iterator[tuple[str, list[str]]]:
     """Return the lines of a csv with these columns, each as (file and line number, fields).
 
     Args:

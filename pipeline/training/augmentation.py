@@ -1,7 +1,7 @@
-"""Random changes to training images that do not change their label, as Keras layers.
+"""Random augmentation of training images, as Keras layers.
 
-Input and output: float (n, size, size, 3), values 0 to 255. Pixels that come from outside the image
-are filled with the nearest inside.
+Input and output: float (n, size, size, 3), values 0 to 255. Pixels from outside of the image take
+the value of the nearest pixel inside.
 """
 
 import keras
@@ -17,7 +17,7 @@ def augmentation(
     brightness: float,
     seed: int,
 ) -> keras.Sequential:
-    """Stack the wanted changes; what is 0 or false is left out.
+    """Stack the layers of all ranges that are not 0 or false.
 
     Args:
         rotation: largest angle, degrees to either side.
@@ -26,7 +26,7 @@ def augmentation(
         zoom: largest zoom in or out, a fraction.
         flip: mirror left and right, with probability one half.
         brightness: largest change, fraction of the value range.
-        seed: of the first layer; the next ones count up from it.
+        seed: of the first layer; the following ones count up from it.
     """
     fill = {"fill_mode": "nearest"}
     layers: list[keras.layers.Layer] = []

@@ -1,17 +1,20 @@
-"""What training writes down of every epoch. No Keras."""
+"""Loss and accuracy of every epoch, as training writes them. No Keras."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
-DECIMALS = 6  # of losses and accuracies that are written out
+from pipeline.storage import tables
+
+DECIMALS = 6  # of losses and accuracies that are written
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Mean losses in nats and accuracies of one epoch; those of `train` while it was learning.
+    """Mean losses in nats and accuracies of one epoch; those of `train` during learning.
 
-    With class weights those of `train` are weighted by them.
+    Class weights apply to those of `train`.
     """
 
     epoch: int
@@ -24,16 +27,16 @@ class Epoch:
 COLUMNS = tuple(field.name for field in fields(Epoch))
 
 
-def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The first epoch with the lowest validation loss."""
+def best_epoch(history: Iterable[Epoch]) -> Epoch:
+    """Return the first epoch with the lowest validation loss."""
     return min(history, key=lambda epoch: epoch.val_loss)
 
 
 def rounded(epoch: Epoch) -> dict[str, Any]:
-    """One epoch by column, rounded to `DECIMALS`."""
+    """Return the values of an epoch by column, rounded to `DECIMALS`."""
     return {name: round(value, DECIMALS) for name, value in asdict(epoch).items()}
 
 
-def lines(history: Sequence[Epoch]) -> Iterable[list[Any]]:
-    """Of a table under `COLUMNS`, one an epoch."""
-    return (list(rounded(epoch).values()) for epoch in history)
+def write(path: Path, history: Sequence[Epoch]) -> None:
+    """Write one line per epoch below the header `COLUMNS`."""
+    tables.write_csv(path, COLUMNS, (list(rounded(epoch).values()) for epoch in history))

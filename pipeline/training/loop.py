@@ -1,8 +1,7 @@
 """Training by gradient descent: one loop for dense heads and for fine-tuning.
 
-Models give logits (n, n_classes), two classes also from one output; labels are int64 class indices.
-The weights kept are those of the epoch with the lowest validation loss, epoch 0, before the first
-step, included.
+Models return logits (n, n_classes); labels are int64 class indices. The weights of the epoch with
+the lowest validation loss are kept, including epoch 0, before the first step.
 """
 
 import itertools
@@ -19,10 +18,10 @@ from numpy.typing import NDArray
 from pipeline.backbones import devices
 from pipeline.runtime.errors import UserError
 from pipeline.training.head import Head, fold_batch_norm, loss_and_accuracy
-from pipeline.training.history import Epoch
+from pipeline.training.history import Epoch, best_epoch
 
 Batch = tuple[NDArray[Any], NDArray[np.int64]]
-State = Mapping[str, NDArray[Any]]
+State = Mapping[str, NDArray[Any]]  # a checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +32,12 @@ class Schedule:
         optimizer: its name in Keras.
         learning_rate: the highest step size.
         epochs: at most.
-        batch_size: images at a time.
-        steps_per_epoch: batches in an epoch; None for one pass over the images.
-        patience: epochs without a better one before it stops; None for no end.
-        class_weights: of each class in the loss; None for 1.
-        warmup_epochs: in which the step size rises from 0.
-        decay: "constant", or "cosine" from `learning_rate` down to 0.
+        batch_size: images per batch.
+        steps_per_epoch: batches per epoch; None for one pass over the images.
+        patience: epochs without improvement before training stops; None to run all.
+        class_weights: weight of each class in the loss; None for 1.
+        warmup_epochs: during which the step size rises from 0.
+        decay: "constant", or "cosine" from `learning_rate` to 0.
     """
 
     optimizer: str
@@ -52,25 +51,25 @@ class Schedule:
     decay: str = "constant"
 
     def steps(self, images: int) -> int:
-        """Batches in an epoch over so many images."""
+        """Return the batches per epoch over so many images."""
         return self.steps_per_epoch or math.ceil(images / self.batch_size)
 
     def seen(self, images: int) -> int:
-        """Images that are seen until the last epoch, if every batch is full but a pass's last."""
+        """Return the images seen in all epochs, if every batch but the last of a pass is full."""
         each = self.steps_per_epoch and self.steps_per_epoch * self.batch_size
         return self.epochs * (each or images)
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """All epochs that were run, a start first; and why it stopped before its end, if it had to."""
+    """The history, including the epoch `start`, and the fault that stopped training, if any."""
 
     epochs: list[Epoch]
     fault: str = ""
 
 
 class Steps(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """A step size that rises linearly over `warmup` steps, then stays or falls to 0 by a cosine.
+    """Step size: linear warm-up over `warmup` steps, then constant or a cosine decay to 0.
 
     The cosine is that of I. Loshchilov and F. Hutter, "SGDR" (2017), equation 5, without restarts;
     step s of n after the warm-up has the factor (1 + cos(pi s / n)) / 2.
@@ -94,7 +93,7 @@ class Steps(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[mi
 
 
 class TwoClasses(keras.layers.Layer):  # type: ignore[misc]
-    """From one logit z, (n, 1), to those of two classes, (0, z), whose softmax is z's sigmoid."""
+    """Turn a logit z, (n, 1), into those of two classes, (0, z): their softmax is z's sigmoid."""
 
     def call(self, logit: Any) -> Any:
         return keras.ops.concatenate([keras.ops.zeros_like(logit), logit], axis=-1)
@@ -113,14 +112,14 @@ def dense_head(
     batch_norm: bool = False,
     seed: int,
 ) -> keras.Model:
-    """Features (n, n_features) to logits (n, n_classes), in float32.
+    """Build the model from features (n, n_features) to logits (n, n_classes), float32.
 
     Args:
-        hidden: units of relu layers, one after the other.
-        n_outputs: of the last layer, one a class; 1 for two classes by a sigmoid.
+        hidden: units of consecutive relu layers.
+        n_outputs: one per class; 1 for two classes by a sigmoid.
         input_dropout: before the first layer.
-        dropout: behind each hidden layer.
-        batch_norm: behind each hidden layer's product, before its relu.
+        dropout: after each hidden layer.
+        batch_norm: between each hidden layer's product and its relu.
         seed: of the dropout.
     """
     named: dict[str, Any] = {"dtype": "float32"}
@@ -132,10 +131,8 @@ def dense_head(
             x = keras.layers.BatchNormalization(name=f"norm_{number}", **named)(x)
         x = keras.layers.Activation("relu", name=f"relu_{number}", **named)(x)
         if dropout:
-            drop = keras.layers.Dropout(
-                dropout, seed=seed + 1 + number, name=f"dropout_{number}", **named
-            )
-            x = drop(x)
+            name = f"dropout_{number}"
+            x = keras.layers.Dropout(dropout, seed=seed + 1 + number, name=name, **named)(x)
     x = keras.layers.Dense(n_outputs, name="logits", **named)(x)
     if n_outputs == 1:
         x = TwoClasses(name="two_classes", **named)(x)
@@ -143,7 +140,7 @@ def dense_head(
 
 
 def head_arrays(model: keras.Model) -> Head:
-    """The dense layers of a `dense_head` as arrays, with the batch norms folded in."""
+    """Return the dense layers of a `dense_head` as arrays, with batch norms folded in."""
     kernels, biases = [], []
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dense):
@@ -159,7 +156,7 @@ def head_arrays(model: keras.Model) -> Head:
 
 
 def head_model(head: Head, *, input_dropout: float, dropout: float, seed: int) -> keras.Model:
-    """A `dense_head` with the weights of a trained head."""
+    """Build a `dense_head` with the weights of a trained head."""
     sizes = [len(bias) for bias in head.biases]
     model = dense_head(
         head.kernels[0].shape[0],
@@ -176,7 +173,7 @@ def head_model(head: Head, *, input_dropout: float, dropout: float, seed: int) -
 
 
 def stack(models: Sequence[keras.Model], shape: tuple[int, ...], name: str) -> keras.Model:
-    """One model that runs the given ones after the other, on inputs (n, *shape)."""
+    """Chain models into one, on inputs (n, *shape)."""
     x = first = keras.Input(shape, name="images")
     for model in models:
         x = model(x)
@@ -186,30 +183,27 @@ def stack(models: Sequence[keras.Model], shape: tuple[int, ...], name: str) -> k
 def schedule(
     settings: Mapping[str, Any], label: NDArray[np.int64], n_classes: int, where: str
 ) -> Schedule:
-    """The schedule that settings give by its attributes' names; others of them play no part.
+    """Build a Schedule from the matching keys of a section; ignore the others.
 
     Args:
-        settings: `class_weights` as `class_weights` takes them.
-        label: int64 (n,), of the images that are trained on.
-        where: names the section of params.yaml in errors.
+        label: int64 (n,), of the training images.
+        where: name of the section in errors.
 
     Raises:
-        UserError: class weights of another number of classes.
+        UserError: class weights for another number of classes.
     """
-    named = {
-        field.name: settings[field.name] for field in fields(Schedule) if field.name in settings
-    }
-    named["class_weights"] = class_weights(named["class_weights"], label, n_classes, where)
-    return Schedule(**named)
+    names = {field.name for field in fields(Schedule)} & settings.keys()
+    weights = class_weights(settings["class_weights"], label, n_classes, where)
+    return Schedule(**{**{name: settings[name] for name in names}, "class_weights": weights})
 
 
 def class_weights(
     wanted: str | Sequence[float] | None, label: NDArray[np.int64], n_classes: int, where: str
 ) -> Sequence[float] | None:
-    """A weight a class: as given, or "balanced", n / (n_classes * images of the class).
+    """Return one weight per class; "balanced" is n / (n_classes * images of the class).
 
     Args:
-        label: int64 (n,), of the images that are trained on, every class at least once.
+        label: int64 (n,), of the training images, every class at least once.
 
     Raises:
         UserError: another number of weights than classes.
@@ -221,8 +215,8 @@ def class_weights(
         return [float(weight) for weight in len(label) / (n_classes * counts)]
     if len(wanted) != n_classes:
         raise UserError(
-            f"params.yaml: {where}.class_weights: expected {n_classes} numbers, one a class, got "
-            f"{len(wanted)}; list them in the classes' order"
+            f"params.yaml: {where}.class_weights: expected {n_classes} numbers, one per class, got "
+            f"{len(wanted)}; list them in the order of the classes"
         )
     return wanted
 
@@ -241,24 +235,24 @@ def fit(
     resume: State | None = None,
     keep: Callable[[State], object] = lambda state: None,
 ) -> Trained:
-    """Train `model`, and leave it with the weights of its best epoch.
+    """Train `model` and leave it with the weights of its best epoch.
 
-    A loss that is no number ends the training; the weights of the best epoch before it are kept.
+    A loss that is not finite ends training; the weights of the best epoch before it are kept.
 
     Args:
-        draw: gives the shuffled training batches of one epoch.
-        validate: gives logits and labels of the validation rows under the current weights.
-        start: the model before the first step, if it is a candidate.
-        where: names the section of params.yaml in errors.
-        done: told the number of images of every batch.
-        images: how many there are to train on.
-        rng: that `draw` draws from; their states are kept, too.
-        resume: what an interrupted run has kept last, of the same model, data and settings; its
-            result is that of a run that was not interrupted, bit for bit.
-        keep: given all that a later run needs after each epoch.
+        draw: yields the shuffled training batches of one epoch.
+        validate: returns logits and labels of the validation rows under the current weights.
+        start: metrics of the model before the first step, if it is a candidate.
+        where: name of the section of params.yaml in errors.
+        done: called with the number of images of every batch.
+        images: number of training images.
+        rng: generators that `draw` uses; checkpoints include their states.
+        resume: the last checkpoint of an interrupted run of the same model, data and settings; the
+            result is that of an uninterrupted run, bit for bit.
+        keep: called with a checkpoint after each epoch.
 
     Raises:
-        UserError: a loss that is not finite before there is anything worth keeping.
+        UserError: a loss that is not finite before there are weights to keep.
     """
     steps = schedule.steps(images)
     _compile(model, schedule, steps)
@@ -268,20 +262,13 @@ def fit(
         epochs, best_weights = _restore(model, resume, rng)
         resume = None  # as large as the model and its optimizer
         done(schedule.seen(images) // schedule.epochs * (len(epochs) - bool(start)))
-    weights = None if schedule.class_weights is None else np.asarray(schedule.class_weights)
     fault = ""
     while len(epochs) - bool(start) < schedule.epochs and not _out_of_patience(
         epochs, schedule.patience
     ):
         number = len(epochs) - bool(start) + 1
-        sums = np.zeros(3)  # of loss, of accuracy, of rows
-        for inputs, label in itertools.islice(_endless(draw), steps):
-            weight = None if weights is None else weights[label].astype(np.float32)
-            logs = devices.train_on_batch(model, inputs, label, weight)
-            sums += np.array([logs["loss"], logs["accuracy"], 1.0]) * len(label)
-            done(len(label))
-        loss, accuracy = (float(value) for value in sums[:2] / sums[2])
-        with np.errstate(invalid="ignore"):  # infinite logits; their loss is nan, told below
+        loss, accuracy = _train_epoch(model, schedule, draw, steps, done)
+        with np.errstate(invalid="ignore"):  # infinite logits, reported below by their loss
             val_loss, val_accuracy = loss_and_accuracy(*validate())
         if not (math.isfinite(loss) and math.isfinite(val_loss)):
             fault = (
@@ -291,14 +278,34 @@ def fit(
             )
             break
         epochs.append(Epoch(number, loss, accuracy, val_loss, val_accuracy))
-        if min(epochs, key=lambda epoch: epoch.val_loss) is epochs[-1]:
+        if best_epoch(epochs) is epochs[-1]:
             best_weights = model.get_weights()
         keep(_state(model, epochs, best_weights, rng))
-    if fault and best_weights is None:
-        raise UserError(fault)
     if best_weights is not None:
         model.set_weights(best_weights)
+    elif fault:
+        raise UserError(fault)
     return Trained(epochs, fault)
+
+
+def _train_epoch(
+    model: keras.Model,
+    schedule: Schedule,
+    draw: Callable[[], Iterable[Batch]],
+    steps: int,
+    done: Callable[[int], object],
+) -> tuple[float, float]:
+    """Train for `steps` batches, over as many passes as needed; return mean loss and accuracy."""
+    weights = None if schedule.class_weights is None else np.asarray(schedule.class_weights)
+    passes = itertools.chain.from_iterable(draw() for _ in itertools.count())
+    sums = np.zeros(3)  # of loss, of accuracy, of rows
+    for inputs, label in itertools.islice(passes, steps):
+        weight = None if weights is None else weights[label].astype(np.float32)
+        logs = devices.train_on_batch(model, inputs, label, weight)
+        sums += np.array([logs["loss"], logs["accuracy"], 1.0]) * len(label)
+        done(len(label))
+    loss, accuracy = (float(value) for value in sums[:2] / sums[2])
+    return loss, accuracy
 
 
 def one_view_each(
@@ -306,7 +313,7 @@ def one_view_each(
     label: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> Iterator[Batch]:
-    """Of (row numbers, values (n, views, d)) the values of a drawn view of each row, and labels."""
+    """Draw one view of each row of (row numbers, values (n, views, d)); yield it with labels."""
     for rows, values in batches:
         views = rng.integers(values.shape[1], size=len(rows))
         yield values[np.arange(len(rows)), views], label[rows]
@@ -327,11 +334,6 @@ def _compile(model: keras.Model, schedule: Schedule, steps: int) -> None:
         )
 
 
-def _endless(draw: Callable[[], Iterable[Batch]]) -> Iterator[Batch]:
-    while True:
-        yield from draw()
-
-
 def _out_of_patience(epochs: Sequence[Epoch], patience: int | None) -> bool:
     if patience is None or not epochs:
         return False
@@ -345,20 +347,20 @@ def _state(
     best: Sequence[NDArray[Any]] | None,
     rng: Sequence[np.random.Generator],
 ) -> State:
-    """Weights, seeds of layers, the optimizer's moments, the best weights, epochs, generators."""
+    """Return weights, layers' seeds, optimizer, best weights, epochs and generators."""
     return {
         **{f"model_{i}": np.asarray(value) for i, value in enumerate(_variables(model))},
         **{f"optimizer_{i}": np.asarray(v) for i, v in enumerate(model.optimizer.variables)},
         **{f"best_{i}": value for i, value in enumerate(best or ())},
         "epochs": np.array([astuple(epoch) for epoch in epochs]),
-        "rng": np.array([json.dumps(drawn.bit_generator.state) for drawn in rng]),
+        "rng": np.array([json.dumps(one.bit_generator.state) for one in rng]),
     }
 
 
 def _variables(model: keras.Model) -> list[Any]:
-    """Weights and seeds of layers; not what metrics count, which every epoch begins anew."""
-    counted = {id(variable) for variable in model.metrics_variables}
-    return [variable for variable in model.variables if id(variable) not in counted]
+    """Return weights and seeds of layers, without the metrics, which every epoch resets."""
+    metrics = {id(variable) for variable in model.metrics_variables}
+    return [variable for variable in model.variables if id(variable) not in metrics]
 
 
 def _restore(
@@ -369,7 +371,7 @@ def _restore(
     for name, variables in (("model", _variables(model)), ("optimizer", model.optimizer.variables)):
         for number, variable in enumerate(variables):
             variable.assign(state[f"{name}_{number}"])
-    for drawn, text in zip(rng, state["rng"], strict=True):
-        drawn.bit_generator.state = json.loads(str(text))
+    for one, text in zip(rng, state["rng"], strict=True):
+        one.bit_generator.state = json.loads(str(text))
     epochs = [Epoch(int(number), *map(float, rest)) for number, *rest in state["epochs"]]
     return epochs, [state[f"best_{i}"] for i in range(len(model.get_weights()))]

@@ -1,7 +1,7 @@
 """The network of a run: backbones and head as `params.yaml` describes them, with their weights.
 
-Images (n, size, size, 3) RGB, values 0 to 255, through one extractor a backbone and the head, to
-logits (n, n_classes). `keras_setup.start` comes first.
+Images (n, size, size, 3) RGB, values 0 to 255, pass through one extractor per backbone and the
+head, to logits (n, n_classes). `keras_setup.start` comes first.
 """
 
 from dataclasses import dataclass
@@ -20,15 +20,14 @@ class Network:
     """Keras models that share their weights.
 
     Attributes:
-        extractors: images to features (n, d_i), by the backbone's name.
-        classifier: joined features (n, d_1 + ... + d_k) to logits, for two classes perhaps to the
-            logit of the second one alone, (n, 1).
-        whole: images to the output of `classifier`.
+        extractors: images to features (n, d_i), by the backbone's name, in the order of features.
+        classifier: joined features (n, d_1 + ... + d_k) to logits.
+        model: images to logits.
     """
 
     extractors: dict[str, Any]
     classifier: Any
-    whole: Any
+    model: Any
 
 
 def weights(params: Params) -> dict[str, Path]:
@@ -59,7 +58,7 @@ def assemble(
     dropout: float = 0,
     seed: int = 0,
 ) -> Network:
-    """Put backbones and a head together; nothing is trainable or frozen yet.
+    """Join the backbones and a head; nothing is frozen yet.
 
     Args:
         size: of the images, in pixels.
@@ -67,41 +66,28 @@ def assemble(
         input_dropout, dropout, seed: of the classifier, for training.
 
     Raises:
-        UserError: a backbone, layer or weights that do not fit, or a head for other features.
+        UserError: weights that are missing or do not fit, or a head for other features.
     """
-    from pipeline.backbones import build
+    from pipeline.backbones import from_params
     from pipeline.training import loop, network_split
 
-    extractors = {}
-    for name, path in weights(params).items():
-        backbone = params.backbones[name]
-        with network_split.arithmetic(precision):
-            base = build.build(
-                name,
-                size,
-                backbone.include_top,
-                path,
-                logits=backbone.pooling in build.PREDICTIONS,
-            )
-            extractors[name] = build.extractor(
-                base,
-                name,
-                backbone.layer,
-                backbone.pooling,
-                preprocessing=backbone.preprocessing,
-            )
+    with network_split.arithmetic(precision):
+        extractors = {
+            name: from_params.extractor(params, name, size, path)
+            for name, path in weights(params).items()
+        }
     width = sum(int(extractor.output_shape[-1]) for extractor in extractors.values())
     trained.require(width, n_classes)
     classifier = loop.head_model(trained, input_dropout=input_dropout, dropout=dropout, seed=seed)
-    whole = network_split.whole([*extractors.values()], classifier, (size, size, 3))
-    return Network(extractors, classifier, whole)
+    model = network_split.join([*extractors.values()], classifier, (size, size, 3))
+    return Network(extractors, classifier, model)
 
 
-def load(params: Params, size: int, n_classes: int, model: str) -> Network:
+def load(params: Params, size: int, n_classes: int, selected: str) -> Network:
     """Return the network that predicts, in float32.
 
     Args:
-        model: the one that `evaluate` selected, "head" or "fine_tune".
+        selected: the model that `evaluate` selected, "head" or "fine_tune".
 
     Raises:
         UserError: a file is missing or does not fit.
@@ -109,13 +95,13 @@ def load(params: Params, size: int, n_classes: int, model: str) -> Network:
     from pipeline.backbones import weights_file
 
     network = assemble(params, size, trained_head(), n_classes)
-    if model == "fine_tune" and params.fine_tune is not None:
-        tuned = sealed_files.require_sealed(paths.model_weights(), "fine_tune")
+    if selected == "fine_tune" and params.fine_tune is not None:
+        path = sealed_files.require_sealed(paths.model_weights(), "fine_tune")
         try:
-            weights_file.load(network.whole, tuned)
+            weights_file.load(network.model, path)
         except weights_file.Unfit as error:
             raise UserError(
-                f"{tuned}: expected the weights of the fine-tuned network, got a file that does "
+                f"{path}: expected the weights of the fine-tuned network, got a file that does "
                 f"not fit ({error}); run `dvc repro fine_tune` again"
             ) from None
     return network

@@ -1,8 +1,8 @@
-"""Fine-tuning's networks: backbones side by side with a head on top, whole or cut in two.
+"""Join backbones and a head into one network, or split it where training begins.
 
-Whole: images (n, size, size, 3) to logits (n, n_classes). Cut where training begins: what lies
-before, images to activations, runs once an image and view; what lies behind, activations to logits,
-is what is trained, and shares its weights with the whole.
+Joined: images (n, size, size, 3) to logits (n, n_classes). Split: the frozen part, images to
+activations, runs once per image and view; the rest, activations to logits, is trained and shares
+its weights with the joined network.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 @contextlib.contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
-    """Layers that the block makes compute in "float32" or "bfloat16"; weights stay float32."""
+    """Create layers in the block that compute in `precision`; their weights stay float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(POLICIES[precision])
     try:
@@ -32,21 +32,22 @@ def arithmetic(precision: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def whole(
+def join(
     extractors: Sequence[keras.Model], classifier: keras.Model, shape: tuple[int, ...]
 ) -> keras.Model:
-    """Images (n, *shape) through every extractor, their features joined, to logits."""
+    """Build the model from images (n, *shape) through all extractors to logits."""
     images = keras.Input(shape, name="images")
-    return keras.Model(images, classifier(joined([e(images) for e in extractors])), name="model")
+    features = concatenate([extractor(images) for extractor in extractors])
+    return keras.Model(images, classifier(features), name="model")
 
 
-def cut(
+def split(
     extractors: Sequence[keras.Model],
     layers: Sequence[str | None],
     classifier: keras.Model,
     precision: str = "float32",
 ) -> tuple[list[keras.Model], keras.Model]:
-    """Cut each extractor before its layer, and one without a layer behind its features.
+    """Split each extractor before its layer; without one, after its features.
 
     Returns:
         For each extractor the model from images to flat activations (n, d_i) float32, batch norms
@@ -54,7 +55,7 @@ def cut(
         (n, d_1 + ... + d_k), to logits.
 
     Raises:
-        UserError: no such layer, or one that not everything passes.
+        UserError: no such layer, or one that a connection bypasses.
     """
     halves = [
         _halves(extractor, layer, precision)
@@ -69,19 +70,19 @@ def cut(
         features.append(rest(part(activations)))
     return (
         [frozen for frozen, _ in halves],
-        keras.Model(activations, classifier(joined(features)), name="rest"),
+        keras.Model(activations, classifier(concatenate(features)), name="rest"),
     )
 
 
-def joined(features: Sequence[Any]) -> Any:
-    """The features (n, d_i) of every extractor as one tensor (n, d_1 + ... + d_k)."""
+def concatenate(features: Sequence[Any]) -> Any:
+    """Join the features (n, d_i) of all extractors to (n, d_1 + ... + d_k)."""
     if len(features) == 1:
         return features[0]
     return keras.layers.Concatenate(name="features", dtype="float32")(features)
 
 
 class Part(keras.layers.Layer):  # type: ignore[misc]
-    """Some columns of (n, d), from `start` on, as (n, *shape)."""
+    """Take columns of (n, d) from `start` on and reshape them to (n, *shape)."""
 
     def __init__(self, start: int, shape: tuple[int, ...], name: str) -> None:
         super().__init__(name=name, dtype="float32")
@@ -98,7 +99,7 @@ class Part(keras.layers.Layer):  # type: ignore[misc]
 def _halves(
     extractor: keras.Model, layer: str | None, precision: str
 ) -> tuple[keras.Model, keras.Model]:
-    """Images to flat activations, and activations to features; without a layer these are both."""
+    """Return images to flat activations, and these to features; without a layer both are equal."""
     trunk, pooling = extractor.get_layer("trunk").model, extractor.get_layer("pooling")
     between = trunk.output if layer is None else _before(trunk, layer)
     images = keras.Input(extractor.input_shape[1:], name="images")
@@ -117,34 +118,34 @@ def _halves(
 
 
 def _before(trunk: keras.Model, layer: str) -> Any:
-    """The one tensor that the layer and all behind it take from those before."""
+    """Return the one tensor that the layer and all after it take from earlier layers."""
     first = trunk.layers.index(find_layer(trunk, layer, KEY))
     passing = _passing(trunk, first)
     if len(passing) == 1:
         return passing[0]
-    clean = [
-        known.name
-        for place, known in enumerate(trunk.layers)
-        if known.weights and len(_passing(trunk, place)) == 1
+    possible = [
+        other.name
+        for place, other in enumerate(trunk.layers)
+        if other.weights and len(_passing(trunk, place)) == 1
     ]
-    near = difflib.get_close_matches(layer, clean, n=3, cutoff=0)
+    near = difflib.get_close_matches(layer, possible, n=3, cutoff=0)
     raise UserError(
-        f"params.yaml: {KEY}: expected a layer that everything passes, as "
-        f"fine_tune.cache_frozen is true, got {layer!r}, which {len(passing)} tensors pass; "
-        f"the nearest that serve are {', '.join(near)}, or set cache_frozen: false"
+        f"params.yaml: {KEY}: expected a layer that no connection bypasses, as "
+        f"fine_tune.cache_frozen is true, got {layer!r}, where {len(passing)} tensors enter; "
+        f"the nearest that fit are {', '.join(near)}, or set cache_frozen: false"
     )
 
 
 def _passing(trunk: keras.Model, first: int) -> list[Any]:
-    """The tensors that the operations from layer number `first` on take from those before."""
-    operations = list(trunk.operations)  # layers and what stands between them, in their order
-    behind = operations[operations.index(trunk.layers[first]) :]
-    late = {id(operation) for operation in behind}
-    found = {}
-    for operation in behind:
-        if isinstance(operation, keras.layers.InputLayer):
-            continue
-        for tensor in keras.tree.flatten(operation.input):
-            if id(tensor._keras_history.operation) not in late:
-                found[id(tensor)] = tensor
-    return list(found.values())
+    """Return the tensors that operations from layer number `first` on take from earlier ones."""
+    operations = list(trunk.operations)  # layers and operations between them, in their order
+    later = operations[operations.index(trunk.layers[first]) :]
+    numbers = {id(operation) for operation in later}
+    tensors = {
+        id(tensor): tensor
+        for operation in later
+        if not isinstance(operation, keras.layers.InputLayer)
+        for tensor in keras.tree.flatten(operation.input)
+        if id(tensor._keras_history.operation) not in numbers  # private, as of Keras 3.15.1
+    }
+    return list(tensors.values())

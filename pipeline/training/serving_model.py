@@ -1,8 +1,8 @@
-"""The final model as others use it: photos of any size in, calibrated probabilities out.
+"""The exported model: images of any size in, calibrated probabilities out.
 
 Input: uint8 (n, height, width, 3), RGB and upright, values 0 to 255, any height and width. Output:
-float32 (n, n_classes), each row adding up to 1. Resizing, preprocessing, the mirror view and the
-temperature are inside, so that whoever calls the model needs nothing of this project.
+float32 (n, n_classes), each row with sum 1. Resizing, preprocessing, the mirror view and the
+temperature are included, so a caller needs nothing of this project.
 """
 
 import errno
@@ -20,18 +20,20 @@ from numpy.typing import NDArray
 from pipeline.backbones import keras_setup
 from pipeline.runtime.errors import FULL, NO_PLACE
 
-FORMATS = {"saved_model": "model", "openvino": "model.xml"}  # and what its file is called
+# Format: its file, and its name in Keras.
+FORMATS = {"saved_model": "model", "openvino": "model.xml"}
+KERAS_FORMATS = {"saved_model": "tf_saved_model", "openvino": "openvino"}
 
 
 class Resize(keras.layers.Layer):  # type: ignore[misc]
-    """Fit images into `size` by `size` pixels, by Pillow's arithmetic.
+    """Resize images to `size` by `size` pixels with Pillow's arithmetic.
 
-    Input uint8 (n, height, width, 3), output float32 (n, size, size, 3) of whole numbers 0 to 255.
-    Each output row and column is a weighted mean of input pixels, the filter widened where an image
-    shrinks, rounded after the columns and after the rows (Pillow's src/libImaging/Resample.c). As
-    two products of matrices, it is the same on every backend and in every format.
+    Input uint8 (n, height, width, 3), output float32 (n, size, size, 3) of integers 0 to 255.
+    Each output row and column is a weighted mean of input pixels, with a wider filter where an
+    image shrinks, rounded after the columns and after the rows (Pillow's
+    src/libImaging/Resample.c). Two matrix products give the same on every backend and format.
 
-    `fit` and `interpolation` mean what they mean to `pipeline.images.resize`.
+    `fit` and `interpolation` are those of `pipeline.images.resize`.
     """
 
     def __init__(self, size: int, fit: str, interpolation: str) -> None:
@@ -43,16 +45,16 @@ class Resize(keras.layers.Layer):  # type: ignore[misc]
         height, width = (ops.cast(side, "int32") for side in shape[1:3])
         longer, shorter = ops.maximum(height, width), ops.minimum(height, width)
         x = ops.transpose(ops.cast(images, "float32"), (0, 1, 3, 2))  # (n, height, 3, width)
-        x = _whole(ops.matmul(x, self._weights(width, longer, shorter)))
+        x = _rounded(ops.matmul(x, self._weights(width, longer, shorter)))
         x = ops.transpose(x, (0, 2, 3, 1))  # (n, 3, size, height)
-        x = _whole(ops.matmul(x, self._weights(height, longer, shorter)))
+        x = _rounded(ops.matmul(x, self._weights(height, longer, shorter)))
         return ops.transpose(x, (0, 3, 2, 1))
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return shape[0], self.size, self.size, 3
 
     def _weights(self, side: Any, longer: Any, shorter: Any) -> Any:
-        """How much of each pixel along a side goes into each pixel of the output, (side, size)."""
+        """Return the weight of each input pixel along a side in each output pixel, (side, size)."""
         size = self.size
         begin, length, into = ops.zeros_like(side), side, ops.full_like(side, size)
         if self.fit == "crop":
@@ -60,12 +62,12 @@ class Resize(keras.layers.Layer):  # type: ignore[misc]
         elif self.fit == "pad":
             into = ops.maximum(1, (side * size + longer // 2) // longer)
         place = ops.arange(size, dtype="int32") - (size - into) // 2  # among the `into` pixels
-        # The middle of an output pixel, (place + 1/2) * length / into, as a whole number and a
-        # fraction, so that float32 loses nothing of it.
+        # The center of an output pixel, (place + 1/2) * length / into, as an integer and a
+        # fraction, so that float32 is exact.
         doubled = (2 * place + 1) * length
-        whole = doubled // (2 * into)
-        fraction = ops.cast(doubled - whole * 2 * into, "float32") / ops.cast(2 * into, "float32")
-        pixel = ops.expand_dims(ops.arange(side, dtype="int32"), 1) - begin - whole
+        integer = doubled // (2 * into)
+        fraction = ops.cast(doubled - integer * 2 * into, "float32") / ops.cast(2 * into, "float32")
+        pixel = ops.expand_dims(ops.arange(side, dtype="int32"), 1) - begin - integer
         if self.interpolation == "nearest":
             weight = ops.cast(pixel == 0, "float32")
         else:
@@ -73,12 +75,12 @@ class Resize(keras.layers.Layer):  # type: ignore[misc]
             distance = (ops.cast(pixel, "float32") + 0.5 - fraction) / wide
             weight = _filter(self.interpolation, distance)
             weight = weight / ops.maximum(ops.sum(weight, axis=0, keepdims=True), 1e-6)
-        inside = ops.logical_and(place >= 0, place < into)  # beyond it is black
+        inside = ops.logical_and(place >= 0, place < into)  # the padding is black
         return weight * ops.cast(inside, "float32")
 
 
 class Probabilities(keras.layers.Layer):  # type: ignore[misc]
-    """A network's logits of an image and, of two views, its mirror image, as one probability."""
+    """Average the probabilities of an image and, with two views, of its mirror image."""
 
     def __init__(self, network: keras.Model, views: int, temperature: float) -> None:
         super().__init__(name="probabilities", dtype="float32", trainable=False)
@@ -99,7 +101,7 @@ class Probabilities(keras.layers.Layer):  # type: ignore[misc]
 def model(
     network: keras.Model, fit: str, interpolation: str, views: int, temperature: float
 ) -> keras.Model:
-    """The whole of it, around a network from images (n, size, size, 3) to logits.
+    """Build the exported model around a network from images (n, size, size, 3) to logits.
 
     `views` is 1 or 2: the image, or the image and its mirror image.
     """
@@ -112,18 +114,17 @@ def write(served: keras.Model, folder: Path, form: str) -> None:
     """Write a `model` into an existing folder, in one of `FORMATS`.
 
     Raises:
-        OSError: no room, or another fault of the disk.
+        OSError: the disk is full or fails.
     """
     path = str(folder / FORMATS[form])
     signature = [keras.InputSpec("uint8", (None, None, None, 3), name="images")]
     if form == "openvino":
         keras_setup.silence_openvino()
-    named = {"openvino": "openvino", "saved_model": "tf_saved_model"}[form]
     try:
-        served.export(path, format=named, verbose=False, input_signature=signature)
+        served.export(path, format=KERAS_FORMATS[form], verbose=False, input_signature=signature)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # TensorFlow and OpenVINO have their own for a disk that is full
+    except Exception as error:  # TensorFlow and OpenVINO raise their own if the disk is full
         fault = _of_the_disk(error, folder, 4 * served.count_params() + 2**20)
         if fault is None:
             raise
@@ -131,9 +132,9 @@ def write(served: keras.Model, folder: Path, form: str) -> None:
 
 
 def _of_the_disk(error: Exception, folder: Path, size: int) -> OSError | None:
-    """Why a C++ library could not write there: the system's words if it gives them.
+    """Return the system's error for which a C++ library could not write there, if any.
 
-    Otherwise so many bytes are written, for the system to say it again.
+    If its message does not quote the system, writing `size` bytes brings the error up again.
     """
     for number in (*FULL, *NO_PLACE, errno.EIO):
         if os.strerror(number) in str(error):
@@ -151,7 +152,7 @@ def _of_the_disk(error: Exception, folder: Path, size: int) -> OSError | None:
 
 
 def read(folder: Path, form: str) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """The model that `write` wrote, from its file alone, as a function of images."""
+    """Return the model that `write` wrote as a function of images."""
     path = str(folder / FORMATS[form])
     if form == "openvino":
         keras_setup.silence_openvino()
@@ -162,13 +163,13 @@ def read(folder: Path, form: str) -> Callable[[NDArray[np.uint8]], NDArray[np.fl
     return lambda images: np.asarray(ops.convert_to_numpy(layer(images)))
 
 
-def _whole(values: Any) -> Any:
-    """To the nearest whole number from 0 to 255."""
+def _rounded(values: Any) -> Any:
+    """Round to the nearest integer from 0 to 255."""
     return ops.clip(ops.floor(values + 0.5), 0, 255)
 
 
 def _filter(interpolation: str, x: Any) -> Any:
-    """Pillow's filters; `x` in pixels of the smaller picture."""
+    """Evaluate one of Pillow's filters; `x` is in pixels of the smaller image."""
     if interpolation == "box":
         return ops.cast(ops.logical_and(x > -0.5, x <= 0.5), "float32")
     x = ops.abs(x)
