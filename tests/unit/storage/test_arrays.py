@@ -1,0 +1,381 @@
+"""Rows come back as they were written, and a damaged array is noticed."""
+
+import hashlib
+import json
+import math
+import pickle
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+from zarr.codecs import GzipCodec
+
+from pipeline.runtime.errors import UserError
+from pipeline.storage import arrays
+
+FINGERPRINT = "f" * 64
+STORE = Path("rows.zarr")
+REMEDY = "; remove rows.zarr and run `dvc repro` again"
+
+# shape, dtype, bytes of a chunk, bytes of a shard: rows that fill shards exactly and that do not,
+# one row and one shard, rows larger than a chunk or a shard
+CASES = [
+    ((1,), "float32", 64, 128),
+    ((17,), "int64", 24, 72),
+    ((50, 5), "float32", 200, 800),
+    ((48, 3), "float16", 24, 48),
+    ((31, 2, 2, 3), "uint8", 36, 100),
+    ((9, 4), "float64", 8, 16),
+    ((20, 7), "float32", 10_000, 1_000_000),
+]
+Stored = tuple[NDArray[Any], arrays.StoredArray]
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def random_rows(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    values = np.random.default_rng(0).normal(scale=100, size=shape)
+    return values.astype(np.uint8 if dtype == "uint8" else dtype, casting="unsafe").astype(dtype)
+
+
+def blocks(rows: NDArray[Any], seed: int = 0) -> Iterator[NDArray[Any]]:
+    """Yield the rows in pieces of random size, including empty ones."""
+    rng, at = np.random.default_rng(seed), 0
+    while at < len(rows):
+        size = int(rng.integers(0, 12))
+        yield rows[at : at + size]
+        at += size
+
+
+def small(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int = 80, shard_bytes: int = 160) -> None:
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(arrays, "SHARD_BYTES", shard_bytes)
+
+
+def write(rows: NDArray[Any], path: Path = STORE, seed: int = 0) -> None:
+    arrays.write(
+        path, blocks(rows, seed), shape=rows.shape, dtype=rows.dtype, fingerprint=FINGERPRINT
+    )
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[1]} {case[0]}")
+def stored(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Stored:
+    """The rows and the opened array of each of `CASES`."""
+    shape, dtype, chunk_bytes, shard_bytes = request.param
+    small(monkeypatch, chunk_bytes, shard_bytes)
+    rows = random_rows(shape, dtype)
+    write(rows)
+    return rows, arrays.StoredArray(STORE, FINGERPRINT)
+
+
+@pytest.fixture
+def seven_shards(monkeypatch: pytest.MonkeyPatch) -> NDArray[Any]:
+    """50 rows of 20 bytes, 4 per chunk and 8 per shard."""
+    small(monkeypatch)
+    rows = random_rows((50, 5), "float32")
+    write(rows)
+    return rows
+
+
+def some(n: int, seed: int) -> NDArray[np.int64]:
+    """Draw some of the row numbers below n, ascending."""
+    rng = np.random.default_rng(seed)
+    return np.sort(rng.permutation(n)[: rng.integers(0, n + 1)]).astype(np.int64)
+
+
+def refusal(fingerprint: str | None = None) -> str:
+    with pytest.raises(UserError) as refused:
+        arrays.StoredArray(STORE, fingerprint)
+    return str(refused.value)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
+
+
+def test_any_rows_are_read_as_written(stored: Stored) -> None:
+    rows, opened = stored
+    assert (opened.shape, opened.dtype, len(opened)) == (rows.shape, rows.dtype, len(rows))
+    assert opened.fingerprint == FINGERPRINT
+    for start in range(0, len(rows), 3):
+        for stop in range(start, len(rows) + 1, 5):
+            assert_array_equal(opened.read(start, stop), rows[start:stop], strict=True)
+    for seed in range(5):
+        listed = some(len(rows), seed)
+        assert_array_equal(opened.take(listed), rows[listed], strict=True)
+
+
+@pytest.mark.parametrize("size", [1, 4, 7, 100])
+def test_batches_hold_all_or_the_listed_rows_in_order(stored: Stored, size: int) -> None:
+    rows, opened = stored
+    for listed in (None, *(some(len(rows), seed) for seed in range(3))):
+        expected = rows if listed is None else rows[listed]
+        batches = list(opened.batches(size, listed))
+        assert [len(batch) for batch in batches] == [
+            min(size, len(expected) - first) for first in range(0, len(expected), size)
+        ]
+        assert_array_equal(np.concatenate([rows[:0], *batches]), expected)
+
+
+def test_the_same_rows_give_the_same_bytes_however_they_arrive(stored: Stored) -> None:
+    rows, _ = stored
+    for seed in (1, 2):
+        write(rows, Path(f"again{seed}.zarr"), seed)
+        assert contents(Path(f"again{seed}.zarr")) == contents(STORE)
+
+
+def test_a_shard_is_near_its_size_and_a_whole_number_of_chunks() -> None:
+    for shape in [(100_000, 64, 64, 3), (5, 224, 224, 3), (10**6, 1), (3, 4096, 4096, 3)]:
+        chunk, shard = arrays._chunk_and_shard(shape, np.dtype(np.uint8), shape[0])
+        row_bytes = math.prod(shape[1:])
+        assert shard % chunk == 0
+        assert chunk == 1 or chunk * row_bytes <= arrays.CHUNK_BYTES
+        assert shard == chunk or shard * row_bytes <= arrays.SHARD_BYTES
+        assert shard >= min(shape[0], arrays.SHARD_BYTES // row_bytes // 2)
+
+
+@pytest.mark.parametrize("count", [0, 49, 51, 100])
+def test_another_number_of_rows_than_declared_is_refused(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch)
+    rows = [np.zeros((count, 5), np.float32)]
+    with pytest.raises(ValueError, match=f"^rows.zarr: expected 50 rows, got {count}$"):
+        arrays.write(STORE, rows, shape=(50, 5), dtype=np.float32, fingerprint="")
+
+
+@pytest.mark.parametrize(
+    ("rows", "shard_rows", "expected"),
+    [
+        (50, None, [8] * 6 + [2]),
+        (50, 100, [8] * 6 + [2]),
+        (50, 6, [8] * 6 + [2]),  # a whole number of chunks
+        (50, 4, [4] * 12 + [2]),
+        (50, 3, [3] * 16 + [2]),
+        (48, 5, [8] * 6),
+        (2, 4, [2]),
+    ],
+)
+def test_create_returns_the_rows_of_each_shard(
+    rows: int, shard_rows: int | None, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows have 20 bytes, 4 per chunk, 8 per shard."""
+    small(monkeypatch)
+    shards = arrays.create(
+        STORE, shape=(rows, 5), dtype="float32", fingerprint="", shard_rows=shard_rows
+    )
+    assert [len(shard) for shard in shards] == expected
+    assert [row for shard in shards for row in shard] == list(range(rows))
+
+
+@pytest.mark.parametrize("shard_rows", [None, 3, 4])
+def test_shards_written_by_several_threads_give_the_bytes_of_one(
+    shard_rows: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(monkeypatch)
+    values = random_rows((50, 5), "float32")
+    shape: Any = {"shape": (50, 5), "dtype": "float32", "shard_rows": shard_rows}
+    for threads in (1, 8):
+        path = Path(f"{threads}.zarr")
+        shards = arrays.create(path, fingerprint=FINGERPRINT, **shape)[::-1]
+        with ThreadPoolExecutor(threads) as pool:
+            list(
+                pool.map(
+                    lambda shard, path=path: arrays.write_shard(
+                        path, shard, values[shard.start : shard.stop]
+                    ),
+                    shards,
+                )
+            )
+    assert contents(Path("8.zarr")) == contents(Path("1.zarr"))
+    assert_array_equal(arrays.StoredArray(path, FINGERPRINT).read(0, 50), values)
+
+
+def test_digests_are_the_sha256_of_rows_and_are_stored_beside_them(
+    seven_shards: NDArray[Any],
+) -> None:
+    digests = arrays.digests(seven_shards)
+    assert digests[1].tobytes() == hashlib.sha256(seven_shards[1].tobytes()).digest()
+    assert arrays.digest(np.asfortranarray(seven_shards)) == arrays.digest(seven_shards)
+    arrays.write_digests(STORE, digests)
+    opened = arrays.StoredArray(STORE)
+    assert_array_equal(opened.digests, digests, strict=True)
+    assert_array_equal(opened.read(0, 50), seven_shards)
+
+
+def cut_digests() -> None:
+    arrays.write_digests(STORE, np.zeros((50, 32), np.uint8))
+    (STORE / arrays.DIGESTS).write_bytes((STORE / arrays.DIGESTS).read_bytes()[:-100])
+
+
+def flip_digests() -> None:
+    np.save(STORE / arrays.DIGESTS, np.zeros((51, 32), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("damage", "got"),
+    [
+        (lambda: None, "No such file or directory"),
+        (lambda: (STORE / arrays.DIGESTS).write_bytes(b""), "No data left in file"),
+        (lambda: (STORE / arrays.DIGESTS).write_bytes(b"no array"), ""),
+        (lambda: np.save(STORE / arrays.DIGESTS, np.zeros((50, 32))), "float64 (50, 32)"),
+        (cut_digests, ""),
+        (flip_digests, "others than their own sha256 says"),
+    ],
+)
+def test_damaged_digests_are_refused(
+    damage: Callable[[], object], got: str, seven_shards: NDArray[Any]
+) -> None:
+    damage()
+    where = re.escape(f"rows.zarr/sha256.npy: expected the sha256 of each row, got '{got}")
+    with pytest.raises(UserError, match=where) as refused:
+        _ = arrays.StoredArray(STORE).digests
+    assert str(refused.value).endswith(REMEDY)
+
+
+def test_zeros_and_numbers_that_are_not_finite_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    small(monkeypatch)
+    rows = np.zeros((50, 5), np.float32)
+    rows[7] = [np.nan, np.inf, -np.inf, -0.0, np.float32(1e-45)]
+    write(rows)
+    assert set(contents(STORE)) == {"zarr.json", *(f"c/{i}/0" for i in range(7))}
+    assert arrays.StoredArray(STORE).read(0, 50).tobytes() == rows.tobytes()
+
+
+def test_an_array_of_another_ledger_is_refused(seven_shards: NDArray[Any]) -> None:
+    assert refusal("e" * 64) == (
+        "rows.zarr: expected the rows of the current data/split.csv, got 50 rows of another one; "
+        "run `dvc repro` to make it anew"
+    )
+
+
+def test_an_array_without_a_fingerprint_is_refused_only_if_one_is_expected() -> None:
+    zarr.create_array(STORE, data=np.ones((3, 2)))
+    assert_array_equal(arrays.StoredArray(STORE).read(0, 3), np.ones((3, 2)))
+    assert "got 3 rows of another one" in refusal(FINGERPRINT)
+
+
+def write_pickle() -> None:
+    """Zarr 2 lets an array name any codec of numcodecs, and some versions of that unpickle."""
+    STORE.mkdir()
+    filters = [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}]
+    described = {"zarr_format": 2, "shape": [4], "chunks": [4], "dtype": "|O", "order": "C"}
+    described |= {"fill_value": "", "compressor": None, "filters": filters}
+    (STORE / ".zarray").write_text(json.dumps(described))
+    (STORE / "0").write_bytes(pickle.dumps(["x"] * 4))
+
+
+def write_metadata(text: str) -> None:
+    STORE.mkdir()
+    (STORE / "zarr.json").write_text(text, encoding="utf-8")
+
+
+NO_ARRAYS: dict[str, tuple[Callable[[], object], str]] = {
+    "nothing": (lambda: None, ""),
+    "a file": (lambda: STORE.write_text("rows", encoding="utf-8"), ""),
+    "an empty folder": (STORE.mkdir, ""),
+    "a group": (lambda: zarr.create_group(STORE), ""),
+    "half the metadata": (lambda: write_metadata('{\n  "shape'), ""),
+    "a list": (lambda: write_metadata("[]"), ""),
+    "a pickle": (write_pickle, ""),
+    "texts": (
+        lambda: zarr.create_array(STORE, shape=(4, 2), chunks=(2, 2), dtype="str"),
+        "one of StringDType() through VLenUTF8Codec, ZstdCodec",
+    ),
+    "another codec": (
+        lambda: zarr.create_array(
+            STORE, shape=(4, 2), chunks=(2, 2), dtype="float32", compressors=GzipCodec()
+        ),
+        "one of float32 through BytesCodec, GzipCodec",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NO_ARRAYS)
+def test_anything_but_an_array_of_ours_is_refused_unread(kind: str) -> None:
+    make, got = NO_ARRAYS[kind]
+    make()
+    quoted = re.escape(repr(got)) if got else r"""('[^']+'|"[^"]+")"""
+    expected = rf"rows\.zarr: expected a zarr array, got {quoted}{re.escape(REMEDY)}"
+    assert re.fullmatch(expected, refusal())
+
+
+@pytest.mark.parametrize("old", ["50", "float32", "fingerprint"])
+def test_changed_metadata_is_refused(old: str, seven_shards: NDArray[Any]) -> None:
+    path = STORE / arrays.METADATA
+    new = {"50": "49", "float32": "int32", "fingerprint": "fingerprinu"}[old]
+    path.write_text(path.read_text().replace(old, new))
+    assert "another zarr.json than its crc32 says" in refusal()
+
+
+@pytest.mark.parametrize("loss", ["the file", "the folder", "the bytes"])
+@pytest.mark.parametrize("shard", [0, 3, 6])
+def test_a_lost_shard_is_refused(seven_shards: NDArray[Any], shard: int, loss: str) -> None:
+    file = STORE / f"c/{shard}/0"
+    if loss == "the file":
+        file.unlink()
+    elif loss == "the folder":
+        shutil.rmtree(file.parent)
+    else:
+        file.write_bytes(b"")
+    got = f"1 missing or empty, the first is {shard}"
+    assert refusal() == f"rows.zarr: expected 7 shards, got {got}{REMEDY}"
+
+
+def test_several_lost_shards_are_counted_in_any_dimension(monkeypatch: pytest.MonkeyPatch) -> None:
+    small(monkeypatch, 12, 24)
+    write(random_rows((10, 2, 2, 3), "uint8"))
+    for i in (2, 4):
+        (STORE / f"c/{i}/0/0/0").unlink()
+    assert "expected 5 shards, got 2 missing or empty, the first is 2" in refusal()
+
+
+def flip(file: Path, content: bytes, at: int) -> None:
+    flipped = bytearray(content)
+    flipped[at] ^= 1 << at % 8
+    file.write_bytes(flipped)
+
+
+def test_a_flipped_bit_is_noticed_or_changes_nothing(seven_shards: NDArray[Any]) -> None:
+    shard = STORE / "c/3/0"
+    intact, refused = shard.read_bytes(), 0
+    for at in range(len(intact)):
+        flip(shard, intact, at)
+        try:
+            assert_array_equal(arrays.StoredArray(STORE).read(0, 50), seven_shards)
+        except UserError:
+            refused += 1
+    assert refused >= len(intact) - 4
+
+
+def test_a_flipped_bit_is_reported_with_its_rows(seven_shards: NDArray[Any]) -> None:
+    flip(STORE / "c/3/0", (STORE / "c/3/0").read_bytes(), 40)
+    opened = arrays.StoredArray(STORE)
+    assert_array_equal(opened.read(0, 24), seven_shards[:24])
+    assert_array_equal(opened.read(32, 50), seven_shards[32:])
+    with pytest.raises(UserError) as refused:
+        opened.take(np.array([1, 25, 27, 40]))
+    start = "rows.zarr rows 25 to 27: expected bytes that match their checksum, got "
+    assert str(refused.value).startswith(start)
+    assert str(refused.value).endswith(REMEDY)
+
+
+def test_a_shard_cut_short_is_noticed_at_any_length(seven_shards: NDArray[Any]) -> None:
+    shard = STORE / "c/3/0"
+    intact = shard.read_bytes()
+    for kept in range(1, len(intact)):
+        shard.write_bytes(intact[:kept])
+        with pytest.raises(UserError, match=r"^rows.zarr rows 24 to 31: expected bytes that match"):
+            arrays.StoredArray(STORE).read(24, 32)

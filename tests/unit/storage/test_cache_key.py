@@ -1,0 +1,61 @@
+"""A cache key changes with everything that changes a row, and with nothing else."""
+
+import platform
+import re
+
+import pytest
+
+from pipeline.runtime import fingerprint, machine
+from pipeline.runtime.errors import UserError
+from pipeline.storage import cache_key
+
+SETTINGS: dict[str, object] = {"size": 64, "fit": "squash", "augment": None, "layers": ["a", "b"]}
+
+
+def key(settings: dict[str, object] = SETTINGS, stage: str = "extract") -> str:
+    return cache_key.of(stage, settings)
+
+
+def test_the_same_settings_in_another_order_give_the_same_key() -> None:
+    assert re.fullmatch(r"extract-[0-9a-f]{24}", key())
+    assert key(dict(reversed(SETTINGS.items()))) == key()
+    assert cache_key.of("extract", SETTINGS, "view") == f"view-{key().partition('-')[2]}"
+
+
+def test_each_setting_and_the_stage_count() -> None:
+    changes: list[dict[str, object]] = [
+        {"size": 65},
+        {"size": "64"},
+        {"fit": "crop"},
+        {"augment": {"rotation": 15}},
+        {"layers": ["b", "a"]},
+        {"more": None},
+    ]
+    keys = {key(), key({}), key(stage="resize"), *(key(SETTINGS | change) for change in changes)}
+    assert len(keys) == 9
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        (fingerprint, "of", {"pipeline/images/resize.py": "0"}),
+        (fingerprint, "libraries", {"backend": "0"}),
+        (machine, "model_name", "ACME 9001"),
+        (machine, "flags", frozenset(["avx2"])),  # cloud processors of several ages share a name
+        (machine, "accelerators", ["one"]),
+        (platform, "machine", "riscv64"),
+        (platform, "python_version", "3.99.0"),
+    ],
+)
+def test_code_packages_and_machine_count(
+    module: object, name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = key()
+    monkeypatch.setattr(module, name, lambda *_: value)
+    assert key() != before
+
+
+def test_work_under_other_keys_is_refused() -> None:
+    cache_key.require_same(["extract-1"], ["extract-1"])
+    with pytest.raises(UserError, match=r"same ones on every worker$"):
+        cache_key.require_same(["extract-1", "extract-2"], ["extract-2", "extract-1"])

@@ -1,0 +1,62 @@
+"""A sealed file that was changed is refused; its readers do not see the seal."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.runtime.errors import UserError
+from pipeline.storage import sealed_files
+
+PATH = Path("model.weights.h5")
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_sealed_hdf5_file_opens_as_before() -> None:
+    with h5py.File(PATH, "w") as file:
+        file["kernel"] = np.arange(12)
+    size = PATH.stat().st_size
+    sealed_files.seal(PATH)
+    assert PATH.stat().st_size == size + sealed_files.SEAL_BYTES
+    with h5py.File(sealed_files.require_sealed(PATH, "fine_tune")) as file:
+        np.testing.assert_array_equal(file["kernel"][()], np.arange(12))
+
+
+def test_a_sealed_file_that_was_changed_is_refused() -> None:
+    PATH.write_bytes(b"weights" * 400_000)  # read in several blocks
+    sealed_files.seal(PATH)
+    assert sealed_files.require_sealed(PATH, "fine_tune") == PATH
+    with PATH.open("r+b") as file:
+        file.seek(2_000_000)
+        file.write(b"!")
+    with pytest.raises(UserError) as refused:
+        sealed_files.require_sealed(PATH, "fine_tune")
+    assert str(refused.value) == (
+        f"{PATH}: expected the bytes that `fine_tune` wrote, got others, by the sha256 behind "
+        f"them; remove {PATH} and run `dvc repro` again"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"weights", b"weights" * 100])
+def test_a_file_without_a_seal_is_read_as_it_is(content: bytes) -> None:
+    PATH.write_bytes(content)
+    assert sealed_files.require_sealed(PATH, "fine_tune") == PATH
+
+
+def test_arrays_come_back_to_the_run_that_wrote_them_unless_they_are_damaged() -> None:
+    path = Path("state.npz")
+    assert sealed_files.read_arrays(path, "one run") is None
+    sealed_files.write_arrays(path, "one run", {"epochs": np.arange(3)})
+    arrays = sealed_files.read_arrays(path, "one run")
+    assert arrays is not None
+    assert arrays["epochs"].tolist() == [0, 1, 2]
+    assert sealed_files.read_arrays(path, "another run") is None
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], content.replace(b"epochs", b"epochz"), b""):
+        path.write_bytes(damaged)
+        assert sealed_files.read_arrays(path, "one run") is None
