@@ -15,9 +15,13 @@ from project import QUICK_LOGISTIC, Project
 from tiny import Tiny
 
 from pipeline.backbones import keras_setup
+from pipeline.storage import cached_shards
 from stages import extract, resize
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # tests reach no network
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).parents[1]
 Params = dict[str, Any]
 
@@ -57,8 +61,7 @@ def album(
     Keras runs in this process already, if at all.
     """
     monkeypatch.chdir(tmp_path)
-    for stage in (resize, extract):
-        monkeypatch.setattr(stage, "SHARD_ROWS", 5)
+    monkeypatch.setattr(cached_shards, "SHARD_ROWS", 5)
     monkeypatch.setattr(resize, "processors", lambda: 1)
     monkeypatch.setattr(extract, "SHARDS_AT_ONCE", 1)
     monkeypatch.setattr(keras_setup, "start", lambda *_, **__: None)

@@ -1,13 +1,9 @@
 """The exported model's own resizing: what the pipeline's gives, for any size of image."""
 
-import os
+import importlib.util
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
@@ -15,11 +11,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from PIL import Image
-from test_openvino import needs_openvino
 
 from pipeline.images import resize
 from pipeline.training import serving_model
 
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="the package openvino is not installed"
+)
 SIZES = [(300, 200), (201, 333), (50, 40), (97, 31), (64, 64), (9, 500)]
 
 

@@ -1,10 +1,4 @@
-"""A network that is cut in two gives what the whole one gives, and shares its weights."""
-
-import os
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+"""A split network gives the outputs of the joined one, and shares its weights."""
 
 import keras
 import numpy as np
@@ -48,67 +42,53 @@ def pictures(size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return drawn.astype(np.float32)
 
 
-@pytest.mark.parametrize(("name", "layer", "size"), CASES, ids=[name for name, _, _ in CASES])
-def test_both_parts_give_the_logits_of_the_whole(name: str, layer: str, size: int) -> None:
-    made = extractor(name, size, layer)
-    classifier = head(made.output_shape[-1])
-    whole = network_split.whole([made], classifier, (size, size, 3))
-    (frozen,), rest = network_split.cut([made], [layer], classifier)
+def assert_split_as_joined(
+    extractors: list[keras.Model], layers: list[str | None], size: int
+) -> tuple[keras.Model, keras.Model]:
+    """Return the joined network and the rest of the split one."""
+    classifier = head(sum(made.output_shape[-1] for made in extractors))
+    joined = network_split.join(extractors, classifier, (size, size, 3))
+    frozen, rest = network_split.split(extractors, layers, classifier)
     images = pictures(size)
-    activations = frozen.predict_on_batch(images)
-    assert activations.ndim == 2
-    expected = whole.predict_on_batch(images)
-    assert_allclose(rest.predict_on_batch(activations), expected, rtol=1e-4, atol=1e-5)
-    assert {id(weight) for weight in rest.trainable_weights} == {
-        id(weight) for weight in whole.trainable_weights
-    }
+    activations = [part.predict_on_batch(images) for part in frozen]
+    assert {array.ndim for array in activations} == {2}
+    expected = joined.predict_on_batch(images)
+    found = rest.predict_on_batch(np.concatenate(activations, axis=-1))
+    assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    trained = {id(weight) for weight in rest.trainable_weights}
+    assert trained == {id(weight) for weight in joined.trainable_weights}
+    return joined, rest
+
+
+@pytest.mark.parametrize(("name", "layer", "size"), CASES, ids=[name for name, _, _ in CASES])
+def test_both_parts_give_the_logits_of_the_joined_network(name: str, layer: str, size: int) -> None:
+    _, rest = assert_split_as_joined([extractor(name, size, layer)], [layer], size)
     assert len(rest.trainable_weights) > 4
 
 
 def test_two_backbones_stand_side_by_side() -> None:
-    layers = ["conv3", "block5_conv1"]
-    both = [extractor("convnet", 48, layers[0]), extractor("VGG16", 48, layers[1])]
-    classifier = head(128 + 512)
-    whole = network_split.whole(both, classifier, (48, 48, 3))
-    frozen, rest = network_split.cut(both, layers, classifier)
-    images = pictures(48)
-    joined = np.concatenate([part.predict_on_batch(images) for part in frozen], axis=-1)
-    features = np.concatenate([part.predict_on_batch(images) for part in both], axis=-1)
-    expected = whole.predict_on_batch(images)
-    assert_allclose(classifier.predict_on_batch(features), expected, rtol=1e-4, atol=1e-5)
-    assert_allclose(rest.predict_on_batch(joined), expected, rtol=1e-4, atol=1e-5)
+    both = [extractor("convnet", 48, "conv3"), extractor("VGG16", 48, "block5_conv1")]
+    assert_split_as_joined(both, ["conv3", "block5_conv1"], 48)
 
 
-def test_of_two_backbones_one_may_stay_frozen_and_is_computed_up_to_its_features() -> None:
+def test_one_of_two_backbones_may_stay_frozen() -> None:
     frozen, tuned = extractor("VGG16", 48, "block5_conv1"), extractor("convnet", 48, "conv3")
     frozen.trainable = False
-    classifier = head(512 + 128)
-    whole = network_split.whole([frozen, tuned], classifier, (48, 48, 3))
-    parts, rest = network_split.cut([frozen, tuned], [None, "conv3"], classifier)
-    images = pictures(48)
-    activations = [part.predict_on_batch(images) for part in parts]
-    assert_allclose(activations[0], frozen.predict_on_batch(images), rtol=1e-4, atol=1e-5)
-    assert_allclose(
-        rest.predict_on_batch(np.concatenate(activations, axis=-1)),
-        whole.predict_on_batch(images),
-        rtol=1e-4,
-        atol=1e-5,
-    )
+    _, rest = assert_split_as_joined([frozen, tuned], [None, "conv3"], 48)
     trained = {id(weight) for weight in rest.trainable_weights}
-    assert trained == {id(weight) for weight in whole.trainable_weights}
     assert trained.isdisjoint(id(weight) for weight in frozen.weights)
 
 
-def test_training_one_part_trains_the_whole_and_leaves_batch_norms_bit_for_bit() -> None:
+def test_training_the_rest_trains_the_joined_network_and_leaves_batch_norms_bit_for_bit() -> None:
     made = extractor("MobileNetV2", 32, "block_16_expand")
     trunk = made.get_layer("trunk").model
     norms = [part for part in trunk.layers if isinstance(part, keras.layers.BatchNormalization)]
     before = [part.get_weights() for part in norms]
     classifier = head(1280)
-    whole = network_split.whole([made], classifier, (32, 32, 3))
-    (frozen,), rest = network_split.cut([made], ["block_16_expand"], classifier)
+    joined = network_split.join([made], classifier, (32, 32, 3))
+    (frozen,), rest = network_split.split([made], ["block_16_expand"], classifier)
     images, label = pictures(32), np.array([0, 1, 0])
-    activations, untrained = frozen.predict_on_batch(images), whole.predict_on_batch(images)
+    activations, untrained = frozen.predict_on_batch(images), joined.predict_on_batch(images)
     loop.fit(
         rest,
         loop.Schedule("adam", 0.01, 2, 3),
@@ -119,7 +99,7 @@ def test_training_one_part_trains_the_whole_and_leaves_batch_norms_bit_for_bit()
         lambda rows: None,
         images=3,
     )
-    trained = whole.predict_on_batch(images)
+    trained = joined.predict_on_batch(images)
     assert np.abs(trained - untrained).max() > 1e-2
     assert_allclose(rest.predict_on_batch(activations), trained, rtol=1e-4, atol=1e-5)
     for part, weights in zip(norms, before, strict=True):
@@ -127,16 +107,11 @@ def test_training_one_part_trains_the_whole_and_leaves_batch_norms_bit_for_bit()
             assert_array_equal(found, expected)
 
 
-def test_a_layer_that_something_passes_by_is_refused_with_those_that_serve() -> None:
+def test_a_bypassed_layer_is_refused_with_the_nearest_that_fit() -> None:
     layer = "block_15_depthwise"  # inside a residual block
     made = extractor("MobileNetV2", 32, layer)
-    with pytest.raises(UserError) as told:
-        network_split.cut([made], [layer], head(1280))
-    assert str(told.value).startswith(
-        "params.yaml: fine_tune.unfreeze_from: expected a layer that everything passes, as "
-        "fine_tune.cache_frozen is true, got 'block_15_depthwise', which 2 tensors pass; the "
-        "nearest that serve are block_"
-    )
+    with pytest.raises(UserError, match=r"got 'block_15_depthwise', where 2 tensors enter; the "):
+        network_split.split([made], [layer], head(1280))
 
 
 def test_in_bfloat16_weights_stay_float32_and_outputs_are_near() -> None:

@@ -1,11 +1,6 @@
 """Random changes to training images: only those asked for, the same for the same seed."""
 
-import os
 from typing import Any
-
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest

@@ -1,0 +1,232 @@
+"""What `extract` assembles from a partly filled row cache is what a fresh run writes."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from album import (
+    AUGMENT,
+    FEATURES,
+    HAPPENINGS,
+    LEDGER,
+    RESIZED,
+    ROWS,
+    WEIGHTS,
+    Album,
+    computed,
+    contents,
+    damage,
+    known,
+    segments,
+)
+from local_cluster import NEEDED, local_cluster
+
+from pipeline import config
+from pipeline.backbones import build, from_params
+from pipeline.backbones.extraction import Extraction
+from pipeline.storage import arrays, ledger
+from stages import extract
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the convnet."""
+    path = tmp_path_factory.mktemp("weights") / "convnet.weights.h5"
+    build.build("convnet", None, False, None).save_weights(path)
+    return path
+
+
+@pytest.fixture
+def album(album: Album, weights: Path) -> Album:
+    """18 images, in batches of 4."""
+    album.change({"extract": {"augment": AUGMENT}})
+    WEIGHTS.parent.mkdir()
+    shutil.copyfile(weights, WEIGHTS)
+    return album
+
+
+def prepare(album: Album) -> None:
+    album.split()
+    album.resize()
+
+
+def again(album: Album) -> int:
+    """Run all stages; return the number of computed rows. The output is a fresh run's."""
+    prepare(album)
+    printed = album.extract()
+    assert contents(FEATURES) == album.fresh("extract")
+    views = album.params["extract"]["views"]
+    assert computed(printed) + known(printed) == len(album.hashes()) * views
+    return computed(printed)
+
+
+def test_each_view_has_the_networks_features_of_that_view(album: Album) -> None:
+    album.change({"extract": {"views": 3}})
+    assert again(album) == 18 * 3
+    rows = arrays.StoredArray(FEATURES, ledger.fingerprint(ledger.read_ledger(LEDGER)))
+    assert (rows.shape, rows.dtype) == ((18, 3, 128), np.float32)
+    params, pixels = config.read(), arrays.StoredArray(RESIZED)
+    network = from_params.extractor(params, "convnet", 48, WEIGHTS)
+    digests = [digest.tobytes() for digest in pixels.digests]
+    for view in range(3):
+        expected = network(from_params.view(params, pixels.read(0, 18), digests, view))
+        features = rows.read(0, 18)[:, view]
+        np.testing.assert_allclose(features, np.asarray(expected), rtol=1e-4, atol=1e-6)
+        assert len(np.unique(features, axis=0)) == 18
+
+
+def test_names_and_order_cost_nothing_and_new_images_their_views(album: Album) -> None:
+    assert again(album) == 18 * 2
+    album.rename(album.of("cat")[:5])
+    album.shuffle()
+    assert again(album) == 0
+    removed = {name: album.pictures.pop(name) for name in album.of("dog")[:3]}
+    assert again(album) == 0
+    album.pictures |= removed
+    album.add("cat", 3)
+    assert again(album) == 3 * 2
+    content = album.picture()
+    album.pictures |= {"cat.2000.png": content, "cat.2001.png": content, "dog.2000.png": content}
+    assert again(album) == 1 * 2
+
+
+def test_more_views_cost_the_new_ones_and_other_ranges_the_augmented_ones(album: Album) -> None:
+    for views, expected in ((1, 18), (4, 18 * 3), (2, 0), (3, 0)):
+        album.change({"extract": {"views": views}})
+        assert again(album) == expected
+    for changed in ({"rotation": 5}, {"seed": 1}):
+        album.change({"extract": {"augment": {**AUGMENT, **changed}}})
+        assert again(album) == 18
+    album.change({"extract": {"augment": AUGMENT}})
+    assert again(album) == 0
+
+
+def other_weights() -> None:
+    network = build.build("convnet", None, False, WEIGHTS)
+    kernel, bias = network.get_layer("conv4").get_weights()
+    network.get_layer("conv4").set_weights([kernel, bias + 1])
+    network.save_weights(WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("section", "changed"),
+    [
+        ("backbones.convnet", {"layer": "conv3"}),
+        ("backbones.convnet", {"pooling": "max"}),
+        ("extract", {"dtype": "float16"}),
+        ("extract", {"batch_size": 3}),
+        ("weights", {}),
+    ],
+    ids=str,
+)
+def test_another_setting_or_other_weights_compute_all(
+    section: str, changed: dict[str, object], album: Album
+) -> None:
+    album.change({"extract": {"views": 1}})
+    prepare(album)
+    assert computed(album.extract()) == 18
+    if section == "weights":
+        other_weights()
+    else:
+        album.change({section: changed})
+    assert again(album) == 18
+
+
+@pytest.mark.parametrize("kind", ["a file", "rubbish", "segments of nothing"])
+def test_no_state_of_the_row_cache_fails_a_run(kind: str, album: Album) -> None:
+    prepare(album)
+    album.extract()
+    if kind == "a file":
+        shutil.rmtree(ROWS)
+        ROWS.write_bytes(b"rows")
+    for path in segments():
+        path.write_bytes(b"rubbish" * 100 if kind == "rubbish" else b"")
+    assert again(album) == 18 * 2
+
+
+@pytest.mark.slow
+def test_after_any_history_the_output_is_that_of_a_fresh_run(
+    album: Album, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a file is damaged, exactly the distinct images never seen before are computed."""
+    rng = album.rng = np.random.default_rng(0)
+    cached: set[tuple[int, str]] = set()  # certainly, as (view, image)
+    doubtful: set[tuple[int, str]] = set()  # perhaps lost
+    for _ in range(6):
+        for kind in rng.choice([*HAPPENINGS, "views", "damage"], 3):
+            album.happen(kind)
+            if kind == "views":
+                album.change({"extract": {"views": int(rng.integers(1, 4))}})
+            elif kind == "damage" and segments():
+                for path in rng.choice(np.array(segments(), dtype=object), 2, replace=False):
+                    damage(rng, path)
+                doubtful |= cached
+                cached = set()
+        at_once = int(rng.integers(1, 3))
+        monkeypatch.setattr(extract, "SHARDS_AT_ONCE", at_once)
+        prepare(album)
+        views = range(album.params["extract"]["views"])
+        wanted = [(view, key) for view in views for key in album.hashes()]
+        printed = album.extract()
+        assert contents(FEATURES) == album.fresh("extract")
+        missing = [row for row in wanted if row not in cached]
+        most = len(missing) if at_once > 1 else len(set(missing))
+        assert len(set(missing) - doubtful) <= computed(printed) <= most
+        assert computed(printed) + known(printed) == len(wanted)
+        cached |= set(wanted)
+        doubtful -= cached
+
+
+def test_features_beyond_the_range_of_their_dtype_stop_the_run(album: Album) -> None:
+    network = build.build("convnet", None, False, WEIGHTS)
+    kernel, bias = network.get_layer("conv4").get_weights()
+    network.get_layer("conv4").set_weights([np.zeros_like(kernel), bias + 70_000])
+    network.save_weights(WEIGHTS)
+    album.change({"extract": {"dtype": "float16"}})
+    prepare(album)
+    assert album.fails("extract", "convnet") == (
+        "error: extract: expected features that fit into float16, got values up to 70000; "
+        "set extract.dtype: float32, or check the weights\n"
+    )
+    assert [path.name for path in FEATURES.parent.iterdir()] == [".convnet.zarr.lock"]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A scheduler with a worker of two threads."""
+    with local_cluster() as address:
+        yield address
+
+
+class TestOnACluster:
+    pytestmark = NEEDED
+
+    def test_workers_give_the_same_bytes_also_for_the_images_of_the_next_run(
+        self, cluster: str, album: Album, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for expected in (18 * 2, 0):
+            prepare(album)
+            with monkeypatch.context() as changed:
+                changed.setenv("STAGES_CLUSTER", cluster)
+                assert computed(album.extract()) == expected
+            assert contents(FEATURES) == album.fresh("extract")
+            album.shuffle()
+
+    def test_workers_with_other_code_are_refused(
+        self, cluster: str, album: Album, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        prepare(album)
+        keys, calls = Extraction.cache_keys, iter([False])
+
+        def other_on_workers(work: Any) -> list[str]:
+            return [key + "0" * next(calls, True) for key in keys(work)]
+
+        monkeypatch.setattr(Extraction, "cache_keys", other_on_workers)
+        monkeypatch.setenv("STAGES_CLUSTER", cluster)
+        assert "expected the code, packages and kind of processor" in album.fails(
+            "extract", "convnet"
+        )
+        assert not FEATURES.exists()

@@ -1,0 +1,224 @@
+"""Heads: dense layers as arrays, against float64 and Keras; damaged files are refused."""
+
+import io
+import itertools
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.lib import format as npy
+from numpy.testing import assert_allclose, assert_array_equal
+
+from pipeline.runtime.errors import UserError
+from pipeline.training import head, loop
+
+PATH = Path("head.npz")
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def some_head(sizes: tuple[int, ...]) -> head.Head:
+    rng = np.random.default_rng(0)
+    return head.Head(
+        tuple(rng.normal(size=shape).astype(np.float32) for shape in itertools.pairwise(sizes)),
+        tuple(rng.normal(size=size).astype(np.float32) for size in sizes[1:]),
+    )
+
+
+def test_logits_are_dense_layers_with_relu_between_them() -> None:
+    kernels = (np.array([[1, -1], [0, 2]], np.float32), np.array([[1, 0], [1, 3]], np.float32))
+    biases = (np.array([0, -1], np.float32), np.array([10, 20], np.float32))
+    logits = head.Head(kernels, biases).logits(np.array([[1, 1], [-1, 0], [2, 0]]))
+    # hidden values: (1, 0), (0, 0) since relu cuts -1, and (2, 0) since it cuts -3
+    assert logits.dtype == np.float32
+    assert_array_equal(logits, [[11, 20], [10, 20], [12, 20]])
+
+
+def test_a_single_output_is_the_logit_of_class_1_and_its_softmax_the_sigmoid() -> None:
+    single = some_head((7, 5, 1))
+    features = np.random.default_rng(1).normal(size=(9, 7)).astype(np.float32)
+    logits = single.logits(features)
+    hidden = np.maximum(features @ single.kernels[0] + single.biases[0], 0)
+    z = (hidden @ single.kernels[1] + single.biases[1]).astype(np.float64)
+    assert logits.dtype == np.float32
+    assert_array_equal(logits, np.concatenate([np.zeros((9, 1)), z], axis=1))
+    sigmoid = 1 / (1 + np.exp(-z))
+    probability = np.exp(head.log_softmax(logits))
+    assert_allclose(probability, np.concatenate([1 - sigmoid, sigmoid], axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"), [((6, 2), 14), ((6, 1), 7), ((6, 5, 4, 3), 35 + 24 + 15)]
+)
+def test_parameters_are_all_kernels_and_biases(sizes: tuple[int, ...], count: int) -> None:
+    assert some_head(sizes).parameters == count
+
+
+def test_log_softmax_is_that_of_float64() -> None:
+    logits = np.random.default_rng(0).normal(scale=5, size=(50, 4)).astype(np.float32)
+    wide = logits.astype(np.float64)
+    expected = wide - np.logaddexp.reduce(wide, axis=1, keepdims=True)
+    found = head.log_softmax(logits)
+    assert found.dtype == np.float32
+    assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_log_softmax_of_huge_logits_is_exact() -> None:
+    found = head.log_softmax(np.array([[1e4, -1e4], [-1e4, -1e4], [1e4, 1e4]], np.float32))
+    half = np.float32(-np.log(2))
+    assert_array_equal(found, [[0, -2e4], [half, half], [half, half]])
+
+
+@pytest.mark.parametrize("views", [1, 2, 3, 10])
+def test_several_views_give_the_logarithm_of_their_mean_probability(views: int) -> None:
+    logits = np.random.default_rng(0).normal(scale=3, size=(views, 50, 4)).astype(np.float32)
+    exponential = np.exp(logits.astype(np.float64))
+    probability = exponential / exponential.sum(axis=2, keepdims=True)
+    averaged = head.mean_log_probability(list(logits))
+    assert averaged.dtype == np.float32
+    assert_allclose(averaged, np.log(probability.mean(axis=0)), rtol=1e-5, atol=1e-6)
+
+
+def test_views_that_are_certain_of_different_classes_stay_finite() -> None:
+    """Probabilities of e-10000 are 0 in any float; their logarithms are finite."""
+    certain = np.array([[1e4, 0, -1e4]], np.float32)
+    found = head.mean_log_probability([certain, certain[:, ::-1], certain])
+    assert_allclose(found, [[np.log(2 / 3), -1e4, np.log(1 / 3)]], rtol=1e-6)
+    same = head.mean_log_probability([certain, certain])
+    assert_allclose(same, [[0, -1e4, -2e4]], rtol=1e-6)
+    huge = np.array([[1e38, -1e38]], np.float32)
+    assert_allclose(head.mean_log_probability([huge, huge]), [[0, -2e38]])
+    half = np.float32(-np.log(2))
+    assert_allclose(head.mean_log_probability([huge, -huge]), [[half, half]])
+
+
+def test_loss_is_the_mean_negative_log_likelihood_and_accuracy_a_fraction() -> None:
+    logits = np.log(np.array([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]]))
+    loss, accuracy = head.loss_and_accuracy(logits, np.array([0, 2]))
+    assert loss == pytest.approx((np.log(2) + np.log(8)) / 2, rel=1e-6)
+    assert accuracy == 0.5
+
+
+def test_a_batch_norm_is_folded_into_the_dense_layer_before_it() -> None:
+    import keras
+
+    rng = np.random.default_rng(0)
+    dense = keras.layers.Dense(5)
+    norm = keras.layers.BatchNormalization(epsilon=0.01)
+    model = keras.Sequential([keras.Input((6,)), dense, norm, keras.layers.ReLU()])
+    kernel, bias = rng.normal(size=(6, 5)), rng.normal(size=5)
+    gamma, beta, mean = rng.normal(size=(3, 5))
+    variance = rng.uniform(0.1, 2, size=5)
+    dense.set_weights([kernel, bias])
+    norm.set_weights([gamma, beta, mean, variance])
+    folded = head.fold_batch_norm(kernel, bias, gamma, beta, mean, variance, norm.epsilon)
+    assert [array.dtype for array in folded] == [np.float32, np.float32]
+    features = rng.normal(size=(9, 6)).astype(np.float32)
+    found = np.maximum(features @ folded[0] + folded[1], 0)
+    assert_allclose(found, model.predict_on_batch(features), atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(6, 2), (6, 1), (6, 5, 3), (6, 5, 1), (6, 5, 4, 3)])
+def test_keras_and_arrays_give_the_same_logits(sizes: tuple[int, ...]) -> None:
+    arrays = some_head(sizes)
+    model = loop.head_model(arrays, input_dropout=0.5, dropout=0.5, seed=0)
+    features = np.random.default_rng(1).normal(size=(9, 6)).astype(np.float32)
+    assert_allclose(model.predict_on_batch(features), arrays.logits(features), atol=1e-5)
+    back = loop.head_arrays(model)
+    for found, expected in zip(
+        back.kernels + back.biases, arrays.kernels + arrays.biases, strict=True
+    ):
+        assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_saved_head_comes_back_and_has_the_same_bytes_every_time(outputs: int) -> None:
+    saved = some_head((7, 5, outputs))
+    saved.save(Path("one.npz"))
+    saved.save(Path("two.npz"))
+    assert Path("one.npz").read_bytes() == Path("two.npz").read_bytes()
+    loaded = head.load(Path("one.npz"))
+    for found, expected in zip(
+        loaded.kernels + loaded.biases, saved.kernels + saved.biases, strict=True
+    ):
+        assert found.dtype == np.float32
+        assert_array_equal(found, expected)
+
+
+KERNEL, BIAS = np.ones((3, 2), np.float32), np.zeros(2, np.float32)
+ARRAYS = "expected the arrays of a head, got "
+FITTING = "expected layers that fit each other, got a kernel "
+
+
+def declared(shape: tuple[int, ...], descr: object, content: bytes) -> bytes:
+    """Return an npy file with any header."""
+    file = io.BytesIO()
+    npy.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": descr})
+    return file.getvalue() + content
+
+
+def member(content: bytes, name: str = "kernel_0.npy") -> Callable[[], None]:
+    def write() -> None:
+        with zipfile.ZipFile(PATH, "w") as archive:
+            archive.writestr(name, content)
+
+    return write
+
+
+def saved(**arrays: object) -> Callable[[], None]:
+    return lambda: np.savez(PATH, **arrays)  # type: ignore[arg-type]
+
+
+def compressed() -> None:
+    np.savez_compressed(PATH, kernel_0=np.zeros((1000, 1000), np.float32), bias_0=BIAS)
+
+
+FAULTS: dict[str, tuple[Callable[[], object], str]] = {
+    "empty": (lambda: PATH.write_bytes(b""), f"{ARRAYS}File is not a zip file"),
+    "cut short": (lambda: PATH.write_bytes(b"PK\3\4 cut short"), f"{ARRAYS}File is not a zip"),
+    "no arrays": (saved(), f"{ARRAYS}none in place of kernel_0, bias_0"),
+    "other arrays": (saved(x=BIAS, y=BIAS), f"{ARRAYS}x, y in place of kernel_0, bias_0"),
+    "terabytes declared": (member(declared((2**40, 1), "<f4", b"")), ARRAYS),
+    "more bytes than declared": (member(declared((1,), "<f4", b"12345678")), ARRAYS),
+    "a negative length": (member(declared((-1, -1), "<f4", b"1234")), ARRAYS),
+    "compressed": (compressed, f"{ARRAYS}a compressed or another file inside, 'kernel_0.npy'"),
+    "pickled objects": (member(declared((1,), "|O", pickle.dumps(["x"]))), ARRAYS),
+    "another file": (member(b"1234", "../kernel_0"), f"{ARRAYS}a compressed or another file"),
+    "no header": (member(b"1234"), ARRAYS),
+    "a header that is code": (member(b"\x93NUMPY\x01\x00\x0a\x00exit(3)   "), ARRAYS),
+    "another bias": (saved(kernel_0=KERNEL, bias_0=KERNEL[:, 0]), f"{FITTING}(3, 2) with a bias"),
+    "one axis": (saved(kernel_0=KERNEL[0], bias_0=BIAS), f"{FITTING}(2,) with a bias (2,)"),
+    "another next layer": (
+        saved(kernel_0=KERNEL, bias_0=BIAS, kernel_1=KERNEL, bias_1=BIAS),
+        f"{FITTING}(3, 2) with a bias (2,)",
+    ),
+    "integers": (
+        saved(kernel_0=KERNEL.astype(np.int64), bias_0=BIAS),
+        "expected arrays of float32",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_another_file_is_refused_without_unpacking_or_unpickling(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, sentence = FAULTS[fault]
+    write()
+    monkeypatch.setattr(pickle, "load", None)
+    with pytest.raises(UserError, match=f"^head.npz: {re.escape(sentence)}") as refused:
+        head.load(PATH)
+    assert re.fullmatch(r"[^\n]+; run `dvc repro train_head` again", str(refused.value))
+
+
+def test_a_head_for_other_features_or_classes_is_refused() -> None:
+    some_head((6, 1)).require(6, 2)
+    with pytest.raises(UserError, match="expected one on 7 features for 3 classes, got one on 6"):
+        some_head((6, 2)).require(7, 3)
