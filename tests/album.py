@@ -23,6 +23,19 @@ FIXES = Path("data/label_fixes.csv")
 LEDGER, RESIZED = Path("data/split.csv"), Path("data/resized.zarr")
 WEIGHTS, FEATURES = Path("data/weights/convnet.weights.h5"), Path("data/features/convnet.zarr")
 LOGISTIC = {"kind": "logistic", "inverse_regularization": 0.01, "max_iterations": 500}
+DENSE: dict[str, Any] = {
+    "kind": "dense",
+    "hidden": [16],
+    "batch_norm": False,
+    "output": "softmax",
+    "input_dropout": 0.5,
+    "dropout": 0,
+    "optimizer": "adam",
+    "learning_rate": 0.001,
+    "epochs": 20,
+    "batch_size": 32,
+    "seed": 0,
+}
 AUGMENT = {"rotation": 15, "shift": 0.1, "shear": 0.1, "zoom": 0.1, "flip": True, "seed": 0}
 SETTINGS: dict[str, Any] = {
     "data": {"train": str(TRAIN), "test": str(TEST)},
