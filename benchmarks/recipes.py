@@ -25,7 +25,8 @@ from benchmarks.settings import Settings
 from benchmarks.tables import table
 from pipeline.evaluation import bootstrap
 from pipeline.storage import arrays, ledger
-from pipeline.training import head, logistic
+from pipeline.training import head
+from pipeline.training.logistic import fit as fit_logistic
 
 TITLE = "Recipes, and what each step brings"
 
@@ -172,7 +173,7 @@ def logistic(folder: Path, views: int, predicted: int, calibrated: bool = False)
         name: (features.take(labels.rows(name))[:, :views], labels.label[labels.rows(name)])
         for name in ("train", "valid", "test")
     }
-    fitted = logistic.fit(
+    fitted = fit_logistic(
         of["train"][0].astype(np.float32),  # a copy: it is overwritten
         of["train"][1],
         len(labels.classes),

@@ -67,7 +67,8 @@ def test_each_view_has_the_networks_features_of_that_view(album: Album) -> None:
     album.change({"extract": {"views": 3}})
     assert again(album) == 18 * 3
     rows = arrays.StoredArray(FEATURES, ledger.fingerprint(ledger.read_ledger(LEDGER)))
-    assert (rows.shape, rows.dtype) == ((18, 3, 128), np.float32)
+    assert rows.shape == (18, 3, 128)
+    assert rows.dtype == np.float32
     params, pixels = config.read(), arrays.StoredArray(RESIZED)
     network = from_params.extractor(params, "convnet", 48, WEIGHTS)
     digests = [digest.tobytes() for digest in pixels.digests]

@@ -41,7 +41,8 @@ def again(album: Album) -> int:
 def test_the_output_has_all_rows_and_the_digest_of_each(album: Album) -> None:
     assert again(album) == 18
     rows = arrays.StoredArray(RESIZED, ledger.fingerprint(ledger.read_ledger(LEDGER)))
-    assert (rows.shape, rows.dtype) == ((18, 48, 48, 3), np.uint8)
+    assert rows.shape == (18, 48, 48, 3)
+    assert rows.dtype == np.uint8
     np.testing.assert_array_equal(rows.digests, arrays.digests(rows.read(0, 18)))
     assert sorted(path.name for path in (RESIZED / "c").iterdir()) == ["0", "1", "2", "3"]
 

@@ -271,7 +271,7 @@ def write_pickle() -> None:
     """Zarr 2 lets an array name any codec of numcodecs, and some versions of that unpickle."""
     STORE.mkdir()
     filters = [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}]
-    described = {"zarr_format": 2, "shape": [4], "chunks": [4], "dtype": "|O", "order": "C"}
+    described: dict[str, Any] = {"zarr_format": 2, "shape": [4], "chunks": [4], "dtype": "|O", "order": "C"}
     described |= {"fill_value": "", "compressor": None, "filters": filters}
     (STORE / ".zarray").write_text(json.dumps(described))
     (STORE / "0").write_bytes(pickle.dumps(["x"] * 4))
