@@ -158,7 +158,7 @@ class Split(Section):
 
 class Resize(Section):
     size: Annotated[StrictInt, Field(ge=8, le=4096)] = key("width and height in pixels")
-    fit: Literal["squash", "crop", "pad"] = key("to a square: squash, crop or pad")
+    fit: Literal["squash", "crop", "pad"] = key("to the square: squash, crop or pad")
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box"] = key(
         "nearest, bilinear, bicubic, lanczos or box"
     )
@@ -268,9 +268,9 @@ class Training(Section):
     optimizer: Literal[
         "sgd", "rmsprop", "adam", "adamw", "adamax", "nadam", "adagrad", "adadelta", "lion", "ftrl"
     ] = key("Keras name: sgd, rmsprop, adam, adamw, adamax, nadam, lion, ...")
-    learning_rate: Positive = key("learning rate; its peak, if it changes")
+    learning_rate: Positive = key("peak learning rate")
     epochs: Count = key("epochs, at most")
-    steps_per_epoch: Count | None = key("null: every image once per epoch", optional=True)
+    steps_per_epoch: Count | None = key("batches per epoch; null: every image once", optional=True)
     batch_size: Count = key("images per batch")
     patience: Count | None = key(
         "stop after this many epochs without a lower loss on valid; null: never", optional=True
@@ -313,7 +313,7 @@ class FineTune(Training):
     precision: Literal["float32", "bfloat16"] = key("arithmetic: float32 or bfloat16")
     warmup_epochs: NotNegative = key("epochs in which the learning rate rises from 0 to its peak")
     decay: Literal["constant", "cosine"] = key(
-        "of the learning rate: constant, or cosine (to 0 at the last epoch)"
+        "learning rate: constant, or cosine (falls to 0 by the last epoch)"
     )
     augment: Augment | None = key("random changes to training images; null: none", optional=True)
 
@@ -324,7 +324,7 @@ class Predict(Section):
 
 class Evaluate(Section):
     calibration: Literal["temperature", "none"] = key(
-        "of probabilities: temperature (fitted on valid) or none"
+        "of probabilities: temperature, fitted on valid, or none"
     )
     decimals: Annotated[StrictInt, Field(ge=2, le=12)] = key("decimals of the numbers in metrics/")
 
@@ -362,7 +362,7 @@ class Compute(Section):
             "AVX512_CORE_AMX",
         ]
         | None
-    ) = key("highest one that oneDNN uses (AVX2, AVX512_CORE, ...); null: the best", optional=True)
+    ) = key("highest that oneDNN uses: AVX2, AVX512_CORE, ...; null: the best", optional=True)
     devices: Count = key("GPUs that share each batch; without GPUs, virtual devices")
 
 
