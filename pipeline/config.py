@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
             keys = [name.value for name, _ in node.value]
-            twice = next(name for name, _ in node.value if keys.count(name.value) > 1)
+            twice = next(name for name, _ in node.value[::-1] if keys.count(name.value) > 1)
             raise yaml.constructor.ConstructorError(
                 "while constructing a mapping",
                 node.start_mark,
