@@ -1,7 +1,11 @@
-"""Command `recipe`: write the complete, commented `params.yaml` of a recipe.
+"""Write `params.yaml` from a recipe: all parameters, each with a comment.
 
-`recipes/base.yaml` has complete parameters, `recipes/NAME.yaml` only what differs from them: a
-section changes the keys that it names, and those of `REPLACED` replace the section of the base.
+    pipeline recipe --list
+    pipeline recipe mobilenetv2
+    pipeline recipe mobilenetv2 --print
+
+`recipes/base.yaml` has complete parameters, `recipes/NAME.yaml` only what differs from them. A
+`params.yaml` with changes that no recipe has is not overwritten without --force.
 """
 
 import argparse
@@ -22,7 +26,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.schema import Backbone, FineTune, Params, Section
 
 BASE = "base"
-REPLACED = ("backbones", "train_head", "fine_tune")  # their keys depend on each other
+REPLACED = ("backbones", "train_head", "fine_tune")  # sections that replace the base's
 WIDTH = 100  # characters in a line of `params.yaml`
 HEAD = (
     "Every key is checked before a stage runs. Change one and run `make repro`: only stages that",
@@ -36,7 +40,9 @@ def names() -> list[str]:
 
 
 def read(name: str) -> dict[str, Any]:
-    """Return the parameters of a recipe as plain data, unchecked, without null optional keys.
+    """Return the parameters of a recipe as plain data: the base, changed key by key.
+
+    Sections in `REPLACED` are replaced, as their keys depend on each other. Nothing is checked.
 
     Raises:
         UserError: there is no recipe of that name.
