@@ -17,7 +17,8 @@ from pydantic_core import ErrorDetails
 
 from pipeline import paths
 from pipeline.runtime.errors import UserError
-from pipeline.schema import Backbone, DenseHead, FineTune, LogisticHead, Params, Section, show
+from pipeline.schema import Backbone, DenseHead, FineTune, LogisticHead, Params, Section
+from pipeline.schema_values import show
 
 
 class _Loader(yaml.SafeLoader):
@@ -90,6 +91,21 @@ def require_backbone(params: Params, name: str) -> Backbone:
             f"{', '.join(params.backbones)}; add it"
         )
     return params.backbones[name]
+
+
+def missing_files(params: Params) -> list[str]:
+    """Return one sentence for each file or folder that `params` names and that is not there."""
+    named = {"data.train": params.data.train, "data.test": params.data.test} | {
+        f"backbones.{name}.path": backbone.path
+        for name, backbone in params.backbones.items()
+        if backbone.path is not None
+    }
+    return [
+        f"{paths.PARAMS}: {key}: expected a file or folder, got nothing at {path!r}; put it there "
+        "or correct the path"
+        for key, path in named.items()
+        if not os.path.exists(path)  # unlike Path.exists, it takes any name
+    ]
 
 
 def settings(params: Params) -> dict[str, Any]:

@@ -182,6 +182,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="pipeline recipe", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="pipeline recipe",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_arguments(parser)
     sys.exit(command(run)(parser.parse_args()))

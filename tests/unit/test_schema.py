@@ -6,7 +6,8 @@ import pytest
 from bad_params import change
 
 from pipeline import config
-from pipeline.schema import Params, show
+from pipeline.schema import Params
+from pipeline.schema_values import show
 
 TOP = {"weights": "imagenet", "include_top": True, "preprocessing": "backbone"}
 
