@@ -25,6 +25,7 @@ NEUTRAL = (
     "pipeline/runtime/",
     "pipeline/config.py",
     "pipeline/schema.py",
+    "pipeline/schema_values.py",
     "pipeline/stage.py",
     "pipeline/paths.py",
 )
