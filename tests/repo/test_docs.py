@@ -40,7 +40,7 @@ FOLDERS = r"(?:pipeline|stages|data|metrics|docs|tests|recipes|benchmarks|\.ci|\
 # Written by some runs only, or below another folder than this one.
 ELSEWHERE = {
     *(".dvc/tmp/rwlock", ".dvc/config.local", paths.WEIGHT_DIGESTS.as_posix()),
-    *("data/train.zip", "data/test.zip", "data/x.zip"),
+    *("data/train.zip", "data/test.zip"),
 }
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
