@@ -26,10 +26,12 @@ def main() -> None:
     ledger_at, head_folder, model_folder, figures, out = map(Path, arguments(__doc__, count=5))
     params = parameters.read()
     rows = ledger.read_ledger(atomic_files.require(ledger_at, "split"))
-    model = selected_model.read(figures, head_folder, model_folder, ledger.fingerprint(rows))
+    model, log_probability = selected_model.read(
+        figures, head_folder, model_folder, ledger.fingerprint(rows)
+    )
     clip = model.clip if params.submit.clip == "auto" else params.submit.clip
     labels = ledger.labels(rows)
-    probability = iter(np.exp(model.log_probability[labels.subset == "unlabelled"]))
+    probability = iter(np.exp(log_probability[labels.subset == "unlabelled"]))
     prior = _training_prior(labels)
     lines: list[tuple[object, ...]] = []
     for row in rows:
