@@ -85,7 +85,7 @@ def _swap(rows: Sequence[Row], seed: int) -> list[Row]:
 
 def _found(project: Project, wrong: set[str], images: int) -> tuple[float, float]:
     """Precision and recall of the table's first lines."""
-    lines = ledger.read_csv(project.folder / "metrics" / "audit" / "labels.csv", "audit")
+    lines = tables.read_csv(project.folder / "metrics" / "audit" / "labels.csv", "audit")
     members = [line["member"] for line in lines]
     first = members[: max(1, round(PRECISION_AT * images))]
     longer = members[: max(1, round(RECALL_AT * images))]

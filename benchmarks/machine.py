@@ -7,7 +7,7 @@ import platform
 import re
 from pathlib import Path
 
-from pipeline.runtime.threads import processors
+from pipeline.runtime.machine import processors
 
 INSTRUCTION_SETS = (  # those that change the speed of a network, by Linux's names
     "avx2",

@@ -2,8 +2,6 @@
 
 Reads the ledger_at, pixels and features, of two backbones side by side; writes figures, and tables
 ranked by suspicion. The same features named twice count once.
-    python -m stages.audit data/split.csv data/resized.zarr data/features/NAME.zarr \\
-        data/features/NAME.zarr metrics/audit.json metrics/audit
 """
 
 import sys
@@ -14,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.backbones import keras_setup
 from pipeline.evaluation import classification, data_quality
 from pipeline.evaluation.probabilities import log_softmax
-from pipeline.runtime import atomic_files, environment
-from pipeline.runtime.entrypoint import arguments, one_each, stage
+from pipeline.runtime import atomic_files
+from pipeline.runtime.parallel import in_order
 from pipeline.runtime.progress import progress
-from pipeline.runtime.threads import in_order
-from pipeline.storage import arrays, ledger, places, sums
+from pipeline.stage import stage
+from pipeline.storage import arrays, ledger, tables
 from pipeline.training import head
 
 BATCH = 64  # images at a time
@@ -36,17 +34,13 @@ DECIMALS = 6
 @stage
 def main() -> None:
     """Rank labels and images by suspicion."""
-    environment.check()
-    ledger_at, resized, *features_at, figures, out = arguments(__doc__, count=6)
-    params = parameters.read()
+    params = config.read()
     keras_setup.limit_blas(params.compute.threads)
-    rows = ledger.read_ledger(atomic_files.require(Path(ledger_at), "split"))
+    rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
     accepted = [row for row in rows if row.accepted]
-    images = arrays.Rows(places.require(places.place(resized), "resize"), fingerprint)
-    named = one_each(params.train_head.backbones, features_at)
-    stored = [places.require(places.place(at), f"extract@{name}") for name, at in named.items()]
-    features = arrays.SideBySide([arrays.Rows(at, fingerprint) for at in stored])
+    images = arrays.Rows(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
+    features = arrays.open_features(params.backbones, fingerprint)
 
     labelled = np.flatnonzero(labels.label >= 0)
     held, label = _first_view(features, labelled), labels.label[labelled]
@@ -61,7 +55,7 @@ def main() -> None:
     light = _light(images)
     faults = data_quality.light_faults(light)
 
-    with atomic_files.replacing(Path(out)) as partial:
+    with atomic_files.replacing(paths.AUDIT) as partial:
         partial.mkdir()
         most = max(SHOWN_AT_LEAST, round(SHOWN * len(labelled)))
         doubted = int((suspicion.margin > 0).sum())
@@ -109,7 +103,7 @@ def main() -> None:
         "copies": len(copies),
         "alike_pairs": len(alike),
     }
-    sums.write_json(Path(figures), summary)
+    tables.write_json(paths.AUDIT_METRICS, summary)
     told = ", ".join(f"{count} {fault}" for fault, count in of_light.items())
     print(
         f"audit: {summary['likely_label_errors']} of {len(labelled):,} labels are likely wrong; "
@@ -208,7 +202,7 @@ def _alike(
 
 def _write(path: Path, header: tuple[str, ...], lines: Any) -> None:
     """Each line begins with a row of the ledger."""
-    sums.write_csv(
+    tables.write_csv(
         path,
         ("member", "source", "subset", *header),
         (

@@ -2,9 +2,6 @@
 
 Reads the ledger_at, both models' log-probabilities and histories; writes figures, their intervals,
 curves and pictures.
-    python -m stages.evaluate data/split.csv data/head data/model metrics/head_history.csv \\
-        metrics/fine_tune_history.csv metrics/evaluate.json metrics/intervals.json \\
-        metrics/curves metrics/pictures
 """
 
 import sys
@@ -14,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.evaluation import calibration, classification, comparison, probabilities, thresholds
 from pipeline.evaluation.comparison import Scored
 from pipeline.evaluation.probabilities import Floats, Ints
 from pipeline.images.label_fixes import EXCLUDE
 from pipeline.reporting import plots
 from pipeline.runtime import atomic_files
-from pipeline.runtime.entrypoint import arguments, stage
-from pipeline.storage import arrays, ledger, sums
+from pipeline.stage import stage
+from pipeline.storage import arrays, ledger, tables
 
 MODELS = ("head", "fine_tune")
 FINAL = "final"  # the better of both on valid, calibrated
@@ -33,17 +30,14 @@ GRID = np.linspace(0, 1, 201)  # thresholds that curves are drawn at
 @stage
 def main() -> None:
     """Score both models on valid and test; choose and calibrate on valid; draw."""
-    ledger_at, *folders, head_csv, tune_csv, figures, bounds, curves, pictures = map(
-        Path, arguments(__doc__, count=9)
-    )
-    params = parameters.read()
+    params = config.read()
     decimals = params.evaluate.decimals
-    rows = ledger.read_ledger(atomic_files.require(ledger_at, "split"))
+    rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels = ledger.labels(rows)
     classes = labels.classes
     predictions = {
         name: _log_probabilities(folder, name if name == "fine_tune" else "train_head", rows)
-        for name, folder in zip(MODELS, folders, strict=True)
+        for name, folder in zip(MODELS, (paths.HEAD, paths.MODEL), strict=True)
     }
     valid = labels.rows("valid")
     chosen = min(
@@ -81,12 +75,12 @@ def main() -> None:
         told = thresholds.report("valid", of_second, classes, decimals)
         named = {name: float(about["threshold"]) for name, about in told.items()}
         summary["thresholds"] = told
-    sums.write_json(figures, summary)
+    tables.write_json(paths.EVALUATION, summary)
     pairs = [MODELS, (chosen, FINAL)]
     sure = comparison.intervals_and_differences(scored, classes, pairs, decimals)
-    sums.write_json(bounds, sure)
+    tables.write_json(paths.INTERVALS, sure)
     shown = "test" if "test" in scored else "valid"
-    with atomic_files.replacing(curves) as partial:
+    with atomic_files.replacing(paths.CURVES) as partial:
         partial.mkdir()
         for model in MODELS:
             _write_curves(partial, model, scored[shown], classes, decimals)
@@ -98,13 +92,13 @@ def main() -> None:
             (at, by_threshold),
             decimals,
         )
-    with atomic_files.replacing(pictures) as partial:
+    with atomic_files.replacing(paths.PLOTS) as partial:
         partial.mkdir()
         plots.learning_curves(
             partial / "learning_curves.png",
             {
-                "head": ledger.read_numbers(head_csv, "train_head"),
-                "fine-tuned": ledger.read_numbers(tune_csv, "fine_tune"),
+                "head": tables.read_numbers(paths.HEAD_HISTORY, "train_head"),
+                "fine-tuned": tables.read_numbers(paths.FINE_TUNE_HISTORY, "fine_tune"),
             },
         )
         _draw(partial, shown, scored[shown], chosen, classes)
@@ -165,7 +159,7 @@ def _write_curves(
         ),
     ):
         _write_points(folder / f"{model}_{what}.csv", header, points, decimals)
-    ledger.write_csv(
+    tables.write_csv(
         folder / f"{model}_confusion.csv",
         ("actual", "predicted"),
         (
@@ -179,7 +173,7 @@ def _write_points(
     path: Path, header: tuple[str, str], columns: Sequence[Sequence[float] | Floats], decimals: int
 ) -> None:
     rounded = (np.asarray(column, np.float64).round(decimals).tolist() for column in columns)
-    ledger.write_csv(path, header, zip(*rounded, strict=True))
+    tables.write_csv(path, header, zip(*rounded, strict=True))
 
 
 def _draw(folder: Path, name: str, subset: Scored, chosen: str, classes: tuple[str, ...]) -> None:

@@ -2,9 +2,6 @@
 
 Reads the ledger_at, pixels, weights, both models, the metrics, which tell the chosen one, and the
 audit's tables. Two backbones side by side have weights each; the same file named twice counts once.
-    python -m stages.explain data/split.csv data/resized.zarr data/weights/NAME.weights.h5 \\
-        data/weights/NAME.weights.h5 data/head data/model metrics/evaluate.json metrics/audit \\
-        metrics/explain
 Writes PNG files, and `explain.json`, which tells what each of them shows.
 """
 
@@ -16,17 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.backbones import keras_setup
 from pipeline.evaluation import selected_model
 from pipeline.evaluation.probabilities import Floats
 from pipeline.explanation import galleries
 from pipeline.reporting import heatmaps as pictures
-from pipeline.runtime import atomic_files, environment
-from pipeline.runtime.entrypoint import arguments, one_each, stage
+from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
-from pipeline.storage import arrays, ledger, places, sums
+from pipeline.schema import Explain
+from pipeline.stage import stage
+from pipeline.storage import arrays, ledger, tables
 from pipeline.training import network
 
 FILTER_SIZE = 96  # pixels
@@ -36,35 +34,28 @@ CHANNELS = 32  # of a layer that are shown at most
 @stage
 def main() -> None:
     """Choose images, write them, and what the network sees in them."""
-    environment.check()
-    given = arguments(__doc__, count=9)
-    ledger_at, _, _, _, head_folder, model_folder, figures, audit, out = map(Path, given)
-    params = parameters.read()
-    rows = ledger.read_ledger(atomic_files.require(ledger_at, "split"))
+    params = config.read()
+    rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
     accepted = [row for row in rows if row.accepted]
-    images = arrays.Rows(places.require(places.place(given[1]), "resize"), fingerprint)
-    weights = {
-        name: atomic_files.require_sealed(Path(path), f"fetch_weights@{name}")
-        for name, path in one_each(params.train_head.backbones, given[2:4]).items()
-    }
-    model, predicted = selected_model.read(figures, head_folder, model_folder, fingerprint)
+    images = arrays.Rows(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
+    model, predicted = selected_model.read(fingerprint)
 
     of_model = list(
         galleries.of_model(predicted, labels, params.explain.examples, params.explain.seed)
     )
     of_audit = list(
-        galleries.of_audit(atomic_files.require(audit, "audit"), accepted, params.explain.examples)
+        galleries.of_audit(
+            atomic_files.require(paths.AUDIT, "audit"), accepted, params.explain.examples
+        )
     )
     subject = galleries.subject(params.explain.image, accepted, of_model)
     mapped = sorted({row for gallery in of_model for row in gallery.rows})
     plain = sorted({row for gallery in of_audit for row in gallery.rows} | {subject} - {*mapped})
     keras_setup.start(**{**params.compute.model_dump(), "devices": 1})
-    net = network.load(
-        params, images.shape[1], weights, head_folder, model_folder, len(labels.classes), model.name
-    )
+    net = network.load(params, images.shape[1], len(labels.classes), model.name)
     layers = _layers(net, params.explain.layers)
-    with atomic_files.replacing(out) as partial:
+    with atomic_files.replacing(paths.EXPLAIN) as partial:
         partial.mkdir()
         for name in ("images", "heatmaps", "activations", "filters"):
             (partial / name).mkdir()
@@ -72,7 +63,7 @@ def main() -> None:
         for row, pixels in zip(shown.tolist(), images.take(shown), strict=True):
             pictures.write_image(partial / galleries.picture("images", row), pixels)
         _write_heatmaps(partial, net, images, np.array(mapped, np.int64), predicted)
-        sums.write_json(
+        tables.write_json(
             partial / "explain.json",
             {
                 "model": model.name,
@@ -169,7 +160,7 @@ def _write_activations(
 def _write_filters(
     out: Path,
     net: network.Network,
-    section: parameters.Explain,
+    section: Explain,
     layers_of: dict[str, list[str]],
 ) -> list[dict[str, Any]]:
     from pipeline.backbones import intermediate

@@ -2,8 +2,6 @@
 
 Reads pixels and weights; writes features (n, views, d). Rows that the row cache holds are not
 computed again. Both arrays may also lie in an object store, under URLs.
-    python -m stages.extract NAME data/resized.zarr data/weights/NAME.weights.h5 \\
-        data/features/NAME.zarr [--cluster ADDRESS]
 """
 
 import functools
@@ -17,31 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.backbones import keras_setup
-from pipeline.runtime import atomic_files, cpu, environment, parallel
-from pipeline.runtime.entrypoint import arguments, backbone_of, named, stage
+from pipeline.runtime import atomic_files, environment, machine, parallel
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.machine import processors
 from pipeline.runtime.progress import progress
-from pipeline.runtime.threads import processors
-from pipeline.storage import arrays, cache_key, places
-from pipeline.storage.places import Place
+from pipeline.schema import Params
+from pipeline.stage import stage
+from pipeline.storage import arrays, cache_key, sealed_files
 from pipeline.storage.row_cache import RowCache
 
-CODE = (  # what a feature depends on; a test compares it with what is imported
-    "cpu.py",
-    "extract.py",
-    "models/backbone.py",
-    "models/devices.py",
-    "models/engine.py",
-    "models/folding.py",
-    "models/gabor.py",
-    "models/hdf5.py",
-    "models/inference.py",
-    "models/openvino.py",
-    "models/views.py",
-)
-PACKAGES = ("jax", "keras", "numpy", "openvino", "tensorflow", "torch")
 SHARD_ROWS = 256  # the most that a killed run loses, and what a cluster's worker is given
 SHARDS_AT_ONCE = 2  # one is read or written while the other computes
 
@@ -49,22 +33,19 @@ _computing = threading.Lock()
 
 
 @stage
-def main() -> None:
+def main(backbone: str) -> None:
     """Run all images through the network, write what comes out."""
     cluster = environment.cluster()
-    given, *paths = arguments(__doc__, count=4)
-    name = backbone_of(given)
-    resized_at, weights_at, out_at = (named(path, [name]) for path in paths)
-    resized, out, weights = places.place(resized_at), places.place(out_at), Path(weights_at)
-    params = parameters.read()
-    parameters.require_backbone(params, name)
-    images = arrays.Rows(places.require(resized, "resize"))
-    atomic_files.require_sealed(weights, f"fetch_weights@{name}")
-    if sentence := cpu.hint(params.extract.precision):
+    name, weights = backbone, paths.weights(backbone)
+    params = config.read()
+    config.require_backbone(params, name)
+    images = arrays.Rows(atomic_files.require(paths.RESIZED, "resize"))
+    sealed_files.require_sealed(weights, f"fetch_weights@{name}")
+    if sentence := machine.hint(params.extract.precision):
         print(f"extract {name}: {sentence}")
-    with places.replacing(out, parallel.tag(cluster)) as partial:
+    with atomic_files.replacing(paths.features(name), parallel.tag(cluster)) as partial:
         work = Extraction(
-            name, places.absolute(resized), weights.resolve(), places.absolute(partial), params
+            name, paths.RESIZED.resolve(), weights.resolve(), partial.resolve(), params
         )
         views = params.extract.views
         parts = arrays.create(
@@ -90,12 +71,10 @@ class Extraction:
     What is opened or built for it is kept in its process, and not pickled.
     """
 
-    def __init__(
-        self, name: str, resized: Place, weights: Path, out: Place, params: parameters.Params
-    ) -> None:
+    def __init__(self, name: str, resized: Path, weights: Path, out: Path, params: Params) -> None:
         self.name, self.resized, self.weights, self.out = name, resized, weights, out
         self.params = params
-        self.root = (Path("data") / ".rows").resolve()
+        self.root = paths.ROW_CACHE.resolve()
         self.budget, self.started = environment.row_cache_bytes(), time.time()
         self.kinds = self._kinds()
 
@@ -159,23 +138,23 @@ class Extraction:
         keras_setup.start(**params.compute.model_dump())
         from pipeline.backbones import batch_norm_folding, build, devices
 
-        openvino = params.extract.engine == "openvino"
+        wanted, openvino = params.backbones[self.name], params.extract.engine == "openvino"
         precision = "float32" if openvino else params.extract.precision
         with devices.scope():
             base = build.build(
                 self.name,
                 self.images.shape[1],
-                params.fetch_weights[self.name].include_top,
+                wanted.include_top,
                 self.weights,
-                logits=params.extract.pooling in build.PREDICTIONS,
+                logits=wanted.pooling in build.PREDICTIONS,
             )
             model = build.extractor(
                 base,
                 self.name,
-                params.extract.layer,
-                params.extract.pooling,
+                wanted.layer,
+                wanted.pooling,
                 lambda trunk: batch_norm_folding.fold(trunk, precision),
-                params.extract.preprocessing,
+                wanted.preprocessing,
             )
         width = int(model.output_shape[-1])
         if openvino:
@@ -191,9 +170,8 @@ class Extraction:
         function, _ = self._network
         from pipeline.backbones import inference, views
 
-        augment = self.params.extract.augment.model_dump()
-        seed = augment.pop("seed")
-        seen = views.make(images, keys, view, views.Ranges(**augment), seed)
+        ranges, seed = self.params.extract.changes()
+        seen = views.make(images, keys, view, views.Ranges(**ranges), seed)
         features = inference.padded(function, seen, self.params.extract.batch_size)
         return _stored(features, self.params.extract.dtype)
 
@@ -202,19 +180,20 @@ class Extraction:
         params = self.params
         settings = {
             "backbone": self.name,
+            "network": params.backbones[self.name].network(),
             "weights": atomic_files.sha256(self.weights),
-            "include_top": params.fetch_weights[self.name].include_top,
-            "extract": params.extract.model_dump(exclude={"backbones", "views", "augment"}),
+            "extract": params.extract.model_dump(exclude={"views", "augment"}),
             "compute": params.compute.model_dump(),
             "processors": processors() if params.compute.threads is None else None,
         }
-        augment = params.extract.augment.model_dump()
         return [
             cache_key.of(
                 "extract",
-                {**settings, "view": view, "augment": augment if view > 1 else None},
-                CODE,
-                PACKAGES,
+                {
+                    **settings,
+                    "view": view,
+                    "augment": params.extract.changes() if view > 1 else None,
+                },
             )
             for view in range(params.extract.views)
         ]

@@ -1,6 +1,5 @@
 """Stage `fetch_weights`: a backbone's weights as a file in the store, wherever they come from.
 
-    python -m stages.fetch_weights NAME data/weights/NAME.weights.h5
 
 Where Keras publishes a hash of its download, that is checked. It publishes none for the MobileNets;
 so a digest of every first download is kept in `data/weights.sha256`, to be committed, and another
@@ -10,43 +9,42 @@ download is refused later.
 import sys
 from pathlib import Path
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.backbones import download, keras_setup
 from pipeline.runtime import atomic_files
-from pipeline.runtime.entrypoint import arguments, backbone_of, named, stage
 from pipeline.runtime.errors import UserError
+from pipeline.stage import stage
+from pipeline.storage import sealed_files
 
-PINS = Path("data/weights.sha256")
+PINS = paths.WEIGHT_DIGESTS
 
 
 @stage
-def main() -> None:
+def main(backbone: str) -> None:
     """Get the weights, check them, save them in Keras' own format."""
-    given, out = arguments(__doc__, count=2)
-    name = backbone_of(given)
-    params = parameters.read()
-    parameters.require_backbone(params, name)
-    wanted = params.fetch_weights[name]
+    name = backbone
+    params = config.read()
+    wanted = config.require_backbone(params, name)
     keras_setup.start(params.compute.backend, threads=None, instruction_set=None)
     from pipeline.backbones import weights
 
-    if wanted.source == "imagenet":
+    if wanted.weights == "imagenet":
         remedy = (
-            f"connect once, or set fetch_weights.{name} to `source: file` with path and sha256 of "
+            f"connect once, or set backbones.{name} to `weights: file` with path and sha256 of "
             "a file that you have"
         )
         published = weights.published(name, wanted.include_top)
         path = download.fetch(published, f"fetch_weights {name}", remedy)
         model = weights.from_download(name, wanted.include_top, path)
         _check_pin(name + ("-top" if wanted.include_top else ""), weights.digest(model))
-    elif wanted.source == "file":
+    elif wanted.weights == "file":
         path, sha256 = Path(str(wanted.path)), str(wanted.sha256)
         model = weights.from_file(name, wanted.include_top, path, sha256)
     else:
         model = weights.random(name, wanted.include_top, wanted.seed or 0)
-    with atomic_files.replacing(Path(named(out, [name]))) as partial:
+    with atomic_files.replacing(paths.weights(name)) as partial:
         model.save_weights(partial)
-        atomic_files.seal(partial)
+        sealed_files.seal(partial)
 
 
 def _check_pin(name: str, digest: str) -> None:

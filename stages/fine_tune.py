@@ -3,14 +3,11 @@
 Reads the ledger_at, pixels, weights and head; writes the model, log-probabilities of every accepted
 row, the figures and the history. With `fine_tune.epochs: 0` the head passes through. An interrupted
 run goes on from its last whole epoch. The same weights named twice count once.
-    python -m stages.fine_tune data/split.csv data/resized.zarr data/weights/NAME.weights.h5 \\
-        data/weights/NAME.weights.h5 data/head data/model metrics/fine_tune.json \\
-        metrics/fine_tune_history.csv
 """
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,85 +15,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.backbones import keras_setup
 from pipeline.evaluation import bootstrap
 from pipeline.runtime import atomic_files, environment
-from pipeline.runtime.entrypoint import arguments, one_each, stage
+from pipeline.runtime.machine import processors
 from pipeline.runtime.progress import progress
-from pipeline.runtime.threads import processors
-from pipeline.storage import arrays, cache_key, frozen_activations, ledger, places, sums
+from pipeline.schema import NO_AUGMENT, FineTune, Params
+from pipeline.stage import stage
+from pipeline.storage import arrays, cache_key, frozen_activations, ledger, sealed_files, tables
 from pipeline.training import head, history, network
 
-CODE = (  # what the result depends on; a test compares it with what is imported
-    "cpu.py",
-    "fine_tune.py",
-    "models/augment.py",
-    "models/backbone.py",
-    "models/devices.py",
-    "models/engine.py",
-    "models/folding.py",
-    "models/gabor.py",
-    "models/hdf5.py",
-    "models/head.py",
-    "models/history.py",
-    "models/inference.py",
-    "models/npz.py",
-    "models/training.py",
-    "models/tuning.py",
-    "models/views.py",
-    "network.py",
-    "store/arrays.py",
-)
-FROZEN_CODE = tuple(  # what activations depend on
-    name
-    for name in CODE
-    if name
-    not in (
-        "models/augment.py",
-        "models/head.py",
-        "models/history.py",
-        "models/npz.py",
-        "models/training.py",
-        "store/arrays.py",
-    )
-)
-PACKAGES = ("jax", "keras", "numpy", "tensorflow", "torch")
 BUFFER_BYTES = 128 * 2**20  # of images that are shuffled together: 900 at 224 px
-CHECKPOINT = Path("data/.training/fine_tune.npz")
-ACTIVATIONS = Path("data/.activations")
 
 
 @stage
 def main() -> None:
     """Train on `train`, keep the best epoch on `valid`, predict every row."""
-    environment.check()
-    given = arguments(__doc__, count=8)
-    ledger_at, _, _, _, head_folder, out, figures, history_csv = map(Path, given)
-    params = parameters.read()
-    rows = ledger.read_ledger(atomic_files.require(ledger_at, "split"))
+    params = config.read()
+    rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
-    images = arrays.Rows(places.require(places.place(given[1]), "resize"), fingerprint)
-    weights = {
-        name: atomic_files.require_sealed(Path(path), f"fetch_weights@{name}")
-        for name, path in one_each(params.train_head.backbones, given[2:4]).items()
-    }
-    stored = atomic_files.require(head_folder / "predictions.zarr", "train_head")
+    images = arrays.Rows(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
+    stored = atomic_files.require(paths.predictions(paths.HEAD), "train_head")
     of_head = arrays.Rows(stored, fingerprint).read(0, len(images))
     start = _before_the_first_step(of_head, labels)
-    with atomic_files.replacing(out) as partial:
-        if params.fine_tune.epochs == 0:
-            atomic_files.copy_folder(head_folder, partial)
+    with atomic_files.replacing(paths.MODEL) as partial:
+        if params.fine_tune is None:
+            atomic_files.copy_folder(paths.HEAD, partial)
             epochs, fault = [start], ""
         else:
             partial.mkdir()
-            trained = head.load(atomic_files.require_sealed(head_folder / "head.npz", "train_head"))
-            work = Tuning(params, images, labels, weights, trained)
+            work = Tuning(params, params.fine_tune, images, labels, network.trained_head())
             epochs, fault = work.train(start, partial)
-        of_model = arrays.Rows(partial / "predictions.zarr").read(0, len(images))
+        of_model = arrays.Rows(paths.predictions(partial)).read(0, len(images))
     best = history.best_epoch(epochs)
-    sums.write_json(
-        figures,
+    tables.write_json(
+        paths.FINE_TUNE_METRICS,
         {
             "best": history.rounded(best),
             "epochs": len(epochs) - 1,
@@ -105,8 +59,8 @@ def main() -> None:
             "fault": fault,
         },
     )
-    sums.write_csv(history_csv, history.COLUMNS, history.lines(epochs))
-    CHECKPOINT.unlink(missing_ok=True)
+    tables.write_csv(paths.FINE_TUNE_HISTORY, history.COLUMNS, history.lines(epochs))
+    paths.CHECKPOINT.unlink(missing_ok=True)
 
 
 def _before_the_first_step(
@@ -139,15 +93,15 @@ def _gain(
 class Tuning:
     """The networks of a run, and what they are trained on: images, or activations of them."""
 
-    params: parameters.Params
+    params: Params
+    section: FineTune
     images: arrays.Rows
     labels: ledger.Labels
-    weights: dict[str, Path]
     trained: head.Head
 
     def train(self, start: history.Epoch, out: Path) -> tuple[list[history.Epoch], str]:
         """Train, write `model.weights.h5` and `predictions.zarr` into `out`; epochs and fault."""
-        section, labels = self.params.fine_tune, self.labels
+        section, labels = self.section, self.labels
         keras_setup.start(**self.params.compute.model_dump())
         import keras
 
@@ -168,13 +122,10 @@ class Tuning:
         def validate() -> loop.Batch:
             return np.concatenate(list(predictions(valid))), labels.label[valid]
 
-        name = self._identity(
+        name = self._key(
             "checkpoint",
-            CODE,
             {
-                "fine_tune": section.model_dump(),
-                "predict": self.params.predict.model_dump(),
-                "views": self.params.extract.views,
+                "params": config.settings(self.params)["fine_tune"],
                 "labels": arrays.digest(labels.label).hex(),
                 "subsets": arrays.digest(labels.subset.view(np.uint8)).hex(),
                 "head": [
@@ -194,16 +145,16 @@ class Tuning:
                 done=bar.update,
                 images=len(train),
                 rng=[rng],
-                resume=atomic_files.read_arrays(CHECKPOINT, name),
-                keep=functools.partial(atomic_files.write_arrays, CHECKPOINT, name),
+                resume=sealed_files.read_arrays(paths.CHECKPOINT, name),
+                keep=functools.partial(sealed_files.write_arrays, paths.CHECKPOINT, name),
             )
         if result.fault:
             print(f"fine_tune: {result.fault}; the weights of the best epoch before it are kept")
-        model.save_weights(out / "model.weights.h5")
-        atomic_files.seal(out / "model.weights.h5")
+        model.save_weights(paths.model_weights(out))
+        sealed_files.seal(paths.model_weights(out))
         with progress("predict", len(self.images)) as bar:
             arrays.write(
-                out / "predictions.zarr",
+                paths.predictions(out),
                 bar.over(predictions(np.arange(len(self.images)))),
                 shape=(len(self.images), n_classes),
                 dtype=np.float32,
@@ -215,11 +166,10 @@ class Tuning:
         """An extractor a backbone, trainable from its layer on; the head; images to logits."""
         from pipeline.backbones import build
 
-        section = self.params.fine_tune
+        section = self.section
         built = network.assemble(
             self.params,
             self.images.shape[1],
-            self.weights,
             self.trained,
             len(self.labels.classes),
             precision=section.precision,
@@ -227,8 +177,7 @@ class Tuning:
             dropout=section.dropout,
             seed=section.seed,
         )
-        layers = section.layers() or [None] * len(self.weights)
-        for extractor, layer in zip(built.extractors.values(), layers, strict=True):
+        for extractor, layer in zip(built.extractors.values(), self._layers(), strict=True):
             if layer is None:
                 extractor.trainable = False
             else:
@@ -242,10 +191,11 @@ class Tuning:
         from pipeline.backbones import devices
         from pipeline.training import augmentation, loop
 
-        section, images, labels = self.params.fine_tune, self.images, self.labels
+        section, images, labels = self.section, self.images, self.labels
         train, size = labels.rows("train"), section.batch_size
         with devices.scope():
-            changes = augmentation.augmentation(seed=section.seed, **section.augment.model_dump())
+            ranges = (section.augment or NO_AUGMENT).model_dump()
+            changes = augmentation.augmentation(seed=section.seed, **ranges)
             learner = loop.stack([changes, model], images.shape[1:], "in_training")
 
         def draw() -> Iterator[loop.Batch]:
@@ -267,11 +217,11 @@ class Tuning:
         from pipeline.backbones import devices
         from pipeline.training import loop, network_split
 
-        section, labels = self.params.fine_tune, self.labels
+        section, labels = self.section, self.labels
         size, predicted = section.batch_size, self.params.predict.views
         with devices.scope():
             frozen, rest = network_split.cut(
-                extractors, section.layers(), classifier, section.precision
+                extractors, self._layers(), classifier, section.precision
             )
         cached, train = self._activations(frozen), labels.rows("train")
         held = [
@@ -292,7 +242,7 @@ class Tuning:
 
     def _activations(self, frozen: list[Any]) -> list[arrays.Readable]:
         """What the frozen parts give, (n, d) a view; of `train` alone if it does not predict."""
-        section, size = self.params.fine_tune, self.params.fine_tune.batch_size
+        section, size = self.section, self.section.batch_size
         functions = [self._padded(part, size) for part in frozen]
 
         def compute(view: int, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
@@ -301,11 +251,10 @@ class Tuning:
 
         every, train = np.arange(len(self.images)), self.labels.rows("train")
         return frozen_activations.cached(
-            ACTIVATIONS,
-            self._identity(
+            paths.FROZEN_ACTIVATIONS,
+            self._key(
                 "activations",
-                FROZEN_CODE,
-                {"layers": section.layers(), "precision": section.precision, "batch_size": size},
+                {"precision": section.precision, "batch_size": size},
             ),
             [
                 every if view < self.params.predict.views else train
@@ -321,8 +270,7 @@ class Tuning:
         """Batches (n, size, size, 3) of a view of the given rows."""
         from pipeline.backbones import views
 
-        ranges = self.params.extract.augment.model_dump()
-        seed = ranges.pop("seed")
+        ranges, seed = self.params.extract.changes()
         done = 0
         for batch in self.images.batches(size, rows):
             digests = self.images.digests[rows[done : done + len(batch)]]
@@ -336,26 +284,30 @@ class Tuning:
         function = functools.partial(devices.predict_on_batch, model)
         return lambda batch: inference.padded(function, batch, size)
 
-    def _identity(self, what: str, code: Sequence[str], settings: dict[str, object]) -> str:
-        """A name that differs with whatever changes the result."""
-        params = self.params
+    def _layers(self) -> list[str | None]:
+        """Return the first layer of each backbone that is trained, None for a frozen one."""
+        return [backbone.unfreeze_from for backbone in self.params.backbones.values()]
+
+    def _key(self, what: str, settings: dict[str, object]) -> str:
+        """Return a name that differs with everything that changes the result."""
         return cache_key.of(
-            what,
+            "fine_tune",
             {
                 **settings,
-                "backbones": [
-                    [name, atomic_files.sha256(path), params.fetch_weights[name].include_top]
-                    for name, path in self.weights.items()
+                "networks": [
+                    [name, backbone.network(), backbone.unfreeze_from]
+                    for name, backbone in self.params.backbones.items()
                 ],
-                "extract": params.extract.model_dump(
-                    include={"augment", "layer", "pooling", "preprocessing"}
-                ),
-                "compute": params.compute.model_dump(),
-                "processors": processors() if params.compute.threads is None else None,
+                "augment": self.params.extract.changes(),
+                "compute": self.params.compute.model_dump(),
+                "weights": {
+                    name: atomic_files.sha256(path)
+                    for name, path in network.weights(self.params).items()
+                },
+                "processors": processors() if self.params.compute.threads is None else None,
                 "images": [self.images.fingerprint, arrays.digest(self.images.digests).hex()],
             },
-            code,
-            PACKAGES,
+            what,
         )
 
 

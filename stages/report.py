@@ -2,7 +2,6 @@
 
 Reads the parameters, the figures, pictures and tables of all stages, and what `explain` has drawn;
 writes a folder with the page, `index.html`, and copies of the pictures it shows.
-    python -m stages.report params.yaml metrics metrics/explain metrics/report
 It tells versions and the kind of machine, but no date, name or path: where these are the same, so
 are the bytes.
 """
@@ -16,13 +15,13 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.images.labels import natural_key
 from pipeline.reporting import html
-from pipeline.runtime import atomic_files, cpu, versions
-from pipeline.runtime.entrypoint import arguments, stage
+from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.threads import processors
+from pipeline.runtime.machine import processors
+from pipeline.stage import stage
 from pipeline.storage import results
 from pipeline.storage.results_schema import AUDIT_COLUMNS, NUMBERS, Explained
 
@@ -42,34 +41,34 @@ PACKAGES = (
 @stage
 def main() -> None:
     """Check all inputs, then write the folder whole."""
-    given, metrics, explained, out = map(Path, arguments(__doc__, count=4))
-    settings = parameters.read(given).model_dump(exclude_unset=True)
-    findings = results.read(metrics, explained)
+    explained = paths.EXPLAIN
+    settings = config.read().model_dump(exclude_unset=True)
+    findings = results.read(paths.METRICS, explained)
     scored = findings.evaluated.final
     classes = sorted(scored["valid"].per_class, key=natural_key)
     drawn = {name: results.picture(explained, name) for name in findings.explained.pictures()}
-    with atomic_files.replacing(out) as partial:
+    with atomic_files.replacing(paths.REPORT) as partial:
         partial.mkdir()
         content = {
             "results": findings,
             "subsets": [name for name in html.CAPTIONS["SUBSETS"] if name in scored],
-            "classes": settings["data"]["classes"] or classes,
+            "classes": settings["data"].get("classes") or classes,
             "plots": _plots(findings.plots, partial),
             "pictures": {
                 name: _copy(path, "explain", partial, f"explain/{name}")
                 for name, path in drawn.items()
             },
             "thumbnails": _thumbnails(findings.explained),
-            "fine_tuned": bool(settings["fine_tune"]["epochs"]),
+            "fine_tuned": settings.get("fine_tune") is not None,
             "settings": {name: dict(_flat(section)) for name, section in settings.items()},
             "columns": {name: [*shown[3:], "subset"] for name, shown in AUDIT_COLUMNS.items()},
             "numbers": NUMBERS,
-            "versions": versions.of([settings["compute"]["backend"], *PACKAGES]),
+            "versions": machine.versions([settings["compute"]["backend"], *PACKAGES]),
             "machine": _machine(settings["compute"]),
         }
         page = html.page(content)
         (partial / "index.html").write_text(page, encoding="utf-8", newline="\n")
-    print(f"report: {len(drawn) + len(findings.plots)} pictures and {out / 'index.html'}")
+    print(f"report: {len(drawn) + len(findings.plots)} pictures and {paths.REPORT / 'index.html'}")
 
 
 def _plots(paths: list[Path], folder: Path) -> dict[str, html.Picture]:
@@ -117,7 +116,7 @@ def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 def _machine(compute: Mapping[str, object]) -> dict[str, str]:
     """What of a machine the last bits of a result depend on."""
-    able = cpu.instruction_sets()
+    able = machine.instruction_sets()
     best = able[-1] if able else "the best there is"
     return {
         "system": platform.system(),

@@ -3,7 +3,6 @@
 Reads the inputs in place; writes a uint8 array (n, size, size, 3) and the digest of each row. Rows
 that the row cache holds are not computed again. The array may also lie in an object store, under a
 URL.
-    python -m stages.resize data/split.csv data/resized.zarr [--cluster ADDRESS]
 """
 
 import contextlib
@@ -19,19 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.images import decode, resize, sources
 from pipeline.runtime import atomic_files, environment, parallel
-from pipeline.runtime.entrypoint import arguments, stage
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.machine import processors
 from pipeline.runtime.progress import progress
-from pipeline.runtime.threads import processors
-from pipeline.storage import arrays, cache_key, ledger, places
-from pipeline.storage.places import Place
+from pipeline.schema import Params
+from pipeline.stage import stage
+from pipeline.storage import arrays, cache_key, ledger
 from pipeline.storage.row_cache import RowCache
 
-CODE = ("images/decode.py", "images/resize.py", "resize.py")  # what a row's pixels depend on
-PACKAGES = ("cykooz.resizer", "numpy", "pillow")
 SHARD_ROWS = 256  # the most that a killed run loses, and what a cluster's worker is given
 
 
@@ -39,14 +36,12 @@ SHARD_ROWS = 256  # the most that a killed run loses, and what a cluster's worke
 def main() -> None:
     """Decode, resize, write."""
     cluster = environment.cluster()
-    given, out_at = arguments(__doc__, count=2)
-    ledger_at, out = Path(given), places.place(out_at)
-    params = parameters.read()
-    atomic_files.require(ledger_at, "split")
+    params = config.read()
+    atomic_files.require(paths.LEDGER, "split")
     size = params.resize.size
     with (
-        places.replacing(out, parallel.tag(cluster)) as partial,
-        contextlib.closing(Resizing(ledger_at.resolve(), places.absolute(partial), params)) as work,
+        atomic_files.replacing(paths.RESIZED, parallel.tag(cluster)) as partial,
+        contextlib.closing(Resizing(paths.LEDGER.resolve(), partial.resolve(), params)) as work,
         progress("resize", len(work.rows)) as bar,
     ):
         parts = arrays.create(
@@ -76,13 +71,13 @@ class Resizing:
     What is opened for it is kept in its process, and not pickled.
     """
 
-    def __init__(self, ledger_at: Path, out: Place, params: parameters.Params) -> None:
+    def __init__(self, ledger_at: Path, out: Path, params: Params) -> None:
         self.ledger, self.out, self.params = ledger_at, out, params
         self.inputs = {
             "train": Path(params.data.train).resolve(),
             "test": Path(params.data.test).resolve(),
         }
-        self.root = (Path("data") / ".rows").resolve()
+        self.root = paths.ROW_CACHE.resolve()
         self.budget, self.started = environment.row_cache_bytes(), time.time()
         self.kind = self._kind()
 
@@ -169,7 +164,7 @@ class Resizing:
 
     def _kind(self) -> str:
         """The row cache's name: all that a row depends on but the image."""
-        return cache_key.of("resize", self.params.resize.model_dump(), CODE, PACKAGES)
+        return cache_key.of("resize", self.params.resize.model_dump())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 Reads `data.train` and `data.test` in place, and known faults of labels; writes the ledger and the
 figures about it.
-    python -m stages.split data/label_fixes.csv data/split.csv metrics/split.json
 """
 
 import hashlib
@@ -18,14 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.images import decode, label_fixes, labels, near_duplicates, sources, subsets
 from pipeline.images.label_fixes import Fix
-from pipeline.runtime.entrypoint import arguments, stage
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.parallel import in_order
 from pipeline.runtime.progress import progress
-from pipeline.runtime.threads import in_order
-from pipeline.storage import ledger, sums
+from pipeline.schema import Split
+from pipeline.stage import stage
+from pipeline.storage import ledger, tables
 from pipeline.storage.ledger import Row
 
 MANY_NEAR = 0.05  # fraction of images that are seldom copies of others
@@ -35,9 +35,8 @@ NAMED = 10  # rejected files that are named on the screen; the ledger names all
 @stage
 def main() -> None:
     """Write the ledger and its figures."""
-    known_faults, ledger_at, figures = map(Path, arguments(__doc__, count=3))
-    params = parameters.read()
-    fixes = _read_fixes(known_faults)
+    params = config.read()
+    fixes = _read_fixes(paths.LABEL_FIXES)
     with ExitStack() as opened:
         train = opened.enter_context(sources.open_source(Path(params.data.train)))
         states = [(train, train.state())]
@@ -64,15 +63,15 @@ def main() -> None:
     _refuse_repeated_ids(rows)
     rows = _grouped(rows, np.array(thumbnails), params.split.near_duplicates)
     rows = _assign(rows, found.classes, given, params.split)
-    rows, fixed = _fix(rows, fixes, found.classes, known_faults)
-    ledger.write_ledger(ledger_at, rows)
+    rows, fixed = _fix(rows, fixes, found.classes, paths.LABEL_FIXES)
+    ledger.write_ledger(paths.LEDGER, rows)
     counts = ledger.summary(rows, found.classes)
     counts |= {
         "beyond_per_class_limit": len(found.found) - len(chosen),
         "passed_over": dict(passed_over),
         "label_fixes": fixed,
     }
-    sums.write_json(figures, counts)
+    tables.write_json(paths.SPLIT_METRICS, counts)
     _print_summary(counts)
 
 
@@ -220,7 +219,7 @@ def _assign(
     rows: Sequence[Row],
     classes: Sequence[str],
     given: dict[str, str | None],
-    split: parameters.Split,
+    split: Split,
 ) -> list[Row]:
     """Fill in the subset."""
     rows = list(rows)

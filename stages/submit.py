@@ -2,33 +2,27 @@
 
 Reads the ledger_at, both models' log-probabilities and the metrics, which tell
 the chosen one, its temperature and the clip.
-    python -m stages.submit data/split.csv data/head data/model metrics/evaluate.json \\
-        data/submission.csv
 Two classes: `id,label`, the probability of the second class. More: `id,` and a column a class.
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.evaluation import calibration, selected_model
 from pipeline.runtime import atomic_files
-from pipeline.runtime.entrypoint import arguments, stage
-from pipeline.storage import ledger
+from pipeline.stage import stage
+from pipeline.storage import ledger, tables
 
 
 @stage
 def main() -> None:
     """Write one row for every unlabelled file, in natural order, rejected ones included."""
-    ledger_at, head_folder, model_folder, figures, out = map(Path, arguments(__doc__, count=5))
-    params = parameters.read()
-    rows = ledger.read_ledger(atomic_files.require(ledger_at, "split"))
-    model, log_probability = selected_model.read(
-        figures, head_folder, model_folder, ledger.fingerprint(rows)
-    )
+    params = config.read()
+    rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
+    model, log_probability = selected_model.read(ledger.fingerprint(rows))
     clip = model.clip if params.submit.clip == "auto" else params.submit.clip
     labels = ledger.labels(rows)
     probability = iter(np.exp(log_probability[labels.subset == "unlabelled"]))
@@ -43,9 +37,10 @@ def main() -> None:
             shown = values[1:] if len(values) == 2 else values
             lines.append((row.id, *(f"{value:.6f}" for value in shown)))
     header = ("label",) if len(labels.classes) == 2 else labels.classes
-    ledger.write_csv(out, ("id", *header), lines)
+    tables.write_csv(paths.SUBMISSION, ("id", *header), lines)
     print(
-        f"submit: {len(lines):,} rows by {model.name} in {out}, none nearer to 0 or 1 than {clip:g}"
+        f"submit: {len(lines):,} rows by {model.name} in {paths.SUBMISSION}, none nearer to 0 or 1 "
+        f"than {clip:g}"
     )
 
 

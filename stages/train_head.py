@@ -3,26 +3,24 @@
 Reads the ledger and features, of two backbones side by side; writes the head, log-probabilities of
 every accepted row (also the unlabelled ones), the figures and the history. Features may also lie in
 an object store, under URLs; the same ones named twice count once.
-    python -m stages.train_head data/split.csv data/features/NAME.zarr data/features/NAME.zarr \\
-        data/head metrics/head.json metrics/head_history.csv
 """
 
 import functools
 import math
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import psutil
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.backbones import keras_setup
 from pipeline.runtime import atomic_files, environment
-from pipeline.runtime.entrypoint import arguments, one_each, stage
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
-from pipeline.storage import arrays, ledger, places, sums
+from pipeline.schema import DenseHead, LogisticHead, Params
+from pipeline.stage import stage
+from pipeline.storage import arrays, ledger, sealed_files, tables
 from pipeline.training import head, history
 
 GIB = 2**30
@@ -33,30 +31,29 @@ BUFFER_BYTES = 256 * 2**20  # of features that are shuffled together
 @stage
 def main() -> None:
     """Fit on `train`, choose the epoch on `valid`, predict every row."""
-    environment.check()
-    ledger_at, *features_at, out, figures, history_csv = arguments(__doc__, count=6)
-    params = parameters.read()
+    params = config.read()
     keras_setup.limit_blas(params.compute.threads)
-    rows = ledger.read_ledger(atomic_files.require(Path(ledger_at), "split"))
+    rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels = ledger.labels(rows)
-    named = one_each(params.train_head.backbones, features_at)
-    stored = [places.require(places.place(at), f"extract@{name}") for name, at in named.items()]
-    features = arrays.SideBySide([arrays.Rows(at, ledger.fingerprint(rows)) for at in stored])
-    fit = _logistic if params.train_head.kind == "logistic" else _dense
-    fitted, epochs, figures_of_it = fit(params, features, labels)
-    with atomic_files.replacing(Path(out)) as partial:
+    features = arrays.open_features(params.backbones, ledger.fingerprint(rows))
+    section = params.train_head
+    if isinstance(section, LogisticHead):
+        fitted, epochs, figures_of_it = _logistic(section, params, features, labels)
+    else:
+        fitted, epochs, figures_of_it = _dense(section, params, features, labels)
+    with atomic_files.replacing(paths.HEAD) as partial:
         partial.mkdir()
-        fitted.save(partial / "head.npz")
-        atomic_files.seal(partial / "head.npz")
+        fitted.save(paths.head_file(partial))
+        sealed_files.seal(paths.head_file(partial))
         arrays.write(
-            partial / "predictions.zarr",
+            paths.predictions(partial),
             head.predictions(features.batches(BATCH), params.predict.views, fitted.logits),
             shape=(len(features), len(labels.classes)),
             dtype=np.float32,
             fingerprint=features.fingerprint,
         )
-    sums.write_json(
-        Path(figures),
+    tables.write_json(
+        paths.HEAD_METRICS,
         {
             "kind": params.train_head.kind,
             "parameters": fitted.parameters,
@@ -64,14 +61,14 @@ def main() -> None:
             **figures_of_it,
         },
     )
-    sums.write_csv(Path(history_csv), history.COLUMNS, history.lines(epochs))
+    tables.write_csv(paths.HEAD_HISTORY, history.COLUMNS, history.lines(epochs))
 
 
 Fitted = tuple[head.Head, list[history.Epoch], dict[str, object]]
 
 
 def _logistic(
-    params: parameters.Params, features: arrays.Readable, labels: ledger.Labels
+    section: LogisticHead, params: Params, features: arrays.Readable, labels: ledger.Labels
 ) -> Fitted:
     train = labels.rows("train")
     _require_memory(len(train), features.shape[1:])
@@ -80,7 +77,6 @@ def _logistic(
     for batch in features.batches(BATCH, train):
         held[done : done + len(batch)] = batch
         done += len(batch)
-    section = params.train_head.logistic
     fitted = head.fit_logistic(
         held,
         labels.label[train],
@@ -112,11 +108,13 @@ def _require_memory(images: int, shape: tuple[int, ...]) -> None:
         )
 
 
-def _dense(params: parameters.Params, features: arrays.Readable, labels: ledger.Labels) -> Fitted:
-    section, n_classes = params.train_head.dense, len(labels.classes)
+def _dense(
+    section: DenseHead, params: Params, features: arrays.Readable, labels: ledger.Labels
+) -> Fitted:
+    n_classes = len(labels.classes)
     if section.output == "sigmoid" and n_classes != 2:
         raise UserError(
-            "params.yaml: train_head.dense.output: expected softmax, as there are "
+            "params.yaml: train_head.output: expected softmax, as there are "
             f"{n_classes} classes, got 'sigmoid'; change it"
         )
     keras_setup.start(**params.compute.model_dump())
@@ -138,9 +136,7 @@ def _dense(params: parameters.Params, features: arrays.Readable, labels: ledger.
             batch_norm=section.batch_norm,
             seed=section.seed,
         )
-    schedule = loop.schedule(
-        section.model_dump(), labels.label[train], n_classes, "train_head.dense"
-    )
+    schedule = loop.schedule(section.model_dump(), labels.label[train], n_classes, "train_head")
     held = arrays.hold(features, train, environment.memory_bytes())
 
     def draw() -> Iterator[loop.Batch]:
@@ -165,7 +161,7 @@ def _dense(params: parameters.Params, features: arrays.Readable, labels: ledger.
             draw,
             validate,
             start=start,
-            where="train_head.dense",
+            where="train_head",
             done=bar.update,
             images=len(train),
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime import blas, cpu
+from pipeline.runtime import machine
 
 ROOT = Path(__file__).parents[1]
 KERNELS = """
@@ -18,7 +18,7 @@ print({one.get("architecture") for one in threadpoolctl.threadpool_info()})
 
 @pytest.mark.parametrize("given", [None, "SkylakeX", "Nehalem"])
 def test_the_kernels_are_those_of_avx2_whatever_the_environment_says(given: str | None) -> None:
-    if "AVX2" not in cpu.instruction_sets():
+    if "AVX2" not in machine.instruction_sets():
         pytest.skip("this processor has no AVX2")
     variables = {} if given is None else {"OPENBLAS_CORETYPE": given}
     printed = subprocess.run(

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from pipeline.config import Compute
-from pipeline.runtime import cpu
+from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
 
 AVX2 = "fpu sse2 sse4_1 avx avx2 fma"
@@ -23,12 +23,12 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
 
     def forget() -> None:
-        cpu.flags.cache_clear()
-        cpu.model_name.cache_clear()
+        machine.flags.cache_clear()
+        machine.model_name.cache_clear()
 
     def tell(flags: str) -> None:
         one = f"model name\t: ACME 9000\t2.5 GHz\nbugs\t\t: none\nflags\t\t: {flags}\n\n"
-        cpu.CPUINFO.write_text(f"processor\t: 0\n{one}processor\t: 1\n{one}", encoding="utf-8")
+        machine.CPUINFO.write_text(f"processor\t: 0\n{one}processor\t: 1\n{one}", encoding="utf-8")
         forget()
 
     forget()
@@ -38,8 +38,8 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
 
 def test_flags_and_name_are_those_of_the_first_processor(told: Told) -> None:
     told(AVX2)
-    assert cpu.flags() == {"fpu", "sse2", "sse4_1", "avx", "avx2", "fma"}
-    assert cpu.model_name() == "ACME 9000\t2.5 GHz"
+    assert machine.flags() == {"fpu", "sse2", "sse4_1", "avx", "avx2", "fma"}
+    assert machine.model_name() == "ACME 9000\t2.5 GHz"
 
 
 @pytest.mark.parametrize("content", [None, b"", b"Features\t: asimd\n", b"flags\xff: avx\n"])
@@ -49,30 +49,30 @@ def test_where_the_system_does_not_tell_there_are_no_flags_and_nothing_is_refuse
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     if content is not None:
-        cpu.CPUINFO.write_bytes(content)
-    assert cpu.flags() == frozenset()
-    assert cpu.model_name() == "riscv64"
-    for name in (None, *cpu.INSTRUCTION_SETS):
-        cpu.require(name)
-    assert cpu.hint("float32") is None
+        machine.CPUINFO.write_bytes(content)
+    assert machine.flags() == frozenset()
+    assert machine.model_name() == "riscv64"
+    for name in (None, *machine.INSTRUCTION_SETS):
+        machine.require(name)
+    assert machine.hint("float32") is None
 
 
 def test_pythons_own_name_of_the_processor_comes_before_that_of_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(platform, "processor", lambda: "arm")
-    assert cpu.model_name() == "arm"
+    assert machine.model_name() == "arm"
 
 
 def test_the_instruction_sets_are_those_that_the_parameters_allow() -> None:
     literal, _none = get_args(Compute.model_fields["instruction_set"].annotation)
-    assert get_args(literal) == tuple(cpu.INSTRUCTION_SETS)
+    assert get_args(literal) == tuple(machine.INSTRUCTION_SETS)
 
 
 def test_what_the_processor_has_is_granted(told: Told) -> None:
     told(AVX512)
     for name in (None, "SSE41", "AVX", "AVX2", "AVX512_CORE", "AVX512_CORE_VNNI"):
-        cpu.require(name)
+        machine.require(name)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_what_it_lacks_is_refused_with_what_it_has(
     told(flags)
     have = have or "SSE41, AVX, AVX2, AVX2_VNNI, AVX512_CORE, AVX512_CORE_VNNI"
     with pytest.raises(UserError) as refused:
-        cpu.require(asked)
+        machine.require(asked)
     assert str(refused.value) == (
         "params.yaml: compute.instruction_set: expected one that this processor has "
         f"({have}), got {asked!r}, which needs {lacking}; "
@@ -127,4 +127,4 @@ def test_bfloat16_is_hinted_at_where_it_is_faster(
     flags: str, precision: str, sentence: str | None, told: Told
 ) -> None:
     told(flags)
-    assert cpu.hint(precision) == sentence
+    assert machine.hint(precision) == sentence

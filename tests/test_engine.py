@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.backbones import keras_setup
-from pipeline.runtime import cpu
+from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.threads import processors
+from pipeline.runtime.machine import processors
 
 ROOT = Path(__file__).parent.parent
 VARIABLES = (

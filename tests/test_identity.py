@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from imported import ROOT, project_files
 
-from pipeline.runtime import cpu
+from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
 from pipeline.storage import cache_key
 from stages import extract, fine_tune, resize
@@ -110,10 +110,10 @@ def test_the_processors_instructions_count(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
     names = set()
     for flags in ("avx2 fma", "avx2 fma avx512f"):
-        cpu.CPUINFO.write_text(f"model name\t: ACME 9000\nflags\t\t: {flags}\n", encoding="utf-8")
-        cpu.flags.cache_clear()
+        machine.CPUINFO.write_text(f"model name\t: ACME 9000\nflags\t\t: {flags}\n", encoding="utf-8")
+        machine.flags.cache_clear()
         names.add(of())
-    cpu.flags.cache_clear()
+    machine.flags.cache_clear()
     assert len(names) == 2
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime import cpu, machine
+from pipeline.runtime import machine
 
 
 def test_each_stage_keeps_the_machine_that_it_last_ran_on(
@@ -19,9 +19,9 @@ def test_each_stage_keeps_the_machine_that_it_last_ran_on(
     machine.record("resize", path)
     monkeypatch.setattr(cpu, "model_name", lambda: "Another One")
     machine.record("split", path)
-    assert machine.of("split", path)["processor"] == "Another One"
-    assert machine.of("resize", path) == machine.this() | {
-        "processor": machine.of("resize", path)["processor"]
+    assert machine.recorded("split", path)["processor"] == "Another One"
+    assert machine.recorded("resize", path) == machine.this() | {
+        "processor": machine.recorded("resize", path)["processor"]
     }
     machine.record("resize", path)
     kept = json.loads(path.read_text(encoding="utf-8"))
@@ -41,9 +41,9 @@ def test_what_is_known_is_not_written_again(tmp_path: Path) -> None:
 def test_a_damaged_record_is_as_none(damaged: str, tmp_path: Path) -> None:
     path = tmp_path / "environment.json"
     path.write_text(damaged, encoding="utf-8")
-    assert machine.of("split", path) == {}
+    assert machine.recorded("split", path) == {}
     machine.record("split", path)
-    assert machine.of("split", path) == machine.this()
+    assert machine.recorded("split", path) == machine.this()
 
 
 def test_stages_that_end_at_once_are_all_kept(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_stages_that_end_at_once_are_all_kept(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [name for name in names if machine.of(name, path)] == names
+    assert [name for name in names if machine.recorded(name, path)] == names
 
 
 def test_what_differs_is_told_by_its_name() -> None:

@@ -14,9 +14,9 @@ from bad_params import ABSENT, change
 
 from pipeline import config as parameters
 from pipeline.commands import check as checking
-from pipeline.runtime import cpu
+from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.threads import processors
+from pipeline.runtime.machine import processors
 
 ROOT = Path(__file__).parents[1]
 COMMITTED = ROOT / "params.yaml"

@@ -15,7 +15,7 @@ import pytest
 from project import QUICK, Project
 from torture import LONG, record
 
-from pipeline.runtime import cpu
+from pipeline.runtime import machine
 
 RUNS = 10
 PRECISIONS = {
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(not LONG, reason="ten runs of the sample: make t
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_ten_forced_runs_write_the_same_lock(precision: str, tmp_path: Path) -> None:
-    if precision == "bfloat16" and "AVX512_CORE" not in cpu.instruction_sets():
+    if precision == "bfloat16" and "AVX512_CORE" not in machine.instruction_sets():
         pytest.skip("oneDNN has no bfloat16 below AVX512_CORE")
     started = time.monotonic()
     first = Project.copy_of_this(tmp_path / "a clone")

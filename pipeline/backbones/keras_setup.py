@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from threadpoolctl import threadpool_limits
 
-from pipeline.runtime import cpu
+from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.threads import processors
+from pipeline.runtime.machine import processors
 
 _started: tuple[str, int | None, str | None, int] | None = None
 
@@ -52,7 +52,7 @@ def start(backend: str, threads: int | None, instruction_set: str | None, device
         return
     if "keras" in sys.modules:
         raise RuntimeError("engine.start() must be called before keras is imported")
-    cpu.require(instruction_set)
+    machine.require(instruction_set)
     available = processors()
     if threads is not None and threads > available:
         raise UserError(

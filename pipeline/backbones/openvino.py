@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.backbones import keras_setup
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.threads import processors
+from pipeline.runtime.machine import processors
 
 # Caps by `ONEDNN_MAX_CPU_ISA` below AVX512_CORE_BF16. The plugin heeds them where it runs oneDNN
 # and nowhere else: told to compute in bfloat16 it fails, crashes or imitates it slowly.

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import paths
 from pipeline.commands import git_runs
 from pipeline.commands.git_runs import Value
 from pipeline.evaluation import selected_model
@@ -31,7 +32,8 @@ from pipeline.storage import curves
 
 OUT = Path("comparison")
 PAGE, TEXT, PLOTS = "index.html", "comparison.md", "plots"
-INTERVALS = "metrics/intervals.json"
+METRICS, INTERVALS = str(paths.EVALUATION), str(paths.INTERVALS)
+OUTPUTS = (str(paths.LEDGER), *(str(paths.predictions(at)) for at in (paths.HEAD, paths.MODEL)))
 SUBSETS = ("valid", "test")
 MODELS = {"fine_tune": "fine-tuned", "head": "head"}
 BY_EPOCH = ("loss", "accuracy")
@@ -46,7 +48,7 @@ SOURCES = {
     for model in MODELS
     for kind in (*BY_EPOCH, "roc", "precision_recall", "reliability", "confusion")
 } | {"final_thresholds": ("thresholds", "metrics/curves/final_thresholds.csv")}
-FILES = (selected_model.METRICS, INTERVALS, *(path for _, path in SOURCES.values()))
+FILES = (METRICS, INTERVALS, *(path for _, path in SOURCES.values()))
 
 
 @script
@@ -99,9 +101,7 @@ def _paired(asked: argparse.Namespace, old: Path, new: Path) -> tuple[list[Verdi
         name = f"of {revision}" if revision else "of this run"
         try:
             if revision:
-                git_runs.fetch_outputs(
-                    revision, (selected_model.LEDGER, *selected_model.PREDICTIONS), folder
-                )
+                git_runs.fetch_outputs(revision, OUTPUTS, folder)
             sides.append(selected_model.read_run(folder))
         except git_runs.AbsentError:
             return [], (
@@ -139,7 +139,7 @@ def _paired(asked: argparse.Namespace, old: Path, new: Path) -> tuple[list[Verdi
 
 def _unpaired(metrics: Iterable[Value], bounds: curves.Both) -> list[Verdict]:
     """The final models' figures of either subset, with both sides' committed intervals."""
-    known = {one.key: one for one in metrics if one.path == selected_model.METRICS}
+    known = {one.key: one for one in metrics if one.path == METRICS}
     found = []
     for subset in SUBSETS:
         for figure in html.CAPTIONS["METRICS"]:
@@ -172,9 +172,9 @@ def _differing(values: Iterable[Value]) -> list[Value]:
 
 def _figures(metrics: Iterable[Value], bounds: curves.Both) -> Mapping[str, list[Change]]:
     """The figures that differ, by file, what `evaluate` tells first."""
-    found: dict[str, list[Change]] = {selected_model.METRICS: []}
+    found: dict[str, list[Change]] = {METRICS: []}
     for one in _differing(metrics):
-        chance = _chance(one.key, bounds) if one.path == selected_model.METRICS else ""
+        chance = _chance(one.key, bounds) if one.path == METRICS else ""
         found.setdefault(one.path, []).append(Change(one.key, one.old, one.new, chance))
     return {path: lines for path, lines in found.items() if lines}
 

@@ -27,10 +27,10 @@ from pipeline.commands import model_card
 from pipeline.evaluation import selected_model
 from pipeline.evaluation.probabilities import Floats
 from pipeline.images import decode, sources
-from pipeline.runtime import atomic_files, versions
+from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.entrypoint import script
 from pipeline.runtime.errors import UserError
-from pipeline.storage import ledger, sums
+from pipeline.storage import ledger, sealed_files, tables
 from pipeline.training import network
 
 CARD, CLASSES = "MODEL_CARD.md", "classes.json"
@@ -54,12 +54,12 @@ def main() -> None:
     params = parameters.read()
     rows = ledger.read_ledger(atomic_files.require(LEDGER, "split"))
     evaluated, intervals, split = (
-        sums.read_json(path, stage)
+        tables.read_json(path, stage)
         for path, stage in ((FIGURES, "evaluate"), (INTERVALS, "evaluate"), (SPLIT, "split"))
     )
-    classes, name = ledger.labels(rows).classes, selected_model.selection(FIGURES).name
+    classes, name = ledger.labels(rows).classes, selected_model.selection().name
     weights = {
-        backbone: atomic_files.require_sealed(
+        backbone: sealed_files.require_sealed(
             Path("data/weights", f"{backbone}.weights.h5"), f"fetch_weights@{backbone}"
         )
         for backbone in params.train_head.backbones
@@ -78,10 +78,10 @@ def main() -> None:
         partial.mkdir()
         serving_model.write(served, partial, asked.format)
         written = serving_model.read(partial, asked.format)
-        _, log_probability = selected_model.read(FIGURES, HEAD, MODEL, ledger.fingerprint(rows))
+        _, log_probability = selected_model.read(ledger.fingerprint(rows))
         expected = _expected(rows, log_probability)
         check = _compare(written, params, rows, expected, asked.tolerance)
-        atomic_files.write_json(partial / CLASSES, {"classes": list(classes)})
+        tables.write_json(partial / CLASSES, {"classes": list(classes)})
         facts = model_card.Facts(
             form=asked.format,
             file=serving_model.FORMATS[asked.format],
@@ -93,7 +93,7 @@ def main() -> None:
             resize=(wanted.size, wanted.fit, wanted.interpolation),
             views=(views, params.predict.views),
             check=check,
-            versions=versions.of(PACKAGES),
+            versions=machine.versions(PACKAGES),
             hashes=_hashes(partial, [*weights.values(), *_trained(name), LEDGER, parameters.PATH]),
             commit=_commit(),
         )

@@ -16,7 +16,6 @@ from dvc.scm import RevError, SCMError, resolve_rev
 from dvc_data.index.index import DataIndexError
 
 from pipeline.runtime.errors import UserError
-from pipeline.storage import sums
 
 # What DVC raises where a file is neither in git nor in its cache nor in a remote that answers.
 ABSENT = (FileNotFoundError, ConnectionError, TimeoutError, DvcException, DataIndexError)
@@ -62,7 +61,7 @@ def values(old: str, new: str | None) -> tuple[list[Value], list[Value]]:
             _require(repo, revision)
         sides = (old, new or WORKSPACE)
         params, metrics = (show.diff(*sides, all=True) for show in (repo.params, repo.metrics))
-    figures = [one for one in _values(metrics) if one.key != sums.NAME]
+    figures = list(_values(metrics))
     return _values(params), figures
 
 

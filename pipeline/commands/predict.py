@@ -35,8 +35,8 @@ from pipeline.commands.predictor import Final, Pixels
 from pipeline.images import decode, resize, sources
 from pipeline.runtime.entrypoint import quiet_if_nobody_reads, script
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.parallel import in_order
 from pipeline.runtime.progress import progress
-from pipeline.runtime.threads import in_order
 
 ZIP = (b"PK\3\4", b"PK\5\6")  # how a zip begins, the second one an empty one
 PICTURE_NAME = 50  # letters at most, each up to four bytes of the 255 that a file's name may have

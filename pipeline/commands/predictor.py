@@ -21,7 +21,7 @@ from pipeline.evaluation import calibration, selected_model
 from pipeline.evaluation.probabilities import mean_log_probability
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
-from pipeline.storage import ledger
+from pipeline.storage import ledger, sealed_files
 from pipeline.training import network
 
 OPENVINO_BATCH = 8  # images at a time, with which it is fastest
@@ -49,11 +49,11 @@ class Final:
         """
         ledger_at = atomic_files.require(Path("data/split.csv"), "split")
         self.params, self.kind = params, kind
-        told = selected_model.selection(Path("metrics/evaluate.json"))
+        told = selected_model.selection()
         self.temperature = float(told.temperature)
         self.classes = ledger.labels(ledger.read_ledger(ledger_at)).classes
         self.weights = {
-            name: atomic_files.require_sealed(
+            name: sealed_files.require_sealed(
                 Path("data/weights", f"{name}.weights.h5"), f"fetch_weights@{name}"
             )
             for name in params.train_head.backbones

@@ -3,9 +3,9 @@
 import os
 
 from pipeline import config as parameters
-from pipeline.runtime import cpu, environment
+from pipeline.runtime import environment, machine
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.threads import processors
+from pipeline.runtime.machine import processors
 
 
 def faults() -> list[str]:
@@ -33,7 +33,7 @@ def faults() -> list[str]:
             f"this machine, got {threads}; lower it (results then differ in their last digits)"
         )
     try:
-        cpu.require(params.compute.instruction_set)
+        machine.require(params.compute.instruction_set)
     except UserError as error:
         found.append(str(error))
     return found

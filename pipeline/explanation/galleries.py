@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.probabilities import Floats, Ints
 from pipeline.runtime.errors import UserError
-from pipeline.storage import ledger
+from pipeline.storage import ledger, tables
 
 DECIMALS = 4
 MOST_CLASSES = 6  # that get galleries of their own
@@ -114,7 +114,7 @@ def of_audit(folder: Path, accepted: Sequence[ledger.Row], count: int) -> Iterat
     def gallery(title: str, about: str, table: str, note: str = "", **only: str) -> Gallery:
         lines = [
             line
-            for line in ledger.read_csv(folder / table, "audit")[:count]
+            for line in tables.read_csv(folder / table, "audit")[:count]
             if only.items() <= line.items()
         ]
         rows = [row(line["source"], line["member"]) for line in lines]
@@ -142,7 +142,7 @@ def of_audit(folder: Path, accepted: Sequence[ledger.Row], count: int) -> Iterat
         "copies.csv",
         "group {group}",
     )
-    pairs = ledger.read_csv(folder / "alike.csv", "audit")[: (count + 1) // 2]
+    pairs = tables.read_csv(folder / "alike.csv", "audit")[: (count + 1) // 2]
     yield Gallery(
         "Similar features",
         "Pairs that look like copies to the network although their pixels differ.",

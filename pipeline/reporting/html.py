@@ -21,7 +21,7 @@ import jinja2
 import yaml
 
 from pipeline.runtime import atomic_files
-from pipeline.runtime.entrypoint import script
+from pipeline.runtime.entrypoint import command
 
 FOLDER = Path(__file__).parent / "templates"
 CAPTIONS: dict[str, dict[str, Any]] = yaml.safe_load(
@@ -157,7 +157,7 @@ def dvc_plots_page() -> str:
     return read("dvc_plots.html").replace("SCRIPT", bundle.replace("</script", "<\\/script"))
 
 
-@script
+@command
 def main() -> None:
     """Write the page for `dvc plots`."""
     with atomic_files.replacing(PLOTS_PAGE) as partial:

@@ -10,21 +10,14 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.runtime.errors import FULL, UserError, of_the_machine
+from pipeline.runtime.errors import FULL, UserError
 
 TAG = 32  # hexadecimal digits of a tag
-MARK = b"\nsha256 "
-SEAL_BYTES = len(MARK) + 64  # of a seal
 
 
 @contextlib.contextmanager
@@ -66,35 +59,6 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, content: Mapping[str, object]) -> None:
-    """Write JSON that repeats byte for byte: sorted keys, two spaces, no NaN or infinity."""
-    write_text(path, json.dumps(content, sort_keys=True, indent=2, allow_nan=False) + "\n")
-
-
-def write_arrays(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a sealed npz of arrays, whole or not at all; `name` tells what they are good for."""
-    with replacing(path) as partial:
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{"name": np.array(name), **arrays})
-        seal(partial)
-
-
-def read_arrays(path: Path, name: str) -> dict[str, NDArray[Any]] | None:
-    """What `write_arrays` has written under that name; None if there is no such file, or no more.
-
-    A file that is damaged, or good for something else, is as none.
-    """
-    try:
-        if not _fits_its_seal(path):
-            return None
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files} if str(file["name"]) == name else None
-    except Exception as error:  # numpy, zipfile and zlib trip over damage in a dozen ways
-        if of_the_machine(error, path):
-            raise
-        return None
-
-
 def copy_folder(source: Path, target: Path) -> None:
     """Copy all files below `source` to the new folder `target`.
 
@@ -125,43 +89,6 @@ def require(path: Path, stage: str) -> Path:
             f"run `dvc repro {stage}` first"
         )
     return path
-
-
-def seal(path: Path) -> None:
-    """Put a sha256 of a file's bytes behind them, where HDF5 and npz look at nothing."""
-    digest = sha256(path).encode()
-    with path.open("ab") as file:
-        file.write(MARK + digest)
-
-
-def require_sealed(path: Path, stage: str) -> Path:
-    """Like `require`, of a file that its writer has sealed.
-
-    Raises:
-        UserError: bytes that do not fit the seal. A file without one is somebody else's.
-    """
-    if not _fits_its_seal(require(path, stage)):
-        raise UserError(
-            f"{path}: expected the bytes that `{stage}` wrote, got others, by the sha256 behind "
-            f"them; remove {path} and run `dvc repro` again"
-        )
-    return path
-
-
-def _fits_its_seal(path: Path) -> bool:
-    with path.open("rb") as file:
-        left = file.seek(0, os.SEEK_END) - SEAL_BYTES
-        file.seek(max(0, left))
-        end = file.read()
-        if left < 0 or not end.startswith(MARK):
-            return True
-        file.seek(0)
-        found = hashlib.sha256()
-        while left > 0:
-            block = file.read(min(left, 2**20))
-            found.update(block)
-            left -= len(block)
-    return found.hexdigest().encode() == end[len(MARK) :]
 
 
 @contextlib.contextmanager

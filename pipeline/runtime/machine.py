@@ -1,22 +1,28 @@
-"""The kind of machine that a stage ran on, as far as last bits may depend on it.
+"""This machine: processors, instruction sets by oneDNN's names, accelerators, package versions.
 
-`metrics/environment.json` keeps it for each stage, beside the metrics. No stage reads it, and it is
-no metric of DVC's, so nothing reruns and no diff is larger for it; `verify` tells by it whether
-another machine, or chance, made other bytes. A stage that DVC restores from its cache keeps the
-record of the run that was last made here or committed.
+oneDNN's `ONEDNN_MAX_CPU_ISA` only caps: a set that the processor lacks is silently replaced by a
+lesser one, with other last bits. So the requested set is compared with the processor's flags.
+
+`data/.machines.json` records, outside of git and DVC, the kind of machine on which each stage last
+ran in this folder; `verify` uses it to explain why bytes differ.
 """
 
+import functools
 import hashlib
+import importlib.metadata
 import json
+import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.runtime import atomic_files, cpu, versions
-from pipeline.runtime.threads import processors
+from pipeline import paths
+from pipeline.runtime import atomic_files
+from pipeline.runtime.errors import UserError
 
-PATH = Path("metrics/environment.json")
+CPUINFO = Path("/proc/cpuinfo")
+NVIDIA = Path("/proc/driver/nvidia")
 PACKAGES = (
     "cykooz.resizer",
     "dvc",
@@ -30,68 +36,153 @@ PACKAGES = (
     "scikit-learn",
     "scipy",
     "tensorflow",
-    "torch",
     "zarr",
 )
-UNKNOWN: dict[str, Any] = {}
+
+# oneDNN's names, each with the Linux flags that it needs beyond those before it
+# (oneDNN's documentation, "CPU Dispatcher Control"; flags as in /proc/cpuinfo).
+INSTRUCTION_SETS = {
+    "SSE41": ("sse4_1",),
+    "AVX": ("avx",),
+    "AVX2": ("avx2", "fma"),
+    "AVX2_VNNI": ("avx_vnni",),
+    "AVX512_CORE": ("avx512f", "avx512bw", "avx512vl", "avx512dq"),
+    "AVX512_CORE_VNNI": ("avx512_vnni",),
+    "AVX512_CORE_BF16": ("avx512_bf16",),
+    "AVX512_CORE_AMX": ("amx_tile", "amx_bf16", "amx_int8"),
+}
+# Caps below AVX512_CORE at which TensorFlow's oneDNN fails or crashes in bfloat16.
+WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI")
+
+
+def processors() -> int:
+    """Return how many processors this process may use (in a container fewer than there are)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def flags() -> frozenset[str]:
+    """Return the processor's feature flags by Linux' names; empty on other systems."""
+    return frozenset(_cpuinfo("flags").split())
+
+
+@functools.cache
+def model_name() -> str:
+    """Return the processor's name, such as "AMD EPYC", as far as the system knows it."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def instruction_sets() -> list[str]:
+    """Return the sets that this processor has, the least first; empty if the flags are unknown."""
+    return [name for name, needed in INSTRUCTION_SETS.items() if flags().issuperset(needed)]
+
+
+def accelerators() -> list[str]:
+    """Return the version of NVIDIA's driver and the models of its GPUs, on Linux."""
+    files = [NVIDIA / "version", *sorted(NVIDIA.glob("gpus/*/information"))]
+    lines = [path.read_text(errors="replace").splitlines()[:1] for path in files if path.is_file()]
+    return [line for first in lines for line in first]
+
+
+def require(instruction_set: str | None) -> None:
+    """Refuse an instruction set that this processor lacks; accept all if its flags are unknown.
+
+    Raises:
+        UserError: names the missing flags.
+    """
+    if instruction_set is None or not flags():
+        return
+    missing = [flag for flag in INSTRUCTION_SETS[instruction_set] if flag not in flags()]
+    if missing:
+        raise UserError(
+            f"params.yaml: compute.instruction_set: expected one that this processor has "
+            f"({', '.join(instruction_sets())}), got {instruction_set!r}, which needs "
+            f"{', '.join(missing)}; lower it (results then differ in their last digits)"
+        )
+
+
+def hint(precision: str) -> str | None:
+    """Return a sentence on what would be faster on this processor, or None."""
+    if precision != "float32":
+        return None
+    for flag, name, times in (("amx_bf16", "AMX", 5), ("avx512_bf16", "AVX512_BF16", 2)):
+        if flag in flags():
+            return (
+                f"this processor has {name}: extract.precision: bfloat16 with "
+                f"compute.instruction_set: null is about {times} times faster"
+            )
+    return None
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return Python's minor version and the versions of the packages that are installed."""
+    known = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in packages:
+        try:
+            known[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return known
 
 
 def this() -> dict[str, Any]:
-    """This machine: system, processor, instruction sets, threads, accelerators, versions."""
+    """Describe this machine: everything that the last bits of a result may depend on."""
     return {
-        "accelerators": cpu.accelerators(),
-        "instruction_sets": cpu.instruction_sets(),
+        "accelerators": accelerators(),
+        "instruction_sets": instruction_sets(),
         "libc": "-".join(platform.libc_ver()),
-        "processor": cpu.model_name(),
+        "processor": model_name(),
         "processors": processors(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": versions.of(PACKAGES),
+        "versions": versions(PACKAGES),
     }
 
 
-def record(stage: str, path: Path = PATH) -> None:
-    """Keep that `stage` ran on this machine; nothing is written if that is known."""
+def record(stage: str, path: Path = paths.MACHINES) -> None:
+    """Record that `stage` ran on this machine."""
     here = this()
     name = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()[:12]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_files.only_writer(path.with_name("environment"), wait=True):
+    with atomic_files.only_writer(path.with_name("machines"), wait=True):
         known = _read(path)
         stages = {**known["stages"], stage: name}
         machines = {**known["machines"], name: here}
         used = {one: machines[one] for one in sorted(set(stages.values())) if one in machines}
         content = {"machines": used, "stages": stages}
         if content != known:
-            atomic_files.write_json(path, content)
+            atomic_files.write_text(path, json.dumps(content, sort_keys=True, indent=2) + "\n")
 
 
-def of(stage: str, path: Path = PATH) -> dict[str, Any]:
-    """The machine on which a stage ran; empty if that is not known."""
+def recorded(stage: str, path: Path = paths.MACHINES) -> dict[str, Any]:
+    """Return the machine on which a stage last ran here; empty if unknown."""
     known = _read(path)
-    machine = known["machines"].get(str(known["stages"].get(stage)), UNKNOWN)
-    return machine if isinstance(machine, dict) else UNKNOWN
+    machine = known["machines"].get(str(known["stages"].get(stage)))
+    return machine if isinstance(machine, dict) else {}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of two machines is different, each as `what: then, now`."""
-    told = []
+    """List what differs between two machines, each as `what: then, now`."""
+    lines = []
     for key in sorted(then.keys() | now.keys()):
         a, b = then.get(key), now.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            told += differences(a, b)
+            lines += differences(a, b)
         elif a != b:
-            told.append(f"{key}: {_shown(a)}, now {_shown(b)}")
-    return told
+            lines.append(f"{key}: {_as_text(a)}, now {_as_text(b)}")
+    return lines
 
 
-def _shown(value: object) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """A record that is damaged, as by a merge, is as none: it is only ever told."""
+    """Read the record; a damaged one counts as empty."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -101,3 +192,12 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         name: section if isinstance(section := sections.get(name), dict) else {}
         for name in ("machines", "stages")
     }
+
+
+def _cpuinfo(name: str) -> str:
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in fields if key.strip() == name), "")

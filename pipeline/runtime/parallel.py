@@ -12,9 +12,9 @@ import pickle
 import threading
 import time
 import uuid
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.machine import processors
 
 PATIENCE_S = 30  # for a scheduler to answer, and for its first worker
 _loading = threading.Lock()
@@ -233,3 +234,22 @@ def _unpickled(pickled: bytes) -> Any:
 @functools.lru_cache(maxsize=1)
 def _loaded(pickled: bytes) -> Any:
     return pickle.loads(pickled)  # noqa: S301  Dask itself sends pickles; its ports must be trusted
+
+
+def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield `function(item)` for each item, in order, with one thread a processor.
+
+    At most four results a thread are ahead of the consumer, so memory does not grow with `items`.
+    """
+    workers = processors()
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -2,8 +2,7 @@
 
 A store holds one array of shape (n, ...) whose row i belongs to the i-th accepted row of
 `data/split.csv`; its attribute `fingerprint` says so, and opening compares it. A shard is one file
-of about `SHARD_BYTES`, the unit of writing; a chunk is the least that can be read alone. An array
-lies in a folder, or in an object store (see `places`).
+of about `SHARD_BYTES`, the unit of writing; a chunk is the least that can be read alone.
 """
 
 import abc
@@ -13,6 +12,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,9 @@ import zarr.errors
 from numpy.typing import DTypeLike, NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
+from pipeline import paths
+from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError, of_the_machine
-from pipeline.storage import places
-from pipeline.storage.places import Place
 
 SHARD_BYTES = 32 * 2**20  # DVC hashes files over 2 MiB in threads, and few files fast
 CHUNK_BYTES = 2**19
@@ -33,7 +33,7 @@ DESCRIPTION, SUM = "zarr.json", "crc32"  # zarr's own file, and our attribute in
 
 
 def create(
-    path: Place,
+    path: Path,
     *,
     shape: tuple[int, ...],
     dtype: DTypeLike,
@@ -63,14 +63,13 @@ def create(
         attributes={"fingerprint": fingerprint},
         config={"write_empty_chunks": True},
     )
-    system, folder = places.filesystem(path)
-    described = json.loads(system.cat_file(f"{folder}/{DESCRIPTION}"))
+    described = json.loads((path / DESCRIPTION).read_bytes())
     described["attributes"] = {SUM: _sum(described), **described["attributes"]}
-    system.pipe_file(f"{folder}/{DESCRIPTION}", json.dumps(described, indent=2).encode())
+    (path / DESCRIPTION).write_text(json.dumps(described, indent=2), encoding="utf-8")
     return [range(at, min(at + shard, shape[0])) for at in range(0, shape[0], shard)]
 
 
-def write_shard(path: Place, rows: range, values: NDArray[Any]) -> None:
+def write_shard(path: Path, rows: range, values: NDArray[Any]) -> None:
     """Write all rows of one shard; several threads or processes may each write theirs at once."""
     array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
     array[rows.start : rows.stop] = values
@@ -81,19 +80,17 @@ def digest(row: NDArray[Any]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(row).data).digest()
 
 
-def write_digests(path: Place, digests: NDArray[np.uint8]) -> None:
+def write_digests(path: Path, digests: NDArray[np.uint8]) -> None:
     """Keep each row's `digest` beside the array, uint8 (n, 32), so that rows are known unread.
 
     They are written as (n + 1, 32): the last one is that of all others.
     """
-    system, folder = places.filesystem(path)
     last = np.frombuffer(digest(digests), np.uint8)[None]
-    with system.open(f"{folder}/{DIGESTS}", "wb") as file:
-        np.save(file, np.concatenate([digests, last]), allow_pickle=False)
+    np.save(path / DIGESTS, np.concatenate([digests, last]), allow_pickle=False)
 
 
 def write(
-    path: Place,
+    path: Path,
     blocks: Iterable[NDArray[Any]],
     *,
     shape: tuple[int, ...],
@@ -198,7 +195,7 @@ class Readable(abc.ABC):
 class Rows(Readable):
     """An array in the store, opened for reading and checked against the ledger."""
 
-    def __init__(self, path: Place, fingerprint: str | None = None) -> None:
+    def __init__(self, path: Path, fingerprint: str | None = None) -> None:
         """Open `path`; with `fingerprint`, refuse an array made from another ledger.
 
         Raises:
@@ -227,14 +224,13 @@ class Rows(Readable):
                 f"{path}: expected the rows of the data/split.csv that stands there now, "
                 f"got {len(self)} rows of another one; run `dvc repro` to make it anew"
             )
-        inner = "/0" * (len(self.shape) - 1)
-        system, folder = places.filesystem(path)
-        there = system.find(f"{folder}/c", detail=True)
-        # zarr reads zeros where a shard is missing or empty. A damaged shape may tell of billions.
-        names = (f"{folder}/c/{i}{inner}" for i in range(min(shards, len(there) + 1)))
-        lost = [i for i, name in enumerate(names) if not there.get(name, {}).get("size")]
+        # zarr reads zeros where a shard is missing or empty. A damaged shape may claim billions.
+        inner = "/".join("0" * (len(self.shape) - 1))
+        sizes = {file: file.stat().st_size for file in (path / "c").rglob("*") if file.is_file()}
+        files = (path / "c" / str(i) / inner for i in range(min(shards, len(sizes) + 1)))
+        lost = [i for i, file in enumerate(files) if not sizes.get(file)]
         if lost:
-            missing = len(lost) + max(0, shards - len(there) - 1)
+            missing = len(lost) + max(0, shards - len(sizes) - 1)
             raise UserError(
                 f"{path}: expected {shards} shards, got {missing} missing or empty, the first is "
                 f"{lost[0]}; remove {path} and run `dvc repro` again"
@@ -244,8 +240,7 @@ class Rows(Readable):
         """What zarr takes for shape, type and codecs has no checksum of its own."""
         if (found := self._array.attrs.get(SUM)) is None:
             return
-        system, folder = places.filesystem(self._path)
-        if found != _sum(json.loads(system.cat_file(f"{folder}/{DESCRIPTION}"))):
+        if found != _sum(json.loads((self._path / DESCRIPTION).read_bytes())):
             raise UserError(
                 f"{self._path}/{DESCRIPTION}: expected what fits its {SUM}, got something else; "
                 f"remove {self._path} and run `dvc repro` again"
@@ -254,10 +249,8 @@ class Rows(Readable):
     @functools.cached_property
     def digests(self) -> NDArray[np.uint8]:
         """What `write_digests` kept: uint8 (n, 32)."""
-        system, folder = places.filesystem(self._path)
         try:
-            with system.open(f"{folder}/{DIGESTS}", "rb") as file:
-                found = np.load(file, allow_pickle=False)
+            found = np.load(self._path / DIGESTS, allow_pickle=False)
         except Exception as error:  # numpy trips over a damaged header in several ways
             if of_the_machine(error, f"{self._path}/{DIGESTS}"):
                 raise
@@ -364,6 +357,16 @@ class SideBySide(Readable):
 
 def _joined(values: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return values[0] if len(values) == 1 else np.concatenate(values, axis=-1)
+
+
+def open_features(backbones: Iterable[str], fingerprint: str) -> SideBySide:
+    """Open the features of all backbones side by side, (n, views, d_1 + ... + d_k)."""
+    return SideBySide(
+        [
+            Rows(atomic_files.require(paths.features(name), f"extract@{name}"), fingerprint)
+            for name in backbones
+        ]
+    )
 
 
 class Drawn(Readable):

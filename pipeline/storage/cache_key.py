@@ -1,68 +1,52 @@
-"""What a cached row depends on beside its image, as one short name.
+"""Cache key: everything but the image that determines a row, as one short name.
 
-A row cache keeps the rows of one such name together. Code is part of it by its bytes, packages by
-their versions, so nobody has to remember to count up a version.
+Code and package versions enter as the stage's fingerprint, the entry of `code.yaml`: a row is
+computed again exactly when DVC would run the stage again for its code.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import platform
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
-from pipeline.runtime.cpu import accelerators, flags, model_name
+from pipeline.runtime import fingerprint, machine
 from pipeline.runtime.errors import UserError
 
-HERE = Path(__file__).parent
 
-
-def of(
-    what: str,
-    settings: Mapping[str, object],
-    modules: Iterable[str],
-    packages: Iterable[str],
-) -> str:
-    """Give `what` and a hash of all that is given, such as `extract-0123456789abcdef`.
+def of(stage: str, settings: Mapping[str, object], what: str | None = None) -> str:
+    """Return `what` and a hash, such as `extract-0123456789abcdef`.
 
     Args:
-        what: the stage.
+        stage: its fingerprint enters.
         settings: plain values: numbers, text, lists and mappings of them.
-        modules: files below `stages/` whose code makes the row.
-        packages: distributions whose versions matter; one that is not installed counts as none.
+        what: the beginning of the name, if not the stage's.
     """
     known = json.dumps(
         {
             "settings": settings,
-            "code": {name: _sha256(HERE / name) for name in sorted(modules)},
-            "packages": {name: _version(name) for name in sorted(packages)},
-            "machine": [platform.machine(), model_name(), sorted(flags()), accelerators()],
+            "code": fingerprint.of(stage),
+            "libraries": fingerprint.libraries(),
+            "machine": [
+                platform.machine(),
+                machine.model_name(),
+                sorted(machine.flags()),
+                machine.accelerators(),
+            ],
             "python": platform.python_version(),
         },
         sort_keys=True,
     )
-    return f"{what}-{hashlib.sha256(known.encode()).hexdigest()[:24]}"
+    return f"{what or stage}-{hashlib.sha256(known.encode()).hexdigest()[:24]}"
 
 
-def require_same(expected: str | list[str], found: str | list[str]) -> None:
-    """Refuse to work under another identity than the process that handed out the work.
+def require_same(expected: str | list[str], actual: str | list[str]) -> None:
+    """Refuse to work under another key than the process that handed out the work.
 
     Raises:
         UserError: they differ.
     """
-    if found != expected:
+    if actual != expected:
         raise UserError(
-            "cluster: expected workers with the same code, packages and kind of processor as here, "
-            "got others; bring them into line and restart them"
+            "extract: expected the code, packages and kind of processor with which the run began, "
+            "got others; run `dvc repro` again, on a cluster with the same ones on every worker"
         )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""

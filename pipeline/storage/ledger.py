@@ -1,4 +1,4 @@
-"""The ledger, `data/split.csv`: one row for every file found, and other small csv tables.
+"""The ledger, `data/split.csv`: one row for every file found.
 
 Rows stand in one fixed order: the labelled source before the unlabelled one, each in natural order
 of its member names. The *accepted* rows, in this order, are the rows of every array in the store.
@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.runtime.atomic_files import replacing
 from pipeline.runtime.errors import UserError
-from pipeline.storage import sums
+from pipeline.storage import tables
 
 SUBSETS = ("train", "valid", "test", "unlabelled")
 MOST_TOLD = 200  # characters of a bad line
@@ -93,18 +92,18 @@ class Labels:
 
 
 def write_ledger(path: Path, rows: Iterable[Row]) -> None:
-    """Write `rows`, in their order, as csv with the header `COLUMNS` and a sum (see `sums`)."""
-    sums.write_csv(path, COLUMNS, (astuple(row) for row in rows))
+    """Write `rows`, in their order, as csv with the header `COLUMNS`."""
+    tables.write_csv(path, COLUMNS, (astuple(row) for row in rows))
 
 
 def read_ledger(path: Path) -> list[Row]:
     """Read what `write_ledger` wrote.
 
     Raises:
-        UserError: another header, or a row that does not fit it or its sum.
+        UserError: another header, or a row that does not fit it.
     """
     again = "run `dvc repro split` again"
-    lines = sums.read_csv(path, "split")
+    lines = tables.read_lines(path, "split")
     header = next(lines)
     if tuple(header) != COLUMNS:
         raise UserError(
@@ -240,49 +239,3 @@ def summary(rows: Sequence[Row], classes: Sequence[str]) -> dict[str, object]:
         "subsets": {name: dict(counts) for name, counts in by_subset.items()},
         "unlabelled": sum(row.subset == "unlabelled" for row in accepted),
     }
-
-
-def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object]]) -> None:
-    """Write a csv with `\\n` line ends, whole or not at all."""
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(lines)
-
-
-def read_csv(path: Path, stage: str) -> list[dict[str, str]]:
-    """The lines of a csv that `stage` wrote, each by the names in its header.
-
-    Raises:
-        UserError: a line with more or fewer fields.
-    """
-    header, *lines = sums.read_csv(path, stage)
-    _require_fields(path, header, lines, stage)
-    return [dict(zip(header, line, strict=True)) for line in lines]
-
-
-def read_numbers(path: Path, stage: str) -> dict[str, list[float]]:
-    """The columns of a csv of numbers that `stage` wrote, by their names in its header.
-
-    Raises:
-        UserError: a field that is no number, or a line with more or fewer fields.
-    """
-    header, *lines = sums.read_csv(path, stage)
-    _require_fields(path, header, lines, stage)
-    try:
-        return {name: [float(line[i]) for line in lines] for i, name in enumerate(header)}
-    except ValueError as error:
-        raise UserError(
-            f"{path}: expected numbers, got {str(error)!r}; run `dvc repro {stage}` again"
-        ) from None
-
-
-def _require_fields(
-    path: Path, header: Sequence[str], lines: Sequence[Sequence[str]], stage: str
-) -> None:
-    for line in lines:
-        if len(line) != len(header):
-            raise UserError(
-                f"{path}: expected {len(header)} fields in a line, got {','.join(line)!r}; "
-                f"run `dvc repro {stage}` again"
-            )

@@ -1,17 +1,17 @@
-"""The network of a run: what `params.yaml` describes, with the weights of the stages before.
+"""The network of a run: backbones and head as `params.yaml` describes them, with their weights.
 
 Images (n, size, size, 3) RGB, values 0 to 255, through one extractor a backbone and the head, to
-logits (n, n_classes). `engine.start` comes before.
+logits (n, n_classes). `keras_setup.start` comes first.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import config as parameters
-from pipeline.runtime import atomic_files
+from pipeline import paths
 from pipeline.runtime.errors import UserError
+from pipeline.schema import Params
+from pipeline.storage import sealed_files
 from pipeline.training import head
 
 
@@ -21,9 +21,9 @@ class Network:
 
     Attributes:
         extractors: images to features (n, d_i), by the backbone's name.
-        classifier: features, joined (n, d_1 + ... + d_k), to logits, or for two classes perhaps
-            to that of the second alone, (n, 1).
-        whole: images to what `classifier` gives.
+        classifier: joined features (n, d_1 + ... + d_k) to logits, for two classes perhaps to the
+            logit of the second one alone, (n, 1).
+        whole: images to the output of `classifier`.
     """
 
     extractors: dict[str, Any]
@@ -31,10 +31,26 @@ class Network:
     whole: Any
 
 
+def weights(params: Params) -> dict[str, Path]:
+    """Return the weights file of each backbone, in the order of the features.
+
+    Raises:
+        UserError: one is missing or damaged.
+    """
+    return {
+        name: sealed_files.require_sealed(paths.weights(name), f"fetch_weights@{name}")
+        for name in params.backbones
+    }
+
+
+def trained_head() -> head.Head:
+    """Return the head that `train_head` wrote."""
+    return head.load(sealed_files.require_sealed(paths.head_file(), "train_head"))
+
+
 def assemble(
-    params: parameters.Params,
+    params: Params,
     size: int,
-    weights: Mapping[str, Path],
     trained: head.Head,
     n_classes: int,
     *,
@@ -47,65 +63,54 @@ def assemble(
 
     Args:
         size: of the images, in pixels.
-        weights: a file of each backbone of `train_head.backbones`, in that order.
         precision: of the backbones' arithmetic.
         input_dropout, dropout, seed: of the classifier, for training.
 
     Raises:
-        UserError: a backbone, layer or weights that do not fit, or a head of other features.
+        UserError: a backbone, layer or weights that do not fit, or a head for other features.
     """
     from pipeline.backbones import build
     from pipeline.training import loop, network_split
 
-    pooling = params.extract.pooling
     extractors = {}
-    for name, path in weights.items():
+    for name, path in weights(params).items():
+        backbone = params.backbones[name]
         with network_split.arithmetic(precision):
             base = build.build(
                 name,
                 size,
-                params.fetch_weights[name].include_top,
+                backbone.include_top,
                 path,
-                logits=pooling in build.PREDICTIONS,
+                logits=backbone.pooling in build.PREDICTIONS,
             )
             extractors[name] = build.extractor(
                 base,
                 name,
-                params.extract.layer,
-                pooling,
-                preprocessing=params.extract.preprocessing,
+                backbone.layer,
+                backbone.pooling,
+                preprocessing=backbone.preprocessing,
             )
     width = sum(int(extractor.output_shape[-1]) for extractor in extractors.values())
     trained.require(width, n_classes)
     classifier = loop.head_model(trained, input_dropout=input_dropout, dropout=dropout, seed=seed)
-    every = list(extractors.values())
-    return Network(extractors, classifier, network_split.whole(every, classifier, (size, size, 3)))
+    whole = network_split.whole([*extractors.values()], classifier, (size, size, 3))
+    return Network(extractors, classifier, whole)
 
 
-def load(
-    params: parameters.Params,
-    size: int,
-    weights: Mapping[str, Path],
-    head_folder: Path,
-    model_folder: Path,
-    n_classes: int,
-    chosen: str,
-) -> Network:
-    """The network that predicts, as `evaluate` has chosen it, in float32.
+def load(params: Params, size: int, n_classes: int, model: str) -> Network:
+    """Return the network that predicts, in float32.
 
     Args:
-        head_folder, model_folder: what `train_head` and `fine_tune` wrote.
-        chosen: "head" or "fine_tune".
+        model: the one that `evaluate` selected, "head" or "fine_tune".
 
     Raises:
         UserError: a file is missing or does not fit.
     """
     from pipeline.backbones import weights_file
 
-    trained = head.load(atomic_files.require_sealed(head_folder / "head.npz", "train_head"))
-    network = assemble(params, size, weights, trained, n_classes)
-    if chosen == "fine_tune" and params.fine_tune.epochs:
-        tuned = atomic_files.require_sealed(model_folder / "model.weights.h5", "fine_tune")
+    network = assemble(params, size, trained_head(), n_classes)
+    if model == "fine_tune" and params.fine_tune is not None:
+        tuned = sealed_files.require_sealed(paths.model_weights(), "fine_tune")
         try:
             weights_file.load(network.whole, tuned)
         except weights_file.Unfit as error:

@@ -162,5 +162,8 @@ def test_an_image_is_blank_or_else_dark_light_or_blurred() -> None:
     )
     faults = data_quality.light_faults(light).items()
     assert {name: np.flatnonzero(mask).tolist() for name, mask in faults} == {
-        "blank": [0], "dark": [1], "light": [2], "blurred": [3]
+        "blank": [0],
+        "dark": [1],
+        "light": [2],
+        "blurred": [3],
     }
