@@ -60,7 +60,7 @@ def main() -> None:
             },
             "thumbnails": _thumbnails(findings.explained),
             "fine_tuned": settings.get("fine_tune") is not None,
-            "settings": {name: dict(_flat(section)) for name, section in settings.items()},
+            "settings": {name: dict(_flat(part)) for name, part in settings.items() if part},
             "columns": {name: [*shown[3:], "subset"] for name, shown in AUDIT_COLUMNS.items()},
             "numbers": NUMBERS,
             "versions": machine.versions([settings["compute"]["backend"], *PACKAGES]),
