@@ -85,7 +85,7 @@ class Text(HTMLParser):
 
 def rendered(markdown: str) -> str:
     """Markdown as GitHub reads it."""
-    return MarkdownIt("commonmark").enable("table").render(markdown)
+    return str(MarkdownIt("commonmark").enable("table").render(markdown))
 
 
 def cells(text: str) -> list[str]:
