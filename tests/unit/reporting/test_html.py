@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -212,114 +213,81 @@ def test_empty_sections_say_so() -> None:
         assert absent not in of
 
 
-def failure(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one sentence of a refusal, which leaves the previous page."""
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text("before", encoding="utf-8")
-    assert by_hand.report() == 1
-    assert [path.name for path in PAGE.parent.iterdir()] == ["index.html"]
-    assert PAGE.read_text(encoding="utf-8") == "before"
-    sentence = capsys.readouterr().err
-    assert sentence.count("\n") == 1
-    return sentence
+Change = Callable[[], object]
+OUTLIERS = by_hand.COLUMNS["outliers"].split(",")
 
 
-@pytest.mark.parametrize(
-    ("path", "stage"),
-    [
-        ("split.json", "split"),
-        ("head.json", "train_head"),
-        ("fine_tune.json", "fine_tune"),
-        ("evaluate.json", "evaluate"),
-        ("intervals.json", "evaluate"),
-        ("pictures", "evaluate"),
-        ("audit.json", "audit"),
-        ("audit/copies.csv", "audit"),
-        ("explain/explain.json", "explain"),
-    ],
-)
-def test_a_missing_input_is_reported_with_the_stage_that_writes_it(
-    path: str, stage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def remove(path: str) -> Change:
     at = Path("metrics", path)
-    shutil.rmtree(at) if at.is_dir() else at.unlink()
-    sentence = failure(capsys)
-    assert f"metrics/{path}: expected the output of `{stage}`" in sentence
-    assert f"run `dvc repro {stage}`" in sentence
+    return lambda: shutil.rmtree(at) if at.is_dir() else at.unlink()
 
 
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ("{", "expected JSON, got EOF while parsing an object at line 1 column 1"),
-        ("{}", "kind: expected this key, got nothing"),
-        ('{"kind": 3, "parameters": 1}', "kind: expected a valid string, got 3"),
-        ('{"kind": "dense", "parameters": "x"}', "parameters: expected a valid integer, got 'x'"),
-        ("[]", "expected an object, got []"),
-    ],
-)
-def test_malformed_metrics_are_reported_in_one_sentence(
-    content: str, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("metrics/head.json").write_text(content, encoding="utf-8")
-    remedy = "run `dvc repro train_head` again"
-    assert f"metrics/head.json: {sentence}; {remedy}" in failure(capsys)
+def head(content: str) -> Change:
+    return lambda: Path("metrics/head.json").write_text(content, encoding="utf-8")
 
 
-def test_a_metric_without_its_interval_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    by_hand.change("intervals", final={})
-    sentence = failure(capsys)
-    assert "metrics/intervals.json: expected intervals of final on valid" in sentence
-    assert "run `dvc repro evaluate` again" in sentence
+def table(*lines: Sequence[str]) -> Change:
+    return lambda: by_hand.write_table("outliers", *lines)
 
 
-@pytest.mark.parametrize(
-    "path", ["../../secret.png", "/etc/secret.png", "images/../../x.png", "link"]
-)
-def test_a_picture_outside_of_its_folder_is_refused(
-    path: str, capsys: pytest.CaptureFixture[str]
+def picture(path: str) -> Change:
+    return lambda: by_hand.explain([], filters=[{"backbone": "b", "layer": "l", "picture": path}])
+
+
+WRITERS = {
+    **{"split.json": "split", "head.json": "train_head", "fine_tune.json": "fine_tune"},
+    **{"evaluate.json": "evaluate", "intervals.json": "evaluate", "pictures": "evaluate"},
+    **{"audit.json": "audit", "audit/copies.csv": "audit", "explain/explain.json": "explain"},
+}
+OUTSIDE = "expected the paths of pictures inside metrics/explain"
+REFUSED: list[tuple[Change, str, str]] = [
+    *(
+        (remove(path), f"metrics/{path}: expected the output of `{stage}`", stage)
+        for path, stage in WRITERS.items()
+    ),
+    (head("{"), "head.json: expected JSON, got EOF while parsing an object", "train_head"),
+    (head("{}"), "head.json: kind: expected this key, got nothing", "train_head"),
+    (head('{"kind": 3, "parameters": 1}'), "kind: expected a valid string, got 3", "train_head"),
+    (head('{"kind": "", "parameters": "x"}'), "expected a valid integer, got 'x'", "train_head"),
+    (head("[]"), "head.json: expected an object, got []", "train_head"),
+    (
+        lambda: by_hand.change("intervals", final={}),
+        "metrics/intervals.json: expected intervals of final on valid",
+        "evaluate",
+    ),
+    (table(("member", "label")), "outliers.csv: expected the columns member,source,", "audit"),
+    (
+        table(OUTLIERS, ("a", "train", "train", "cat", "x")),
+        "numbers as isolation, got 'a,",
+        "audit",
+    ),
+    (table(OUTLIERS, ("a", "train")), "outliers.csv line 2: expected 5 fields", "audit"),
+    *(
+        (picture(path), OUTSIDE, "explain")
+        for path in ("../../secret.png", "/etc/secret.png", "images/../../x.png", "link")
+    ),
+    (picture("1.png"), "expected a picture at metrics/explain/1.png, got no such file", "explain"),
+    (picture("text"), "metrics/explain/text: expected a picture, got something", "explain"),
+]
+
+
+@pytest.mark.parametrize(("change", "part", "stage"), REFUSED)
+def test_unusable_input_is_refused_in_one_sentence_and_the_last_page_stays(
+    change: Change, part: str, stage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("secret.png", "metrics/x.png", "metrics/explain/images/1.png"):
         by_hand.draw(name)
     Path("metrics/explain/link").symlink_to(Path("secret.png").absolute())
-    by_hand.explain([], filters=[{"backbone": "b", "layer": "l", "picture": path}])
-    sentence = failure(capsys)
-    assert "expected the paths of pictures inside metrics/explain" in sentence
-    assert "run `dvc repro explain` again" in sentence
-
-
-@pytest.mark.parametrize(
-    ("content", "part"),
-    [(None, "metrics/explain/1.png, got no such file"), ("no picture", "cannot be read as PNG")],
-)
-def test_an_absent_or_unreadable_picture_is_reported(
-    content: str | None, part: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    by_hand.explain([], filters=[{"backbone": "b", "layer": "l", "picture": "1.png"}])
-    if content:
-        Path("metrics/explain/1.png").write_text(content, encoding="utf-8")
-    assert part in (sentence := failure(capsys))
-    assert "run `dvc repro explain` again" in sentence
-
-
-OUTLIERS = by_hand.COLUMNS["outliers"].split(",")
-
-
-@pytest.mark.parametrize(
-    ("lines", "part"),
-    [
-        ([("member", "label")], ": expected the columns member,source,subset,label,isolation"),
-        ([OUTLIERS, ("a", "train", "train", "cat", "much")], "numbers as isolation, got 'a,train,"),
-        ([OUTLIERS, ("a", "train")], "expected 5 fields"),
-    ],
-)
-def test_a_malformed_table_is_reported_in_one_sentence(
-    lines: list[tuple[str, ...]], part: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    by_hand.write_table("outliers", *lines)
-    assert part in (sentence := failure(capsys))
-    assert sentence.startswith("error: metrics/audit/outliers.csv")
-    assert sentence.endswith("run `dvc repro audit` again\n")
+    Path("metrics/explain/text").write_text("no picture", encoding="utf-8")
+    PAGE.parent.mkdir(parents=True)
+    PAGE.write_text("before", encoding="utf-8")
+    change()
+    assert by_hand.report() == 1
+    assert [path.name for path in PAGE.parent.iterdir()] == ["index.html"]
+    assert PAGE.read_text(encoding="utf-8") == "before"
+    sentence = capsys.readouterr().err
+    assert (sentence.count("\n"), part in sentence) == (1, True), sentence
+    assert f"run `dvc repro {stage}`" in sentence
 
 
 @pytest.mark.parametrize(
