@@ -235,9 +235,15 @@ def picture(path: str) -> Change:
 
 
 WRITERS = {
-    **{"split.json": "split", "head.json": "train_head", "fine_tune.json": "fine_tune"},
-    **{"evaluate.json": "evaluate", "intervals.json": "evaluate", "pictures": "evaluate"},
-    **{"audit.json": "audit", "audit/copies.csv": "audit", "explain/explain.json": "explain"},
+    "split.json": "split",
+    "head.json": "train_head",
+    "fine_tune.json": "fine_tune",
+    "evaluate.json": "evaluate",
+    "intervals.json": "evaluate",
+    "pictures": "evaluate",
+    "audit.json": "audit",
+    "audit/copies.csv": "audit",
+    "explain/explain.json": "explain",
 }
 OUTSIDE = "expected the paths of pictures inside metrics/explain"
 REFUSED: list[tuple[Change, str, str]] = [
