@@ -1,5 +1,6 @@
 """Confidence intervals contain the true value as often as they claim, and repeat."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,6 @@ import scipy.stats
 from numpy.testing import assert_allclose, assert_array_equal
 
 from pipeline.evaluation import bootstrap, resampled_metrics
-from pipeline.evaluation.probabilities import Floats, Ints
 
 
 @pytest.mark.parametrize(
@@ -27,28 +27,58 @@ def test_wilsons_interval_has_the_published_bounds(
     assert_allclose(bootstrap.wilson(count, total)[1:], (low, high), atol=1e-6)
 
 
-def log_loss(rng: np.random.Generator, images: int) -> Floats:
+Sample = tuple[resampled_metrics.Metric, int]  # a metric of weights, and the number of images
+
+
+def log_loss(rng: np.random.Generator, images: int) -> Sample:
     """Losses of typical probabilities, with labels that follow them."""
     probability = np.clip(rng.beta(0.3, 0.3, images), 1e-4, 1 - 1e-4)
     likely = np.where(rng.random(images) < probability, probability, 1 - probability)
-    return np.asarray(-np.log(likely))
+    return resampled_metrics.mean(-np.log(likely)), images
 
 
-def paired_difference(rng: np.random.Generator, images: int) -> Floats:
+def paired_difference(rng: np.random.Generator, images: int) -> Sample:
     """Two models that find the same images hard."""
     hard = rng.exponential(1.0, images)
-    return np.asarray((hard + rng.normal(0.05, 0.2, images)) - (hard + rng.normal(0, 0.2, images)))
+    first, second = (hard + rng.normal(mean, 0.2, images) for mean in (0, 0.05))
+    return resampled_metrics.mean(second - first), images
 
 
-@pytest.mark.parametrize("draw", [log_loss, paired_difference])
-def test_the_interval_of_a_mean_contains_it_95_times_in_100(
-    draw: Callable[[np.random.Generator, int], Floats], monkeypatch: pytest.MonkeyPatch
+def other(metric: str, column: int, rng: np.random.Generator, images: int) -> Sample:
+    label = rng.integers(0, 2, images)
+    log_odds = rng.normal(2.0 * label - 1.0, 1.2)
+    if metric == "f1":
+        f1 = resampled_metrics.f1((log_odds > 0).astype(np.int64), label, 2)
+        return lambda weight: f1(weight)[:, column], images
+    areas = resampled_metrics.areas(log_odds, label == 1)
+    return lambda weight: areas(weight)[column], images
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        *(log_loss, paired_difference),
+        *(functools.partial(other, *pair) for pair in (("areas", 0), ("areas", 1), ("f1", 1))),
+    ],
+    ids=["log loss", "paired difference", "ROC AUC", "average precision", "F1"],
+)
+def test_the_interval_contains_the_true_value_95_times_in_100(
+    draw: Callable[[np.random.Generator, int], Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
-    rng = np.random.default_rng(2)
-    expected = draw(rng, 1_000_000).mean()
-    intervals = [bootstrap.mean_interval(draw(rng, 400)) for _ in range(1_000)]
-    assert 0.93 <= np.mean([low <= expected <= high for _, low, high in intervals]) <= 0.97
+    rng = np.random.default_rng(4)
+
+    def measured(metric: resampled_metrics.Metric, images: int) -> float:
+        return float(metric(np.ones((1, images)))[0])
+
+    expected = measured(*draw(rng, 400_000))
+    contained = []
+    for _ in range(400):
+        metric, images = draw(rng, 200)
+        samples = np.concatenate([metric(weight) for weight in bootstrap.weights(images)])
+        _, low, high = bootstrap.bca_interval(measured(metric, images), samples)
+        contained.append(low <= expected <= high)
+    assert 0.92 <= np.mean(contained) <= 0.98  # within 2 points, given 400 trials
 
 
 def test_the_same_values_give_the_same_interval_for_any_block_size(
@@ -96,32 +126,3 @@ def test_the_interval_is_scipys_bca_interval() -> None:
     assert mean == values.mean()
     assert_allclose(bounds, expected, atol=0.015)
     assert bootstrap.mean_interval(np.zeros(10)) == (0, 0, 0)
-
-
-@pytest.mark.parametrize("metric", ["roc_auc", "average_precision", "f1"])
-def test_the_interval_of_other_metrics_contains_them_95_times_in_100(
-    metric: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
-    rng = np.random.default_rng(4)
-
-    def drawn(images: int) -> tuple[Floats, Ints]:
-        label = rng.integers(0, 2, images)
-        log_odds = rng.normal(2.0 * label - 1.0, 1.2)
-        return -np.logaddexp(0, np.stack([log_odds, -log_odds], axis=1)), label
-
-    def compute(log_probability: Floats, label: Ints) -> resampled_metrics.Metric:
-        if metric == "f1":
-            f1 = resampled_metrics.f1(log_probability.argmax(axis=1), label, 2)
-            return lambda weight: f1(weight)[:, 1]
-        areas = resampled_metrics.areas(log_probability[:, 1] - log_probability[:, 0], label == 1)
-        return lambda weight: areas(weight)[["roc_auc", "average_precision"].index(metric)]
-
-    expected = compute(*drawn(400_000))(np.ones((1, 400_000)))[0]
-    contained = 0
-    for _ in range(400):
-        of_weights = compute(*drawn(200))
-        samples = np.concatenate([of_weights(weight) for weight in bootstrap.weights(200)])
-        _, low, high = bootstrap.bca_interval(of_weights(np.ones((1, 200)))[0], samples)
-        contained += low <= expected <= high
-    assert 0.92 <= contained / 400 <= 0.98  # within 2 points, given 400 trials
