@@ -116,13 +116,6 @@ def test_the_area_of_many_classes_is_the_mean_of_one_against_the_rest() -> None:
     assert area == pytest.approx(np.mean(areas), rel=1e-12)
 
 
-def test_equal_predictions_have_the_area_of_chance() -> None:
-    metrics = summary(np.log(np.full((4, 2), 0.5)), np.array([0, 0, 0, 1]), ("cat", "dog"), 6)
-    assert (metrics["accuracy"], metrics["roc_auc"]) == (0.75, 0.5)
-    assert metrics["log_loss"] == round(math.log(2), 6)
-    assert metrics["per_class"]["dog"]["precision"] == 0.0
-
-
 def test_the_area_separates_log_odds_with_probabilities_that_both_round_to_one() -> None:
     log_probability = np.array([[-40.0, 0.0], [-50.0, 0.0]])
     assert np.exp(log_probability)[:, 1].tolist() == [1.0, 1.0]
