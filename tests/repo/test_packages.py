@@ -17,25 +17,16 @@ LOCKS = (
     *("requirements.lock", "requirements-test.lock", "requirements-uv.lock"),
     "benchmarks/requirements.lock",
 )
-LINE = re.compile(r"(?P<package>[\w.-]+==[\w.]+(?: ; [^\\]+?)?) \\")
-HASH = re.compile(r" +--hash=sha256:[0-9a-f]{64}(?: \\)?")
+HASHES = r"(?: \\\n +--hash=sha256:[0-9a-f]{64})+\n"
+PACKAGE = re.compile(r"^([\w.-]+==[\w.]+(?: ; [^\\\n]+?)?)" + HASHES, re.M)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def packages(lock: str) -> list[str]:
-    """Return `name==version ; marker` for each package; every one must have a hash."""
-    found: list[str] = []
-    last = ""
-    for line in (ROOT / lock).read_text(encoding="utf-8").splitlines():
-        if not line or line.lstrip().startswith("#"):
-            continue
-        if match := LINE.fullmatch(line):
-            found.append(match["package"])
-        else:
-            assert HASH.fullmatch(line), f"{lock}: {line!r} is neither a package nor a hash"
-        assert not (match and last.endswith("\\") and LINE.fullmatch(last)), f"no hash: {last}"
-        last = line
-    return found
+    """Return `name==version ; marker` of each package; the file holds nothing else but hashes."""
+    text = re.sub(r"^ *#.*\n", "", (ROOT / lock).read_text(encoding="utf-8"), flags=re.M)
+    assert PACKAGE.sub("", text).strip() == ""
+    return PACKAGE.findall(text)
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -56,8 +47,8 @@ def test_the_lock_files_satisfy_pyproject(lock: str) -> None:
     locked = [Requirement(package) for package in packages(lock)]
     required = list(PROJECT["project"]["dependencies"])
     required += PROJECT["tool"]["uv"]["constraint-dependencies"]
-    if lock == "requirements-test.lock":
-        required += sum(PROJECT["project"]["optional-dependencies"].values(), [])
+    for extra in PROJECT["project"]["optional-dependencies"].values():
+        required += extra if lock == "requirements-test.lock" else []
     for wanted in map(Requirement, required):
         name = wanted.name.lower().replace(".", "-")
         versions = [str(one.specifier)[2:] for one in locked if one.name == name]

@@ -32,34 +32,29 @@ def faults(text: str) -> Iterator[str]:
         if "uses:" in line and not re.search(r"uses: \S+ # v\d+\.\d+\.\d+$", line):
             yield f"no comment with a version: {line.strip()}"
     for name, job in content["jobs"].items():
-        yield from (f"{name}: {fault}" for fault in _faults_of_job(name, job))
+        if job.get("permissions") != PERMISSIONS.get(name, {"contents": "read"}):
+            yield f"{name}: permissions are {job.get('permissions')}"
+        if not isinstance(job.get("timeout-minutes"), int):
+            yield f"{name}: no timeout"
+        if job["runs-on"].endswith("-latest"):
+            yield f"{name}: runs-on changes by itself"
         if job.get("needs", name) not in content["jobs"]:
             yield f"{name}: needs a job that does not exist"
+        yield from (f"{name}: {fault}" for fault in _faults_of_steps(job["steps"]))
 
 
-def _faults_of_job(name: str, job: dict[str, Any]) -> Iterator[str]:
-    if job.get("permissions") != PERMISSIONS.get(name, {"contents": "read"}):
-        yield f"permissions are {job.get('permissions')}"
-    if not isinstance(job.get("timeout-minutes"), int):
-        yield "no timeout"
-    if job["runs-on"].endswith("-latest"):
-        yield "runs-on changes by itself"
-    checks_out = fetches_history = False
-    for step in job["steps"]:
-        action, words = step.get("uses", ""), step.get("with", {})
-        if action.startswith("actions/checkout@"):
-            checks_out, fetches_history = True, words.get("fetch-depth") == 0
-            if words.get("persist-credentials") is not False:
-                yield "checkout keeps the token"
-        if action.startswith("actions/cache@") and (
-            "'dvc.lock'" not in words["key"] or "restore-keys" in words
-        ):
-            yield "the cache may belong to another dvc.lock"
-        if run := step.get("run"):
-            if run == "make compare-here" and not fetches_history:
-                yield "needs the history"
-            if not (_is_here(run) if checks_out else _only_comments(run)):
-                yield f"runs something that is not in this project: {run}"
+def _faults_of_steps(steps: list[dict[str, Any]]) -> Iterator[str]:
+    actions = {step["uses"].split("@")[0]: step.get("with", {}) for step in steps if "uses" in step}
+    checkout, cache = actions.get("actions/checkout"), actions.get("actions/cache")
+    if checkout and checkout.get("persist-credentials") is not False:
+        yield "checkout keeps the token"
+    if cache and ("'dvc.lock'" not in cache["key"] or "restore-keys" in cache):
+        yield "the cache may belong to another dvc.lock"
+    for run in (step["run"] for step in steps if "run" in step):
+        if run == "make compare-here" and (checkout or {}).get("fetch-depth") != 0:
+            yield "needs the history"
+        if not (_is_here(run) if checkout else _only_comments(run)):
+            yield f"runs something that is not in this project: {run}"
 
 
 def _is_here(run: str) -> bool:
