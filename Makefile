@@ -121,7 +121,7 @@ define sync
 endef
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-$(RUN): $(UV) requirements.lock pyproject.toml
+$(RUN): $(UV) requirements.lock
 	$(call sync,requirements.lock)
 	@rm -f $(TEST)
 	@touch $@

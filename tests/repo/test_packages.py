@@ -46,7 +46,6 @@ def test_the_pipeline_runs_and_is_tested_with_the_same_versions() -> None:
 def test_the_lock_files_satisfy_pyproject(lock: str) -> None:
     locked = [Requirement(package) for package in packages(lock)]
     required = list(PROJECT["project"]["dependencies"])
-    required += PROJECT["tool"]["uv"]["constraint-dependencies"]
     for extra in PROJECT["project"]["optional-dependencies"].values():
         required += extra if lock == "requirements-test.lock" else []
     for wanted in map(Requirement, required):
