@@ -93,13 +93,14 @@ docs: $(TEST)
 	@mkdir -p docs
 	@python tests/bad_inputs.py > docs/BAD_INPUT.md
 
-# One resolution for all lock files: the test lock is resolved, the others take its versions.
+# One resolution: the test lock is resolved, the run lock takes its versions. OpenVINO is in both, so
+# that `pipeline predict` has the same engine everywhere; Dask is for tests and for clusters.
 # UPGRADE= keeps the locked versions and only adds or removes packages.
 UPGRADE ?= --upgrade
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make $@" $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url
 lock: $(UV)
 	$(COMPILE) $(UPGRADE) --all-extras --output-file requirements-test.lock pyproject.toml
-	$(COMPILE) --constraints requirements-test.lock --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra openvino --constraints requirements-test.lock --output-file requirements.lock pyproject.toml
 	echo uv | $(COMPILE) $(UPGRADE) --output-file requirements-uv.lock -
 
 bench-lock: $(UV)
