@@ -162,7 +162,7 @@ class Extraction:
         openvino = params.extract.engine == "openvino"
         precision = "float32" if openvino else params.extract.precision
         with devices.scope():
-            base = build.build(
+            base = build.network(
                 self.name,
                 self.images.shape[1],
                 params.fetch_weights[self.name].include_top,
@@ -182,7 +182,7 @@ class Extraction:
             from pipeline.backbones import openvino as other
 
             threads, size = params.compute.threads, params.extract.batch_size
-            return other.compile(model, size, params.extract.precision, threads), width
+            return other.compile_model(model, size, params.extract.precision, threads), width
         return functools.partial(devices.predict_on_batch, model), width
 
     def _features(
@@ -194,7 +194,7 @@ class Extraction:
         augment = self.params.extract.augment.model_dump()
         seed = augment.pop("seed")
         seen = views.make(images, keys, view, views.Ranges(**augment), seed)
-        features = inference.padded(function, seen, self.params.extract.batch_size)
+        features = inference.run_padded(function, seen, self.params.extract.batch_size)
         return _stored(features, self.params.extract.dtype)
 
     def _kinds(self) -> list[str]:

@@ -334,7 +334,7 @@ class Tuning:
         from pipeline.backbones import devices, inference
 
         function = functools.partial(devices.predict_on_batch, model)
-        return lambda batch: inference.padded(function, batch, size)
+        return lambda batch: inference.run_padded(function, batch, size)
 
     def _identity(self, what: str, code: Sequence[str], settings: dict[str, object]) -> str:
         """A name that differs with whatever changes the result."""

@@ -94,11 +94,11 @@ def _images() -> list[bytes]:
 def _read_image(content: bytes) -> str:
     """As `split` and `resize` do; what the one accepts the other can read."""
     try:
-        _, image = decode.inspect_and_decode(content)
+        _, image = decode.decode_with_info(content)
     except decode.Unreadable:
         return "rejected"
     assert near_duplicates.thumbnail(image).shape == (near_duplicates.SIDE, near_duplicates.SIDE)
-    assert resize.pixels(content, 8, "crop", "bicubic").shape == (8, 8, 3)
+    assert resize.decode_and_resize(content, 8, "crop", "bicubic").shape == (8, 8, 3)
     return "accepted"
 
 
@@ -119,8 +119,8 @@ def _read_zip(content: bytes) -> str:
                 assert len(opened.read(name)) <= sources.MAX_MEMBER_BYTES
             except decode.Unreadable:
                 word = "rejected"
-        assert len(labels.arrange_unlabelled(opened.names)) == len(opened.names)
-        arranged = labels.arrange(opened.names, str(path), None)
+        assert len(labels.unlabelled(opened.names)) == len(opened.names)
+        arranged = labels.infer_layout(opened.names, str(path), None)
         assert len(arranged.found) == len(opened.names)
     return word
 

@@ -161,7 +161,7 @@ def test_maps_have_the_resolution_of_the_last_convolution_and_the_network_stays(
     """MobileNet's classifier is a convolution itself, of one place."""
     keras.utils.set_random_seed(0)
     top = pooling in build.PREDICTIONS
-    extractor = build.extractor(build.build(name, 96, top, None, logits=top), name, None, pooling)
+    extractor = build.extractor(build.network(name, 96, top, None, logits=top), name, None, pooling)
     build.unfreeze_from(extractor, extractor.get_layer("trunk").model.layers[4].name)
     width = extractor.output_shape[-1]
     head = classifier(np.random.default_rng(0).normal(size=(width, 3)))

@@ -20,7 +20,7 @@ from pipeline.explanation import activations
 
 def extractor(name: str, size: int) -> keras.Model:
     keras.utils.set_random_seed(0)
-    return build.extractor(build.build(name, size, False, None), name, None, "avg")
+    return build.extractor(build.network(name, size, False, None), name, None, "avg")
 
 
 def noise(size: int) -> NDArray[np.uint8]:

@@ -58,7 +58,7 @@ def networks(name: str) -> tuple[keras.Model, keras.Model, keras.Model]:
     params = read(name)
     (only,) = params.train_head.backbones
     top, pooling = params.fetch_weights[only].include_top, params.extract.pooling
-    base = build.build(only, params.resize.size, top, None, logits=pooling in build.PREDICTIONS)
+    base = build.network(only, params.resize.size, top, None, logits=pooling in build.PREDICTIONS)
     extractor = build.extractor(base, only, params.extract.layer, pooling)
     dense = params.train_head.dense
     head = loop.dense_head(

@@ -247,7 +247,7 @@ def test_models_are_stacked_in_their_order() -> None:
 
 
 def test_a_row_does_not_depend_on_how_many_stand_beside_it() -> None:
-    model = build.extractor(build.build("convnet", 46, False, None), "convnet", None, "avg")
+    model = build.extractor(build.network("convnet", 46, False, None), "convnet", None, "avg")
     images = np.random.default_rng(0).integers(0, 256, (40, 46, 46, 3), dtype=np.uint8)
     sizes = (1, 7, 32)
     batches = [images[:size] for size in sizes]

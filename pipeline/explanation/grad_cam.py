@@ -85,7 +85,7 @@ def _cut(
 def _halves(extractor: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Images to the last convolutional layer's output, and that to features."""
     trunk, pooling = extractor.get_layer("trunk").model, extractor.get_layer("pooling")
-    last = build.last_convolutional(trunk).output
+    last = build.last_feature_map(trunk).output
     images = keras.Input(extractor.input_shape[1:])
     pixels = extractor.get_layer("preprocess")(images)
     x = middle = keras.Input(last.shape[1:])

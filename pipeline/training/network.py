@@ -61,7 +61,7 @@ def assemble(
     extractors = {}
     for name, path in weights.items():
         with network_split.arithmetic(precision):
-            base = build.build(
+            base = build.network(
                 name,
                 size,
                 params.fetch_weights[name].include_top,
@@ -108,7 +108,7 @@ def load(
         tuned = atomic_files.require_sealed(model_folder / "model.weights.h5", "fine_tune")
         try:
             weights_file.load(network.whole, tuned)
-        except weights_file.Unfit as error:
+        except weights_file.WeightsFileError as error:
             raise UserError(
                 f"{tuned}: expected the weights of the fine-tuned network, got a file that does "
                 f"not fit ({error}); run `dvc repro fine_tune` again"

@@ -37,7 +37,7 @@ def photos(n: int, size: int) -> NDArray[np.uint8]:
 
 def shrunk(filter: gabor.Filter) -> float:
     """What is left of a wave's amplitude after the means over 2 x 2, or 4 x 4 pixels."""
-    shrinkage = gabor.SHRINKAGES[gabor.FILTERS.index(filter) // 48]
+    shrinkage = gabor.SCALES[gabor.FILTERS.index(filter) // 48]
     pixels = (np.arange(shrinkage) - (shrinkage - 1) / 2) * 2 * np.pi / filter.wavelength
     right, down = (np.cos(pixels * part(filter.angle)).mean() for part in (np.cos, np.sin))
     return float(right * down)
@@ -45,7 +45,7 @@ def shrunk(filter: gabor.Filter) -> float:
 
 @pytest.fixture(scope="module")
 def bank() -> keras.Model:
-    return gabor.build(SIZE)
+    return gabor.network(SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_a_kernel_has_the_values_of_the_formula() -> None:
 
 @pytest.mark.parametrize("size", [32, 33, 50, 63, 96, 150, 224])
 def test_the_output_is_a_grid_of_4_by_4_cells_at_every_size(size: int) -> None:
-    bank = build.build("gabor", size, include_top=False, weights=None)
+    bank = build.network("gabor", size, include_top=False, weights=None)
     assert bank.input_shape == (None, size, size, 3)
     assert bank.output_shape == (None, 4, 4, 144)
     assert bank.count_params() == 3 * 2 * 15 * 15 * 3 * 48
@@ -167,13 +167,13 @@ def test_another_seed_gives_the_same_weights() -> None:
 
 def test_the_weights_of_a_file_give_the_same_features_at_any_size(tmp_path: Path) -> None:
     path, again = tmp_path / "gabor.weights.h5", tmp_path / "again.weights.h5"
-    build.build("gabor", None, False, None).save_weights(path)
-    build.build("gabor", None, False, None).save_weights(again)
+    build.network("gabor", None, False, None).save_weights(path)
+    build.network("gabor", None, False, None).save_weights(again)
     digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, again)]
     assert digests[0] == digests[1]
     pictures = photos(2, 48) / np.float32(255)
-    expected = build.build("gabor", 48, False, None).predict_on_batch(pictures)
-    found = build.build("gabor", 48, False, path).predict_on_batch(pictures)
+    expected = build.network("gabor", 48, False, None).predict_on_batch(pictures)
+    found = build.network("gabor", 48, False, path).predict_on_batch(pictures)
     assert_array_equal(found, expected)
 
 
@@ -205,12 +205,12 @@ def test_openvino_gives_the_features_of_keras_up_to_rounding(bank: keras.Model) 
     extractor = build.extractor(bank, "gabor", None, "flatten", batch_norm_folding.fold)
     pictures = photos(4, SIZE)
     expected = extractor.predict_on_batch(pictures)
-    found = openvino.compile(extractor, 4, "float32", 1)(pictures)
+    found = openvino.compile_model(extractor, 4, "float32", 1)(pictures)
     assert_allclose(found, expected, atol=1e-5 * expected.max())
 
 
 def test_filters_are_trained_from_the_named_one_on() -> None:
-    extractor = build.extractor(gabor.build(32), "gabor", None, "avg")
+    extractor = build.extractor(gabor.network(32), "gabor", None, "avg")
     build.unfreeze_from(extractor, "even4")
     trunk = extractor.get_layer("trunk").model
     assert [layer.name for layer in trunk.layers if layer.trainable_weights] == ["even4", "odd4"]
@@ -220,7 +220,7 @@ def test_filters_are_trained_from_the_named_one_on() -> None:
 
 def test_the_gradient_of_a_flat_image_is_a_number() -> None:
     """The root has no slope at 0, where a filter sees nothing."""
-    extractor = build.extractor(gabor.build(32), "gabor", None, "avg")
+    extractor = build.extractor(gabor.network(32), "gabor", None, "avg")
     build.unfreeze_from(extractor, "even1")
     before = extractor.get_weights()
     extractor.compile("sgd", "mse")

@@ -27,7 +27,7 @@ Change = Callable[[h5py.File], object]
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
     keras.utils.set_random_seed(0)
-    return build.build("convnet", None, False, None)
+    return build.network("convnet", None, False, None)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def refusal(model: keras.Model, path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         closed.setattr(h5py.Dataset, "__array__", read)
         closed.setattr(h5py.Dataset, "read_direct", read)
         closed.setattr(keras.Model, "load_weights", read)
-        with pytest.raises(weights_file.Unfit) as told:
+        with pytest.raises(weights_file.WeightsFileError) as told:
             weights_file.load(model, path)
     return str(told.value)
 
@@ -258,7 +258,7 @@ def test_texts_at_which_hdf5_would_hang_are_refused(
     content[at + 8 : at + 16] = size.to_bytes(8, "little")
     path.write_bytes(content)
     if told is None:
-        with contextlib.suppress(weights_file.Unfit):
+        with contextlib.suppress(weights_file.WeightsFileError):
             weights_file.load(model, path)
     else:
         assert refusal(model, path, monkeypatch) == told
@@ -317,7 +317,7 @@ def test_a_file_that_was_cut_short_is_refused(
 def test_what_was_saved_is_loaded(name: str, model: keras.Model, path: Path) -> None:
     model.save_weights(name) if name.endswith("weights.h5") else as_published(Path(name), model)
     keras.utils.set_random_seed(1)
-    other = build.build("convnet", None, False, None)
+    other = build.network("convnet", None, False, None)
     assert not np.array_equal(other.get_weights()[0], model.get_weights()[0])
     weights_file.load(other, Path(name))
     for one, expected in zip(other.get_weights(), model.get_weights(), strict=True):
@@ -326,13 +326,13 @@ def test_what_was_saved_is_loaded(name: str, model: keras.Model, path: Path) -> 
 
 @pytest.mark.parametrize("name", ["EfficientNetB0", "gabor"])
 def test_the_paths_of_a_network_are_those_that_keras_writes(name: str, tmp_path: Path) -> None:
-    network = build.build(name, None, False, None)
+    network = build.network(name, None, False, None)
     network.save_weights(tmp_path / "w.weights.h5")
     with h5py.File(tmp_path / "w.weights.h5") as file:
         written = {
             path: (array.shape, array.dtype) for path, array in weights_file._arrays(file).items()
         }
-    wanted = weights_file.saved_as(network)
+    wanted = keras_private.saved_variables(network)
     assert {path: tuple(one.shape) for path, one in wanted.items()} == {
         path: shape for path, (shape, _) in written.items()
     }
@@ -340,12 +340,12 @@ def test_the_paths_of_a_network_are_those_that_keras_writes(name: str, tmp_path:
 
 
 def test_of_a_network_with_its_classifier_the_classifier_is_left_aside(tmp_path: Path) -> None:
-    whole = build.build("MobileNet", None, True, None)
+    whole = build.network("MobileNet", None, True, None)
     path = tmp_path / "whole.weights.h5"
     whole.save_weights(path)
-    base = build.build("MobileNet", None, False, path)
+    base = build.network("MobileNet", None, False, path)
     assert_array_equal(base.get_weights()[0], whole.get_weights()[0])
     with h5py.File(path, "a") as file:
         file["layers/more/vars/0"] = np.zeros(3, "f4")
     with pytest.raises(Exception, match="a weight that the network does not have, 'layers/more/"):
-        build.build("MobileNet", None, False, path)
+        build.network("MobileNet", None, False, path)

@@ -143,7 +143,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
 
 def fetch(server: Server, hash: str | None = None, url: str = "") -> Path:
     file = Published(NAME, url or server.url + "published", hash)
-    return download.fetch(file, "fetch_weights X", "connect once")
+    return weights.fetch(file, "fetch_weights X", "connect once")
 
 
 def refusal(server: Server, hash: str | None = None, url: str = "") -> str:
@@ -302,7 +302,7 @@ def test_a_killed_download_leaves_nothing_that_passes_for_a_whole_file(server: S
         "[0]\n"
         "download.BLOCK_BYTES = 1000\n"
         "file = types.SimpleNamespace(name='weights.h5', url=sys.argv[1], hash=None)\n"
-        "download.fetch(file, 'x', 'y')\n"
+        "weights.fetch(file, 'x', 'y')\n"
     )
     server.answers = [hang]
     root = Path(__file__).parent.parent
@@ -330,14 +330,14 @@ def test_a_proxy_is_heeded(server: Server, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_published_file_gives_its_weights(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = build.build("MobileNet", None, False, None)
+    model = build.network("MobileNet", None, False, None)
     as_published(Path("published.h5"), model)
     server.body = Path("published.h5").read_bytes()
     monkeypatch.setattr(mobilenet, "BASE_WEIGHT_PATH", server.url)
     file = weights.published("MobileNet", False)
     assert file.name == "mobilenet_1_0_224_tf_no_top.h5"
     assert file.url == server.url + file.name
-    loaded = weights.from_download("MobileNet", False, download.fetch(file, "x", "y"))
+    loaded = weights.from_download("MobileNet", False, weights.fetch(file, "x", "y"))
     for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
         assert_array_equal(one, other)
 
@@ -350,7 +350,7 @@ def test_keras_tells_the_address_and_the_hash_of_its_files() -> None:
         "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
         "6d6bbae143d832006294945121d1f1fc",
     )
-    assert published.class_index().name == "imagenet_class_index.json"
+    assert weights.class_index().name == "imagenet_class_index.json"
     assert file_utils.get_file is own
     with pytest.raises(UserError, match="expected convnet, gabor or the name of a Keras applicati"):
         weights.published("VGG17", False)

@@ -110,7 +110,7 @@ def test_a_file_with_a_classifier_gives_the_layers_before_it(folder: Path) -> No
 def test_weights_fit_every_image_size(folder: Path) -> None:
     model = weights.random("convnet", False, 5)
     path, _ = saved(model, "mine.weights.h5")
-    assert_same(build.build("convnet", 46, False, path), model)
+    assert_same(build.network("convnet", 46, False, path), model)
 
 
 def test_no_file_is_told(folder: Path) -> None:

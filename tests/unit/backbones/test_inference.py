@@ -38,7 +38,7 @@ if not Path(weights).exists():
 base = backbone.build(name, size, False, Path(weights))
 model = backbone.extractor(base, name, None, "avg", folding.fold)
 def features(batch):
-    found = inference.padded(model.predict_on_batch, batch, 32)
+    found = inference.run_padded(model.predict_on_batch, batch, 32)
     assert (found.dtype, len(found)) == (np.float32, len(batch))
     return found
 batches = {"whole": features(images)}

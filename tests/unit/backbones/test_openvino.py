@@ -68,13 +68,13 @@ def extractor() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def float32(extractor: keras.Model) -> Function:
-    return openvino.compile(extractor, BATCH, "float32", 2)
+    return openvino.compile_model(extractor, BATCH, "float32", 2)
 
 
 @pytest.fixture(scope="module")
 def bfloat16(extractor: keras.Model) -> Function:
     try:
-        return openvino.compile(extractor, BATCH, "bfloat16", 2)
+        return openvino.compile_model(extractor, BATCH, "bfloat16", 2)
     except UserError as error:
         pytest.skip(str(error))
 
@@ -88,7 +88,7 @@ def stand_in(capabilities: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refusal(precision: str) -> str:
     with pytest.raises(UserError) as told:
-        openvino.compile(keras.Sequential(), BATCH, precision, 1)
+        openvino.compile_model(keras.Sequential(), BATCH, precision, 1)
     return str(told.value)
 
 
@@ -176,7 +176,7 @@ def test_a_fresh_process_gives_the_same_bytes_says_nothing_reports_nothing_and_l
         "from stages.models import engine\n"
         "engine.start('tensorflow', 2, None)\n"
         "from tests import test_openvino as test\n"
-        "function = test.openvino.compile(test.small_extractor(), test.BATCH, 'float32', 2)\n"
+        "function = test.openvino.compile_model(test.small_extractor(), test.BATCH, 'float32', 2)\n"
         "sys.stdout.write(function(test.images(test.BATCH)).tobytes().hex())\n"
     )
     home, temporary = tmp_path / "home", tmp_path / "tmp"

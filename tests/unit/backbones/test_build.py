@@ -66,7 +66,7 @@ def images(n: int, size: int) -> NDArray[np.uint8]:
 
 
 def convnet(size: int) -> keras.Model:
-    return build.build("convnet", size, include_top=False, weights=None)
+    return build.network("convnet", size, include_top=False, weights=None)
 
 
 def give_statistics(model: keras.Model) -> None:
@@ -80,7 +80,7 @@ def give_statistics(model: keras.Model) -> None:
 
 def refusal(name: str, size: int | None, include_top: bool = False) -> str:
     with pytest.raises(UserError) as told:
-        build.build(name, size, include_top, None)
+        build.network(name, size, include_top, None)
     return str(told.value)
 
 
@@ -139,7 +139,7 @@ def test_preprocessing_gives_these_values(name: str, dtype: type[np.generic]) ->
 
 @pytest.mark.parametrize("preprocessing", ["backbone", "rescale"])
 def test_an_extractor_preprocesses_as_it_is_told(preprocessing: str) -> None:
-    base = build.build("VGG16", 32, include_top=False, weights=None)
+    base = build.network("VGG16", 32, include_top=False, weights=None)
     pixels = images(2, 32)
     given = np.asarray(build.Preprocess("VGG16", preprocessing)(pixels))
     extractor = build.extractor(
@@ -162,7 +162,7 @@ def test_an_extractor_preprocesses_as_it_is_told(preprocessing: str) -> None:
 def test_an_extractor_is_the_bare_model_on_preprocessed_images(name: str, module: Any) -> None:
     """Up to float32 rounding, as one of the two preprocesses in numpy."""
     keras.utils.set_random_seed(0)
-    base = build.build(name, 32, include_top=False, weights=None)
+    base = build.network(name, 32, include_top=False, weights=None)
     give_statistics(base)
     pictures = images(3, 32)
     bare = base.predict_on_batch(module.preprocess_input(pictures.astype(np.float32)))
@@ -199,7 +199,7 @@ def test_a_named_layer_gives_the_features() -> None:
 
 def test_a_layer_without_height_and_width_is_not_pooled() -> None:
     keras.utils.set_random_seed(0)
-    base = build.build("MobileNetV2", 32, include_top=True, weights=None)
+    base = build.network("MobileNetV2", 32, include_top=True, weights=None)
     found = build.extractor(base, "MobileNetV2", "predictions", "avg")
     probability = found.predict_on_batch(images(2, 32))
     assert probability.shape == (2, 1000)
@@ -212,8 +212,8 @@ def test_a_layer_without_height_and_width_is_not_pooled() -> None:
 def test_predictions_are_the_probabilities_of_the_classifier(name: str) -> None:
     """MobileNet's last layer is the activation, MobileNetV2's a dense layer with its own."""
     keras.utils.set_random_seed(0)
-    base = build.build(name, 32, include_top=True, weights=None, logits=True)
-    plain = build.build(name, 32, include_top=True, weights=None)
+    base = build.network(name, 32, include_top=True, weights=None, logits=True)
+    plain = build.network(name, 32, include_top=True, weights=None)
     plain.set_weights(base.get_weights())
     expected = np.asarray(build.extractor(plain, name, "predictions", "avg")(images(3, 32)))
     found = predictions(base, name, images(3, 32))
@@ -363,7 +363,7 @@ def test_a_base_runs_as_in_inference_inside_a_model_that_trains(wrapped: bool) -
 def unfrozen() -> tuple[keras.Model, keras.Model]:
     """MobileNetV2 unfrozen from its last block's end on: the extractor, and its trunk."""
     keras.utils.set_random_seed(0)
-    base = build.build("MobileNetV2", 32, include_top=False, weights=None)
+    base = build.network("MobileNetV2", 32, include_top=False, weights=None)
     give_statistics(base)
     extractor = build.extractor(base, "MobileNetV2", None, "avg")
     build.unfreeze_from(extractor, "block_16_project")
@@ -429,7 +429,7 @@ def test_a_frozen_extractor_computes_the_same_before_and_after_unfreezing() -> N
 
 
 def test_with_its_classifier_a_backbone_is_still_taken_at_its_last_feature_map() -> None:
-    base = build.build("MobileNet", 64, False, None)
+    base = build.network("MobileNet", 64, False, None)
     with_top = keras.applications.MobileNet(weights=None, input_shape=(64, 64, 3))
     shapes = [
         build.extractor(model, "MobileNet", None, "flatten").output_shape
