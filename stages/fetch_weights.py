@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from pipeline import config as parameters
-from pipeline.backbones import keras_setup
+from pipeline.backbones import download, keras_setup
 from pipeline.runtime import atomic_files
 from pipeline.runtime.entrypoint import arguments, backbone_of, named, stage
 from pipeline.runtime.errors import UserError
@@ -36,7 +36,7 @@ def main() -> None:
             "a file that you have"
         )
         published = weights.published(name, wanted.include_top)
-        path = weights.fetch(published, f"fetch_weights {name}", remedy)
+        path = download.fetch(published, f"fetch_weights {name}", remedy)
         model = weights.from_download(name, wanted.include_top, path)
         _check_pin(name + ("-top" if wanted.include_top else ""), weights.digest(model))
     elif wanted.source == "file":

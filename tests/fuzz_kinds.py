@@ -121,7 +121,7 @@ def _read_zip(content: bytes) -> str:
                 word = "rejected"
         assert len(labels.unlabelled(opened.names)) == len(opened.names)
         arranged = labels.infer_layout(opened.names, str(path), None)
-        assert len(arranged.found) == len(opened.names)
+        assert len(arranged.entries) == len(opened.names)
     return word
 
 
@@ -433,7 +433,7 @@ def _weights() -> list[bytes]:
     """A file in each of the two formats that are read."""
     new, old = map(Path, WEIGHTS_FORMATS)
     _small_model().save_weights(new)
-    importlib.import_module("test_hdf5").as_published(old, _small_model())
+    importlib.import_module("legacy_weights").save(old, _small_model())
     return [path.name.encode() + b"\0" + path.read_bytes() for path in (new, old)]
 
 
@@ -444,7 +444,7 @@ def _read_weights(content: bytes) -> str:
     path.write_bytes(written)
     try:
         hdf5.load(_small_model(), path)
-    except hdf5.Unfit:
+    except hdf5.WeightsFileError:
         return "rejected"
     return "accepted"
 

@@ -150,7 +150,9 @@ def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album
         *("fine_tune", LEDGER, RESIZED, WEIGHTS, WEIGHTS, HEAD, MODEL),
         *("metrics/fine_tune.json", "metrics/fine_tune.csv"),
     )
-    extractor = build.extractor(build.network("convnet", 48, False, None), "convnet", None, "flatten")
+    extractor = build.extractor(
+        build.network("convnet", 48, False, None), "convnet", None, "flatten"
+    )
     classifier = loop.head_model(
         head.load(HEAD / "head.npz"), input_dropout=0.5, dropout=0.0, seed=0
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.backbones import download
 from pipeline.commands.formatters import TOP, Named
 from pipeline.commands.predictor import Final, Function
 from pipeline.runtime.errors import UserError
@@ -62,7 +63,7 @@ def classes(path: Path | None) -> list[str]:
     from pipeline.backbones import weights
 
     remedy = "connect once, or give `--imagenet-classes FILE`"
-    return classes(weights.fetch(weights.class_index(), "predict --imagenet", remedy))
+    return classes(download.fetch(weights.class_index(), "predict --imagenet", remedy))
 
 
 def likeliest(probability: NDArray[np.float32], names: Sequence[str]) -> list[list[Named]]:
@@ -80,7 +81,7 @@ def _download(base: Any, name: str) -> None:
 
     remedy = "connect once, or give `--imagenet-weights FILE`"
     published = weights.published(name, include_top=True)
-    path = weights.fetch(published, "predict --imagenet", remedy)
+    path = download.fetch(published, "predict --imagenet", remedy)
     values = weights.from_download(name, True, path).get_weights()
     try:
         base.set_weights(values)

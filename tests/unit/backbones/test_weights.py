@@ -1,36 +1,25 @@
-"""Weights from a seed, a file or a download, and what is said when they are others."""
+"""Weights come from a seed, a file or a download; those of another network are refused."""
 
 import hashlib
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import keras
-import numpy as np
+import legacy_weights
 import pytest
 from numpy.testing import assert_array_equal
 
 from pipeline.backbones import build, weights
 from pipeline.runtime.errors import UserError
-from stages import fetch_weights
 
-ROOT = Path(__file__).parent.parent
-FRESH_PROCESS = """
-import hashlib, sys
-from pathlib import Path
-from stages.models import engine
-engine.start("tensorflow", 1, None)
-from stages.models import weights
-path = Path(sys.argv[1])
-weights.random("convnet", False, 3).save_weights(path)
-print(hashlib.sha256(path.read_bytes()).hexdigest())
-"""
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +27,11 @@ def mobilenet() -> keras.Model:
     return weights.random("MobileNetV2", False, 5)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the files of a test lie; the working folder, so that sentences are known whole."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def saved(model: keras.Model, name: str) -> tuple[Path, str]:
+def saved(model: keras.Model) -> tuple[Path, str]:
     """A file of a model's weights in the working folder, and its sha256."""
-    path = Path(name)
+    path = Path("mine.weights.h5")
     model.save_weights(path)
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def refusal(name: str, path: Path, sha256: str, include_top: bool = False) -> str:
-    with pytest.raises(UserError) as told:
-        weights.from_file(name, include_top, path, sha256)
-    return str(told.value)
 
 
 def assert_same(first: keras.Model, second: keras.Model) -> None:
@@ -63,10 +39,9 @@ def assert_same(first: keras.Model, second: keras.Model) -> None:
         assert_array_equal(one, other)
 
 
-def test_random_weights_are_those_of_their_seed() -> None:
+def test_random_weights_depend_on_their_seed_alone() -> None:
     first, same, other = (weights.random("convnet", False, seed) for seed in (1, 1, 2))
     assert_same(first, same)
-    assert not np.array_equal(first.get_weights()[0], other.get_weights()[0])
     assert weights.digest(first) == weights.digest(same) != weights.digest(other)
 
 
@@ -79,136 +54,115 @@ def test_a_digest_covers_shapes_types_and_values_in_order() -> None:
 
 
 @pytest.mark.slow
-def test_the_same_weights_are_the_same_bytes_in_two_processes(folder: Path) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", FRESH_PROCESS, f"{number}.weights.h5"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    printed = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert printed[0] == printed[1]
-    assert len(printed[0].strip()) == 64
+def test_the_same_weights_are_the_same_bytes_in_two_processes() -> None:
+    script = (
+        "from pipeline.backbones import keras_setup\n"
+        "keras_setup.start('tensorflow', 1, None)\n"
+        "from pipeline.backbones import weights\n"
+        "weights.random('convnet', False, 3).save_weights('{}.weights.h5')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for name in "ab":
+        subprocess.run([sys.executable, "-c", script.format(name)], env=environment, check=True)
+    assert Path("a.weights.h5").read_bytes() == Path("b.weights.h5").read_bytes()
 
 
-def test_a_file_with_its_hash_gives_its_weights(folder: Path, mobilenet: keras.Model) -> None:
-    path, sha256 = saved(mobilenet, "mine.weights.h5")
+def test_a_file_gives_its_weights_at_every_image_size(mobilenet: keras.Model) -> None:
+    path, sha256 = saved(mobilenet)
     assert_same(weights.from_file("MobileNetV2", False, path, sha256), mobilenet)
+    assert_same(build.network("MobileNetV2", 46, False, path), mobilenet)
 
 
-def test_a_file_with_a_classifier_gives_the_layers_before_it(folder: Path) -> None:
-    whole = weights.random("MobileNetV2", True, 5)
-    loaded = weights.from_file("MobileNetV2", False, *saved(whole, "whole.weights.h5"))
-    for one, other in zip(loaded.get_weights(), whole.get_weights()[:-2], strict=True):
+def test_a_file_with_a_classifier_gives_the_layers_before_it() -> None:
+    complete = weights.random("MobileNetV2", True, 5)
+    base = weights.from_file("MobileNetV2", False, *saved(complete))
+    for one, other in zip(base.get_weights(), complete.get_weights()[:-2], strict=True):
         assert_array_equal(one, other)
 
 
-def test_weights_fit_every_image_size(folder: Path) -> None:
-    model = weights.random("convnet", False, 5)
-    path, _ = saved(model, "mine.weights.h5")
-    assert_same(build.network("convnet", 46, False, path), model)
-
-
-def test_no_file_is_told(folder: Path) -> None:
-    assert refusal("VGG16", Path("none.weights.h5"), "0" * 64) == (
-        "params.yaml: fetch_weights.VGG16.path: expected a weights file, got nothing at "
+def test_a_missing_file_or_another_hash_is_refused() -> None:
+    with pytest.raises(UserError) as refused:
+        weights.from_file("VGG16", False, Path("none.weights.h5"), "0" * 64)
+    assert str(refused.value) == (
+        "params.yaml: backbones.VGG16.path: expected a weights file, got nothing at "
         "'none.weights.h5'; put it there or correct the path"
     )
-
-
-def test_another_hash_is_told(folder: Path) -> None:
-    Path("mine.weights.h5").write_bytes(b"other bytes")
-    found = hashlib.sha256(b"other bytes").hexdigest()
-    assert refusal("VGG16", Path("mine.weights.h5"), "0" * 64) == (
-        f"mine.weights.h5: expected sha256 {'0' * 64} (fetch_weights.VGG16.sha256), got {found}; "
+    Path("weights.h5").write_bytes(b"other")
+    with pytest.raises(UserError) as refused:
+        weights.from_file("VGG16", False, Path("weights.h5"), "0" * 64)
+    assert str(refused.value) == (
+        f"weights.h5: expected sha256 {'0' * 64} (backbones.VGG16.sha256), got "
+        f"{hashlib.sha256(b'other').hexdigest()}; "
         "get the right file, or correct the hash if you trust this one"
     )
 
 
 @pytest.mark.parametrize(
-    ("saved_as", "wanted", "include_top", "classifier"),
+    ("source", "name", "include_top"),
     [
-        ("convnet", "MobileNetV2", False, "without"),
-        ("VGG16", "VGG19", False, "without"),
-        ("MobileNetV2", "convnet", False, "without"),
-        ("MobileNetV2", "MobileNetV2", True, "with"),
+        ("convnet", "MobileNetV2", False),
+        ("VGG16", "VGG19", False),
+        ("MobileNetV2", "convnet", False),
+        ("MobileNetV2", "MobileNetV2", True),
     ],
 )
-def test_weights_of_another_network_are_told_in_one_sentence(
-    saved_as: str,
-    wanted: str,
-    include_top: bool,
-    classifier: str,
-    folder: Path,
-    mobilenet: keras.Model,
+def test_weights_of_another_network_are_refused(
+    source: str, name: str, include_top: bool, mobilenet: keras.Model
 ) -> None:
-    model = mobilenet if saved_as == "MobileNetV2" else weights.random(saved_as, False, 0)
-    path, sha256 = saved(model, "mine.weights.h5")
-    assert re.fullmatch(
-        rf"mine\.weights\.h5: expected weights of {wanted} {classifier} its classifier, got a file "
-        rf"that does not fit \([^\n]+[^.\s]\); correct fetch_weights\.{wanted}",
-        refusal(wanted, path, sha256, include_top),
+    model = mobilenet if source == "MobileNetV2" else weights.random(source, False, 0)
+    classifier = "with" if include_top else "without"
+    sentence = (
+        rf"^mine\.weights\.h5: expected weights of {name} {classifier} its classifier, got a file "
+        rf"that does not fit \([^\n]+[^.\s]\); correct backbones\.{name}$"
     )
+    with pytest.raises(UserError, match=sentence):
+        weights.from_file(name, include_top, *saved(model))
 
 
 @pytest.mark.parametrize("name", ["mine.weights.h5", "mine.h5", "mine.bin"])
-def test_a_file_of_text_is_told_in_one_sentence(name: str, folder: Path) -> None:
+def test_a_text_file_is_refused(name: str) -> None:
     Path(name).write_bytes(b"text")
-    assert re.fullmatch(
-        rf"{re.escape(name)}: expected weights of convnet without its classifier, got a file that "
-        r"does not fit \([^\n]+\); correct fetch_weights\.convnet",
-        refusal("convnet", Path(name), hashlib.sha256(b"text").hexdigest()),
-    )
-
-
-@pytest.mark.parametrize("name", ["convnet", "gabor"])
-def test_a_backbone_of_our_own_has_no_published_weights(name: str) -> None:
-    with pytest.raises(UserError) as told:
-        weights.published(name, False)
-    assert str(told.value) == (
-        f"params.yaml: fetch_weights.{name}.source: expected random or file, got 'imagenet'; "
-        f"nobody has published ImageNet weights for {name}"
-    )
+    with pytest.raises(UserError, match=r"a file that does not fit \([^\n]+\); correct backbones"):
+        weights.from_file("convnet", False, Path(name), hashlib.sha256(b"text").hexdigest())
 
 
 @pytest.mark.parametrize("length", [0, 100, 5_000])
-def test_a_download_that_another_program_left_cut_short_is_told(
-    length: int, folder: Path, mobilenet: keras.Model
+def test_a_truncated_download_of_another_program_is_refused(
+    length: int, mobilenet: keras.Model
 ) -> None:
-    path, _ = saved(mobilenet, "whole.weights.h5")
+    path, _ = saved(mobilenet)
     Path("cut.h5").write_bytes(path.read_bytes()[:length])
-    with pytest.raises(UserError) as told:
+    sentence = r"complete download in \., got a damaged file \([^\n]+\); remove cut\.h5 and run"
+    with pytest.raises(UserError, match=sentence):
         weights.from_download("MobileNetV2", False, Path("cut.h5"))
-    assert re.fullmatch(
-        r"fetch_weights MobileNetV2: expected a whole download in \., got a damaged file "
-        r"\([^\n]+\); remove cut\.h5 and run again",
-        str(told.value),
-    )
 
 
-def test_the_first_download_is_recorded_and_others_are_refused_later(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fetch_weights._check_pin("VGG16", "b" * 64)
-    fetch_weights._check_pin("MobileNet-top", "a" * 64)
-    pins = f"{'a' * 64}  MobileNet-top\n{'b' * 64}  VGG16\n"
-    assert Path("data/weights.sha256").read_text() == pins
-    assert capsys.readouterr().out == (
-        "fetch_weights: recorded the digest of VGG16 in data/weights.sha256; commit that file\n"
-        "fetch_weights: recorded the digest of MobileNet-top in data/weights.sha256; "
-        "commit that file\n"
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("convnet", "backbones.convnet.weights: expected random or file, got 'imagenet'; there"),
+        ("gabor", "backbones.gabor.weights: expected random or file, got 'imagenet'; there are no"),
+        ("VGG17", "expected convnet, gabor or the name of a Keras application, got 'VGG17'"),
+    ],
+)
+def test_a_backbone_without_published_weights_is_refused(name: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        weights.published(name, False)
+
+
+def test_keras_has_the_address_and_the_hash_of_its_files() -> None:
+    get_file = keras.utils.get_file
+    vgg16 = weights.published("VGG16", False)
+    assert vgg16.url.startswith("https://storage.googleapis.com/")
+    assert (vgg16.name, vgg16.hash) == (
+        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "6d6bbae143d832006294945121d1f1fc",
     )
-    fetch_weights._check_pin("VGG16", "b" * 64)
-    with pytest.raises(UserError) as told:
-        fetch_weights._check_pin("VGG16", "c" * 64)
-    assert str(told.value) == (
-        f"fetch_weights VGG16: expected the weights recorded in data/weights.sha256 ({'b' * 64}), "
-        f"got others ({'c' * 64}); remove the download, or its line in data/weights.sha256 if you "
-        "trust it"
-    )
-    assert Path("data/weights.sha256").read_text() == pins
-    assert capsys.readouterr().out == ""
+    assert weights.class_index().name == "imagenet_class_index.json"
+    assert keras.utils.get_file is get_file
+
+
+def test_a_published_file_in_the_legacy_format_gives_its_weights() -> None:
+    model = weights.random("MobileNet", False, 0)
+    legacy_weights.save(Path("published.h5"), model)
+    assert_same(weights.from_download("MobileNet", False, Path("published.h5")), model)
