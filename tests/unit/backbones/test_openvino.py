@@ -1,7 +1,7 @@
-"""OpenVINO: it computes what Keras computes, the same bytes each time, and reports to nobody."""
+"""OpenVINO computes what Keras computes, the same bytes each time, and sends no telemetry."""
 
-import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,38 +9,30 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 import keras
 import numpy as np
 import pytest
 from keras import layers
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
+from optional_packages import needs_openvino
 
 from pipeline.backbones import build, openvino
 from pipeline.runtime.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 BATCH = 32
 FEATURES = 24
-# Not by pytest.importorskip: `import openvino` reports to its makers, unless we import it.
-needs_openvino = pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None,
-    reason="needs openvino: pip install 'stages[openvino]'",
-)
 
 Function = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
-def images(n: int, seed: int = 0) -> NDArray[np.uint8]:
+def images(n: int = BATCH, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (n, 16, 16, 3), dtype=np.uint8)
 
 
 def small_extractor() -> keras.Model:
-    """With what networks are made of: strides, pads, batch norms, residuals, gates."""
+    """With the parts of usual networks: strides, pads, batch norms, residuals, gates."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((16, 16, 3), name="input")
     x = layers.ZeroPadding2D(1, name="pad")(inputs)
@@ -79,52 +71,35 @@ def bfloat16(extractor: keras.Model) -> Function:
         pytest.skip(str(error))
 
 
-def stand_in(capabilities: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """In OpenVINO's place, a package that knows a processor of these capabilities."""
-    core = SimpleNamespace(get_property=lambda device, name: capabilities)
-    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=lambda: core))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: "found")
-
-
-def refusal(precision: str) -> str:
-    with pytest.raises(UserError) as told:
-        openvino.compile_model(keras.Sequential(), BATCH, precision, 1)
-    return str(told.value)
-
-
 @needs_openvino
-def test_in_float32_the_features_are_those_of_keras_up_to_rounding(
-    extractor: keras.Model, float32: Function
+@pytest.mark.parametrize(
+    ("precision", "least", "most"), [("float32", 0, 1e-5), ("bfloat16", 1e-4, 3e-2)]
+)
+def test_features_are_those_of_keras_up_to_rounding(
+    precision: str,
+    least: float,
+    most: float,
+    extractor: keras.Model,
+    request: pytest.FixtureRequest,
 ) -> None:
-    expected = extractor.predict_on_batch(images(BATCH))
-    found = float32(images(BATCH))
-    assert found.dtype == np.float32
-    assert found.shape == (BATCH, FEATURES)
+    features = request.getfixturevalue(precision)(images())
+    expected = extractor.predict_on_batch(images())
+    assert (features.dtype, features.shape) == (np.float32, (BATCH, FEATURES))
     assert len(np.unique(expected)) == BATCH * FEATURES
-    assert abs(found - expected).max() < 1e-5 * abs(expected).max()
-
-
-@needs_openvino
-def test_in_bfloat16_the_features_are_those_of_keras_up_to_a_few_percent(
-    extractor: keras.Model, bfloat16: Function
-) -> None:
-    expected = extractor.predict_on_batch(images(BATCH))
-    found = bfloat16(images(BATCH))
-    assert found.dtype == np.float32
-    assert 1e-4 < abs(found - expected).max() / abs(expected).max() < 3e-2
+    assert least <= abs(features - expected).max() / abs(expected).max() < most
 
 
 @needs_openvino
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rows", [1, 7, 32])
-def test_a_row_does_not_depend_on_its_place_nor_on_what_stands_beside_it(
+def test_a_row_depends_neither_on_its_place_nor_on_the_rest_of_the_batch(
     precision: str, rows: int, request: pytest.FixtureRequest
 ) -> None:
     function = request.getfixturevalue(precision)
-    wanted = images(rows, seed=1)
-    padded = np.concatenate([wanted, np.zeros((BATCH - rows, 16, 16, 3), np.uint8)])
-    among_others = np.concatenate([images(BATCH - rows, seed=2), wanted])
-    assert_array_equal(function(padded)[:rows], function(among_others)[BATCH - rows :])
+    some = images(rows, seed=1)
+    padded = np.concatenate([some, np.zeros((BATCH - rows, 16, 16, 3), np.uint8)])
+    last = np.concatenate([images(BATCH - rows, seed=2), some])
+    assert_array_equal(function(padded)[:rows], function(last)[BATCH - rows :])
 
 
 @needs_openvino
@@ -132,8 +107,7 @@ def test_threads_that_call_at_the_same_time_get_their_own_features(float32: Func
     batches = [images(BATCH, seed) for seed in range(8)]
     alone = [float32(batch) for batch in batches]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(float32, batches))
-    assert_array_equal(together, alone)
+        assert_array_equal(list(pool.map(float32, batches)), alone)
     assert len({features.tobytes() for features in alone}) == 8
 
 
@@ -141,12 +115,11 @@ def test_threads_that_call_at_the_same_time_get_their_own_features(float32: Func
 def test_a_mirrored_view_of_the_pixels_counts_as_its_copy_and_is_not_changed(
     float32: Function,
 ) -> None:
-    pixels = images(BATCH)
+    pixels = images()
     mirrored = pixels[:, :, ::-1]
-    found = float32(mirrored)
-    assert_array_equal(found, float32(np.ascontiguousarray(mirrored)))
-    assert not np.array_equal(found, float32(pixels))
-    assert_array_equal(pixels, images(BATCH))
+    assert_array_equal(float32(mirrored), float32(np.ascontiguousarray(mirrored)))
+    assert not np.array_equal(float32(mirrored), float32(pixels))
+    assert_array_equal(pixels, images())
 
 
 @needs_openvino
@@ -154,30 +127,30 @@ def test_a_mirrored_view_of_the_pixels_counts_as_its_copy_and_is_not_changed(
     ("wrong", "got"),
     [
         (images(5), "uint8 (5, 16, 16, 3)"),
-        (images(BATCH).astype(np.float32), "float32 (32, 16, 16, 3)"),
+        (images().astype(np.float32), "float32 (32, 16, 16, 3)"),
     ],
     ids=["shape", "type"],
 )
-def test_images_of_another_shape_or_type_are_not_cast_but_refused(
+def test_images_of_another_shape_or_type_are_refused(
     float32: Function, wrong: NDArray[np.uint8], got: str
 ) -> None:
-    with pytest.raises(ValueError, match=r"^expected") as told:
+    sentence = f"expected uint8 (32, 16, 16, 3), got {got}"
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         float32(wrong)
-    assert str(told.value) == f"expected uint8 (32, 16, 16, 3), got {got}"
 
 
 @needs_openvino
 @pytest.mark.slow
-def test_a_fresh_process_gives_the_same_bytes_says_nothing_reports_nothing_and_leaves_nothing(
+def test_a_fresh_process_gives_the_same_bytes_without_output_telemetry_or_files(
     float32: Function, tmp_path: Path
 ) -> None:
     script = (
         "import sys\n"
-        "from stages.models import engine\n"
-        "engine.start('tensorflow', 2, None)\n"
-        "from tests import test_openvino as test\n"
-        "function = test.openvino.compile_model(test.small_extractor(), test.BATCH, 'float32', 2)\n"
-        "sys.stdout.write(function(test.images(test.BATCH)).tobytes().hex())\n"
+        "from pipeline.backbones import keras_setup\n"
+        "keras_setup.start('tensorflow', 2, None)\n"
+        "import test_openvino as test\n"
+        "function = test.openvino.compile_model(test.small_extractor(), 32, 'float32', 2)\n"
+        "sys.stdout.write(function(test.images()).tobytes().hex())\n"
     )
     home, temporary = tmp_path / "home", tmp_path / "tmp"
     home.mkdir()
@@ -185,54 +158,41 @@ def test_a_fresh_process_gives_the_same_bytes_says_nothing_reports_nothing_and_l
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("CI", "TF_BUILD", "JENKINS_URL", "ONEDNN_MAX_CPU_ISA")  # no reports there
+        if name not in ("CI", "TF_BUILD", "JENKINS_URL", "ONEDNN_MAX_CPU_ISA")  # no telemetry there
     }
     environment |= {"HOME": str(home), "TMPDIR": str(temporary), "MPLCONFIGDIR": str(tmp_path)}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # TensorFlow writes modules there
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, check=False
-    )
+    folders = (ROOT, ROOT / "tests", Path(__file__).parent)
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, folders))
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert bytes.fromhex(done.stdout.decode()) == float32(images(BATCH)).tobytes()
+    assert bytes.fromhex(done.stdout.decode()) == float32(images()).tobytes()
     assert [path.name for path in home.iterdir()] == [".keras"]
     assert list(temporary.iterdir()) == []
 
 
-def test_without_the_package_one_sentence_tells_how_to_get_it(
+@pytest.mark.parametrize(
+    ("capabilities", "backend", "cap", "sentence"),
+    [
+        (None, "tensorflow", "", r"extract\.engine: .* 'openvino'; run `pip install .*: keras"),
+        (["BF16"], "jax", "", r"compute\.backend: expected tensorflow, .* 'jax'; change one of"),
+        (["FP32"], "tensorflow", "", r"extract\.precision: expected float32, .*; set .*: float32"),
+        (["BF16"], "tensorflow", "AVX2", r"compute\.instruction_set: .* got 'AVX2'; change one"),
+        (["BF16"], "tensorflow", "avx512_core", r"compute\.instruction_set: .* 'AVX512_CORE'; ch"),
+    ],
+    ids=["no package", "another backend", "a processor without bfloat16", "AVX2", "AVX512_CORE"],
+)
+def test_a_machine_without_the_requirements_is_refused(
+    capabilities: list[str] | None,
+    backend: str,
+    cap: str,
+    sentence: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert refusal("float32") == (
-        "params.yaml: extract.engine: expected a package that is installed, got 'openvino'; "
-        "run `pip install 'stages[openvino]'`, or set extract.engine: keras"
-    )
-
-
-def test_another_backend_of_keras_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(["BF16"], monkeypatch)
-    monkeypatch.setattr("keras.config.backend", lambda: "jax")
-    assert refusal("float32") == (
-        "params.yaml: compute.backend: expected tensorflow, as extract.engine is openvino, "
-        "got 'jax'; change one of them"
-    )
-
-
-def test_bfloat16_is_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in(["FP32", "INT8"], monkeypatch)
-    assert refusal("bfloat16") == (
-        "params.yaml: extract.precision: expected float32, as this processor has no instructions "
-        "for bfloat16, got 'bfloat16'; set extract.precision: float32"
-    )
-
-
-@pytest.mark.parametrize("cap", ["AVX2", "AVX512_CORE"])
-def test_bfloat16_is_refused_where_the_instruction_set_has_none(
-    cap: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stand_in(["BF16", "FP32"], monkeypatch)
+    core = SimpleNamespace(get_property=lambda device, name: capabilities)
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=lambda: core))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: capabilities)
+    monkeypatch.setattr("keras.config.backend", lambda: backend)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
-    assert refusal("bfloat16") == (
-        "params.yaml: compute.instruction_set: expected AVX512_CORE_BF16 or null, as "
-        f"extract.precision is bfloat16, got {cap!r}; change one of them"
-    )
+    with pytest.raises(UserError, match=rf"^params\.yaml: {sentence}"):
+        openvino.compile_model(keras.Sequential(), BATCH, "bfloat16", 1)
