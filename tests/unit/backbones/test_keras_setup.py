@@ -42,18 +42,24 @@ def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedPr
     )
 
 
-def started(arguments: str, folder: Path) -> dict[str, str | None]:
-    """The environment after a start that printed nothing."""
+def started(arguments: str, folder: Path) -> tuple[dict[str, str | None], list[object]]:
+    """The environment and Keras' settings after a start that printed nothing.
+
+    The user's own settings differ.
+    """
+    (folder / "keras.json").write_text('{"floatx": "float16", "epsilon": 0.1}')
     script = (
-        "import json, os, sys\n"
+        "import json, os\n"
         f"keras_setup.start('tensorflow', {arguments})\n"
-        "assert 'keras' in sys.modules\n"
-        f"print(json.dumps({{name: os.environ.get(name) for name in {[*EXPECTED]}}}))\n"
+        "from keras import config\n"
+        "settings = [str(get()) for get in (config.backend, config.floatx, config.epsilon)]\n"
+        f"environment = {{name: os.environ.get(name) for name in {[*EXPECTED]}}}\n"
+        "print(json.dumps([environment, settings]))\n"
     )
-    done = run(script, folder)
+    done = run(script, folder, KERAS_HOME=str(folder), KERAS_BACKEND="torch")
     assert (done.returncode, done.stderr) == (0, "")
-    environment: dict[str, str | None] = json.loads(done.stdout)
-    return environment
+    environment, settings = json.loads(done.stdout)
+    return environment, settings
 
 
 @pytest.fixture
@@ -62,8 +68,8 @@ def stand_in(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_keras_starts_silently_with_these_settings(tmp_path: Path) -> None:
-    assert started("1, 'AVX2'", tmp_path) == EXPECTED
+def test_keras_starts_silently_with_these_settings_whatever_the_users_are(tmp_path: Path) -> None:
+    assert started("1, 'AVX2'", tmp_path) == (EXPECTED, ["tensorflow", "float32", "1e-07"])
 
 
 def test_by_default_all_processors_and_the_best_instructions_are_used(stand_in: Path) -> None:
@@ -73,7 +79,7 @@ def test_by_default_all_processors_and_the_best_instructions_are_used(stand_in: 
         "OMP_NUM_THREADS": count,
         "ONEDNN_MAX_CPU_ISA": None,
     }
-    assert started("None, None", stand_in) == EXPECTED | changed
+    assert started("None, None", stand_in)[0] == EXPECTED | changed
 
 
 def test_output_is_shown_if_the_import_fails(stand_in: Path) -> None:
@@ -82,17 +88,6 @@ def test_output_is_shown_if_the_import_fails(stand_in: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("greeting\n")
     assert done.stderr.endswith("ImportError: no backend\n")
-
-
-def test_the_users_own_settings_of_keras_are_overruled(tmp_path: Path) -> None:
-    (tmp_path / "keras.json").write_text('{"floatx": "float16", "epsilon": 0.1}')
-    script = (
-        "keras_setup.start('tensorflow', 1, None)\n"
-        "import keras\n"
-        "print(keras.config.backend(), keras.config.floatx(), keras.config.epsilon())\n"
-    )
-    done = run(script, tmp_path, KERAS_HOME=str(tmp_path), KERAS_BACKEND="torch")
-    assert done.stdout == "tensorflow float32 1e-07\n"
 
 
 def test_a_second_start_does_nothing_or_is_refused_with_other_settings(stand_in: Path) -> None:
