@@ -161,7 +161,7 @@ def predictions(base: keras.Model, name: str, n: int) -> list[NDArray[np.float32
     """Probabilities and log-probabilities, float32 (n, 1000)."""
     poolings = ("predictions", "log_predictions")
     found = [np.asarray(build.extractor(base, name, None, it)(images(n, 32))) for it in poolings]
-    assert all((it.dtype, it.shape) == (np.float32, (n, 1000)) for it in found)
+    assert all((str(it.dtype), it.shape) == ("float32", (n, 1000)) for it in found)
     return found
 
 

@@ -57,7 +57,7 @@ def computed(backend: str, folder: Path) -> dict[str, NDArray[np.float32]]:
     out = folder / f"{backend}.npz"
     paths = (folder / "pixels.npy", folder / "weights.weights.h5", out)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", SCRIPT, backend, *paths]
+    command = [sys.executable, "-c", SCRIPT, backend, *map(str, paths)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     with np.load(out) as arrays:
