@@ -138,8 +138,7 @@ def _graph(model: keras.Model) -> tuple[dict[str, list[str]], dict[str, list[str
     Only operations that are called once, and not in training mode, have sources.
     """
     config = model.get_config()
-    sources = {}
-    users = defaultdict(list)
+    sources, users = {}, defaultdict(list)
     for operation in config["layers"]:
         name, calls = operation["name"], operation["inbound_nodes"]
         inputs = list(producers(calls))

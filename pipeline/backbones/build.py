@@ -29,20 +29,13 @@ def names() -> list[str]:
 
 
 def network(
-    name: str,
-    size: int | None,
-    include_top: bool,
-    weights: Path | None,
-    logits: bool = False,
+    name: str, size: int | None, include_top: bool, weights: Path | None, logits: bool = False
 ) -> keras.Model:
-    """Build a backbone for images of `size` x `size`.
+    """Build a backbone for images of `size` x `size` pixels; None for its default.
 
     Args:
-        name: one of `names()`.
-        size: in pixels; None for the backbone's default.
         include_top: with the application's classifier of 1,000 ImageNet classes.
-        weights: a `.weights.h5` or Keras' legacy `.h5` file, or None for random weights from Keras'
-            global seed.
+        weights: a `.weights.h5` or Keras' legacy `.h5` file; None draws from Keras' global seed.
         logits: omit the softmax of the classifier.
 
     Raises:
@@ -108,19 +101,14 @@ def extractor(
 
     Args:
         base: from `network`; with `logits` if `pooling` is one of `PREDICTIONS`.
-        name: of the backbone, for its preprocessing.
         layer: its output is pooled; None for the last feature map (n, height, width, c).
         pooling: over height and width: "avg", "max", or "flatten" for none; or "predictions",
             "log_predictions": the classifier's probabilities or their logarithms.
-        transform: applied to the network between preprocessing and pooling, such as
-            `batch_norm_folding.fold`.
+        transform: applied to the network in between, such as `batch_norm_folding.fold`.
         preprocessing: "backbone" for its own, "rescale" for pixels / 255.
 
     Returns:
         Model from images (n, size, size, 3) to features (n, d) float32.
-
-    Raises:
-        UserError: no such layer.
     """
     if pooling in PREDICTIONS:
         last = base.layers[-1]
@@ -170,11 +158,7 @@ def last_feature_map(base: keras.Model) -> keras.layers.Layer:
 
 
 def unfreeze_from(model: keras.Model, layer: str) -> None:
-    """Make an `extractor` trainable from `layer` on, except for its batch norms.
-
-    Raises:
-        UserError: it has no such layer, or no weights to train from there on.
-    """
+    """Make an `extractor` trainable from `layer` on, except for its batch norms."""
     trunk = model.get_layer("trunk").model
     key = f"backbones.{trunk.name}.unfreeze_from"
     first = trunk.layers.index(find_layer(trunk, layer, key))

@@ -92,8 +92,7 @@ def start(backend: str, threads: int | None, instruction_set: str | None, device
 def silence_openvino() -> None:
     """Keep `import openvino` from sending telemetry and leaving a user id in ~/intel.
 
-    Both are done by the package openvino-telemetry, which is optional
-    (openvino/tools/ovc/telemetry_utils.py).
+    Its package openvino-telemetry is optional (openvino/tools/ovc/telemetry_utils.py).
     """
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 

@@ -5,6 +5,7 @@ on the image size. Whole models and pickles are never read.
 """
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -24,11 +25,7 @@ def random(name: str, include_top: bool, seed: int) -> keras.Model:
 
 
 def from_file(name: str, include_top: bool, path: Path, sha256: str) -> keras.Model:
-    """Return a backbone with the weights of a `.weights.h5` or a legacy Keras `.h5` file.
-
-    Raises:
-        UserError: no such file, another hash, or weights of another network.
-    """
+    """Return a backbone with the weights of a `.weights.h5` or a legacy Keras `.h5` file."""
     if not path.is_file():
         raise UserError(
             f"params.yaml: backbones.{name}.path: expected a weights file, got nothing at "
@@ -66,11 +63,7 @@ def digest(model: keras.Model) -> str:
 
 
 def published(name: str, include_top: bool) -> Published:
-    """Return the file of a backbone's ImageNet weights.
-
-    Raises:
-        UserError: no such backbone, or one without ImageNet weights.
-    """
+    """Return the file of a backbone's ImageNet weights; raise `UserError` if there is none."""
     if name in build.BUILT_IN:
         raise UserError(
             f"params.yaml: backbones.{name}.weights: expected random or file, got 'imagenet'; "
@@ -78,16 +71,13 @@ def published(name: str, include_top: bool) -> Published:
         )
     build.require_name(name)
     application = getattr(keras.applications, name)
-    return Published(
-        *keras_private.requested_file(
-            lambda: application(weights="imagenet", include_top=include_top)
-        )
-    )
+    return _requested(lambda: application(weights="imagenet", include_top=include_top))
 
 
 def class_index() -> Published:
     """Return the file with the names of the 1,000 ImageNet classes."""
-    predictions = np.zeros((1, 1000))
-    return Published(
-        *keras_private.requested_file(lambda: imagenet_utils.decode_predictions(predictions))
-    )
+    return _requested(lambda: imagenet_utils.decode_predictions(np.zeros((1, 1000))))
+
+
+def _requested(function: Callable[[], object]) -> Published:
+    return Published(*keras_private.requested_file(function))

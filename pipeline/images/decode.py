@@ -60,10 +60,7 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class Reduced:
-    """An upright RGB image, one pixel for each `factor` x `factor` pixels of the original.
-
-    Where `factor` does not divide a side, the last column or row stands for fewer.
-    """
+    """An upright RGB image at 1/factor of its sides; the last column or row may stand for less."""
 
     image: Image.Image
     original_size: tuple[int, int]  # width, height, after orientation
@@ -88,11 +85,11 @@ def decode_reduced(content: bytes, min_side: int | None) -> Reduced:
     reduces nothing. This saves a third of the decoding, and most of the memory and the resampling
     after it; `resize.min_side` documents the effect on the pixels.
     """
-    if min_side is None:
-        return _decode(content)[1]
     try:
         return _decode(content, min_side)[1]
     except Unreadable:  # a lossless JPEG cannot be reduced, and perhaps others cannot
+        if min_side is None:
+            raise
         return _decode(content)[1]
 
 
@@ -204,12 +201,10 @@ _FILTER = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)
 
 
 def _silence_pillow() -> None:
-    """Ignore Pillow's warnings about odd metadata; an `Unreadable` reports what matters.
+    """Ignore Pillow's warnings about the bytes it reads; an `Unreadable` reports what matters.
 
-    `warnings.catch_warnings` swaps the filters of the process, which threads cannot share, so this
-    filter is inserted once and stays. It matches only warnings that Pillow's modules raise about
-    the bytes they read: Pillow's deprecations name the calling module and still show. Each call
-    checks again, since others (pytest, for each test) reset the list.
+    The filter stays, since threads cannot share `warnings.catch_warnings`. Each call checks for it,
+    since others (pytest, for each test) reset the list.
     """
     with _FILTER_LOCK:
         if _FILTER not in warnings.filters:

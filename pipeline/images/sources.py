@@ -48,25 +48,15 @@ Member = TypeVar("Member")
 
 
 class Source(ABC):
-    """An open archive of images; a context manager.
-
-    Attributes:
-        path: as passed to `open_source`.
-        names: the members that may be images, in natural order. Every member is here or counted in
-            `ignored`.
-        ignored: number of files that operating systems leave behind, by kind.
-    """
+    """An open archive of images; a context manager."""
 
     path: Path
-    names: list[str]
-    ignored: dict[str, int]
+    names: list[str]  # in natural order, of all members but the ignored ones
+    ignored: dict[str, int]  # number of files that operating systems leave behind, by kind
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """Return the bytes of a member, at most `MAX_MEMBER_BYTES`; raise `Unreadable`.
-
-        Thread safe.
-        """
+        """Return the bytes of a member, or raise `Unreadable`; thread safe."""
 
     @abstractmethod
     def state(self) -> object:
@@ -225,10 +215,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield name and path of each file below `root`.
-
-    Links to folders inside `root` are not followed: their files are listed where they are.
-    """
+    """Yield name and path of each file below `root`; do not follow links to folders inside it."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -247,13 +234,10 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _admit(
-    path: Path, entries: Iterable[tuple[str, Member, bool]]
+    path: Path,
+    entries: Iterable[tuple[str, Member, bool]],  # raw name, member, whether it is a folder
 ) -> tuple[dict[str, Member], dict[str, int]]:
-    """Return the members that may be images, by safe name, and the number ignored, by kind.
-
-    Args:
-        entries: raw name, member, and whether it is a folder.
-    """
+    """Return the members that may be images, by safe name, and the number ignored, by kind."""
     members: dict[str, Member] = {}
     ignored: Counter[str] = Counter()
     seen: dict[str, str] = {}
