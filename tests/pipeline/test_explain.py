@@ -64,7 +64,7 @@ def run(write_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> N
     keras.utils.set_random_seed(0)
     Path("data/weights").mkdir()
     Path("metrics/audit").mkdir(parents=True)
-    build.build("convnet", SIZE, False, None).save_weights("data/weights/convnet.weights.h5")
+    build.network("convnet", SIZE, False, None).save_weights("data/weights/convnet.weights.h5")
     kernel = rng.normal(0, 1, (build.CONVNET_FILTERS[-1], 2)).astype(np.float32)
     head.Head((kernel,), (np.zeros(2, np.float32),)).save(Path("data/head/head.npz"))
     figures = {"chosen": "head", "temperature": 2.0, "clip": 0.01}
@@ -197,7 +197,7 @@ def test_what_is_not_there_is_told_in_a_sentence_and_nothing_is_written(
 
 def test_of_two_backbones_each_shows_the_named_layers_that_it_has() -> None:
     extractors = {
-        name: build.extractor(build.build(name, SIZE, False, None), name, None, "avg")
+        name: build.extractor(build.network(name, SIZE, False, None), name, None, "avg")
         for name in ("convnet", "gabor")
     }
     net = network.Network(extractors, None, None)
