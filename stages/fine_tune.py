@@ -75,7 +75,7 @@ def _gain(
     label = labels.label[valid]
     gain = of_model[valid, label].astype(np.float64) - of_head[valid, label]
     names = ("mean", "low", "high")
-    values = zip(names, bootstrap.bootstrap(gain), strict=True)
+    values = zip(names, bootstrap.mean_interval(gain), strict=True)
     return {name: round(value, history.DECIMALS) for name, value in values}
 
 

@@ -22,7 +22,11 @@ HAPPENINGS = ("add", "remove", "rename", "shuffle", "copy", "write")
 FIXES = Path("data/label_fixes.csv")
 LEDGER, RESIZED = Path("data/split.csv"), Path("data/resized.zarr")
 WEIGHTS, FEATURES = Path("data/weights/convnet.weights.h5"), Path("data/features/convnet.zarr")
-LOGISTIC: dict[str, Any] = {"kind": "logistic", "inverse_regularization": 0.01, "max_iterations": 500}
+LOGISTIC: dict[str, Any] = {
+    "kind": "logistic",
+    "inverse_regularization": 0.01,
+    "max_iterations": 500,
+}
 DENSE: dict[str, Any] = {
     "kind": "dense",
     "hidden": [16],

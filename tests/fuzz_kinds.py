@@ -32,7 +32,7 @@ from pipeline.evaluation import selected_model
 from pipeline.images import decode, label_fixes, labels, near_duplicates, resize, sources
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
-from pipeline.storage import arrays, ledger
+from pipeline.storage import arrays, ledger, tables
 from pipeline.storage.row_cache import RowCache
 from pipeline.training import head
 from stages.resize import Resizing
@@ -94,11 +94,11 @@ def _images() -> list[bytes]:
 def _read_image(content: bytes) -> str:
     """As `split` and `resize` do; what the one accepts the other can read."""
     try:
-        _, image = decode.inspect_and_decode(content)
+        _, image = decode.decode_with_info(content)
     except decode.Unreadable:
         return "rejected"
     assert near_duplicates.thumbnail(image).shape == (near_duplicates.SIDE, near_duplicates.SIDE)
-    assert resize.pixels(content, 8, "crop", "bicubic").shape == (8, 8, 3)
+    assert resize.decode_and_resize(content, 8, "crop", "bicubic").shape == (8, 8, 3)
     return "accepted"
 
 
@@ -119,9 +119,9 @@ def _read_zip(content: bytes) -> str:
                 assert len(opened.read(name)) <= sources.MAX_MEMBER_BYTES
             except decode.Unreadable:
                 word = "rejected"
-        assert len(labels.arrange_unlabelled(opened.names)) == len(opened.names)
-        arranged = labels.arrange(opened.names, str(path), None)
-        assert len(arranged.found) == len(opened.names)
+        assert len(labels.unlabelled(opened.names)) == len(opened.names)
+        arranged = labels.infer_layout(opened.names, str(path), None)
+        assert len(arranged.entries) == len(opened.names)
     return word
 
 
@@ -215,7 +215,7 @@ def _read_fixes(content: bytes) -> str:
     path = Path("label_fixes.csv")
     path.write_bytes(content)
     members = [f"{label}.{number}.jpg" for label in ("cat", "dog") for number in range(10)]
-    lines = [label_fixes.Fix(*line) for line in ledger.read_label_fixes(path)]
+    lines = label_fixes.parse(tables.read_rows(path, label_fixes.COLUMNS, label_fixes.CORRECT))
     label_fixes.match(lines, members, ["cat", "dog"], str(path))
     return "accepted"
 
@@ -235,7 +235,7 @@ def _fixes_by_field(good: list[bytes]) -> Strategy:
 
 def _ledgers() -> list[bytes]:
     rows = [
-        ledger.Row(
+        ledger.LedgerRow(
             *(f"{label}.{n}", "train", f"{label}.{n}.jpg", label, index, subset),
             *(f"{index}{n}" * 32, 64, 48, "RGB", f"train/{label}.{n}", ""),
         )
@@ -243,7 +243,7 @@ def _ledgers() -> list[bytes]:
         for n, subset in enumerate(["train", "valid", "test"])
     ]
     rows.append(
-        ledger.Row("9", "test", "9.jpg", "", -1, "unlabelled", "", 0, 0, "", "", "empty file")
+        ledger.LedgerRow("9", "test", "9.jpg", "", -1, "unlabelled", "", 0, 0, "", "", "empty file")
     )
     ledger.write_ledger(Path("split.csv"), rows)
     good = Path("split.csv").read_bytes()
@@ -304,7 +304,7 @@ def _files_of(folder: Path) -> list[bytes]:
 
 def _read_store(content: bytes) -> str:
     with _one_file_changed(STORE, content):
-        opened = arrays.Rows(STORE, "f")
+        opened = arrays.StoredArray(STORE, "f")
         opened.digests  # noqa: B018
         read = opened.read(0, len(opened))
         for batch in opened.batches(4):
@@ -433,7 +433,7 @@ def _weights() -> list[bytes]:
     """A file in each of the two formats that are read."""
     new, old = map(Path, WEIGHTS_FORMATS)
     _small_model().save_weights(new)
-    importlib.import_module("test_hdf5").as_published(old, _small_model())
+    importlib.import_module("legacy_weights").save(old, _small_model())
     return [path.name.encode() + b"\0" + path.read_bytes() for path in (new, old)]
 
 
@@ -444,7 +444,7 @@ def _read_weights(content: bytes) -> str:
     path.write_bytes(written)
     try:
         hdf5.load(_small_model(), path)
-    except hdf5.Unfit:
+    except hdf5.WeightsFileError:
         return "rejected"
     return "accepted"
 

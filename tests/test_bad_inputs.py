@@ -90,7 +90,7 @@ def in_a_zip(content: bytes | None = None) -> None:
     Path("params.yaml").write_text(text.replace("train: train", "train: train.zip"), "utf-8")
 
 
-def split(run: Run) -> tuple[str, list[ledger.Row], dict[str, Any]]:
+def split(run: Run) -> tuple[str, list[ledger.LedgerRow], dict[str, Any]]:
     """What `split` refuses with, or no word and the ledger, which adds up, and its figures."""
     status, told = run("split", FIXES, LEDGER, FIGURES)
     if status:

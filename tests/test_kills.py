@@ -119,9 +119,9 @@ def test_extract_goes_on_where_it_was_killed(
     album.split()
     album.resize()
     WEIGHTS.parent.mkdir()
-    build.build("convnet", None, False, None).save_weights(WEIGHTS)
+    build.network("convnet", None, False, None).save_weights(WEIGHTS)
     assert run(EXTRACT, [30, 60, 75])[0] == [Run(KILLED, -1, "")] * 3
-    keys = [digest.tobytes() for digest in arrays.Rows(RESIZED).digests]
+    keys = [digest.tobytes() for digest in arrays.StoredArray(RESIZED).digests]
     known = kept(keys, np.float32, (128,))
     assert 0 < known < 2 * len(keys) == 36
     (last, fresh), printed = run(EXTRACT, ["whole", "fresh"])

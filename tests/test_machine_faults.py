@@ -38,12 +38,14 @@ class Reader(NamedTuple):
 
 
 READERS = {
-    "opening an array": Reader(lambda: arrays.Rows(STORE), str(STORE), fails=(zarr, "open_array")),
+    "opening an array": Reader(
+        lambda: arrays.StoredArray(STORE), str(STORE), fails=(zarr, "open_array")
+    ),
     "rows": Reader(
-        lambda: arrays.Rows(STORE).read(0, 2), str(STORE), fails=(zarr.Array, "__getitem__")
+        lambda: arrays.StoredArray(STORE).read(0, 2), str(STORE), fails=(zarr.Array, "__getitem__")
     ),
     "digests": Reader(
-        lambda: arrays.Rows(STORE).digests, f"{STORE}/{arrays.DIGESTS}", fails=(np, "load")
+        lambda: arrays.StoredArray(STORE).digests, f"{STORE}/{arrays.DIGESTS}", fails=(np, "load")
     ),
     "a head": Reader(lambda: head.load(NPZ), str(NPZ), fails=(npz, "read")),
     "a checkpoint": Reader(

@@ -25,8 +25,8 @@ import yaml
 from album import LEDGER, RESIZED, TRAIN
 from finished import choose, copy_of, finish, in_this_process, pipelines
 from numpy.testing import assert_allclose
+from optional_packages import needs_openvino
 from PIL import Image
-from test_openvino import needs_openvino
 
 from pipeline.commands import imagenet, predict
 from pipeline.commands.formatters import printable
@@ -269,7 +269,7 @@ def test_heatmaps_are_pictures_of_the_images_with_colour_where_the_network_looke
     said = say(TRAIN, "--csv", "--heatmap", "maps")
     assert said.status == 0
     assert said.out == say(TRAIN, "--csv", "--engine", "keras").out
-    pixels = arrays.Rows(RESIZED)
+    pixels = arrays.StoredArray(RESIZED)
     members = [row.member for row in ledger.read_ledger(LEDGER) if row.accepted]
     names = {f"{Path(member).stem}.png" for member in members if member in pipelines()}
     assert {path.name for path in Path("maps").iterdir()} == names

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from pipeline.images.decode import FORMATS
 from pipeline.runtime import atomic_files
 from pipeline.storage import arrays, ledger, sums
-from pipeline.storage.ledger import Row
+from pipeline.storage.ledger import LedgerRow
 from stages import resize, split, submit
 
 FIXES = Path("data/label_fixes.csv")
@@ -90,10 +90,10 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 
 @pytest.fixture
-def split_well(run: Callable[..., int]) -> Callable[[], tuple[list[Row], dict[str, Any]]]:
+def split_well(run: Callable[..., int]) -> Callable[[], tuple[list[LedgerRow], dict[str, Any]]]:
     """split_well() -> the ledger's rows and the figures of a `split` that succeeds."""
 
-    def split_well() -> tuple[list[Row], dict[str, Any]]:
+    def split_well() -> tuple[list[LedgerRow], dict[str, Any]]:
         assert run(split, FIXES, LEDGER, FIGURES) == 0
         return ledger.read_ledger(LEDGER), sums.read_json(FIGURES, "split")
 
@@ -113,7 +113,7 @@ def split_refused(run: Callable[..., int], capsys: pytest.CaptureFixture[str]) -
     return split_refused
 
 
-SplitWell = Callable[[], tuple[list[Row], dict[str, Any]]]
+SplitWell = Callable[[], tuple[list[LedgerRow], dict[str, Any]]]
 SplitRefused = Callable[[], str]
 
 
@@ -458,7 +458,7 @@ def test_resize_writes_the_accepted_rows_in_the_order_of_the_ledger(
     write_zip("test.zip", plain)
     rows, _ = split_well()
     assert run(resize, LEDGER, RESIZED) == 0
-    stored = arrays.Rows(RESIZED, ledger.fingerprint(rows))
+    stored = arrays.StoredArray(RESIZED, ledger.fingerprint(rows))
     assert stored.shape == (22, 8, 8, 3)
     assert stored.dtype == np.uint8
     for place, value in zip((19, 20, 21), (1, 2, 10), strict=True):
@@ -516,13 +516,15 @@ def test_a_stage_without_the_ledger_names_the_stage_that_writes_it(
 OUT = Path("data/submission.csv")
 
 
-def image(id_: str, label: str = "", index: int = -1, reason: str = "") -> Row:
+def image(id_: str, label: str = "", index: int = -1, reason: str = "") -> LedgerRow:
     source, subset = ("train", "train") if label else ("test", "unlabelled")
     member = f"{id_}.png"
-    return Row(id_, source, member, label, index, subset, id_, 9, 6, "RGB", id_, reason)
+    return LedgerRow(id_, source, member, label, index, subset, id_, 9, 6, "RGB", id_, reason)
 
 
-def ledger_of(classes: list[str], reasons: Mapping[str, str] = MappingProxyType({})) -> list[Row]:
+def ledger_of(
+    classes: list[str], reasons: Mapping[str, str] = MappingProxyType({})
+) -> list[LedgerRow]:
     """Three training images of the first class and one of each other; 1, 2 and 10 to predict."""
     return [
         *(image(f"{classes[0]}.{i}", classes[0], 0) for i in (0, 1)),
@@ -531,7 +533,9 @@ def ledger_of(classes: list[str], reasons: Mapping[str, str] = MappingProxyType(
     ]
 
 
-def write_predictions(rows: list[Row], unlabelled: Sequence[Sequence[float]], chosen: str) -> None:
+def write_predictions(
+    rows: list[LedgerRow], unlabelled: Sequence[Sequence[float]], chosen: str
+) -> None:
     """Write both models' log-probabilities; the one that is not chosen says 0.5 of everything."""
     ledger.write_ledger(LEDGER, rows)
     classes = len(unlabelled[0])
@@ -726,7 +730,7 @@ def test_copies_in_two_given_subsets_or_under_two_labels_are_warned_of(
     assert f"warning: 1 images of which copies lie in different subsets; {where}" in printed
 
 
-def of_subset(rows: list[Row], label: str, subset: str) -> Row:
+def of_subset(rows: list[LedgerRow], label: str, subset: str) -> LedgerRow:
     return next(row for row in rows if (row.label, row.subset) == (label, subset))
 
 

@@ -47,11 +47,11 @@ CASES = [
 
 
 @pytest.fixture
-def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ledger.Row:
+def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ledger.LedgerRow:
     """One image of a ledger, in an empty project with the sample's parameters."""
     monkeypatch.chdir(tmp_path)
     shutil.copyfile(ROOT / "params.yaml", "params.yaml")
-    return ledger.Row(
+    return ledger.LedgerRow(
         "cat.0", "train", "cat.0.jpg", "cat", 0, "train", "0" * 64, 9, 9, "RGB", "train/cat.0", ""
     )
 
@@ -67,7 +67,7 @@ def test_a_missing_input_is_named_with_the_stage_that_writes_it(
     arguments: list[str],
     missing: str,
     writer: str,
-    row: ledger.Row,
+    row: ledger.LedgerRow,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -82,7 +82,7 @@ def test_a_missing_input_is_named_with_the_stage_that_writes_it(
 
 
 def test_extract_names_the_missing_weights(
-    row: ledger.Row, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    row: ledger.LedgerRow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, arguments, resized, _ = CASES[1]
     _write(Path(resized), ledger.fingerprint([row]))
@@ -96,7 +96,7 @@ def test_extract_names_the_missing_weights(
 @pytest.mark.parametrize("case", [2, 3], ids=["train_head", "fine_tune"])
 def test_a_store_with_the_rows_of_another_ledger_is_refused(
     case: int,
-    row: ledger.Row,
+    row: ledger.LedgerRow,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

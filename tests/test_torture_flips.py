@@ -53,7 +53,7 @@ def an_array(dtype: str) -> Reader:
     arrays.write_digests(PATH, np.array([list(arrays.digest(row)) for row in values], np.uint8))
 
     def read() -> Any:
-        opened = arrays.Rows(PATH, "of the ledger")
+        opened = arrays.StoredArray(PATH, "of the ledger")
         held = opened.read(0, len(opened))
         return held.dtype.str, held.shape, held.tobytes(), opened.digests.tobytes()
 
@@ -108,7 +108,7 @@ def a_checkpoint() -> Reader:
 
 def a_ledger() -> Reader:
     rows = [
-        ledger.Row(
+        ledger.LedgerRow(
             id=f"cat.{number}",
             source="train",
             member=f"train/cat.{number}.jpg",
@@ -191,7 +191,7 @@ def a_zip() -> Reader:
                 found = {name: archive.read(name) for name in archive.names}
             except Unreadable:  # a row of the ledger, with the reason
                 return None
-            return None if archive.passed_over else found
+            return None if archive.ignored else found
 
     return read
 

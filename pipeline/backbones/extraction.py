@@ -99,7 +99,7 @@ class Extraction(CachedShards):
         width = int(model.output_shape[-1])
         if by_openvino:
             threads, size = params.compute.threads, params.extract.batch_size
-            return openvino.compile(model, size, precision, threads), width
+            return openvino.compile_model(model, size, precision, threads), width
         return functools.partial(devices.predict_on_batch, model), width
 
     def _features(self, images: NDArray[np.uint8], digests: list[bytes], view: int) -> NDArray[Any]:
@@ -108,7 +108,7 @@ class Extraction(CachedShards):
         from pipeline.backbones import from_params, inference
 
         seen = from_params.view(self.params, images, digests, view)
-        features = inference.padded(function, seen, self.params.extract.batch_size)
+        features = inference.run_padded(function, seen, self.params.extract.batch_size)
         with np.errstate(over="ignore"):
             stored: NDArray[Any] = features.astype(self.dtype)
         if not np.isfinite(stored).all():

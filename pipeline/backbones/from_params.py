@@ -28,7 +28,7 @@ def extractor(
     """
     settings = params.backbones[backbone]
     logits = settings.pooling in build.PREDICTIONS
-    base = build.build(backbone, size, settings.include_top, weights, logits=logits)
+    base = build.network(backbone, size, settings.include_top, weights, logits=logits)
 
     def change(trunk: keras.Model) -> keras.Model:
         return batch_norm_folding.fold(trunk, fold_for) if fold_for else trunk

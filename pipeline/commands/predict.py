@@ -138,7 +138,9 @@ def _read(params: parameters.Params, file: File) -> tuple[str, Pixels | str]:
     """A file's name and pixels (size, size, 3), as `resize` makes them, or why there are none."""
     wanted = params.resize
     try:
-        return file.name, resize.pixels(file.read(), wanted.size, wanted.fit, wanted.interpolation)
+        return file.name, resize.decode_and_resize(
+            file.read(), wanted.size, wanted.fit, wanted.interpolation
+        )
     except decode.Unreadable as reason:
         return file.name, str(reason)
 
@@ -161,7 +163,7 @@ class _Heatmaps:
         from pipeline.explanation import grad_cam
 
         parts = list(final.network.extractors.values())
-        self._maps = grad_cam.maker(parts, final.network.classifier)
+        self._maps = grad_cam.heatmaps(parts, final.network.classifier)
 
     def __call__(self, images: Pixels, said: NDArray[np.int64]) -> list[Pixels]:
         from pipeline.reporting.heatmaps import overlay
@@ -175,11 +177,11 @@ class _Heatmaps:
     @staticmethod
     def write(path: Path, picture: Pixels) -> None:
         """Write one, whole or not at all."""
-        from pipeline.reporting.heatmaps import write_picture
+        from pipeline.reporting.heatmaps import write_image
 
         partial = path.with_name(f".{path.name}.partial")
         try:
-            write_picture(partial, picture)
+            write_image(partial, picture)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pipeline import config as parameters
 from pipeline.backbones import keras_setup
 from pipeline.evaluation import calibration, selected_model
+from pipeline.evaluation.probabilities import mean_log_probability
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 from pipeline.storage import ledger, sealed_files
-from pipeline.training import head, network
+from pipeline.training import network
 
 OPENVINO_BATCH = 8  # images at a time, with which it is fastest
 FEW = 64  # images for which a quick start counts more than speed
@@ -48,7 +49,7 @@ class Final:
         """
         ledger_at = atomic_files.require(Path("data/split.csv"), "split")
         self.params, self.kind = params, kind
-        told = selected_model.settings(Path("metrics/evaluate.json"))
+        told = selected_model.selection()
         self.temperature = float(told.temperature)
         self.classes = ledger.labels(ledger.read_ledger(ledger_at)).classes
         self.weights = {
@@ -76,14 +77,17 @@ class Final:
 
     def probability(self, images: Pixels) -> NDArray[np.float64]:
         """Of each class, (n, n_classes)."""
-        from pipeline.backbones import from_params
+        from pipeline.backbones import views
 
-        count = self.params.predict.views
+        ranges, count = self.params.extract.augment.model_dump(), self.params.predict.views
+        seed = ranges.pop("seed")
         digests = _digests(images) if count > 2 else []
-        seen = [from_params.view(self.params, images, digests, view) for view in range(count)]
+        seen = [
+            views.make(images, digests, view, views.Ranges(**ranges), seed) for view in range(count)
+        ]
         logits = np.split(self._logits(np.concatenate(seen)), count)
-        log_probability = head.mean_log_probability(logits)
-        return np.exp(calibration.calibrated(log_probability, self.temperature)).astype(np.float64)
+        log_probability = mean_log_probability(logits)
+        return np.exp(calibration.scaled(log_probability, self.temperature)).astype(np.float64)
 
     def function(self, model: Any) -> Function:
         """A Keras model of images as a function of any number of them."""
@@ -96,17 +100,17 @@ class Final:
 
         def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
             batches = (images[at : at + size] for at in range(0, len(images), size))
-            return np.concatenate([inference.padded(run, batch, size) for batch in batches])
+            return np.concatenate([inference.run_padded(run, batch, size) for batch in batches])
 
         return in_batches
 
     def _function_to_logits(self) -> Function:
         if self.kind == "openvino":  # which folds batch norms by itself
-            return self.function(self.network.model)
+            return self.function(self.network.whole)
         from pipeline.training import network_split
 
         extractors = list(self.network.extractors.values())
-        folded, rest = network_split.split(
+        folded, rest = network_split.cut(
             extractors, [None] * len(extractors), self.network.classifier
         )
         parts, last = [self.function(part) for part in folded], self.function(rest)
@@ -116,7 +120,9 @@ class Final:
         from pipeline.backbones import openvino
 
         try:
-            return openvino.compile(model, self.batch_size, "float32", self.params.compute.threads)
+            return openvino.compile_model(
+                model, self.batch_size, "float32", self.params.compute.threads
+            )
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 "predict --engine: expected a network that OpenVINO can run, got one that it "

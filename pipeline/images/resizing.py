@@ -50,7 +50,9 @@ class Resizing(CachedShards):
             with done.timed("read"):
                 content = self._read_unchanged(self.rows[number])
             with done.timed("compute"):
-                pixels = resize.pixels(content, wanted.size, wanted.fit, wanted.interpolation)
+                pixels = resize.decode_and_resize(
+                    content, wanted.size, wanted.fit, wanted.interpolation
+                )
             yield pixels[None]
 
     @functools.cached_property

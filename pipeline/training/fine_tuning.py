@@ -215,7 +215,7 @@ class FineTuning:
 
     def _padded(self, model: keras.Model) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
         function = functools.partial(devices.predict_on_batch, model)
-        return lambda batch: inference.padded(function, batch, self.settings.batch_size)
+        return lambda batch: inference.run_padded(function, batch, self.settings.batch_size)
 
     def _layers(self) -> list[str | None]:
         """Return the first layer of each backbone that is trained, None for a frozen one."""

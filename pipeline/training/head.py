@@ -7,7 +7,7 @@ of class 0 is 0. A logistic regression is a head of one layer. Stored as npz, ne
 
 import io
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from pipeline.evaluation.probabilities import log_softmax, mean_log_probability
 from pipeline.runtime.errors import UserError, of_the_machine
 
 FloatArray = NDArray[np.float32]
@@ -127,25 +128,6 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
             name = member.filename.removesuffix(".npy")
             arrays[name] = array.reshape(shape, order="F" if fortran else "C")
     return arrays
-
-
-def log_softmax(logits: NDArray[Any]) -> FloatArray:
-    """Return natural logarithms of probabilities, float32, of logits (n, n_classes)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    normal = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return np.asarray(shifted - normal, dtype=np.float32)
-
-
-def mean_log_probability(logits: Sequence[NDArray[Any]]) -> FloatArray:
-    """Return the logarithm of the mean probability over views, float32, of logits (n, n_classes).
-
-    log((p1 + ... + pk) / k) = logsumexp(log p1, ..., log pk) - log k, so that nothing underflows.
-    """
-    log_probability = [log_softmax(view) for view in logits]
-    if len(log_probability) == 1:
-        return log_probability[0]
-    total = np.logaddexp.reduce(np.stack(log_probability).astype(np.float64))
-    return np.asarray(total - np.log(len(log_probability)), dtype=np.float32)
 
 
 def predictions(

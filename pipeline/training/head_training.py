@@ -137,7 +137,9 @@ def _train_dense(settings: DenseHead, params: Params, features: Readable, labels
         return loop.one_view_each(batches, labels.label, rng)
 
     def logits(batch: head.FloatArray) -> head.FloatArray:
-        return inference.padded(functools.partial(devices.predict_on_batch, model), batch, BATCH)
+        return inference.run_padded(
+            functools.partial(devices.predict_on_batch, model), batch, BATCH
+        )
 
     def validate() -> loop.Batch:
         predicted = predict(features, views, logits, valid_rows)

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evaluation.probabilities import log_softmax
 from pipeline.runtime.errors import UserError
-from pipeline.training.head import FloatArray, Head, log_softmax
+from pipeline.training.head import FloatArray, Head
 
 # Candidates of cross-validation: half-decades where pooled features of thousands of images do best.
 STRENGTHS = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)

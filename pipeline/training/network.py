@@ -99,7 +99,7 @@ def load(params: Params, size: int, n_classes: int, selected: str) -> Network:
         path = sealed_files.require_sealed(paths.model_weights(), "fine_tune")
         try:
             weights_file.load(network.model, path)
-        except weights_file.Unfit as error:
+        except weights_file.WeightsFileError as error:
             raise UserError(
                 f"{path}: expected the weights of the fine-tuned network, got a file that does "
                 f"not fit ({error}); run `dvc repro fine_tune` again"

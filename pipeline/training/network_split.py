@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from pipeline.backbones import batch_norm_folding
+from pipeline.backbones import batch_norm_folding, keras_private
 from pipeline.backbones.build import InferenceMode, find_layer
 from pipeline.runtime.errors import UserError
 
@@ -146,6 +146,6 @@ def _passing(trunk: keras.Model, first: int) -> list[Any]:
         for operation in later
         if not isinstance(operation, keras.layers.InputLayer)
         for tensor in keras.tree.flatten(operation.input)
-        if id(tensor._keras_history.operation) not in numbers  # private, as of Keras 3.15.1
+        if id(keras_private.operation_of(tensor)) not in numbers
     }
     return list(tensors.values())

@@ -35,7 +35,7 @@ from stages import extract
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of the convnet."""
     path = tmp_path_factory.mktemp("weights") / "convnet.weights.h5"
-    build.build("convnet", None, False, None).save_weights(path)
+    build.network("convnet", None, False, None).save_weights(path)
     return path
 
 
@@ -106,7 +106,7 @@ def test_more_views_cost_the_new_ones_and_other_ranges_the_augmented_ones(album:
 
 
 def other_weights() -> None:
-    network = build.build("convnet", None, False, WEIGHTS)
+    network = build.network("convnet", None, False, WEIGHTS)
     kernel, bias = network.get_layer("conv4").get_weights()
     network.get_layer("conv4").set_weights([kernel, bias + 1])
     network.save_weights(WEIGHTS)
@@ -182,7 +182,7 @@ def test_after_any_history_the_output_is_that_of_a_fresh_run(
 
 
 def test_features_beyond_the_range_of_their_dtype_stop_the_run(album: Album) -> None:
-    network = build.build("convnet", None, False, WEIGHTS)
+    network = build.network("convnet", None, False, WEIGHTS)
     kernel, bias = network.get_layer("conv4").get_weights()
     network.get_layer("conv4").set_weights([np.zeros_like(kernel), bias + 70_000])
     network.save_weights(WEIGHTS)

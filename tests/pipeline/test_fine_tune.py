@@ -92,8 +92,10 @@ def test_the_loss_before_the_first_step_is_the_heads(
 
 def moved() -> set[str]:
     """Return the convolutions with other weights in the tuned model than at the start."""
-    before = build.build("convnet", 48, False, WEIGHTS)
-    extractor = build.extractor(build.build("convnet", 48, False, None), "convnet", None, "flatten")
+    before = build.network("convnet", 48, False, WEIGHTS)
+    extractor = build.extractor(
+        build.network("convnet", 48, False, None), "convnet", None, "flatten"
+    )
     classifier = loop.head_model(
         head.load(paths.head_file()), input_dropout=0.0, dropout=0.0, seed=0
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import config, paths
 from pipeline.backbones import build, from_params, keras_setup
+from pipeline.evaluation.probabilities import log_softmax, mean_log_probability
 from pipeline.storage import arrays, ledger
 from pipeline.training import head, logistic, loop, network_split
 from pipeline.training.history import Epoch
@@ -77,7 +78,7 @@ def test_a_heads_predictions_are_averaged_over_predict_views(
     ).head
     fitted = head.load(paths.head_file())
     assert_allclose(fitted.kernels[0], expected.kernels[0], rtol=1e-5, atol=1e-7)
-    log_probability = head.mean_log_probability(
+    log_probability = mean_log_probability(
         [fitted.logits(features[:, view]) for view in range(count)]
     )
     assert_allclose(predictions(paths.HEAD), log_probability, rtol=1e-6, atol=1e-7)
@@ -112,7 +113,7 @@ def test_a_dense_head_learns_from_another_view_of_each_image_in_every_epoch(
         log_probability, label = validate()
         valid, weights = labels.rows("valid"), loop.head_arrays(model)
         expected = [weights.logits(features[valid, view]) for view in range(2)]
-        assert_allclose(log_probability, head.mean_log_probability(expected), atol=1e-4)
+        assert_allclose(log_probability, mean_log_probability(expected), atol=1e-4)
         assert_array_equal(label, labels.label[valid])
         return loop.Trained([Epoch(1, 1.0, 0.5, 1.0, 0.5)])
 
@@ -137,7 +138,7 @@ def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album
     )
     album.resize()
     WEIGHTS.parent.mkdir()
-    build.build("convnet", None, False, None).save_weights(WEIGHTS)
+    build.network("convnet", None, False, None).save_weights(WEIGHTS)
     album.extract()
     album.run("train_head")
     album.run("fine_tune")
@@ -154,8 +155,8 @@ def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album
         for view in range(VIEWS)
     ]
     predicted = predictions(paths.MODEL)
-    assert_allclose(predicted, head.mean_log_probability(logits), rtol=1e-4, atol=1e-5)
-    assert np.abs(predicted - head.mean_log_probability(logits[:1])).max() > 1e-3
+    assert_allclose(predicted, mean_log_probability(logits), rtol=1e-4, atol=1e-5)
+    assert np.abs(predicted - mean_log_probability(logits[:1])).max() > 1e-3
 
 
 def test_a_head_takes_the_features_of_all_backbones_side_by_side(album: Album) -> None:
@@ -166,7 +167,7 @@ def test_a_head_takes_the_features_of_all_backbones_side_by_side(album: Album) -
     album.run("train_head")
     fitted = head.load(paths.head_file())
     assert fitted.kernels[0].shape == (7, 2)
-    expected = head.log_softmax(fitted.logits(features[:, 0]))
+    expected = log_softmax(fitted.logits(features[:, 0]))
     assert_allclose(predictions(paths.HEAD), expected, rtol=1e-5, atol=1e-6)
 
 

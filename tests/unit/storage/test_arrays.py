@@ -248,7 +248,7 @@ def test_damaged_digests_are_refused(
 def test_zeros_and_numbers_that_are_not_finite_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch)
     rows = np.zeros((50, 5), np.float32)
-    rows[7] = [np.nan, np.inf, -np.inf, -0.0, np.float32(1e-45)]
+    rows[7] = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-45], np.float32)
     write(rows)
     assert set(contents(STORE)) == {"zarr.json", *(f"c/{i}/0" for i in range(7))}
     assert arrays.StoredArray(STORE).read(0, 50).tobytes() == rows.tobytes()
@@ -271,7 +271,13 @@ def write_pickle() -> None:
     """Zarr 2 lets an array name any codec of numcodecs, and some versions of that unpickle."""
     STORE.mkdir()
     filters = [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}]
-    described: dict[str, Any] = {"zarr_format": 2, "shape": [4], "chunks": [4], "dtype": "|O", "order": "C"}
+    described: dict[str, Any] = {
+        "zarr_format": 2,
+        "shape": [4],
+        "chunks": [4],
+        "dtype": "|O",
+        "order": "C",
+    }
     described |= {"fill_value": "", "compressor": None, "filters": filters}
     (STORE / ".zarray").write_text(json.dumps(described))
     (STORE / "0").write_bytes(pickle.dumps(["x"] * 4))

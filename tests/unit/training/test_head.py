@@ -13,6 +13,7 @@ import pytest
 from numpy.lib import format as npy
 from numpy.testing import assert_allclose, assert_array_equal
 
+from pipeline.evaluation.probabilities import log_softmax
 from pipeline.runtime.errors import UserError
 from pipeline.training import head, loop
 
@@ -50,7 +51,7 @@ def test_a_single_output_is_the_logit_of_class_1_and_its_softmax_the_sigmoid() -
     assert logits.dtype == np.float32
     assert_array_equal(logits, np.concatenate([np.zeros((9, 1)), z], axis=1))
     sigmoid = 1 / (1 + np.exp(-z))
-    probability = np.exp(head.log_softmax(logits))
+    probability = np.exp(log_softmax(logits))
     assert_allclose(probability, np.concatenate([1 - sigmoid, sigmoid], axis=1), rtol=1e-5)
 
 
@@ -59,44 +60,6 @@ def test_a_single_output_is_the_logit_of_class_1_and_its_softmax_the_sigmoid() -
 )
 def test_parameters_are_all_kernels_and_biases(sizes: tuple[int, ...], count: int) -> None:
     assert some_head(sizes).parameters == count
-
-
-def test_log_softmax_is_that_of_float64() -> None:
-    logits = np.random.default_rng(0).normal(scale=5, size=(50, 4)).astype(np.float32)
-    wide = logits.astype(np.float64)
-    expected = wide - np.logaddexp.reduce(wide, axis=1, keepdims=True)
-    found = head.log_softmax(logits)
-    assert found.dtype == np.float32
-    assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
-
-
-def test_log_softmax_of_huge_logits_is_exact() -> None:
-    found = head.log_softmax(np.array([[1e4, -1e4], [-1e4, -1e4], [1e4, 1e4]], np.float32))
-    half = np.float32(-np.log(2))
-    assert_array_equal(found, [[0, -2e4], [half, half], [half, half]])
-
-
-@pytest.mark.parametrize("views", [1, 2, 3, 10])
-def test_several_views_give_the_logarithm_of_their_mean_probability(views: int) -> None:
-    logits = np.random.default_rng(0).normal(scale=3, size=(views, 50, 4)).astype(np.float32)
-    exponential = np.exp(logits.astype(np.float64))
-    probability = exponential / exponential.sum(axis=2, keepdims=True)
-    averaged = head.mean_log_probability(list(logits))
-    assert averaged.dtype == np.float32
-    assert_allclose(averaged, np.log(probability.mean(axis=0)), rtol=1e-5, atol=1e-6)
-
-
-def test_views_that_are_certain_of_different_classes_stay_finite() -> None:
-    """Probabilities of e-10000 are 0 in any float; their logarithms are finite."""
-    certain = np.array([[1e4, 0, -1e4]], np.float32)
-    found = head.mean_log_probability([certain, certain[:, ::-1], certain])
-    assert_allclose(found, [[np.log(2 / 3), -1e4, np.log(1 / 3)]], rtol=1e-6)
-    same = head.mean_log_probability([certain, certain])
-    assert_allclose(same, [[0, -1e4, -2e4]], rtol=1e-6)
-    huge = np.array([[1e38, -1e38]], np.float32)
-    assert_allclose(head.mean_log_probability([huge, huge]), [[0, -2e38]])
-    half = np.float32(-np.log(2))
-    assert_allclose(head.mean_log_probability([huge, -huge]), [[half, half]])
 
 
 def test_loss_is_the_mean_negative_log_likelihood_and_accuracy_a_fraction() -> None:

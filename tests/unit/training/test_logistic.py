@@ -12,9 +12,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.evaluation.probabilities import log_softmax
 from pipeline.runtime.errors import UserError
 from pipeline.training import logistic
-from pipeline.training.head import FloatArray, Head, log_softmax
+from pipeline.training.head import FloatArray, Head
 
 
 def some_features(n_classes: int) -> tuple[FloatArray, NDArray[np.int64]]:

@@ -1,6 +1,5 @@
 """The exported model's own resizing: what the pipeline's gives, for any size of image."""
 
-import importlib.util
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +9,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
+from optional_packages import needs_openvino
 from PIL import Image
 
 from pipeline.images import resize
 from pipeline.training import serving_model
 
-needs_openvino = pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None, reason="the package openvino is not installed"
-)
 SIZES = [(300, 200), (201, 333), (50, 40), (97, 31), (64, 64), (9, 500)]
 
 

@@ -1,0 +1,110 @@
+"""`audit` in this process, on features and pixels in which faults are planted."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.storage import arrays, ledger
+from stages import audit
+
+ROOT = Path(__file__).parents[2]
+IMAGES = 60  # cats and dogs in turn
+SWAPPED, ODD, DARK, BLANK, COPY = 7, 20, 11, 12, 41  # the copy is one of the image before it
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger with 60 labelled images and one without a label, rejected ones aside."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    shutil.copyfile(ROOT / "params.yaml", "params.yaml")
+    rng = np.random.default_rng(0)
+    rows = [
+        ledger.LedgerRow(
+            f"{i}", "train", f"<{i}>.jpg", ("cat", "dog")[i % 2], i % 2,
+            "train" if i % 3 else "valid", f"{i}", 9, 9, "RGB", f"train/{i - (i == 33)}", "",
+        )
+        for i in range(IMAGES)
+    ]  # fmt: skip
+    rows.insert(5, ledger.LedgerRow("x", "train", "x.jpg", "", -1, "", "", 0, 0, "", "", "broken"))
+    rows.append(
+        ledger.LedgerRow("u", "test", "u.jpg", "", -1, "unlabelled", "u", 9, 9, "RGB", "test/u", "")
+    )
+    ledger.write_ledger(Path("data/split.csv"), rows)
+    fingerprint = ledger.fingerprint(rows)
+    pixels = rng.integers(0, 256, (IMAGES + 1, 16, 16, 3)).astype(np.uint8)
+    pixels[DARK] //= 5
+    pixels[BLANK] = 200
+    features = rng.normal(0, 1, (IMAGES + 1, 2, 64)).astype(np.float32)
+    features[:, 0, 0] += np.where(np.arange(IMAGES + 1) % 2, 12, -12)
+    features[SWAPPED, 0, 0] *= -1
+    features[ODD, 0] = -4 * features[ODD, 0]
+    features[ODD, 0, 0] = 0
+    features[COPY, 0] = features[COPY - 2, 0]
+    for path, values in (("data/resized.zarr", pixels), ("data/features/convnet.zarr", features)):
+        arrays.write(
+            Path(path), [values], shape=values.shape, dtype=values.dtype, fingerprint=fingerprint
+        )
+
+
+def lines(name: str) -> list[dict[str, str]]:
+    with Path("metrics/audit", name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_is_planted_stands_in_the_tables() -> None:
+    assert audit.main() == 0
+    first = lines("labels.csv")[0]
+    assert (first["member"], first["subset"]) == (f"<{SWAPPED}>.jpg", "train")
+    assert (first["label"], first["suggested"], first["likely"]) == ("dog", "cat", "yes")
+    assert lines("outliers.csv")[0]["member"] == f"<{ODD}>.jpg"
+    light = {(line["member"], line["fault"]) for line in lines("light.csv")}
+    assert light == {(f"<{DARK}>.jpg", "dark"), (f"<{BLANK}>.jpg", "blank")}
+    assert [line["member"] for line in lines("copies.csv")] == ["<32>.jpg", "<33>.jpg"]
+    (pair,) = lines("alike.csv")
+    assert (pair["member"], pair["other"]) == (f"<{COPY - 2}>.jpg", f"<{COPY}>.jpg")
+    assert (pair["subset"], pair["other_subset"]) == ("valid", "train")
+    assert float(pair["likeness"]) < 0.01
+    figures = json.loads(Path("metrics/audit.json").read_text(encoding="utf-8"))
+    likely = [line["member"] for line in lines("labels.csv") if line["likely"] == "yes"]
+    assert len(likely) == figures["likely_label_errors"]
+    assert all(float(line["margin"]) > 0 for line in lines("labels.csv"))
+    assert len(lines("labels.csv")) == figures["out_of_fold"]["misclassified"]
+    assert figures["light"] == {"blank": 1, "blurred": 0, "dark": 1, "light": 0}
+    assert (figures["images"], figures["copies"], figures["alike_pairs"]) == (60, 2, 1)
+
+
+def test_a_rerun_gives_the_same_bytes() -> None:
+    written = []
+    for _ in range(2):
+        assert audit.main() == 0
+        written.append({path.name: path.read_bytes() for path in Path("metrics/audit").iterdir()})
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    "limits", [{"MOST_FEATURES": 10, "PROJECTED": 48}, {"MOST_VALUES": 48 * IMAGES}]
+)
+def test_random_sums_of_many_features_find_the_same(
+    limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in limits.items():
+        monkeypatch.setattr(audit, name, value)
+    assert audit.main() == 0
+    assert lines("labels.csv")[0]["member"] == f"<{SWAPPED}>.jpg"
+    assert lines("outliers.csv")[0]["member"] == f"<{ODD}>.jpg"
+    assert [pair["other"] for pair in lines("alike.csv")] == [f"<{COPY}>.jpg"]
+
+
+@pytest.mark.parametrize("label", [[0, 1], [0, 1, 2], [0, 0, 1]])
+def test_few_images_are_judged_without_cross_validation(label: list[int]) -> None:
+    features = np.eye(4, dtype=np.float32)[: len(label)]
+    predict = audit._fit()(features.copy(), np.array(label))
+    probability = np.exp(predict(features))
+    assert probability.shape == (len(label), max(label) + 1)
+    assert np.allclose(probability.sum(axis=1), 1)

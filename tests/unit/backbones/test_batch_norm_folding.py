@@ -1,0 +1,379 @@
+"""Folding keeps the output and removes batch norms, except those that must stay."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+
+from pipeline.backbones.batch_norm_folding import fold
+
+TOLERANCE = 1e-5  # of the largest absolute value: float32 rounds to 6e-8, hundreds of layers deep
+BFLOAT16_TOLERANCE = 0.1  # bfloat16 rounds to 0.004
+# Image size, layer to cut at to save time, number of batch norms, and how many of them must stay.
+FAMILIES = {
+    "VGG16": (32, None, 0, 0),
+    "ResNet50": (64, None, 53, 0),
+    "ResNet50V2": (64, "conv3_block4_out", 21, 7),  # before the activation of each block
+    "MobileNet": (64, None, 27, 0),
+    "MobileNetV2": (64, None, 52, 0),
+    "MobileNetV3Small": (64, None, 34, 0),
+    "DenseNet121": (64, "pool3_pool", 39, 20),  # after 18 concatenations and 2 poolings
+    "Xception": (75, "block5_sepconv1_act", 11, 0),
+    "InceptionV3": (75, "mixed3", 30, 0),
+    "InceptionResNetV2": (75, "block35_1_ac", 18, 0),
+    "NASNetMobile": (64, "normal_concat_0", 36, 0),
+    "EfficientNetB0": (64, "block4b_add", 21, 0),
+    "EfficientNetV2B0": (64, "block5a_project_bn", 22, 0),
+    "ConvNeXtTiny": (32, "convnext_tiny_downsampling_block_1", 0, 0),
+}
+Conv = layers.Conv2D
+Norm = layers.BatchNormalization
+Network = Callable[[Any], Any]
+
+
+def all_layers(model: keras.Model) -> list[Any]:
+    """Layers, also those of nested models."""
+    nested = (all_layers(it) if isinstance(it, keras.Model) else [it] for it in model.layers)
+    return [layer for layers_ in nested for layer in layers_]
+
+
+def norms(model: keras.Model) -> list[str]:
+    return [layer.name for layer in all_layers(model) if isinstance(layer, Norm)]
+
+
+def images(size: int = 8, channels: int = 6) -> NDArray[np.float32]:
+    shape = (4, size, size, channels)
+    return np.random.default_rng(1).uniform(-1, 1, shape).astype(np.float32)
+
+
+def outputs(model: keras.Model, pixels: Any) -> NDArray[np.float32]:
+    """In inference; by a call, since compiling takes longer."""
+    return np.asarray(keras.ops.cast(model(pixels, training=False), "float32"))
+
+
+def error(model: keras.Model, folded: keras.Model, pixels: Any) -> float:
+    """Largest difference of their outputs, in units of the largest value."""
+    expected = outputs(model, pixels)
+    return float(abs(outputs(folded, pixels) - expected).max() / abs(expected).max())
+
+
+def application(name: str, size: int, layer: str | None, top: bool = False) -> keras.Model:
+    """A network with random weights, and statistics roughly those of its own activations.
+
+    With any others the signal vanishes or explodes from layer to layer, and an output that hardly
+    depends on the images would show no fault.
+    """
+    keras.utils.set_random_seed(0)
+    function = getattr(keras.applications, name)
+    model: keras.Model = function(weights=None, include_top=top, input_shape=(size, size, 3))
+    if layer is not None:
+        model = keras.Model(model.input, model.get_layer(layer).output)
+    rng = np.random.default_rng(0)
+    found = [layer for layer in model.layers if isinstance(layer, Norm)]
+    for norm in found:
+        shape = norm.moving_mean.shape
+        norm.momentum = 0.0  # the statistics become those of one batch
+        if norm.scale:
+            norm.gamma.assign(rng.uniform(0.5, 1.5, shape))
+        norm.beta.assign(rng.normal(0, 0.3, shape))
+    if found:
+        model(images(size, 3), training=True)
+    for norm in found:
+        mean, variance = map(keras.ops.convert_to_numpy, (norm.moving_mean, norm.moving_variance))
+        norm.moving_mean.assign(mean + rng.normal(0, 0.2, mean.shape) * np.sqrt(variance))
+        spread = rng.uniform(0.7, 1.5, mean.shape)
+        norm.moving_variance.assign(variance * spread + 0.4 * variance.mean())
+    return model
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
+def test_every_family_keeps_its_output_and_these_batch_norms(name: str) -> None:
+    size, layer, before, left = FAMILIES[name]
+    model = application(name, size, layer)
+    folded = fold(model)
+    assert (len(norms(model)), len(norms(folded))) == (before, left)
+    removed = set(norms(model)) - set(norms(folded))
+    assert {layer.name for layer in folded.layers} == {it.name for it in model.layers} - removed
+    assert (folded.name, folded.input_shape) == (model.name, model.input_shape)
+    expected = outputs(model, images(size, 3))
+    assert abs(expected[0] - expected[1]).max() > 100 * TOLERANCE * abs(expected).max()
+    assert error(model, folded, images(size, 3)) < TOLERANCE
+
+
+def test_a_network_with_its_classifier_is_folded_too() -> None:
+    model = application("MobileNet", 32, None, top=True)
+    folded = fold(model)
+    assert (norms(folded), folded.output_shape) == ([], (None, 1000))
+    assert error(model, folded, images(32, 3)) < TOLERANCE
+
+
+@pytest.mark.parametrize("layer", ["block_1_expand_BN", "block_1_expand", "block_1_project_BN"])
+def test_a_network_may_be_cut_at_a_norm_or_at_the_convolution_before_it(layer: str) -> None:
+    cut = application("MobileNetV2", 32, layer)
+    folded = fold(cut)
+    assert norms(folded) == []
+    assert folded.layers[-1].name == layer.removesuffix("_BN")
+    assert error(cut, folded, images(32, 3)) < TOLERANCE
+
+
+def chain(*steps: Network) -> Network:
+    def network(x: Any) -> Any:
+        for step in steps:
+            x = step(x)
+        return x
+
+    return network
+
+
+def joined(*branches: Network) -> Network:
+    return lambda x: layers.Concatenate()([branch(x) for branch in branches])
+
+
+def added(*branches: Network) -> Network:
+    return lambda x: layers.Add()([branch(x) for branch in branches])
+
+
+def unchanged(x: Any) -> Any:
+    return x
+
+
+def residual(first: Network, second: Network) -> Network:
+    """The sum of the output of `first` and of `second` applied to it."""
+    return chain(first, added(unchanged, second))
+
+
+def twice(shared: Network) -> Network:
+    return chain(shared, layers.ReLU(), shared)
+
+
+class OwnConv(layers.Conv2D):  # type: ignore[misc]
+    def call(self, inputs: Any) -> Any:
+        return super().call(inputs) ** 2
+
+
+class OwnNorm(layers.BatchNormalization):  # type: ignore[misc]
+    def call(self, inputs: Any, training: Any = None) -> Any:
+        return super().call(inputs, training=training) ** 2
+
+
+def tiny(network: Network, channels: int = 6) -> keras.Model:
+    """For images of 8 x 8 pixels, with random weights and statistics."""
+    inputs = keras.Input((8, 8, channels), name="images")
+    model = keras.Model(inputs, network(inputs), name="tiny")
+    set_weights_of(model)
+    return model
+
+
+def set_weights_of(model: keras.Model) -> None:
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            set_weights_of(layer)
+        elif isinstance(layer, Norm):
+            layer.set_weights([rng.uniform(0.5, 1.5, it.shape) for it in layer.weights])
+        else:
+            layer.set_weights([rng.normal(size=it.shape) for it in layer.weights])
+
+
+FOLDED = {
+    "a convolution": lambda: chain(Conv(5, 3), Norm()),
+    "without bias": lambda: chain(Conv(5, 3, use_bias=False), Norm()),
+    "that pads, with a stride": lambda: chain(Conv(5, 3, padding="same", strides=2), Norm()),
+    "dilated": lambda: chain(Conv(5, 3, dilation_rate=2), Norm()),
+    "of groups": lambda: chain(Conv(4, 3, groups=2), Norm()),
+    "depthwise": lambda: chain(layers.DepthwiseConv2D(3, depth_multiplier=2), Norm()),
+    "separable": lambda: chain(layers.SeparableConv2D(5, 3, depth_multiplier=2), Norm()),
+    "transposed": lambda: chain(layers.Conv2DTranspose(5, 3, strides=2), Norm()),
+    "norm without scale": lambda: chain(Conv(5, 3), Norm(scale=False)),
+    "norm without center": lambda: chain(Conv(5, 3), Norm(center=False)),
+    "norm with neither": lambda: chain(Conv(5, 3), Norm(scale=False, center=False)),
+    "norm of axis 3": lambda: chain(Conv(5, 3), Norm(axis=3)),
+    "norm that is frozen": lambda: chain(Conv(5, 3), Norm(trainable=False)),
+    "norm that more than one use": lambda: chain(
+        Conv(5, 3), Norm(), added(layers.ReLU(), Conv(5, 1))
+    ),
+    "before a pad": lambda: chain(
+        Conv(5, 3), Norm(), layers.ReLU(), layers.ZeroPadding2D(1), Conv(4, 3), Norm()
+    ),
+    "before a pad and then the activation": lambda: chain(
+        Conv(5, 3), Norm(), layers.ZeroPadding2D(1), layers.ReLU(), Conv(4, 3)
+    ),
+    "joined convolutions": lambda: chain(
+        joined(Conv(5, 3), layers.DepthwiseConv2D(3), joined(Conv(1, 3), Conv(2, 3))), Norm()
+    ),
+    "before a convolution": lambda: chain(Norm(), Conv(5, 3)),
+    "before one without bias": lambda: chain(Norm(), Conv(5, 3, use_bias=False)),
+    "before one with an activation": lambda: chain(Norm(), Conv(5, 3, activation="relu")),
+    "before one of groups": lambda: chain(Norm(), Conv(4, (2, 3), groups=2, strides=2)),
+    "before one of 1 x 1": lambda: chain(Norm(), Conv(5, 1, padding="same", strides=2)),
+    "before a depthwise one": lambda: chain(Norm(), layers.DepthwiseConv2D(3, depth_multiplier=2)),
+    "on both sides": lambda: chain(Norm(), Conv(5, 3), Norm()),
+    "on both sides of a depthwise one": lambda: chain(
+        Norm(), layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False), Norm()
+    ),
+    "between two convolutions": lambda: chain(Conv(5, 3), Norm(), Conv(4, 3), Norm()),
+    "in a model inside": lambda: chain(keras.Sequential([Conv(5, 3), Norm()]), layers.ReLU()),
+    "in a model called twice": lambda: twice(
+        keras.Sequential([keras.Input((8, 8, 6)), Conv(6, 3, padding="same"), Norm()])
+    ),
+}
+LEFT = {
+    "an activation between": lambda: chain(Conv(5, 3, activation="relu"), Norm()),
+    "an activation before the convolution": lambda: chain(Norm(), layers.ReLU(), Conv(5, 3)),
+    "a convolution that others use": lambda: residual(Conv(5, 3), Norm()),
+    "a norm that others use": lambda: residual(Norm(), Conv(6, 1)),
+    "a pad after the convolution": lambda: chain(Conv(5, 3), layers.ZeroPadding2D(1), Norm()),
+    "a pad before the convolution": lambda: chain(Norm(), layers.ZeroPadding2D(1), Conv(5, 3)),
+    "a convolution that pads": lambda: chain(Norm(), Conv(5, 3, padding="same")),
+    "a pooling between": lambda: chain(Conv(5, 3), layers.MaxPooling2D(2), Norm()),
+    "before a transposed one": lambda: chain(Norm(), layers.Conv2DTranspose(5, 3)),
+    "before a separable one": lambda: chain(Norm(), layers.SeparableConv2D(5, 3)),
+    "another axis": lambda: chain(Conv(5, 3), Norm(axis=1)),
+    "no convolution": lambda: chain(layers.Dense(5), Norm()),
+    "a vector": lambda: chain(layers.Flatten(), layers.Dense(5), Norm()),
+    "joined with something else": lambda: chain(joined(Conv(5, 1), unchanged), Norm()),
+    "joined with another axis": lambda: chain(
+        lambda x: layers.Concatenate(axis=1)([Conv(5, 1)(x), Conv(5, 1)(x)]), Norm()
+    ),
+    "joined with itself": lambda: chain(Conv(5, 1), joined(unchanged, unchanged), Norm()),
+    "a shared norm": lambda: chain(Conv(6, 1), twice(Norm())),
+    "a shared convolution": lambda: chain(twice(Conv(6, 1)), Norm()),
+    "before a shared convolution": lambda: chain(Norm(), twice(Conv(6, 1))),
+    "a convolution of one's own": lambda: chain(OwnConv(5, 3), Norm()),
+    "a norm of one's own": lambda: chain(Conv(5, 3), OwnNorm()),
+    "a call by keyword": lambda: chain(Conv(5, 3), lambda x: Norm()(inputs=x)),
+    "channels first": lambda: chain(Conv(4, 3, data_format="channels_first"), Norm()),
+    "a second norm": lambda: chain(Conv(5, 3), Norm(), Norm()),
+    "the batch's own statistics": lambda: chain(Conv(5, 3), lambda x: Norm()(x, training=True)),
+}
+
+
+NEEDS_NCHW = ("channels first",)  # TensorFlow has no such convolution on processors with AVX2 only
+
+
+@pytest.mark.parametrize("pattern", FOLDED)
+def test_folded_is(pattern: str) -> None:
+    model = tiny(FOLDED[pattern]())
+    folded = fold(model)
+    assert norms(model) != []
+    assert norms(folded) == []
+    assert error(model, folded, images()) < TOLERANCE
+
+
+@pytest.mark.parametrize("pattern", LEFT)
+def test_left_alone_is(pattern: str) -> None:
+    model = tiny(LEFT[pattern]())
+    folded = fold(model)
+    assert len(norms(folded)) == 1
+    if pattern in NEEDS_NCHW:  # the same layers and weights give the same output
+        assert [it.name for it in folded.layers] == [it.name for it in model.layers]
+        for one, other in zip(folded.get_weights(), model.get_weights(), strict=True):
+            assert_array_equal(one, other)
+    else:
+        assert error(model, folded, images()) < TOLERANCE
+
+
+@pytest.mark.parametrize("norm_first", [False, True], ids=["the convolution", "the norm"])
+def test_an_output_of_the_model_is_left_alone(norm_first: bool) -> None:
+    def network(x: Any) -> Any:
+        first = Norm()(x) if norm_first else Conv(5, 3)(x)
+        second = Conv(5, 3)(first) if norm_first else Norm()(first)
+        return {"first": first, "second": [second]}
+
+    model = tiny(network)
+    folded = fold(model)
+    assert len(norms(folded)) == 1
+    expected, found = (each(images(), training=False) for each in (model, folded))
+    assert_array_equal(found["first"], expected["first"])
+    assert_array_equal(found["second"][0], expected["second"][0])
+
+
+def test_a_network_cut_after_a_convolution_that_is_used_elsewhere_is_folded() -> None:
+    complete = tiny(lambda x: residual(Conv(5, 3), Norm(name="norm"))(x))
+    assert len(norms(fold(complete))) == 1
+    cut = keras.Model(complete.input, complete.get_layer("norm").output)
+    folded = fold(cut)
+    assert norms(folded) == []
+    assert error(cut, folded, images()) < TOLERANCE
+
+
+def test_several_inputs_keep_their_names_and_order() -> None:
+    left, right = (keras.Input((8, 8, 3), name=name) for name in ("left", "right"))
+    inner = layers.Subtract()([Norm()(Conv(5, 3)(right)), Conv(5, 3)(left)])
+    model = keras.Model([right, left], inner)
+    set_weights_of(model)
+    folded = fold(model)
+    names = [
+        [layer.name for layer in each.layers if isinstance(layer, layers.InputLayer)]
+        for each in (folded, model)
+    ]
+    assert names[0] == names[1]
+    assert error(model, folded, [images(8, 3), images(8, 3)[::-1].copy()]) < TOLERANCE
+
+
+def test_operations_that_are_no_layers_survive() -> None:
+    def network(x: Any) -> Any:
+        x = Norm()(Conv(5, 3)(x))
+        return keras.ops.concatenate([keras.ops.relu6(x * 2 + 1)[:, 1:3], x[:, ::2]], axis=1)
+
+    model = tiny(network)
+    folded = fold(model)
+    kept = [it.name for it in model.operations if not isinstance(it, Norm)]
+    assert [it.name for it in folded.operations] == kept
+    assert error(model, folded, images()) < TOLERANCE
+
+
+def test_kernels_are_computed_in_float64_and_rounded_once() -> None:
+    model = tiny(chain(Conv(50, 3, name="conv", use_bias=False), Norm(name="norm")))
+    (kernel,) = model.get_layer("conv").get_weights()
+    gamma, beta, mean, variance = (
+        weight.astype(np.float64) for weight in model.get_layer("norm").get_weights()
+    )
+    scale = gamma / np.sqrt(variance + 1e-3)
+    weights = fold(model).get_layer("conv").get_weights()
+    assert_array_equal(weights[0], (kernel * scale).astype(np.float32))
+    assert_array_equal(weights[1], (beta - scale * mean).astype(np.float32))
+
+
+def test_the_model_and_global_random_numbers_do_not_change() -> None:
+    model = tiny(chain(layers.Normalization(), Conv(5, 3), Norm(), layers.ReLU(), Norm()))
+    before, weights, state = model.get_config(), model.get_weights(), random.getstate()
+    fold(model)
+    fold(model, "bfloat16")
+    assert random.getstate() == state
+    assert model.get_config() == before
+    for one, expected in zip(model.get_weights(), weights, strict=True):
+        assert_array_equal(one, expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", TOLERANCE), ("bfloat16", BFLOAT16_TOLERANCE)]
+)
+def test_a_normalization_keeps_what_it_was_adapted_to(dtype: str, tolerance: float) -> None:
+    pixels = images() * 40 + 100
+    model = tiny(chain(keras.Sequential([layers.Normalization()]), Conv(5, 3), Norm()))
+    model.layers[1].layers[0].adapt(pixels)
+    assert error(model, fold(model, dtype), pixels) < tolerance
+
+
+@pytest.mark.parametrize("name", ["ResNet50V2", "EfficientNetB0", "ConvNeXtTiny"])
+@pytest.mark.slow
+def test_in_bfloat16_weights_and_arithmetic_are_and_the_output_is_close(name: str) -> None:
+    size, layer, _, left = FAMILIES[name]
+    model = application(name, size, layer)
+    folded = fold(model, "bfloat16")
+    for part in all_layers(folded):
+        if isinstance(part, (layers.InputLayer, layers.Rescaling, layers.Normalization)):
+            assert part.dtype == part.output.dtype == "float32"
+        else:
+            assert part.dtype_policy.name == "bfloat16"
+            assert {part.output.dtype, *(it.dtype for it in part.weights)} == {"bfloat16"}
+    assert len(norms(folded)) == left
+    assert 10 * TOLERANCE < error(model, folded, images(size, 3)) < BFLOAT16_TOLERANCE
