@@ -88,7 +88,7 @@ class Resizing(CachedShards):
         if hashlib.sha256(content).hexdigest() != row.sha256:
             name = self.params.data.train if row.source == "train" else self.params.data.test
             raise UserError(
-                f"{name} member {row.member}: expected the bytes that `split` checked, got others "
-                "or none; run `dvc repro` to check the current ones"
+                f"{name} member {row.member}: expected the bytes that `split` judged, got others "
+                "or none; run `dvc repro` to judge what is there now"
             )
         return content

@@ -234,7 +234,7 @@ class StoredArray(Readable):
             if of_the_machine(error, self._path):
                 raise
             where = f"{self._path} rows {start} to {stop - 1}"
-            expected, got = "bytes that match their checksum", repr(_one_line(error))
+            expected, got = "bytes that fit their checksum", repr(_one_line(error))
             raise self._refusal(where, expected, got) from None
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -159,7 +159,7 @@ def test_an_image_that_changed_after_split_is_refused(album: Album) -> None:
     name = sorted(album.of("dog"))[0]
     (TRAIN / name).write_bytes(album.picture())
     refusal = album.fails("resize")
-    assert f"{TRAIN} member {name}: expected the bytes that `split` checked" in refusal
+    assert f"{TRAIN} member {name}: expected the bytes that `split` judged" in refusal
     assert not RESIZED.exists()
     assert list(Path("data").glob(".partial-*")) == []
 

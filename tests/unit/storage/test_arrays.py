@@ -373,7 +373,7 @@ def test_a_flipped_bit_is_reported_with_its_rows(seven_shards: NDArray[Any]) -> 
     assert_array_equal(opened.read(32, 50), seven_shards[32:])
     with pytest.raises(UserError) as refused:
         opened.take(np.array([1, 25, 27, 40]))
-    start = "rows.zarr rows 25 to 27: expected bytes that match their checksum, got "
+    start = "rows.zarr rows 25 to 27: expected bytes that fit their checksum, got "
     assert str(refused.value).startswith(start)
     assert str(refused.value).endswith(REMEDY)
 
@@ -383,5 +383,5 @@ def test_a_shard_cut_short_is_noticed_at_any_length(seven_shards: NDArray[Any]) 
     intact = shard.read_bytes()
     for kept in range(1, len(intact)):
         shard.write_bytes(intact[:kept])
-        with pytest.raises(UserError, match=r"^rows.zarr rows 24 to 31: expected bytes that match"):
+        with pytest.raises(UserError, match=r"^rows.zarr rows 24 to 31: expected bytes that fit"):
             arrays.StoredArray(STORE).read(24, 32)
