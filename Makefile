@@ -6,7 +6,7 @@
 # make export  one model for others        FORMAT=openvino     in place of saved_model
 # make compare REV=main   this run against another commit      OUT=folder   OTHER=a second commit
 # make pull    outputs from DVC's remote    make compare-here  with REV, both run on this machine
-# make fuzz    100,000 damaged inputs    make docs    renew docs/BAD_INPUT.md
+# make fuzz    100,000 damaged inputs    make docs    renew docs/bad_input.md
 # make lock    renew requirements.lock     make clean-venv     start from an empty environment
 # make torture kills, full disks, flipped bits, odd places: an hour on two cores
 # make sbom    list its packages           make audit-packages what is known against them
@@ -97,17 +97,17 @@ audit-packages: $(INSTALLED)
 sbom: $(INSTALLED)
 	@python -m packages.sbom requirements.lock docs/sbom.cdx.json
 
-# FUZZ="--kinds image --inputs 5000 --seed 1" chooses; FUZZ="--replay fuzzed/image-12" tries one again.
+# FUZZ="--kinds image --inputs 5000 --seed 1" chooses; FUZZ="--replay fuzzed/image" tries one again.
 fuzz: $(INSTALLED)
-	@python tests/fuzzing.py $(FUZZ)
+	@PYTHONPATH=tests:tests/robustness/inputs python tests/robustness/fuzzing.py $(FUZZ)
 
 docs: $(INSTALLED)
 	@mkdir -p docs
-	@python tests/bad_inputs.py > docs/BAD_INPUT.md
+	@PYTHONPATH=tests:. python tests/robustness/inputs/bad_inputs.py > docs/bad_input.md
 
 # `make test` tries a sample of these faults. Figures go to build/torture/.
 torture: $(INSTALLED)
-	TORTURE=1 python -m pytest -n 2 --dist loadgroup tests/test_torture_*.py
+	TORTURE=1 python -m pytest -n 2 --dist loadgroup tests/robustness/test_torture_*.py
 
 # The environment is rebuilt when the lock file changes: the versions and hashes in it are all that
 # is installed.

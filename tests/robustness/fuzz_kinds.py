@@ -1,7 +1,7 @@
-"""What is fuzzed: for each kind of input good ones, ways to change them, and what reads them.
+"""What is fuzzed: for each kind of input good examples, ways to damage them, and the reader.
 
-An attempt ends in one word, "accepted", "rejected" (a reason) or "refused" (a sentence). Whatever
-else it raises is a fault of the code.
+An attempt ends as "accepted", "rejected" (with a reason) or "refused" (with a sentence). Anything
+else that it raises is a fault of the code.
 """
 
 import contextlib
@@ -20,24 +20,25 @@ import bad_images
 import bad_params
 import bad_tables
 import bad_zips
+import h5py
 import numpy as np
 import yaml
 from album import contents
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays_of
-from mutation import Rng, mutated, with_whole_chunks
+from hypothesis.extra import numpy as numpy_st
+from mutation import mutated, with_valid_chunks
+from project import ROOT
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.evaluation import selected_model
 from pipeline.images import decode, label_fixes, labels, near_duplicates, resize, sources
-from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
-from pipeline.storage import arrays, ledger
+from pipeline.schema import Params
+from pipeline.storage import arrays, ledger, sealed_files, tables
 from pipeline.storage.row_cache import RowCache
 from pipeline.training import head
 from stages.resize import Resizing
 
-ROOT = Path(__file__).parents[1]
 Strategy = st.SearchStrategy[bytes]
 
 
@@ -46,34 +47,40 @@ class Kind:
     """One kind of input.
 
     Attributes:
-        share: of all inputs, in per cent.
-        prepare: makes what `read` needs in the working folder, and gives the good inputs.
-        read: reads one input by the code that stages use: "accepted" or "rejected", or a
-            `UserError`.
-        strategy: inputs made to a plan by hypothesis, from the good ones; None: there is none.
-        tokens: words that mutation strews in.
-        mend: brings checksums in order, so that what they guard is looked at.
+        percent: of all inputs.
+        prepare: creates what `read` needs in the working folder; returns the good inputs.
+        read: reads an input by the code that stages use; returns "accepted" or "rejected", or
+            raises `UserError`.
+        strategy: inputs of a given structure, made from the good ones; None: only damaged bytes.
+        tokens: words that damage inserts.
+        repair: corrects checksums, so that what they protect is read.
     """
 
-    share: float
+    percent: float
     prepare: Callable[[], list[bytes]]
     read: Callable[[bytes], str]
     strategy: Callable[[list[bytes]], Strategy] | None = None
     tokens: Sequence[bytes] = ()
-    mend: Callable[[bytes], bytes] | None = None
+    repair: Callable[[bytes], bytes] | None = None
 
     def attempt(self, content: bytes) -> str:
-        """The word."""
+        """Read an input; return how that ended."""
         try:
             return self.read(content)
         except UserError as error:
-            told = str(error)
-        assert len(told) < 100_000
+            sentence = str(error)
+        assert len(sentence) < 100_000
         return "refused"
 
-    def mutated(self, rng: Rng, good: Sequence[bytes]) -> bytes:
-        content = mutated(rng, good, self.tokens)
-        return self.mend(content) if self.mend and rng.integers(2) else content
+    def inputs(self, good: list[bytes]) -> Strategy:
+        """Return the strategy of all inputs."""
+        damaged = mutated(good, self.tokens)
+        strategies = [damaged]
+        if self.repair:
+            strategies.append(damaged.map(self.repair))
+        if self.strategy:
+            strategies.append(self.strategy(good))
+        return st.one_of(strategies)
 
 
 def _images() -> list[bytes]:
@@ -87,12 +94,12 @@ def _images() -> list[bytes]:
     for packed in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits", "zstd"):
         image = bad_images.noise(20, 14)
         good += [bad_images.encoded(image, "TIFF", compression=packed)]
-    made = (bad.make(jpeg) for bad in bad_images.INPUTS if bad.name != "many scans")
+    made = (bad.make(jpeg) for bad in bad_images.INPUTS if bad.name != bad_images.MANY_SCANS)
     return [*good, *(content for content in made if content and len(content) < 20_000)]
 
 
 def _read_image(content: bytes) -> str:
-    """As `split` and `resize` do; what the one accepts the other can read."""
+    """Read as `split` and `resize` do: what `split` accepts, `resize` can read."""
     try:
         _, image = decode.inspect_and_decode(content)
     except decode.Unreadable:
@@ -126,7 +133,7 @@ def _read_zip(content: bytes) -> str:
 
 
 def _zips_by_names(good: list[bytes]) -> Strategy:
-    """Names of any letters, in folders that mean something and others."""
+    """Draw names of any letters, in folders with and without a meaning."""
     part = st.sampled_from(["train", "test", "cat", "Cat", "cat.1.jpg", "..", ".", "", "a.zip"])
     name = st.lists(part | st.text(max_size=8), min_size=1, max_size=4).map("/".join)
     members = st.lists(st.tuples(name.filter(_storable), st.binary(max_size=9)), max_size=8)
@@ -142,8 +149,8 @@ def _storable(name: str) -> bool:
 
 def _parameters() -> list[bytes]:
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    known = {bad.name for bad in bad_params.INPUTS} - bad_params.FAULTS.keys()
-    made = (bad.make(text) for bad in bad_params.INPUTS if bad.name in known)
+    by_text = [bad for bad in bad_params.INPUTS if bad.name not in bad_params.FAULTS]
+    made = (bad.make(text) for bad in by_text)
     plain = yaml.safe_dump(yaml.safe_load(text)).encode()
     return [plain] * 20 + [content for content in made if content and len(content) < 9_000]
 
@@ -151,7 +158,7 @@ def _parameters() -> list[bytes]:
 def _read_params(content: bytes) -> str:
     path = Path("params.yaml")
     path.write_bytes(content)
-    parameters.read(path)
+    config.read(path)
     return "accepted"
 
 
@@ -171,7 +178,7 @@ ANY = st.recursive(
 
 
 def _changed(content: Any) -> st.SearchStrategy[Any]:
-    """A tree of dictionaries and lists with another value, or none, at one or two places."""
+    """Draw a tree of dictionaries and lists with one or two changed or missing values."""
     places = list(_places(content))
 
     def at(drawn: list[tuple[tuple[Any, ...], Any]]) -> Any:
@@ -185,7 +192,7 @@ def _changed(content: Any) -> st.SearchStrategy[Any]:
                     del inner[place[-1]]
                 else:
                     inner[place[-1]] = value
-            except (KeyError, IndexError, TypeError):  # the first change has taken it away
+            except (KeyError, IndexError, TypeError):  # removed by the first change
                 continue
         return changed
 
@@ -258,14 +265,14 @@ def _read_ledger(content: bytes) -> str:
     found = ledger.labels(rows)
     ledger.fingerprint(rows)
     ledger.summary(rows, found.classes)
-    work = Resizing(path, "out.zarr", _committed())
+    work = Resizing(path, Path("out.zarr"), _committed())
     assert all(len(bytes.fromhex(row.sha256)) == 32 for row in work.rows)
     return "accepted"
 
 
 @functools.cache
-def _committed() -> parameters.Params:
-    return parameters.read(ROOT / "params.yaml")
+def _committed() -> Params:
+    return config.read(ROOT / "params.yaml")
 
 
 def _ledgers_by_field(good: list[bytes]) -> Strategy:
@@ -287,7 +294,7 @@ VALUES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
 
 
 def _stores() -> list[bytes]:
-    """A store's files, each behind its name and a NUL: one at a time is changed."""
+    """Return the files of an array, each as name, NUL, content: one at a time is changed."""
     shape = VALUES.shape
     arrays.create(STORE, shape=shape, dtype=np.uint8, fingerprint="f", shard_rows=3)
     for start in (0, 3):
@@ -309,13 +316,13 @@ def _read_store(content: bytes) -> str:
         read = opened.read(0, len(opened))
         for batch in opened.batches(4):
             assert len(batch) <= 4
-        if not content.startswith(b"zarr.json"):  # what a shard holds is checked
+        if not content.startswith(b"zarr.json"):  # shards and digests have checksums
             assert np.array_equal(read, VALUES)
     return "accepted"
 
 
 class _one_file_changed:  # noqa: N801  a context manager
-    """With one file of a folder, `NAME NUL BYTES`, as other bytes; an unknown name changes none."""
+    """Replace one file of a folder by `NAME NUL BYTES` for a while; ignore an unknown name."""
 
     def __init__(self, folder: Path, content: bytes) -> None:
         name, _, self.changed = content.partition(b"\0")
@@ -347,7 +354,7 @@ def _caches() -> list[bytes]:
 
 
 def _read_cache(content: bytes) -> str:
-    """No damage may raise, and no row be given that is not the one that was kept."""
+    """Read cached rows: damage never raises, and no row differs from the stored one."""
     with _one_file_changed(ROWS, content):
         out = np.zeros_like(VALUES)
         found = RowCache(ROWS, "kind", WANTED, 2**20).get(WANTED, out)
@@ -368,7 +375,7 @@ def _heads() -> list[bytes]:
 def _read_head(content: bytes) -> str:
     path = Path("head.npz")
     path.write_bytes(content)
-    atomic_files.read_arrays(path, "good for")
+    sealed_files.read_arrays(path, "good for")
     found = head.load(path)
     found.require(5, 2)
     with np.errstate(all="ignore"):
@@ -377,9 +384,9 @@ def _read_head(content: bytes) -> str:
 
 
 def _heads_by_array(good: list[bytes]) -> Strategy:
-    """Arrays of any shape and type under names of which some fit."""
-    shape = arrays_of.array_shapes(min_dims=0, max_dims=3, max_side=6) | st.just((5, 2))
-    any_array = arrays_of.arrays(arrays_of.scalar_dtypes() | st.just(np.float32), shape)
+    """Draw arrays of any shape and type; some names are those of a head."""
+    shape = numpy_st.array_shapes(min_dims=0, max_dims=3, max_side=6) | st.just((5, 2))
+    any_array = numpy_st.arrays(numpy_st.scalar_dtypes() | st.just(np.float32), shape)
     names = st.sampled_from(["kernel_0", "bias_0", "kernel_1", "bias_1", "name", "kernel"])
 
     def packed(named: dict[str, Any]) -> bytes:
@@ -390,30 +397,26 @@ def _heads_by_array(good: list[bytes]) -> Strategy:
     return st.dictionaries(names, any_array, max_size=4).map(packed)
 
 
-FIGURES = Path("evaluate.json")
-
-
-def _figures() -> list[bytes]:
-    for folder in ("head", "model"):
+def _choices() -> list[bytes]:
+    for folder in (paths.HEAD, paths.MODEL):
         logs = np.full((4, 2), -0.69, np.float32)
-        path = Path(folder, "predictions.zarr")
+        path = paths.predictions(folder)
         arrays.write(path, [logs], shape=logs.shape, dtype=np.float32, fingerprint="f")
-    atomic_files.write_json(
-        FIGURES, {"chosen": "head", "temperature": 1.5, "clip": 0.01, "more": [1]}
-    )
-    return [FIGURES.read_bytes()]
+    content = {"chosen": "head", "temperature": 1.5, "clip": 0.01, "more": [1]}
+    tables.write_json(paths.EVALUATION, content)
+    return [paths.EVALUATION.read_bytes()]
 
 
-def _read_figures(content: bytes) -> str:
-    FIGURES.write_bytes(content)
-    found = selected_model.read(FIGURES, Path("head"), Path("model"), "f")
-    assert found.log_probability.shape == (4, 2)
-    assert 0 <= found.clip < 0.5
+def _read_choice(content: bytes) -> str:
+    paths.EVALUATION.write_bytes(content)
+    selected = selected_model.read("f")
+    assert selected.log_probability.shape == (4, 2)
+    assert 0 <= selected.clip < 0.5
     return "accepted"
 
 
-def _figures_by_key(good: list[bytes]) -> Strategy:
-    return _changed(json.loads(good[0])).map(lambda told: json.dumps(told).encode())
+def _choices_by_key(good: list[bytes]) -> Strategy:
+    return _changed(json.loads(good[0])).map(lambda content: json.dumps(content).encode())
 
 
 WEIGHTS_FORMATS = ("w.weights.h5", "w.h5")
@@ -430,10 +433,18 @@ def _small_model() -> Any:
 
 
 def _weights() -> list[bytes]:
-    """A file in each of the two formats that are read."""
+    """Return a file in each of the two formats that are read: Keras 3, and the older one."""
     new, old = map(Path, WEIGHTS_FORMATS)
     _small_model().save_weights(new)
-    importlib.import_module("test_hdf5").as_published(old, _small_model())
+    with h5py.File(old, "w") as file:
+        layers = _small_model().layers
+        file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
+        for layer in layers:
+            group = file.create_group(layer.name)
+            arrays = {f"{layer.name}/{n}:0": a for n, a in enumerate(layer.get_weights())}
+            group.attrs["weight_names"] = [name.encode() for name in arrays]
+            for name, array in arrays.items():
+                group[name] = array
     return [path.name.encode() + b"\0" + path.read_bytes() for path in (new, old)]
 
 
@@ -458,7 +469,7 @@ KINDS = {
     "image": Kind(
         *(40, _images, _read_image),
         tokens=[*WORDS_OF_JPEG, b"IHDR", b"IDAT", b"tRNS", b"PLTE", b"acTL", b"VP8X", b"II*\0"],
-        mend=with_whole_chunks,
+        repair=with_valid_chunks,
     ),
     "zip": Kind(
         *(20, _zips, _read_zip, _zips_by_names),
@@ -488,8 +499,8 @@ KINDS = {
             b"vars\0",
         ],
     ),
-    "figures": Kind(
-        *(3, _figures, _read_figures, _figures_by_key),
+    "choice": Kind(
+        *(3, _choices, _read_choice, _choices_by_key),
         tokens=[b"NaN", b"Infinity", b"null", b"-1", b"1e999", b"[", b"{", b'"model"'],
     ),
 }
