@@ -66,6 +66,7 @@ def test_killed_at_any_moment_the_next_run_ends_with_the_same_bytes(
     assert strays(Path()) == []
 
 
+@pytest.mark.slow
 def test_killed_while_the_output_is_replaced_nothing_is_computed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

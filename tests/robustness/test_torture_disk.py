@@ -4,6 +4,8 @@
 that is too small; otherwise a few sites of the stages that need no Keras are tried.
 """
 
+import contextlib
+import importlib
 import os
 import re
 import shutil
@@ -34,6 +36,9 @@ COMMANDS = [
     ["export", "--format", "openvino"],
 ]
 ALL = STAGES + WITH_KERAS + COMMANDS if LONG else STAGES
+FAST = ("split", "resize")  # the others are tried by `make test-slow`
+CASES = [pytest.param(words, marks=[] if words[0] in FAST else pytest.mark.slow) for words in ALL]
+MUTE: Any = SimpleNamespace(readouterr=lambda: SimpleNamespace(out="", err=""))
 ERRNOS = ["ENOSPC", "EACCES", "EIO"]
 SIZES = 12  # of a disk that is too small
 
@@ -43,31 +48,40 @@ if not LONG:  # one finished project for all
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of 18 images, all stages run; with features from nowhere if not LONG."""
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of 18 images after `resize`; all stages have run if LONG."""
     folder = tmp_path_factory.mktemp("disk")
-    mute: Any = SimpleNamespace(readouterr=lambda: SimpleNamespace(out="", err=""))
     if LONG:
         finish(folder)
-    with in_this_process() as changed:
-        changed.chdir(folder)
-        album = Album(changed, mute)
-        album.change({"train_head": LOGISTIC, "fine_tune": None})
-        if not LONG:
-            album.split()
-            album.resize()
+    run_all(folder, ["audit", "submit", "explain", "report"] if LONG else ["split", "resize"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(pixels: Path) -> Path:
+    """The same project after all stages, if not LONG with features from nowhere."""
+    if not LONG:
+        with contextlib.chdir(pixels):
             WEIGHTS.parent.mkdir()
             WEIGHTS.write_bytes(b"nobody reads them")
             values = np.random.default_rng(0).normal(size=(18, 2, 8)).astype(np.float32)
             fingerprint = ledger.fingerprint(ledger.read_ledger(LEDGER))
             path = paths.features("convnet")
             arrays.write(path, [values], shape=(18, 2, 8), dtype="f4", fingerprint=fingerprint)
-            for (stage,) in STAGES[2:]:
-                album.run(stage)
-        else:
-            for stage in ("audit", "submit", "explain", "report"):
-                album.run(stage)
-    return folder
+        run_all(pixels, [name for (name,) in STAGES if name not in FAST])
+    return pixels
+
+
+def run_all(folder: Path, stages: list[str]) -> None:
+    with in_this_process() as changed:
+        changed.chdir(folder)
+        if "split" in stages:
+            album = Album(changed, MUTE)
+            album.change({"train_head": LOGISTIC, "fine_tune": None})
+            album.split()
+        for stage in stages:
+            changed.setattr(sys, "argv", [stage])
+            assert importlib.import_module(f"stages.{stage}").main() == 0
 
 
 def check(stage: list[str], faults: dict[str, Any], folder: Path, name: str) -> None:
@@ -96,14 +110,16 @@ def check(stage: list[str], faults: dict[str, Any], folder: Path, name: str) -> 
     assert counts["refused"] > 0
 
 
-@pytest.mark.parametrize("stage", ALL, ids=lambda words: words[0])
+@pytest.mark.parametrize("stage", CASES, ids=lambda words: words[0])
 def test_a_write_that_the_disk_refuses_is_one_sentence_and_loses_nothing(
-    project: Path, stage: list[str]
+    request: pytest.FixtureRequest, stage: list[str]
 ) -> None:
+    folder = request.getfixturevalue("pixels" if stage[0] in FAST else "project")
     faults = {"faults": ERRNOS, "sites": 0 if LONG else 3, "each": not LONG}
-    check(stage, faults, project, f"disk-{stage[0]}")
+    check(stage, faults, folder, f"disk-{stage[0]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ALL if LONG else [["train_head"]], ids=lambda words: words[0])
 def test_a_file_that_may_not_grow_is_one_sentence_and_loses_nothing(
     project: Path, stage: list[str]

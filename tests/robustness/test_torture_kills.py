@@ -1,8 +1,8 @@
 """`dvc repro` killed at random moments, again and again: the next one ends with the same bytes.
 
-Killed are the stage, `dvc`, or all of the process group, by SIGKILL, SIGTERM and SIGINT, while a
-drawn stage is made to run again. `make torture` kills 2 x 100 runs over all stages, half an hour;
-otherwise a few are killed, over the two stages that start fast.
+The stage, `dvc`, or its process group get SIGKILL, SIGTERM or SIGINT while a random stage runs
+again. `make torture` kills 2 x 100 runs of all stages, half an hour; `make test-slow` kills three
+runs of the stages up to `resize`.
 """
 
 import contextlib
@@ -22,22 +22,24 @@ import numpy as np
 import psutil
 import pytest
 from project import Project
-from torture import LONG, mended, outputs, outs, record, small_project, strays
+from torture import LONG, outputs, outs, record, repair, small_project, strays
 
 KILLS, LANES = (100, 2) if LONG else (3, 1)
-LAST = [] if LONG else ["resize"]  # the stage up to which the project is run; none: all
+LAST = [] if LONG else ["resize"]  # run the project up to this stage; none: all
 TARGETS, SIGNALS = ("stage", "dvc", "group"), ("SIGKILL", "SIGTERM", "SIGINT")
 START_S = 1.2  # of dvc, before it looks at stages
 PATIENCE_S = 900  # a shared machine may be slow
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that tells a child")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="a stage notices the end of dvc on Linux only"
+)
 
 
 class Kill(NamedTuple):
-    """What is made to run, and what is sent to whom after which share of its duration."""
+    """Which stage runs, and who gets which signal after which fraction of its duration."""
 
     stage: str
-    how: str  # "force" this stage alone, or run what is "removed", or restore it from a "cache"
+    how: str  # "force" it, run it as its output is "removed", or restore that from the "cache"
     target: str
     signal: str
     moment: float
@@ -50,7 +52,7 @@ def drawn(rng: np.random.Generator, stages: list[str]) -> Kill:
 
 
 def start(project: Project, *words: str) -> "subprocess.Popen[str]":
-    """`dvc repro` in a session of its own; it prints into `log`, a line as it comes."""
+    """Start `dvc repro` in a session of its own; it prints into `log`, unbuffered."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (project.folder / "log").open("w", encoding="utf-8") as log:
         return subprocess.Popen(
@@ -70,7 +72,7 @@ def printed(project: Project) -> str:
 
 
 def timed(project: Project) -> dict[str, float]:
-    """Run all; the seconds of each stage, as dvc prints their beginnings."""
+    """Run all; return the seconds of each stage, by the times at which dvc announces them."""
     process = start(project, *LAST)
     begun: dict[str, float] = {}
     while process.poll() is None:
@@ -83,7 +85,7 @@ def timed(project: Project) -> dict[str, float]:
 
 
 def of_session(leader: int) -> Iterator[psutil.Process]:
-    """The processes that a run has started, dvc included, and that still live."""
+    """Yield the living processes of a run, dvc included."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
             if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
@@ -99,7 +101,7 @@ def running_stage(leader: int) -> psutil.Process | None:
 
 
 def send(kill: Kill, process: "subprocess.Popen[str]", seconds: dict[str, float]) -> bool:
-    """Wait for the moment, and send the signal; whether there was somebody to take it."""
+    """Wait for the moment and send the signal; return whether a process received it."""
     number = getattr(signal, kill.signal)
     if kill.target != "stage":
         time.sleep(kill.moment * (START_S + seconds[kill.stage]))
@@ -119,7 +121,7 @@ def send(kill: Kill, process: "subprocess.Popen[str]", seconds: dict[str, float]
 
 
 def wait(process: "subprocess.Popen[str]") -> float:
-    """Until dvc and all that it has started are gone; the seconds that the rest outlived dvc."""
+    """Wait until dvc and all its children are gone; return how long those outlived dvc."""
     process.wait(PATIENCE_S)
     ended = time.monotonic()
     while any(of_session(process.pid)):
@@ -129,43 +131,29 @@ def wait(process: "subprocess.Popen[str]") -> float:
 
 
 def remove(project: Project, stage: str) -> None:
-    """What a stage writes, and the row cache."""
+    """Remove what a stage writes, and the row cache."""
     shutil.rmtree(project.folder / "data" / ".rows", ignore_errors=True)
-    for name, writer in WRITERS.items():
+    for name in outs(project.folder, stage.partition("@")[0]):
         path = project.folder / name
-        if writer == stage.partition("@")[0] and path.exists():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-WRITERS = {
-    "data/split.csv": "split",
-    "metrics/split.json": "split",
-    "data/resized.zarr": "resize",
-    "data/weights/convnet.weights.h5": "fetch_weights",
-    "data/features/convnet.zarr": "extract",
-    "metrics/audit": "audit",
-    "data/head": "train_head",
-    "data/model": "fine_tune",
-    "metrics/evaluate.json": "evaluate",
-    "metrics/curves": "evaluate",
-    "metrics/explain": "explain",
-    "data/submission.csv": "submit",
-    "metrics/report": "report",
-}
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def complete(project: Project, *words: str) -> list[str]:
-    """`dvc repro` to its end; the mends that it needed before."""
-    mends: list[str] = []
+    """Run `dvc repro` to its end; return the repairs that it needed before."""
+    repairs: list[str] = []
     for _ in range(3):
         process = start(project, *words, *LAST)
         wait(process)
         if process.returncode == 0:
-            return mends
-        mends.append(mended(project, printed(project)))
+            return repairs
+        repairs.append(repair(project, printed(project)))
     raise AssertionError(printed(project))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lane", range(LANES))
 def test_a_run_that_is_killed_at_any_moment_is_completed_to_the_same_bytes(
     lane: int, tmp_path: Path
@@ -175,7 +163,7 @@ def test_a_run_that_is_killed_at_any_moment_is_completed_to_the_same_bytes(
     started = time.monotonic()
     seconds = timed(project)
     project.commit("reproduced")
-    known, lock = outputs(project.folder), (project.folder / "dvc.lock").read_bytes()
+    finished, lock = outputs(project.folder), (project.folder / "dvc.lock").read_bytes()
     names = [name for name in outs(project.folder) if (project.folder / name).exists()]
     counts: dict[str, Counter[str]] = {name: Counter() for name in (*Kill._fields[:4], "found")}
     slowest, number = 0.0, 0
@@ -197,27 +185,27 @@ def test_a_run_that_is_killed_at_any_moment_is_completed_to_the_same_bytes(
         counts["found"][f"dvc ended with {process.returncode}"] += 1
         left = outputs(project.folder)
         for name, digest in left.items():
-            if known.get(name) != digest:
-                assert name == "dvc.lock", f"{kill}: {name} is half written, or another one"
+            if finished.get(name) != digest:
+                assert name == "dvc.lock", f"{kill}: {name} is half written, or another file"
                 counts["found"]["dvc.lock differs"] += 1
         counts["found"]["strays"] += bool(strays(project.folder))
         for name in names:
-            of_it = [file for file in known if file == name or file.startswith(f"{name}/")]
+            of_it = [file for file in finished if file == name or file.startswith(f"{name}/")]
             there = sum(file in left for file in of_it)
             counts["found"]["part of a folder"] += 0 < there < len(of_it)
         if rng.random() < 0.6 or number == KILLS:
             again = ["--no-run-cache"] if rng.random() < 0.5 else []
-            for mend in complete(project, *again):
-                counts["found"][mend] += 1
-            assert outputs(project.folder) == known, kill
+            for repaired in complete(project, *again):
+                counts["found"][repaired] += 1
+            assert outputs(project.folder) == finished, kill
             counts["found"]["completed"] += 1
             again_in_order = (project.folder / "dvc.lock").read_bytes() == lock
             counts["found"]["completed, dvc.lock in another order"] += not again_in_order
-        figures: dict[str, Any] = {name: dict(count) for name, count in counts.items()}
-        figures |= {"kills": number, "seconds": round(time.monotonic() - started)}
-        figures |= {"longest that a process outlived dvc, s": round(slowest, 2)}
-        record(f"kills-{lane}", figures)
+        summary: dict[str, Any] = {name: dict(count) for name, count in counts.items()}
+        summary |= {"kills": number, "seconds": round(time.monotonic() - started)}
+        summary |= {"longest that a process outlived dvc, s": round(slowest, 2)}
+        record(f"kills-{lane}", summary)
     if LONG:
         complete(project, "--force")
         assert strays(project.folder) == []
-    assert outputs(project.folder) == known
+    assert outputs(project.folder) == finished

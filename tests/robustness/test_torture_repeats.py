@@ -1,7 +1,7 @@
 """Forced runs of the sample write the same `dvc.lock`, in float32 and in bfloat16.
 
-`make torture` runs it ten times each: two clones in two folders, in turn on two dates, as two users
-and in two languages. Otherwise nothing here runs: `.ci/run` verifies the sample once.
+`make torture` runs it ten times each, in two clones, alternating between two dates, two users and
+two languages. Otherwise nothing here runs: `.ci/run` verifies the sample once.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ PRECISIONS = {
     },
 }
 SECONDS_A_YEAR = 365 * 24 * 3600
-# Another year, for whatever asks Python for the time.
+# Python's clock, a year later.
 LATER = f"""
 import time
 _now = time.time

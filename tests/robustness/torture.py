@@ -97,16 +97,17 @@ def hash_files(folder: Path, *below: str) -> dict[str, str]:
     return hashes
 
 
-def outs(folder: Path) -> list[str]:
-    """Return the paths that the stages of dvc.yaml write, for the one backbone `convnet`."""
+def outs(folder: Path, only: str = "") -> list[str]:
+    """Return the paths that one stage or all of dvc.yaml write, for the backbone `convnet`."""
     stages = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     names = [
         out if isinstance(out, str) else next(iter(out))
-        for stage in stages.values()
+        for name, stage in stages.items()
+        if only in ("", name)
         for kind in ("outs", "metrics", "plots")
         for out in stage.get("do", stage).get(kind, [])
     ]
-    return sorted(name.replace("${key}", "convnet") for name in names)
+    return sorted(path.replace("${key}", "convnet") for path in names)
 
 
 def strays(folder: Path) -> list[Path]:

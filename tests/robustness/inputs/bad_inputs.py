@@ -100,16 +100,16 @@ def page() -> str:
     for section in found.values():
         lines += [f"## {section.title}", "", section.intro, ""]
         lines += ["| input | outcome | exit status |", "|---|---|---|"]
-        lines += [_line(bad) for bad in section.inputs]
+        names: dict[str, list[str]] = {}
+        for bad in section.inputs:
+            names.setdefault(bad.outcome, []).append(
+                f"{bad.name} ({bad.what})" if bad.what else bad.name
+            )
+        for outcome, inputs in names.items():
+            status = STATUS[outcome.partition(":")[0]]
+            lines.append(f"| {'<br>'.join(map(_cell, inputs))} | {_cell(outcome)} | {status} |")
         lines.append("")
     return "\n".join(lines)
-
-
-def _line(bad: Bad) -> str:
-    verdict, _, text = bad.outcome.partition(": ")
-    text = f"{verdict}: {text}" if text else verdict
-    name = f"{bad.name}: {bad.what}" if bad.what else bad.name
-    return f"| {_cell(name)} | {_cell(text)} | {STATUS[verdict]} |"
 
 
 def _cell(text: str) -> str:
