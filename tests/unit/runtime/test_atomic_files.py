@@ -76,10 +76,15 @@ def test_a_block_that_raises_or_writes_nothing_changes_nothing(
 ) -> None:
     if previous != "nothing":
         write(out, previous, "old")
-    with pytest.raises((RuntimeError, FileNotFoundError)), atomic_files.replacing(out) as partial:
-        if new != "nothing":
-            write(partial, new, "half")
-            raise RuntimeError("stopped")
+
+    def stop() -> None:
+        with atomic_files.replacing(out) as partial:
+            if new != "nothing":
+                write(partial, new, "half")
+                raise RuntimeError("stopped")
+
+    with pytest.raises((RuntimeError, FileNotFoundError)):
+        stop()
     assert names(out.parent) == [".out.lock", *(["out"] if previous != "nothing" else [])]
     assert previous == "nothing" or read(out) == "old"
 

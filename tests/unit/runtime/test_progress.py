@@ -1,4 +1,4 @@
-"""What long work tells of itself where nobody watches."""
+"""Progress: one line at the end, a bar on a terminal."""
 
 import re
 import threading
@@ -17,38 +17,32 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_one_line_is_printed_at_the_end(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("updates", "seconds", "line"),
+    [
+        ([2000, 1], 2, "2,001 img in 2.0 s (1,000 img/s)"),
+        ([8], 4, "8 img in 4.0 s (2 img/s)"),
+        ([], 0, "0 img in 0.0 s (0 img/s)"),
+    ],
+)
+def test_one_line_and_the_note_are_printed_at_the_end(
+    updates: list[int],
+    seconds: float,
+    line: str,
+    clock: list[float],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with progress("resize", 3000) as bar:
-        bar.update(2000)
-        bar.update()
-        clock[0] += 2
-        assert bar.done == 2001
-        assert capsys.readouterr().out == ""
-    assert capsys.readouterr() == ("resize: 2,001 img in 2.0 s (1,000 img/s)\n", "")
-
-
-def test_a_note_is_printed_behind_it(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with progress("extract convnet", 8) as bar:
-        bar.update(8)
-        clock[0] += 4
+        for items in updates:
+            bar.update(items)
+        clock[0] += seconds
+        assert bar.done == sum(updates)
         bar.note = "read takes longest"
-    assert capsys.readouterr().out.splitlines() == [
-        "extract convnet: 8 img in 4.0 s (2 img/s)",
-        "extract convnet: read takes longest",
-    ]
+        assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == (f"resize: {line}\nresize: read takes longest\n", "")
 
 
-def test_nothing_in_no_time_is_told_as_well(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("resize", 0):
-        pass
-    assert capsys.readouterr().out == "resize: 0 img in 0.0 s (0 img/s)\n"
-
-
-def test_work_that_fails_is_not_told_as_done(capsys: pytest.CaptureFixture[str]) -> None:
+def test_work_that_fails_is_not_reported_as_done(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         with progress("resize", 2) as bar:
             bar.note = "read takes longest"
@@ -59,7 +53,7 @@ def test_work_that_fails_is_not_told_as_done(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == ""
 
 
-def test_batches_pass_through_and_count_once_the_next_is_asked_for() -> None:
+def test_a_batch_counts_once_the_next_one_is_requested() -> None:
     with progress("predict", 6) as bar:
         counted, passed = [], []
         for batch in bar.over([[1, 2, 3], [4, 5], [6]]):
@@ -89,7 +83,7 @@ def test_updates_from_threads_add_up(capsys: pytest.CaptureFixture[str]) -> None
     assert re.match(r"resize: 24,000 img in ", capsys.readouterr().out)
 
 
-def test_on_a_terminal_the_bar_stands_there_and_only_the_note_is_printed(
+def test_on_a_terminal_there_is_a_bar_and_only_the_note_is_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
