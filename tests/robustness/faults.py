@@ -168,8 +168,8 @@ def expanded(run: dict[str, Any], passed: list[Any]) -> Iterator[dict[str, Any]]
 
 def load(name: str) -> Any:
     """Import a stage or command; start Keras once for all runs, which starts no thread."""
-    module = "pipeline.commands.cli" if name in COMMANDS else f"stages.{name}"
-    stage: Any = importlib.import_module(module)
+    where = "pipeline.commands.cli" if name in COMMANDS else f"stages.{name}"
+    stage: Any = importlib.import_module(where)
     params = config.read()
     if name in USE_KERAS:
         settings = params.compute.model_dump()

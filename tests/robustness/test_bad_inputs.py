@@ -49,8 +49,8 @@ def project(album: Album) -> Album:
         Path(f"train/{label}s").mkdir(parents=True, exist_ok=True)
         Path(f"train/{label}s/{number}.jpg").write_bytes(content)
     Path("test").mkdir()
-    for number in (1, 2):
-        Path(f"test/{number}.jpg").write_bytes(image(100 + number))
+    for unlabelled in (1, 2):
+        Path(f"test/{unlabelled}.jpg").write_bytes(image(100 + unlabelled))
     data = {"train": "train", "test": "test"}
     album.change({"data": data, "split": {"max_rejected": 0.5}, "resize": {"size": 8}})
     return album
