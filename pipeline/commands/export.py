@@ -25,7 +25,7 @@ from pipeline import config as parameters
 from pipeline.backbones import keras_setup
 from pipeline.commands import model_card
 from pipeline.evaluation import selected_model
-from pipeline.evaluation.losses import Floats
+from pipeline.evaluation.probabilities import Floats
 from pipeline.images import decode, sources
 from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.entrypoint import script
@@ -57,7 +57,7 @@ def main() -> None:
         tables.read_json(path, stage)
         for path, stage in ((FIGURES, "evaluate"), (INTERVALS, "evaluate"), (SPLIT, "split"))
     )
-    classes, name = ledger.labels(rows).classes, selected_model.settings(FIGURES).name
+    classes, name = ledger.labels(rows).classes, selected_model.selection().name
     weights = {
         backbone: sealed_files.require_sealed(
             Path("data/weights", f"{backbone}.weights.h5"), f"fetch_weights@{backbone}"
@@ -78,8 +78,8 @@ def main() -> None:
         partial.mkdir()
         serving_model.write(served, partial, asked.format)
         written = serving_model.read(partial, asked.format)
-        model = selected_model.read(FIGURES, HEAD, MODEL, ledger.fingerprint(rows))
-        expected = _expected(rows, model.log_probability)
+        _, log_probability = selected_model.read(ledger.fingerprint(rows))
+        expected = _expected(rows, log_probability)
         check = _compare(written, params, rows, expected, asked.tolerance)
         tables.write_json(partial / CLASSES, {"classes": list(classes)})
         facts = model_card.Facts(

@@ -161,7 +161,7 @@ class _Heatmaps:
         from pipeline.explanation import grad_cam
 
         parts = list(final.network.extractors.values())
-        self._maps = grad_cam.maker(parts, final.network.classifier)
+        self._maps = grad_cam.heatmaps(parts, final.network.classifier)
 
     def __call__(self, images: Pixels, said: NDArray[np.int64]) -> list[Pixels]:
         from pipeline.reporting.heatmaps import overlay
@@ -175,11 +175,11 @@ class _Heatmaps:
     @staticmethod
     def write(path: Path, picture: Pixels) -> None:
         """Write one, whole or not at all."""
-        from pipeline.reporting.heatmaps import write_picture
+        from pipeline.reporting.heatmaps import write_image
 
         partial = path.with_name(f".{path.name}.partial")
         try:
-            write_picture(partial, picture)
+            write_image(partial, picture)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

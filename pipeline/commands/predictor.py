@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pipeline import config as parameters
 from pipeline.backbones import keras_setup
 from pipeline.evaluation import calibration, selected_model
+from pipeline.evaluation.probabilities import mean_log_probability
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 from pipeline.storage import ledger, sealed_files
-from pipeline.training import head, network
+from pipeline.training import network
 
 OPENVINO_BATCH = 8  # images at a time, with which it is fastest
 FEW = 64  # images for which a quick start counts more than speed
@@ -48,7 +49,7 @@ class Final:
         """
         ledger_at = atomic_files.require(Path("data/split.csv"), "split")
         self.params, self.kind = params, kind
-        told = selected_model.settings(Path("metrics/evaluate.json"))
+        told = selected_model.selection()
         self.temperature = float(told.temperature)
         self.classes = ledger.labels(ledger.read_ledger(ledger_at)).classes
         self.weights = {
@@ -85,8 +86,8 @@ class Final:
             views.make(images, digests, view, views.Ranges(**ranges), seed) for view in range(count)
         ]
         logits = np.split(self._logits(np.concatenate(seen)), count)
-        log_probability = head.mean_log_probability(logits)
-        return np.exp(calibration.calibrated(log_probability, self.temperature)).astype(np.float64)
+        log_probability = mean_log_probability(logits)
+        return np.exp(calibration.scaled(log_probability, self.temperature)).astype(np.float64)
 
     def function(self, model: Any) -> Function:
         """A Keras model of images as a function of any number of them."""

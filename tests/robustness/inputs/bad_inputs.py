@@ -73,7 +73,7 @@ def sections() -> dict[str, Section]:
         "image": Section("Images", bad_images.INTRO, bad_images.INPUTS),
         "zip": Section("Zips", bad_zips.INTRO, bad_zips.INPUTS),
         "tree": Section("Folders", bad_trees.INTRO, bad_trees.INPUTS),
-        "params": Section("params.yaml", "In place of `params.yaml`.", bad_params.INPUTS),
+        "params": Section("params.yaml", bad_params.TOLD, bad_params.INPUTS),
         "fixes": Section("data/label_fixes.csv", bad_tables.FIXES_INTRO, bad_tables.FIXES),
         "ledger": Section("data/split.csv", bad_tables.LEDGERS_INTRO, bad_tables.LEDGERS),
         "file": Section("Outputs of stages", bad_files.INTRO, bad_files.INPUTS),

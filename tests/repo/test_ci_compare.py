@@ -1,0 +1,80 @@
+"""`.ci/compare` compares two commits on one machine, with real git and DVC."""
+
+from pathlib import Path
+
+import pytest
+from project import Project
+
+pytestmark = [pytest.mark.xdist_group("dag"), pytest.mark.slow]
+
+
+@pytest.fixture
+def branch(other: tuple[Project, list[str]], tmp_path: Path) -> Project:
+    """On branch `other`, whose run has another regularization of the head than `main`."""
+    return other[0].copy_to(tmp_path / "project")
+
+
+def branches(project: Project) -> list[str]:
+    return project.git("branch", "--format=%(refname:short)").split()
+
+
+def test_runs_in_the_cache_are_compared_without_running_a_stage(
+    branch: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = tmp_path / "summary"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    printed = branch.run("bash", ".ci/compare", "main")
+    assert "Running stage" not in printed
+    assert "against `main`" in printed
+    assert summary.read_text(encoding="utf-8") == branch.read("comparison/comparison.md")
+    assert branches(branch) == ["main", "other"]
+    assert branch.git("status", "--porcelain") == ""
+
+
+def test_a_base_with_other_outputs_on_this_machine_is_compared_as_run_here(
+    branch: Project,
+) -> None:
+    recorded = branch.git("show", "main:dvc.lock")
+    branch.git("checkout", "--quiet", "main")
+    lines = recorded.splitlines()
+    place = next(i for i, line in enumerate(lines) if line.endswith("path: data/head")) + 2
+    assert "md5: " in lines[place]
+    lines[place] = f"      md5: {'ab' * 16}.dir"
+    (branch.folder / "dvc.lock").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    branch.commit("recorded on another machine")
+    branch.git("checkout", "--quiet", "other")
+    printed = branch.run("bash", ".ci/compare", "main")
+    assert "against `run-here/main`" in printed
+    assert branch.git("show", "run-here/main:dvc.lock") == recorded
+    assert branch.git("status", "--porcelain") == ""
+
+
+def test_both_commits_run_without_caches_if_the_remote_lacks_outputs(
+    branch: Project, tmp_path: Path
+) -> None:
+    """With a `dvc` that only records the arguments of `dvc repro`."""
+    dvc = tmp_path / "bin" / "dvc"
+    dvc.parent.mkdir()
+    dvc.write_text(
+        "#!/bin/sh\n"
+        'case "$1" in pull) exit 1 ;; remote) echo shared ;;\n'
+        f'repro) echo "$@" >>{tmp_path}/arguments ;; *) echo "$PWD/.dvc/cache" ;; esac\n',
+        encoding="utf-8",
+    )
+    dvc.chmod(0o755)
+    printed = branch.run("bash", "-c", f"PATH={dvc.parent}:$PATH bash .ci/compare main")
+    assert "the remote lacks outputs: running both commits here" in printed
+    arguments = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
+    assert arguments == ["repro --force --no-run-cache"] * 2
+
+
+@pytest.mark.parametrize("name", ["no-such", "--all", "main; touch new", "$(touch new)", ""])
+def test_an_unknown_base_is_one_sentence_and_never_run_as_a_command(
+    branch: Project, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REV", name)
+    printed = branch.run(
+        "make", "--silent", "--assume-old=.venv/.installed", "compare-here", passes=False
+    )
+    assert f"expected a branch, tag or commit, got '{name}'; fetch it" in printed.splitlines()[0]
+    assert branch.git("status", "--porcelain") == ""

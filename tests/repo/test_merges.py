@@ -1,0 +1,74 @@
+"""Merging two branches that both changed params and ran, with real git and DVC."""
+
+from pathlib import Path
+
+import pytest
+from project import Project
+
+pytestmark = pytest.mark.xdist_group("dag")
+
+
+@pytest.fixture(scope="module")
+def conflict(other: tuple[Project, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """On branch `raw`, which ran without calibration, while merging `other` conflicts."""
+    project = other[0].copy_to(tmp_path_factory.mktemp("merge") / "project")
+    project.git("checkout", "--quiet", "main")
+    project.run("dvc", "checkout", "--quiet")
+    project.git("checkout", "--quiet", "-b", "raw")
+    project.change({"evaluate.calibration": "none"})
+    assert project.repro("evaluate") == ["evaluate"]
+    project.commit("no calibration")
+    assert "Merge conflict in dvc.lock" in project.run("git", "merge", "other", passes=False)
+    return project
+
+
+def conflicting(project: Project) -> list[str]:
+    return project.git("diff", "--name-only", "--diff-filter=U").split()
+
+
+@pytest.mark.slow
+def test_a_conflict_leaves_complete_files_of_one_run(conflict: Project) -> None:
+    files = conflicting(conflict)
+    assert {"dvc.lock", "metrics/evaluate.json", "metrics/pictures/scores.png"} < set(files)
+    assert "params.yaml" not in files
+    for name in files:
+        assert conflict.git("hash-object", name) == conflict.git("rev-parse", f"raw:{name}")
+
+
+@pytest.mark.slow
+def test_after_a_conflict_only_new_stages_run_whichever_side_is_taken(
+    conflict: Project, tmp_path: Path
+) -> None:
+    project = conflict.copy_to(tmp_path / "project")
+    trees = []
+    # The second time, the cache has the outputs of the first, except those of `evaluate`.
+    ran = {"ours": ["evaluate", "explain", "submit", "report"], "theirs": ["evaluate"]}
+    for side, stages in ran.items():
+        project.git("checkout", f"--{side}", "dvc.lock")
+        assert project.repro() == stages
+        project.git("add", "dvc.lock", "metrics")
+        assert conflicting(project) == []
+        project.git("commit", "--quiet", "--message=both")
+        assert project.repro() == []
+        assert project.git("status", "--porcelain") == ""
+        trees.append(project.git("rev-parse", "HEAD^{tree}"))
+        assert project.read("params.yaml").count("calibration: none") == 1
+        assert project.read("params.yaml").count("inverse_regularization: 0.02") == 1
+        project.git("reset", "--quiet", "--hard", "HEAD~1")
+        project.run("git", "merge", "other", passes=False)
+    assert trees[0] == trees[1]
+
+
+def test_records_changed_on_both_sides_are_never_merged_line_by_line(
+    done: Project, tmp_path: Path
+) -> None:
+    """Two distant changes of dvc.lock, which git would merge silently."""
+    project = done.copy_to(tmp_path / "project")
+    for branch, stage in (("first", "  split:\n"), ("last", "  report:\n")):
+        project.git("checkout", "--quiet", "-B", branch, "main")
+        text = project.read("dvc.lock").replace(stage, f"  # changed\n{stage}")
+        (project.folder / "dvc.lock").write_text(text, encoding="utf-8")
+        project.commit(branch)
+    project.run("git", "merge", "first", passes=False)
+    assert conflicting(project) == ["dvc.lock"]
+    assert project.git("hash-object", "dvc.lock") == project.git("rev-parse", "last:dvc.lock")

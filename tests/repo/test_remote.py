@@ -1,0 +1,116 @@
+"""What a fresh clone gets from a remote, with real DVC and a folder as the remote."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from project import Project
+
+pytestmark = pytest.mark.xdist_group("dag")
+AS_IF_INSTALLED = ("make", "--silent", "--assume-old=.venv/.installed")
+
+
+@pytest.fixture(scope="module")
+def pushed(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The quick sample and a branch with another clip, both pushed to a remote."""
+    project = done.copy_to(tmp_path_factory.mktemp("pushed") / "project")
+    remote = str(project.folder.parent / "remote")
+    project.run("dvc", "remote", "add", "--default", "shared", remote)
+    project.commit("a remote")
+    project.run("dvc", "push", "--run-cache")
+    project.git("checkout", "--quiet", "-b", "clipped")
+    project.change({"submit.clip": 0.2})
+    assert project.repro() == ["submit", "report"]
+    project.commit("another clip")
+    project.run("dvc", "push", "--run-cache")
+    project.git("checkout", "--quiet", "main")
+    project.run("dvc", "checkout", "--quiet")
+    return project
+
+
+@pytest.fixture
+def clone(pushed: Project, tmp_path: Path) -> Project:
+    pushed.git("clone", "--quiet", ".", str(tmp_path / "clone"))
+    return Project(tmp_path / "clone")
+
+
+def outputs(project: Project) -> dict[str, bytes]:
+    """Read all outputs of stages, in git or not, without the caches beside them."""
+    files = (path for name in ("data", "metrics") for path in (project.folder / name).rglob("*"))
+    named = {path.relative_to(project.folder).as_posix(): path for path in files if path.is_file()}
+    return {
+        name: path.read_bytes() for name, path in named.items() if not re.search(r"/\.", f"/{name}")
+    }
+
+
+def test_a_fresh_clone_pulls_every_output_and_has_nothing_to_run(
+    pushed: Project, clone: Project
+) -> None:
+    assert not (clone.folder / "data" / "model").exists()
+    clone.run("dvc", "pull")
+    assert outputs(clone) == outputs(pushed)
+    assert clone.run("dvc", "repro").endswith("Data and pipelines are up to date.\n")
+    assert clone.repro() == []
+    assert clone.git("status", "--porcelain") == ""
+
+
+def test_a_file_missing_from_the_remote_is_named(clone: Project, tmp_path: Path) -> None:
+    clone.run("dvc", "remote", "modify", "--local", "shared", "url", str(tmp_path / "empty"))
+    printed = clone.run("dvc", "pull", passes=False)
+    assert "data/split.csv" in printed
+
+
+@pytest.mark.slow
+def test_a_run_of_someone_else_with_other_params_is_pulled_not_repeated(
+    pushed: Project, clone: Project
+) -> None:
+    clone.change({"submit.clip": 0.2})
+    assert clone.repro("--pull") == []
+    pushed.git("checkout", "--quiet", "clipped")
+    pushed.run("dvc", "checkout", "--quiet")
+    theirs = outputs(pushed), pushed.read("dvc.lock")
+    pushed.git("checkout", "--quiet", "main")
+    pushed.run("dvc", "checkout", "--quiet")
+    assert (outputs(clone), clone.read("dvc.lock")) == theirs
+
+
+@pytest.mark.slow
+def test_the_row_cache_is_not_pushed_and_a_clone_computes_its_rows(clone: Project) -> None:
+    clone.run("dvc", "pull", "--run-cache")
+    assert not (clone.folder / "data" / ".rows").exists()
+    clone.change({"extract.views": 3})
+    printed = clone.run("dvc", "repro", "extract@convnet")
+    found = re.search(r"([\d,]+) computed, ([\d,]+) known before$", printed, re.M)
+    assert found is not None
+    computed, known = (int(count.replace(",", "")) for count in found.groups())
+    assert computed >= 3 * 898  # two images have the same bytes
+    assert computed + known == 3 * 899
+
+
+@pytest.mark.slow
+def test_make_pull_fetches_what_the_remote_has_and_skips_the_rest(
+    pushed: Project, clone: Project
+) -> None:
+    clone.run(*AS_IF_INSTALLED, "pull")
+    assert outputs(clone) == outputs(pushed)
+    clone.change({"submit.clip": 0.3})
+    clone.repro("submit")
+    shutil.rmtree(clone.folder / ".dvc" / "cache")
+    (clone.folder / "data" / "submission.csv").unlink()
+    clone.run(*AS_IF_INSTALLED, "pull")
+    assert clone.repro("submit") == ["submit"]
+
+
+@pytest.mark.slow
+def test_ci_compares_pulled_runs_without_running_a_stage(clone: Project) -> None:
+    printed = clone.run("bash", ".ci/compare", "origin/clipped")
+    assert "against `origin/clipped`" in printed
+    assert "Running stage" not in printed
+    assert printed.count("Data and pipelines are up to date.") == 2
+    assert clone.git("branch", "--format=%(refname:short)") == "main\n"
+
+
+def test_make_pull_without_a_remote_says_so(done: Project) -> None:
+    printed = done.run(*AS_IF_INSTALLED, "pull")
+    assert printed == "no DVC remote is set: nothing to pull\n"

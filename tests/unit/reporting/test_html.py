@@ -1,0 +1,325 @@
+"""The report of made-up results: what the page says, and what it refuses."""
+
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import findings_by_hand as by_hand
+import pytest
+from findings_by_hand import NASTY, PAGE, shown
+
+from pipeline.reporting import html
+
+CAT = ("cat.1.jpg", "train", "train", "cat", "dog", 0.9, 1)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    by_hand.write()
+
+
+def page() -> str:
+    assert by_hand.report() == 0
+    return PAGE.read_text(encoding="utf-8")
+
+
+def text(of: str) -> str:
+    """What a reader sees, in ASCII, with single spaces."""
+    without = re.sub(r"<(style|script)>.*?</\1>|</?(bdi|wbr)>", "", of, flags=re.S)
+    return plain(" ".join(unescape(re.sub(r"<[^>]*>", " ", without)).split()))
+
+
+def plain(shown: str) -> str:
+    special = "\N{MINUS SIGN}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"
+    return shown.translate(str.maketrans(special, "-x "))
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        self.all: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(of)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.all.append((tag, dict(attrs)))
+
+
+SENTENCES = [
+    "98.25 % of 2,000 test images correct",
+    "95 % confidence interval: 97.65 to 98.80 %. 35 are wrong.",
+    "Log loss 0.0486 0.0438 to 0.0491 nats; lower is better",
+    "The fine-tuned model was selected. Its log loss on valid is lower: 0.0486, against 0.2512 "
+    "for the head. On test, fine-tuned minus head, paired by image: -0.2026 (-0.2500 to "
+    "-0.1500), better. Its log-probabilities are divided by a temperature of 1.2500, fitted on "
+    "valid: it was overconfident.",
+    "Final fine-tuned, calibrated 35 of 2,000 98.25 % 97.65 to 98.80",
+    "-0.0014 no difference shown -0.0040 to +0.0010",
+    "Found 2,601 files Accepted 2,600 2,500 labelled, 100 unlabelled",
+    "Rejected 1 1 x truncated image Copies 7 3 exact, 4 near",
+    "Label fixes that change a label: 2.",
+    "7 skipped: __MACOSX.",
+    "cat 1,250 200 0 1,450 dog 1,250 200 0 1,450 all 2,500 400 0 2,500",
+    "highest accuracy 0.6655 97.50 % 1.75 % 1.75 % 97.50 %",
+    "near_duplicates 0.87",
+    "instruction set AVX2 threads 2",
+    f"python 3.{sys.version_info.minor} ",
+]
+
+
+def test_the_page_says_what_the_stages_measured() -> None:
+    of = text(page())
+    assert [sentence for sentence in SENTENCES if sentence not in of] == []
+
+
+def test_a_rerun_gives_the_same_bytes_and_leaves_nothing_of_the_last_one() -> None:
+    def contents() -> dict[str, bytes]:
+        assert by_hand.report() == 0
+        files = (path for path in PAGE.parent.rglob("*") if path.is_file())
+        return {path.relative_to(PAGE.parent).as_posix(): path.read_bytes() for path in files}
+
+    by_hand.explain([shown("cat.1.jpg", "images/1.png"), shown("cat.2.jpg", "images/2.png")])
+    first = contents()
+    assert sorted(first) == [
+        *(f"explain/{kind}/{number}.png" for kind in ("heatmaps", "images") for number in (1, 2)),
+        "index.html",
+        *(f"pictures/{name}.png" for name in ("confusion", "learning_curves", "roc")),
+    ]
+    assert contents() == first
+    by_hand.explain([shown("cat.1.jpg", "images/1.png")])
+    assert "explain/images/2.png" not in contents()
+
+
+def test_names_labels_and_reasons_are_escaped() -> None:
+    line = (NASTY, "train", "train", NASTY, "dog", 0.9, 1)
+    by_hand.write(classes=(NASTY, "dog"), labels=[line], reason=NASTY)
+    layer = {"backbone": NASTY, "layer": NASTY, "picture": "images/1.png"}
+    subject = {"member": NASTY, "label": NASTY, "picture": "images/1.png"}
+    by_hand.explain(
+        [shown(NASTY, "images/1.png", label=NASTY, said=NASTY, note=NASTY)],
+        activations=subject | {"layers": [layer | {"shape": [3, 3]}]},
+        filters=[layer],
+    )
+    by_hand.change_params(data={"train": NASTY})
+    of = page()
+    assert "<img src=x" not in of
+    assert of.count("&lt;img src=x onerror=alert(1)&gt;.jpg") > 20
+    elements = Elements(of).all
+    assert not [tag for tag, has in elements if any(name.startswith("on") for name in has)]
+    assert {has["src"] for tag, has in elements if tag == "img" and "src" in has} == {
+        *(f"pictures/{name}.png" for name in ("confusion", "learning_curves", "roc")),
+        "explain/images/1.png",
+        "explain/heatmaps/1.png",
+    }
+
+
+def test_nothing_is_loaded_but_images_beside_the_page() -> None:
+    by_hand.explain([shown("cat 1#.jpg", "images/1 #%.png")])
+    elements = Elements(page()).all
+    [policy] = [str(has["content"]) for _, has in elements if "http-equiv" in has]
+    assert re.fullmatch(
+        r"default-src 'none'; img-src 'self' file: data:; style-src 'sha256-[^' ]+'; "
+        r"script-src 'sha256-[^' ]+'; base-uri 'none'; form-action 'none'",
+        policy,
+    )
+    addresses = {
+        str(has.get(name, "")) for tag, has in elements for name in ("src", "href") if tag != "a"
+    }
+    assert "explain/images/1%20%23%25.png" in addresses
+    assert not [at for at in addresses if ":" in at.removeprefix("data:,") or "//" in at]
+    assert not [has for _, has in elements if "style" in has]  # the policy would refuse it
+
+
+def test_ids_are_unique_links_resolve_and_images_have_a_description_and_size() -> None:
+    by_hand.write(labels=[CAT] * 60)
+    by_hand.explain([shown("cat.1.jpg", "images/1.png")])
+    elements = Elements(page()).all
+    ids = [has["id"] for _, has in elements if "id" in has]
+    assert len(ids) == len(set(ids))
+    assert {str(has["href"])[1:] for tag, has in elements if tag == "a"} <= set(ids)
+    images = [has for tag, has in elements if tag == "img" and "src" in has]
+    assert all(has["alt"] and int(has["width"] or 0) in (24, 60) for has in images)
+
+
+def test_a_long_table_shows_fifty_lines_and_contains_all() -> None:
+    by_hand.write(labels=[(f"cat.{n}.jpg", *CAT[1:]) for n in range(1_234)])
+    of = page()
+    table = of[of.index('data-table="labels"') : of.index("</table>", of.index("data-table"))]
+    first, rest = table.split('<tbody id="more-labels" hidden>')
+    assert (first.count("data-member"), rest.count("data-member")) == (50, 1_184)
+    assert "The first 50 of 1,234. Show all 1,234" in text(of)
+
+
+def test_only_labelled_images_can_be_ticked() -> None:
+    lines = [
+        (f"{subset}.jpg", "train", subset, "dark", 12.5, 3, 0.1)
+        for subset in ("valid", "unlabelled")
+    ]
+    by_hand.write_table("light", by_hand.COLUMNS["light"].split(","), *lines)
+    boxes = [has for _, has in Elements(page()).all if has.get("class") == "tick"]
+    assert [has["data-member"] for has in boxes] == ['"valid.jpg"']
+
+
+def test_a_pair_with_similar_features_names_both_images() -> None:
+    line = ("cat.1.jpg", "train", "test", "cat", "cat.2.jpg", "train", "valid", "cat", 0.4291)
+    by_hand.write_table("alike", by_hand.COLUMNS["alike"].split(","), line)
+    by_hand.change("audit", alike_pairs=1)
+    of = text(page())
+    assert "0 have a copy, 1 pair looks like copies." in of
+    assert "cat.1.jpg cat cat.2.jpg train valid cat 0.4291 test" in of
+
+
+def test_without_test_the_metrics_are_those_of_valid_and_called_optimistic() -> None:
+    by_hand.write(subsets=("valid",))
+    of = text(page())
+    assert "98.25 % of 2,000 valid images correct" in of
+    assert "so the metrics are slightly optimistic" in of
+    assert "On test" not in of
+
+
+def test_many_classes_are_folded_in_natural_order_and_have_no_thresholds() -> None:
+    by_hand.write(classes=[f"kind {number}" for number in range(100)])
+    of = page()
+    assert of.count("<summary>All 100 classes</summary>") == 2
+    assert "Thresholds" not in text(of)
+    assert text(of).index("kind 9 ") < text(of).index("kind 10 ")
+
+
+def test_without_fine_tuning_only_the_head_appears() -> None:
+    by_hand.change_params(fine_tune=None)
+    by_hand.change("evaluate", chosen="head", temperature=1.0)
+    of = text(page())
+    assert "The head was selected. There was no fine-tuning. Its probabilities are used" in of
+    assert "Fine-tuned" not in of
+
+
+def test_empty_sections_say_so() -> None:
+    by_hand.change("split", rejected=0, rejected_by_reason={})
+    by_hand.change("intervals", differences={})
+    rejected = shown("a.txt", None, subset="", label="", said="", probability=None, note="not one")
+    by_hand.explain([rejected])
+    of = text(page())
+    assert "Rejected 0 none" in of
+    assert of.count("None found.") == 5
+    assert "Blank Nothing to see. None." in of
+    assert "no image not one a.txt" in of
+    for absent in ("Copy lines", "Inside the network", "Differences between models"):
+        assert absent not in of
+
+
+Change = Callable[[], object]
+OUTLIERS = by_hand.COLUMNS["outliers"].split(",")
+
+
+def remove(path: str) -> Change:
+    at = Path("metrics", path)
+    return lambda: shutil.rmtree(at) if at.is_dir() else at.unlink()
+
+
+def head(content: str) -> Change:
+    return lambda: Path("metrics/head.json").write_text(content, encoding="utf-8")
+
+
+def table(*lines: Sequence[str]) -> Change:
+    return lambda: by_hand.write_table("outliers", *lines)
+
+
+def picture(path: str) -> Change:
+    return lambda: by_hand.explain([], filters=[{"backbone": "b", "layer": "l", "picture": path}])
+
+
+WRITERS = {
+    "split.json": "split",
+    "head.json": "train_head",
+    "fine_tune.json": "fine_tune",
+    "evaluate.json": "evaluate",
+    "intervals.json": "evaluate",
+    "pictures": "evaluate",
+    "audit.json": "audit",
+    "audit/copies.csv": "audit",
+    "explain/explain.json": "explain",
+}
+OUTSIDE = "expected the paths of pictures inside metrics/explain"
+REFUSED: list[tuple[Change, str, str]] = [
+    *(
+        (remove(path), f"metrics/{path}: expected the output of `{stage}`", stage)
+        for path, stage in WRITERS.items()
+    ),
+    (head("{"), "head.json: expected JSON, got EOF while parsing an object", "train_head"),
+    (head("{}"), "head.json: kind: expected this key, got nothing", "train_head"),
+    (head('{"kind": 3, "parameters": 1}'), "kind: expected a valid string, got 3", "train_head"),
+    (head('{"kind": "", "parameters": "x"}'), "expected a valid integer, got 'x'", "train_head"),
+    (head("[]"), "head.json: expected an object, got []", "train_head"),
+    (
+        lambda: by_hand.change("intervals", final={}),
+        "metrics/intervals.json: expected intervals of final on valid",
+        "evaluate",
+    ),
+    (table(("member", "label")), "outliers.csv: expected the columns member,source,", "audit"),
+    (
+        table(OUTLIERS, ("a", "train", "train", "cat", "x")),
+        "numbers as isolation, got 'a,",
+        "audit",
+    ),
+    (table(OUTLIERS, ("a", "train")), "outliers.csv line 2: expected 5 fields", "audit"),
+    *(
+        (picture(path), OUTSIDE, "explain")
+        for path in ("../../secret.png", "/etc/secret.png", "images/../../x.png", "link")
+    ),
+    (picture("1.png"), "expected a picture at metrics/explain/1.png, got no such file", "explain"),
+    (picture("text"), "metrics/explain/text: expected a picture, got something", "explain"),
+]
+
+
+@pytest.mark.parametrize(("change", "part", "stage"), REFUSED)
+def test_unusable_input_is_refused_in_one_sentence_and_the_last_page_stays(
+    change: Change, part: str, stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("secret.png", "metrics/x.png", "metrics/explain/images/1.png"):
+        by_hand.draw(name)
+    Path("metrics/explain/link").symlink_to(Path("secret.png").absolute())
+    Path("metrics/explain/text").write_text("no picture", encoding="utf-8")
+    PAGE.parent.mkdir(parents=True)
+    PAGE.write_text("before", encoding="utf-8")
+    change()
+    assert by_hand.report() == 1
+    assert [path.name for path in PAGE.parent.iterdir()] == ["index.html"]
+    assert PAGE.read_text(encoding="utf-8") == "before"
+    sentence = capsys.readouterr().err
+    assert (sentence.count("\n"), part in sentence) == (1, True), sentence
+    assert f"run `dvc repro {stage}`" in sentence
+
+
+@pytest.mark.parametrize(
+    ("formatted", "expected"),
+    [
+        (html.percent(0.975), "97.5 %"),
+        (html.percent(0.9825, 2_000), "98.25 %"),
+        (html.percents((0.92907, 0.991462)), "92.9 to 99.1"),
+        (html.chance(0.99996), "> 99.9 %"),
+        (html.chance(1.0), "100.0 %"),
+        (html.chance(0.00001), "< 0.1 %"),
+        (html.number(0.048612), "0.0486"),
+        (html.number(1234.5), "1,234"),
+        (html.number(-0.0001), "-0.0001"),
+        (html.number(-0.00001), "0.0000"),
+        (html.signed(0.0026), "+0.0026"),
+        (html.signed(0.00001), "0.0000"),
+        (html.points(0.3083), "+30.83"),
+        (html.points(-0.00001), "0.00"),
+        (html.setting(None), "null"),
+        (html.setting(True), "true"),
+        (html.setting(15.0), "15"),
+        (html.setting(1e-05), "1e-05"),
+        (html.setting(["a", None]), "[a, null]"),
+        (html.setting({0: 1.5}), "{0: 1.5}"),
+    ],
+)
+def test_numbers_are_formatted_for_people(formatted: str, expected: str) -> None:
+    assert plain(formatted) == expected

@@ -1,0 +1,266 @@
+"""The report in headless Chromium, if there is one."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import browser
+import findings_by_hand as by_hand
+import pytest
+from findings_by_hand import COMMA, NASTY, PAGE, shown
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+MANY = [f"train/cat.{number}.jpg" for number in range(60)]
+NASTY_ELEMENTS = "return document.querySelectorAll('[onerror], img[src=x]').length"
+
+pytestmark = [browser.needs_browser, pytest.mark.xdist_group("browser")]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page with galleries, nasty names and a long table."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("report"))
+        lines = [
+            (NASTY, "train", "train", "cat", "dog", 0.99, 1),
+            (COMMA, "train", "valid", "cat", "a, b", 0.98, 1),
+            *((member, "train", "train", "cat", "dog", 0.5, 0) for member in MANY),
+        ]
+        by_hand.write(classes=("cat", NASTY), labels=lines)
+        copies = [COMMA, "train", "valid", "train/a", "cat"]
+        by_hand.write_table("copies", by_hand.COLUMNS["copies"].split(","), copies)
+        by_hand.explain(
+            [
+                shown(NASTY, "images/1.png", label=NASTY, said=NASTY, note=NASTY),
+                shown("train/cat.2.jpg", "images/2.png"),
+                shown("train/cat.3.jpg", "images/3.png", heatmap=None),
+                shown("train/bad.jpg", None, note="truncated image"),
+            ]
+        )
+        assert by_hand.report() == 0
+        return PAGE.absolute().as_uri()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chrome]:
+    with browser.chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(chromium: Chrome, address: str) -> Chrome:
+    """The page, freshly loaded on a screen of 1280 x 900."""
+    look(chromium, 1280, "light")
+    chromium.get(address)
+    console(chromium)
+    return chromium
+
+
+def look(driver: Chrome, width: int, scheme: str) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},  # a click waits for no scrolling
+    ]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def one(page: Chrome, selector: str) -> WebElement:
+    return page.find_element(By.CSS_SELECTOR, selector)
+
+
+def press(page: Chrome, key: str) -> None:
+    page.switch_to.active_element.send_keys(key)
+
+
+def script(page: Chrome, source: str) -> Any:
+    return page.execute_script(source)
+
+
+def console(page: Chrome) -> list[Any]:
+    """Messages since the last call."""
+    return list(page.get_log("browser"))  # type: ignore[no-untyped-call]
+
+
+def visible(page: Chrome, selector: str) -> list[str]:
+    """Addresses of the visible images of a selector."""
+    return list(
+        script(
+            page,
+            f"return [...document.querySelectorAll('{selector}')]"
+            ".filter(image => image.checkVisibility()).map(image => image.getAttribute('src'))",
+        )
+    )
+
+
+def loaded(page: Chrome) -> bool:
+    """Every image is loaded, lazy ones included."""
+    return bool(
+        script(
+            page,
+            "const images = [...document.images].filter(image => image.getAttribute('src'));"
+            "for (const image of images) image.loading = 'eager';"
+            "return images.every(image => image.complete);",
+        )
+    )
+
+
+def test_every_image_loads_and_no_name_does_anything(chromium: Chrome, address: str) -> None:
+    look(chromium, 1280, "light")
+    console(chromium)
+    chromium.get(address)
+    WebDriverWait(chromium, 10).until(loaded)
+    widths = script(
+        chromium,
+        "return [...document.images].filter(image => image.getAttribute('src'))"
+        ".map(image => [image.getAttribute('src'), image.naturalWidth])",
+    )
+    assert sorted(widths) == [
+        *([f"explain/heatmaps/{number}.png", 24] for number in (1, 2)),
+        # In a gallery, and beside its doubtful label:
+        *([f"explain/images/{number}.png", 24] for number in (1, 1, 2, 2, 3, 3)),
+        *([f"pictures/{name}.png", 60] for name in ("confusion", "learning_curves", "roc")),
+    ]
+    assert NASTY in one(chromium, "#galleries .tile").text
+    one(chromium, "#galleries .zoom").click()
+    assert NASTY in one(chromium, "dialog .caption").text
+    assert script(chromium, NASTY_ELEMENTS) == 0
+    assert console(chromium) == []
+
+
+def test_the_tab_key_reaches_every_control_and_scrolling_box(page: Chrome) -> None:
+    expected = script(
+        page,
+        "const usable = 'a[href], button, input, select, textarea, summary, [tabindex=\"0\"]';"
+        "window.usable = [...document.querySelectorAll(usable)].filter(e => e.checkVisibility());"
+        "window.reached = new Set();"
+        "document.addEventListener('focusin', event => window.reached.add(event.target));"
+        "return window.usable.length",
+    )
+    assert expected > 100
+    one(page, "body").send_keys(Keys.TAB * (expected + 5))
+    missed = "return window.usable.filter(e => !window.reached.has(e)).map(e => e.outerHTML)"
+    assert script(page, missed) == []
+
+
+def test_images_are_enlarged_and_browsed_by_keyboard(page: Chrome) -> None:
+    tiles = page.find_elements(By.CSS_SELECTOR, "#galleries .zoom")
+    assert len(tiles) == 3
+    script(page, "document.querySelectorAll('#galleries .zoom')[1].focus()")
+    press(page, Keys.ENTER)
+    assert one(page, "dialog").is_displayed()
+    assert one(page, "dialog .caption .member").text == "train/cat.2.jpg · test"
+    assert one(page, "dialog .said").text == "cat, predicted as dog, 99.3 %"
+    both = ["explain/images/2.png", "explain/heatmaps/2.png"]
+    assert visible(page, "dialog img") == both
+    press(page, Keys.ARROW_RIGHT)
+    assert visible(page, "dialog img") == ["explain/images/3.png"]
+    assert one(page, "dialog .place").text == "3 of 3"
+    press(page, Keys.ARROW_RIGHT)
+    assert visible(page, "dialog img") == [address.replace("2", "1") for address in both]
+    press(page, Keys.ARROW_LEFT)
+    assert visible(page, "dialog img") == ["explain/images/3.png"]
+    press(page, Keys.ESCAPE)
+    assert not one(page, "dialog").is_displayed()
+    assert page.switch_to.active_element == tiles[1]
+    press(page, Keys.SPACE)
+    assert one(page, "dialog").is_displayed()
+
+
+def test_heatmaps_replace_images_that_have_one(page: Chrome) -> None:
+    images = [f"explain/images/{number}.png" for number in (1, 2, 3)]
+    assert visible(page, "#galleries .tile img") == images
+    one(page, "#heatmaps").click()
+    heatmaps = [f"explain/heatmaps/{number}.png" for number in (1, 2)]
+    assert visible(page, "#galleries .tile img") == [*heatmaps, images[2]]
+
+
+def rows(page: Chrome) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(str(one(page, "#csv").get_property("value")), newline="")))
+
+
+def test_ticked_rows_become_lines_for_the_label_fixes(page: Chrome) -> None:
+    boxes = page.find_elements(By.CSS_SELECTOR, '[data-table="labels"] .tick')
+    choices = page.find_elements(By.CSS_SELECTOR, '[data-table="labels"] .choice')
+    assert rows(page) == []
+    for box in boxes[:3]:
+        box.send_keys(Keys.SPACE)
+    choices[2].send_keys("exclude")
+    expected = [
+        [NASTY, "dog", "reviewed"],
+        [COMMA, "a, b", "reviewed"],
+        [MANY[0], "exclude", "reviewed"],
+    ]
+    assert rows(page) == expected
+    assert one(page, "#ticked").text == "3 lines"
+    one(page, '[data-table="copies"] .tick').send_keys(Keys.SPACE)  # the same file, to exclude it
+    assert rows(page) == expected
+    boxes[1].send_keys(Keys.SPACE)
+    assert rows(page) == [expected[0], expected[2], [COMMA, "exclude", "reviewed"]]
+    source = one(page, "#source")
+    source.clear()
+    source.send_keys('Ann, "the vet"')
+    assert {row[2] for row in rows(page)} == {'Ann, "the vet"'}
+    one(page, "#header").click()
+    assert rows(page)[0] == ["member", "label", "source"]
+    assert str(one(page, "#csv").get_property("value")).endswith("\n")
+
+
+@pytest.mark.parametrize(
+    ("write_text", "message", "result"),
+    [
+        ("text => { window.copied = text }", "Copied.", "window.copied"),
+        (
+            "() => { throw new Error('refused') }",
+            "Selected: copy with Ctrl+C or Cmd+C.",
+            "getSelection().toString()",
+        ),
+    ],
+    ids=["allowed", "refused"],
+)
+def test_lines_are_copied_or_at_least_selected(
+    page: Chrome, write_text: str, message: str, result: str
+) -> None:
+    one(page, ".tick").click()
+    script(page, f"navigator.clipboard.writeText = async {write_text}")
+    one(page, "#copy").click()
+    assert one(page, "#copied").text == message
+    assert script(page, f"return {result}") == f"{NASTY},dog,reviewed\n"
+
+
+def test_a_click_shows_the_rest_of_a_long_table(page: Chrome) -> None:
+    assert len(visible(page, "[data-table=labels] .tick")) == 50
+    one(page, ".show").click()
+    assert len(visible(page, "[data-table=labels] .tick")) == 62
+    assert script(page, "return JSON.parse(document.activeElement.dataset.member)") == MANY[48]
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_the_page_never_scrolls_sideways(page: Chrome, width: int) -> None:
+    look(page, width, "light")
+    wider = (
+        "const width = document.documentElement.clientWidth;"
+        "return document.documentElement.scrollWidth > width && [...document.querySelectorAll('*')]"
+        ".filter(e => e.getBoundingClientRect().right > width && !e.closest('.scroll, nav'))"
+        ".map(e => e.outerHTML)"
+    )
+    assert script(page, wider) is False
+
+
+def test_the_page_is_dark_in_dark_mode_and_white_on_paper(page: Chrome) -> None:
+    def background() -> str:
+        return str(script(page, "return getComputedStyle(document.body).backgroundColor"))
+
+    assert background() == "rgb(247, 247, 245)"
+    look(page, 1280, "dark")
+    assert background() == "rgb(18, 21, 24)"
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert background() == "rgb(255, 255, 255)"
+    assert not one(page, "nav").is_displayed()
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
