@@ -409,8 +409,8 @@ def _choices() -> list[bytes]:
 
 def _read_choice(content: bytes) -> str:
     paths.EVALUATION.write_bytes(content)
-    selected = selected_model.read("f")
-    assert selected.log_probability.shape == (4, 2)
+    selected, log_probability = selected_model.read("f")
+    assert log_probability.shape == (4, 2)
     assert 0 <= selected.clip < 0.5
     return "accepted"
 

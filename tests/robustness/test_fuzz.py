@@ -12,7 +12,10 @@ from mutation import mutated, with_valid_chunks
 INPUTS = 60
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "weights" else ()) for name in KINDS],
+)
 def test_damaged_inputs_end_in_a_sentence_or_a_reason(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -30,7 +33,7 @@ def test_the_same_seed_draws_the_same_inputs() -> None:
         drawn: list[bytes] = []
 
         @hypothesis.seed(seed)
-        @hypothesis.settings(max_examples=99, database=None, deadline=None)
+        @hypothesis.settings(max_examples=40, database=None, deadline=None)
         @hypothesis.given(mutated(good, [b"token"]))
         def collect(content: bytes) -> None:
             drawn.append(content)
@@ -38,8 +41,9 @@ def test_the_same_seed_draws_the_same_inputs() -> None:
         collect()
         return drawn
 
-    assert draw(0) == draw(0) != draw(1)
-    assert len(set(draw(0))) > 60
+    first = draw(0)
+    assert first == draw(0) != draw(1)
+    assert len(set(first)) > 20
 
 
 def test_checksums_of_a_png_are_corrected() -> None:
