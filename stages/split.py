@@ -30,13 +30,13 @@ def main() -> None:
     with ExitStack() as stack:
         train = stack.enter_context(sources.open_source(Path(params.data.train)))
         states = [(train, train.state())]
-        layout = labels.arrange(train.names, params.data.train, params.data.classes)
-        selected = list(labels.first_of_each_class(layout.found, options.per_class_limit))
+        layout = labels.infer_layout(train.names, params.data.train, params.data.classes)
+        selected = list(labels.limit_per_class(layout.entries, options.per_class_limit))
         candidates = [Candidate("train", train, entry) for entry in selected]
         if os.path.realpath(params.data.test) != os.path.realpath(params.data.train):
             test = stack.enter_context(sources.open_source(Path(params.data.test)))
             states.append((test, test.state()))
-            unlabelled = labels.arrange_unlabelled(test.names)
+            unlabelled = labels.unlabelled(test.names)
             candidates += [Candidate("test", test, entry) for entry in unlabelled]
         rows, thumbnails = [], []
         with progress("split", len(candidates)) as bar:
@@ -60,10 +60,8 @@ def main() -> None:
     _print([f"{paths.LABEL_FIXES}: no accepted labelled image {fix.member}" for fix in unmatched])
     ledger.write_ledger(paths.LEDGER, rows)
     metrics = ledger.summary(rows, layout.classes) | {
-        "beyond_per_class_limit": len(layout.found) - len(selected),
-        "passed_over": dict(
-            sum((Counter(archive.passed_over) for archive, _ in states), Counter())
-        ),
+        "beyond_per_class_limit": len(layout.entries) - len(selected),
+        "passed_over": dict(sum((Counter(archive.ignored) for archive, _ in states), Counter())),
         "label_fixes": fixed,
     }
     tables.write_json(paths.SPLIT_METRICS, metrics)

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from album import TRAIN
 from finished import choose, copy_of, finish, in_this_process, pipelines
+from optional_packages import needs_openvino
 from PIL import Image
-from test_openvino import needs_openvino
 
 from pipeline.commands import export, model_card
 from pipeline.images import decode

@@ -25,8 +25,8 @@ import yaml
 from album import LEDGER, RESIZED, TRAIN
 from finished import choose, copy_of, finish, in_this_process, pipelines
 from numpy.testing import assert_allclose
+from optional_packages import needs_openvino
 from PIL import Image
-from test_openvino import needs_openvino
 
 from pipeline.commands import imagenet, predict
 from pipeline.commands.formatters import printable

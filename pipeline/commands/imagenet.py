@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.backbones import download
 from pipeline.commands.formatters import TOP, Named
 from pipeline.commands.predictor import Final, Function
 from pipeline.runtime.errors import UserError
@@ -31,7 +30,7 @@ def function(final: Final, given: Path | None) -> Function:
     from pipeline.backbones import build
 
     name = final.params.train_head.backbones[0]
-    if name in build.OWN:
+    if name in build.BUILT_IN:
         raise UserError(
             f"predict --imagenet: expected a backbone that was trained on ImageNet, got "
             f"{name!r}, which has no classes of its own; leave --imagenet out"
@@ -43,7 +42,7 @@ def function(final: Final, given: Path | None) -> Function:
         )
     if given is None and final.params.fetch_weights[name].include_top:
         given = final.weights[name]
-    base = build.build(name, final.params.resize.size, True, given, logits=True)
+    base = build.network(name, final.params.resize.size, True, given, logits=True)
     if given is None:
         _download(base, name)
     return final.function(build.extractor(base, name, None, "predictions"))
@@ -60,10 +59,10 @@ def classes(path: Path | None) -> list[str]:
                 f"predict --imagenet-classes: expected Keras' imagenet_class_index.json, got "
                 f"{str(path)!r} ({error}); correct the path"
             ) from None
-    from pipeline.backbones import published
+    from pipeline.backbones import weights
 
     remedy = "connect once, or give `--imagenet-classes FILE`"
-    return classes(download.fetch(published.class_index(), "predict --imagenet", remedy))
+    return classes(download.fetch(weights.class_index(), "predict --imagenet", remedy))
 
 
 def likeliest(probability: NDArray[np.float32], names: Sequence[str]) -> list[list[Named]]:

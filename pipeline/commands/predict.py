@@ -138,7 +138,9 @@ def _read(params: parameters.Params, file: File) -> tuple[str, Pixels | str]:
     """A file's name and pixels (size, size, 3), as `resize` makes them, or why there are none."""
     wanted = params.resize
     try:
-        return file.name, resize.pixels(file.read(), wanted.size, wanted.fit, wanted.interpolation)
+        return file.name, resize.decode_and_resize(
+            file.read(), wanted.size, wanted.fit, wanted.interpolation
+        )
     except decode.Unreadable as reason:
         return file.name, str(reason)
 

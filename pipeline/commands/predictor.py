@@ -100,7 +100,7 @@ class Final:
 
         def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
             batches = (images[at : at + size] for at in range(0, len(images), size))
-            return np.concatenate([inference.padded(run, batch, size) for batch in batches])
+            return np.concatenate([inference.run_padded(run, batch, size) for batch in batches])
 
         return in_batches
 
@@ -120,7 +120,9 @@ class Final:
         from pipeline.backbones import openvino
 
         try:
-            return openvino.compile(model, self.batch_size, "float32", self.params.compute.threads)
+            return openvino.compile_model(
+                model, self.batch_size, "float32", self.params.compute.threads
+            )
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 "predict --engine: expected a network that OpenVINO can run, got one that it "

@@ -30,7 +30,7 @@ class Candidate(NamedTuple):
 
     source: str
     archive: sources.Source
-    entry: labels.Found
+    entry: labels.Entry
 
 
 def judge(candidate: Candidate, classes: Sequence[str]) -> tuple[Row, Thumbnail | None]:
@@ -55,10 +55,10 @@ def judge(candidate: Candidate, classes: Sequence[str]) -> tuple[Row, Thumbnail 
             raise decode.Unreadable("no label: it lies outside the folders of the classes")
         content = archive.read(entry.name)
         row = replace(row, sha256=hashlib.sha256(content).hexdigest())
-        facts, image = decode.inspect_and_decode(content)
+        info, image = decode.decode_with_info(content)
     except decode.Unreadable as fault:
         return replace(row, reason=str(fault)), None
-    row = replace(row, width=facts.width, height=facts.height, mode=facts.mode)
+    row = replace(row, width=info.width, height=info.height, mode=info.mode)
     return row, near_duplicates.thumbnail(image)
 
 

@@ -20,7 +20,6 @@ import bad_images
 import bad_params
 import bad_tables
 import bad_zips
-import h5py
 import numpy as np
 import yaml
 from album import contents
@@ -101,11 +100,11 @@ def _images() -> list[bytes]:
 def _read_image(content: bytes) -> str:
     """Read as `split` and `resize` do: what `split` accepts, `resize` can read."""
     try:
-        _, image = decode.inspect_and_decode(content)
+        _, image = decode.decode_with_info(content)
     except decode.Unreadable:
         return "rejected"
     assert near_duplicates.thumbnail(image).shape == (near_duplicates.SIDE, near_duplicates.SIDE)
-    assert resize.pixels(content, 8, "crop", "bicubic").shape == (8, 8, 3)
+    assert resize.decode_and_resize(content, 8, "crop", "bicubic").shape == (8, 8, 3)
     return "accepted"
 
 
@@ -126,9 +125,9 @@ def _read_zip(content: bytes) -> str:
                 assert len(opened.read(name)) <= sources.MAX_MEMBER_BYTES
             except decode.Unreadable:
                 word = "rejected"
-        assert len(labels.arrange_unlabelled(opened.names)) == len(opened.names)
-        arranged = labels.arrange(opened.names, str(path), None)
-        assert len(arranged.found) == len(opened.names)
+        assert len(labels.unlabelled(opened.names)) == len(opened.names)
+        arranged = labels.infer_layout(opened.names, str(path), None)
+        assert len(arranged.entries) == len(opened.names)
     return word
 
 
@@ -436,15 +435,7 @@ def _weights() -> list[bytes]:
     """Return a file in each of the two formats that are read: Keras 3, and the older one."""
     new, old = map(Path, WEIGHTS_FORMATS)
     _small_model().save_weights(new)
-    with h5py.File(old, "w") as file:
-        layers = _small_model().layers
-        file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
-        for layer in layers:
-            group = file.create_group(layer.name)
-            arrays = {f"{layer.name}/{n}:0": a for n, a in enumerate(layer.get_weights())}
-            group.attrs["weight_names"] = [name.encode() for name in arrays]
-            for name, array in arrays.items():
-                group[name] = array
+    importlib.import_module("legacy_weights").save(old, _small_model())
     return [path.name.encode() + b"\0" + path.read_bytes() for path in (new, old)]
 
 
@@ -455,7 +446,7 @@ def _read_weights(content: bytes) -> str:
     path.write_bytes(written)
     try:
         hdf5.load(_small_model(), path)
-    except hdf5.Unfit:
+    except hdf5.WeightsFileError:
         return "rejected"
     return "accepted"
 

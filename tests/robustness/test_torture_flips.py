@@ -130,7 +130,7 @@ def zip_file() -> Reader:
                 found = {name: archive.read(name) for name in archive.names}
             except Unreadable:  # rejected by `split`
                 return None
-            return None if archive.passed_over else found
+            return None if archive.ignored else found
 
     return read
 
