@@ -11,7 +11,7 @@
 # make bench          measure speed and memory; BENCH="1 2 --rounds 7", REAL_DATA=folder of images
 # make fuzz           try 100,000 damaged inputs; FUZZ="--kinds image --inputs 5000 --seed 1"
 # make torture        kills, full disks, flipped bits: an hour on two cores
-# make docs           renew docs/BAD_INPUT.md
+# make docs           renew docs/bad_input.md
 # make lock           upgrade the lock files (make bench-lock: those of the benchmarks)
 # make clean-venv     remove the virtual environment
 
@@ -81,9 +81,9 @@ pull: $(RUN)
 bench: $(TEST) $(CONTENDERS)/.installed
 	PYTHONPATH=$(CURDIR)/$(CONTENDERS) python -m benchmarks $(BENCH)
 
-# FUZZ="--replay fuzzed/image-12" tries one input again.
+# FUZZ="--replay fuzzed/image" tries one input again.
 fuzz: $(TEST)
-	@python tests/fuzzing.py $(FUZZ)
+	@PYTHONPATH=tests:tests/robustness/inputs python tests/robustness/fuzzing.py $(FUZZ)
 
 # `make test` runs a sample of these faults. Measurements go to build/torture/.
 torture: $(TEST)
@@ -91,7 +91,7 @@ torture: $(TEST)
 
 docs: $(TEST)
 	@mkdir -p docs
-	@python tests/bad_inputs.py > docs/BAD_INPUT.md
+	@PYTHONPATH=.:tests python tests/robustness/inputs/bad_inputs.py > docs/bad_input.md
 
 # One resolution: the test lock is resolved, the run lock takes its versions. OpenVINO is in both, so
 # that `pipeline predict` has the same engine everywhere; Dask is for tests and for clusters.

@@ -63,9 +63,8 @@ class Album:
         """`each` pictures of two classes and two without a label, in the working folder."""
         self.rng = np.random.default_rng(seed)
         self.pictures: dict[str, bytes] = {}
-        self.params: dict[str, Any] = yaml.safe_load(
-            (ROOT / "params.yaml").read_text(encoding="utf-8")
-        )
+        text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+        self.params: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
         self._monkeypatch, self._capsys = monkeypatch, capsys
         self.change(SETTINGS)
         for label in ("cat", "dog"):
@@ -145,7 +144,7 @@ class Album:
                 section[last] |= changed
             else:
                 section[last] = changed
-        text = yaml.safe_dump(self.params, sort_keys=False)
+        text = yaml.dump(self.params, Dumper=yaml.CSafeDumper, sort_keys=False)  # 10 times faster
         Path("params.yaml").write_text(text, encoding="utf-8")
 
     def split(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from killing import digest
+from torture import digest
 from project import Project
 from tiny import Tiny
 

@@ -1,9 +1,8 @@
-"""Outputs that appear whole or not at all, and are written by one process at a time.
+"""Write outputs atomically, one process at a time.
 
-`replacing(path)` hands out a temporary path beside `path`; what the caller has built there, a file
-or a folder, is fsynced and renamed to `path` when the block ends without an error. Until then a
-previous `path` stays as it was. The names in work, `.partial-NAME` and `.NAME.lock`, are ignored by
-git and DVC.
+`replacing(path)` yields a temporary path beside `path`. The file or folder that the caller creates
+there is fsynced and renamed to `path` when the block ends without an error; until then a previous
+`path` stays as it was. Git and DVC ignore the temporary names, `.partial-NAME` and `.NAME.lock`.
 """
 
 import contextlib
@@ -22,11 +21,11 @@ TAG = 32  # hexadecimal digits of a tag
 
 @contextlib.contextmanager
 def replacing(path: Path, tag: str = "") -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` once the block has ended well.
+    """Yield a temporary path beside `path`; rename it to `path` at the end of the block.
 
-    The extension is kept, since some writers choose their format by it. What an earlier, killed run
-    left under the temporary name is removed first. Where others write there, too, and may outlive
-    this process, a `tag` of `TAG` digits keeps them out of the next run's way.
+    It has the same extension, by which some writers choose a format. Remains of a killed run are
+    removed first. If other processes write there that may outlive this one, a `tag` of `TAG` digits
+    keeps them from writing into the output of the next run.
 
     Raises:
         UserError: another process is writing `path`.
@@ -41,12 +40,12 @@ def replacing(path: Path, tag: str = "") -> Iterator[Path]:
         try:
             yield partial
             _sync(partial)
-            _take_the_place(partial, path, aside)
+            _replace(partial, path, aside)
             _fsync(path.parent)
         except OSError as error:
-            # A write that finds no room tells no name, and a temporary name says little.
-            told = error.filename
-            if (told is None and error.errno in FULL) or str(told).startswith(str(partial)):
+            # A full disk gives no name, and users do not know the temporary one.
+            name = error.filename
+            if (name is None and error.errno in FULL) or str(name).startswith(str(partial)):
                 error.filename = str(path)
             raise
         finally:
@@ -54,7 +53,7 @@ def replacing(path: Path, tag: str = "") -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with `\\n` line ends, whole or not at all."""
+    """Write text in UTF-8 with `\\n` line ends."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
@@ -62,7 +61,7 @@ def write_text(path: Path, text: str) -> None:
 def copy_folder(source: Path, target: Path) -> None:
     """Copy all files below `source` to the new folder `target`.
 
-    Unlike `shutil.copytree`, it stops at the first fault with that fault's own `OSError`.
+    Unlike `shutil.copytree`, stop at the first fault and raise its own `OSError`.
     """
     for path in sorted(source.rglob("*")):
         if path.is_file():
@@ -72,16 +71,16 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file's bytes, in hex."""
+    """Return the sha256 of a file in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require(path: Path, stage: str) -> Path:
-    """Give `path` back, or say which stage writes it.
+    """Return `path` if it exists.
 
     Raises:
-        UserError: nothing is there, as when a stage is started by hand without its inputs.
+        UserError: it does not, and `stage` writes it.
     """
     if not path.exists():
         raise UserError(
@@ -93,10 +92,10 @@ def require(path: Path, stage: str) -> Path:
 
 @contextlib.contextmanager
 def only_writer(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold `.NAME.lock` beside `path`; the kernel lets go of it when the process ends, however.
+    """Lock `.NAME.lock` beside `path`; the kernel unlocks it when the process ends in any way.
 
     Raises:
-        UserError: another process holds it, and this one is not to `wait`.
+        UserError: another process has locked it, and `wait` is false.
     """
     lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -112,8 +111,8 @@ def only_writer(path: Path, *, wait: bool = False) -> Iterator[None]:
         os.close(lock)
 
 
-def _take_the_place(partial: Path, path: Path, aside: Path) -> None:
-    """Only a file can take another file's place in one step; a folder is put aside before."""
+def _replace(partial: Path, path: Path, aside: Path) -> None:
+    """Rename `partial` to `path`. A folder cannot be replaced in one step: rename it first."""
     folder = path.is_dir() and not path.is_symlink()
     if not path.exists() or not (folder or partial.is_dir()):
         partial.replace(path)
@@ -134,13 +133,13 @@ def _remove(path: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        error.filename = str(path)  # rmtree names what is inside, without the folders above
+        error.filename = str(path)  # rmtree names a file inside, without its folder
         if error.errno != errno.ENOTEMPTY:  # a worker of an interrupted run still writes there
             raise
 
 
 def _remove_if_possible(path: Path) -> None:
-    """What stays goes next time; nothing is wrong with the output."""
+    """Remove a path or leave it to the next run; the output is complete."""
     with contextlib.suppress(OSError):
         _remove(path)
 
@@ -156,7 +155,7 @@ def _sync(path: Path) -> None:
 
 
 def _fsync(path: Path) -> None:
-    """Flush one file or one folder's list of names to the disk."""
+    """Flush a file, or the list of names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What a person is told when a stage cannot go on."""
+"""Faults that a user can fix, and system errors that are not damage of a file."""
 
 import errno
 
@@ -9,17 +9,17 @@ NO_PLACE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class UserError(Exception):
-    """A fault in the input, the parameters or the machine, told as one sentence.
+    """A fault in the input, the parameters or the machine, which the user can fix.
 
-    The message has the form *where: expected X, got Y; what to do*.
+    The message is one sentence, *where: expected X, got Y; what to do*.
     """
 
 
 def of_the_machine(error: Exception, path: object) -> bool:
-    """Whether memory, disk or permissions failed while `path` was read, not what it holds.
+    """Return whether memory, disk or permissions failed while `path` was read.
 
-    Who reads a file that may be damaged in any way lets these errors pass: removing the file, which
-    is the remedy for damage, would be none. An `OSError` without a name is given that of `path`.
+    Readers that treat any exception as damage have to raise these again, as removing the file would
+    not help. An `OSError` without a file name gets that of `path`.
     """
     if isinstance(error, OSError) and error.errno in (errno.EIO, *MEMORY, *TOO_MANY, *NO_PLACE):
         error.filename = error.filename or str(path)

@@ -1,8 +1,8 @@
-"""Shards of an output, worked off by threads of this process or by the workers of a Dask cluster.
+"""Run work on the shards of an array, in threads of this process or in workers of a Dask cluster.
 
-The work is a picklable object that is called with the rows of one shard, writes them, and tells
-what that took. It gives the same bytes whoever calls it. On a cluster every worker needs the
-project's folder under the same path, and the same packages.
+The work is a picklable object that is called with the rows of one shard, writes them, and returns
+what that took. It writes the same bytes wherever it runs. On a cluster, every worker needs the
+project's folder at the same path, and the same packages.
 """
 
 import contextlib
@@ -25,22 +25,22 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.machine import processors
 
 PATIENCE_S = 30  # for a scheduler to answer, and for its first worker
-_loading = threading.Lock()
+RETRIES = 2  # of a shard that raises; one whose worker died always goes to another worker
+
 T = TypeVar("T")
 R = TypeVar("R")
-
-RETRIES = 2  # of a shard whose worker met a fault; one whose worker died is always given to another
+_loading = threading.Lock()
 
 
 @dataclass
 class Done:
-    """What one shard took.
+    """Result of one shard.
 
     Attributes:
         rows: of the shard.
         seconds: by phase ("read", "compute", "write"), summed over threads.
-        computed, found: rows that were computed, and rows that were there already.
-        digests: uint8 (rows, 32), where the work makes them.
+        computed, found: number of rows that were computed, and that the row cache held.
+        digests: uint8 (rows, 32); empty if the work computes none.
     """
 
     rows: range
@@ -57,7 +57,7 @@ class Done:
         self.seconds[phase] += time.perf_counter() - started
 
 
-# What is done to a shard, given its rows and a function told how many more images are done.
+# Takes the rows of a shard and a function to call with the number of images done since.
 Work = Callable[[range, Callable[[int], None]], Done]
 
 
@@ -69,14 +69,14 @@ def run(
     cluster: str | None,
     advance: Callable[[int], None],
 ) -> Iterator[Done]:
-    """Do `work` on every shard, and yield each as it ends, in any order.
+    """Run `work` on every shard; yield the results as they arrive, in any order.
 
     Args:
-        threads: of this process, each with a shard of its own.
-        cluster: address of a Dask scheduler, whose workers do it instead.
+        threads: number of shards that this process works on at a time.
+        cluster: address of a Dask scheduler to use in place of threads.
 
     Raises:
-        UserError: what the work raised, or no cluster to work on.
+        UserError: raised by the work, or the cluster cannot be used.
     """
     if cluster is not None:
         yield from _on_cluster(work, shards, cluster, advance)
@@ -100,12 +100,12 @@ def run(
 
 
 def tag(cluster: str | None) -> str:
-    """For the temporary name of the output: a worker that lives on may write into it later."""
+    """Return a tag for the temporary name of an output into which a lost worker may write."""
     return "" if cluster is None else uuid.uuid4().hex
 
 
 def ask(work: Work, name: str, cluster: str | None) -> int:
-    """A number that the work knows by that name, from a worker of the cluster if there is one."""
+    """Return a numeric attribute of the work, computed by a worker if there is a cluster."""
     if cluster is None:
         return int(getattr(work, name))
     with _client(cluster) as client:
@@ -115,7 +115,7 @@ def ask(work: Work, name: str, cluster: str | None) -> int:
 
 
 def timed(items: Iterable[T], done: Done, phase: str) -> Iterator[T]:
-    """The same items; the time until each of them comes counts for a phase."""
+    """Yield the same items; add the time spent waiting for them to a phase."""
     iterator = iter(items)
     while True:
         with done.timed(phase):
@@ -126,16 +126,14 @@ def timed(items: Iterable[T], done: Done, phase: str) -> Iterator[T]:
 
 
 def where_the_time_went(done: Sequence[Done]) -> str:
-    """One line: seconds by phase, the longest named, and rows found in the row cache."""
+    """Return a line on the seconds by phase and on how many rows came from the row cache."""
     phases = ("read", "compute", "write")
     seconds = {name: sum(shard.seconds[name] for shard in done) for name in phases}
-    told = ", ".join(f"{name} {seconds[name]:.1f} s" for name in phases)
-    found, computed = (
-        sum(getattr(shard, name) for shard in done) for name in ("found", "computed")
-    )
+    by_phase = ", ".join(f"{name} {seconds[name]:.1f} s" for name in phases)
     slowest = max(phases, key=lambda name: seconds[name])
+    computed, found = sum(shard.computed for shard in done), sum(shard.found for shard in done)
     return (
-        f"{told}, summed over threads: {slowest} takes longest; "
+        f"{by_phase}, summed over threads: {slowest} takes longest; "
         f"{computed:,} computed, {found:,} known before"
     )
 
@@ -159,20 +157,21 @@ def _on_cluster(
 
 @contextlib.contextmanager
 def _client(address: str) -> Iterator[Any]:
-    """A connection to a scheduler that has a worker."""
+    """Connect to a scheduler and wait for its first worker."""
     try:
         distributed = importlib.import_module("distributed")
     except ModuleNotFoundError:
         raise UserError(
             f"cluster {address}: expected the package distributed, got no such package; run "
-            "`pip install 'stages[dask]'`, or work without a cluster"
+            "`pip install 'pipeline[dask]'`, or unset STAGES_CLUSTER"
         ) from None
     try:
         client = distributed.Client(address, timeout=PATIENCE_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise UserError(
             f"cluster {address}: expected a Dask scheduler that answers within {PATIENCE_S} s, got "
-            f"{' '.join(str(error).split())!r}; start one with `dask scheduler`, or work without"
+            f"{' '.join(str(error).split())!r}; start one with `dask scheduler`, or unset "
+            "STAGES_CLUSTER"
         ) from None
     with client:
         try:
@@ -199,21 +198,21 @@ def _worker_faults(address: str) -> Iterator[None]:
 
 
 def _task(pickled: bytes, rows: range) -> Done | UserError:
-    """Runs in a worker; a fault in the input is not worth a retry."""
-    try:
-        done: Done = _unpickled(pickled)(rows, lambda images: None)
-    except UserError as error:
-        return error
-    return done
+    """Work on a shard; runs in a worker of the cluster."""
+    return _not_raising(lambda: _work(pickled)(rows, lambda images: None))
 
 
 def _answer(pickled: bytes, name: str) -> int | UserError:
-    """Runs in a worker."""
+    """Return an attribute of the work; runs in a worker of the cluster."""
+    return _not_raising(lambda: getattr(_work(pickled), name))
+
+
+def _not_raising(call: Callable[[], R]) -> R | UserError:
+    """Return a `UserError` in place of raising it: Dask would try again."""
     try:
-        answer: int = getattr(_unpickled(pickled), name)
+        return call()
     except UserError as error:
         return error
-    return answer
 
 
 def _checked(result: R | UserError) -> R:
@@ -222,10 +221,10 @@ def _checked(result: R | UserError) -> R:
     return result
 
 
-def _unpickled(pickled: bytes) -> Any:
-    """The work of this worker process, which keeps what it has loaded for one run.
+def _work(pickled: bytes) -> Any:
+    """Return the work; the shards of a run share one object and the files that it has opened.
 
-    Pickles of two runs differ (by the time of their start), so none meets an earlier one's inputs.
+    Pickles of two runs differ by the time of their start, so that no run gets an earlier one's.
     """
     with _loading:
         return _loaded(pickled)
@@ -237,9 +236,9 @@ def _loaded(pickled: bytes) -> Any:
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Yield `function(item)` for each item, in order, with one thread a processor.
+    """Yield `function(item)` for each item, in order, with one thread per processor.
 
-    At most four results a thread are ahead of the consumer, so memory does not grow with `items`.
+    At most four results per thread wait for the consumer, so memory does not grow with `items`.
     """
     workers = processors()
     waiting: deque[Future[R]] = deque()

@@ -1,4 +1,4 @@
-"""The one progress bar: rate and time left on a terminal, one quiet line elsewhere."""
+"""Progress bar on a terminal; one line at the end elsewhere."""
 
 import sys
 import threading
@@ -13,9 +13,9 @@ T = TypeVar("T", bound=Sized)
 
 
 class Bar:
-    """What long work reports to: `update(k)` once `k` more items are done, from any thread.
+    """Progress of long work: call `update(k)` after `k` more items, from any thread.
 
-    `note` is shown at the end, such as where the time went.
+    `note` is printed at the end.
     """
 
     def __init__(self, what: str, total: int) -> None:
@@ -34,7 +34,7 @@ class Bar:
             self._tqdm.update(items)
 
     def over(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches, each counted once the next is asked for."""
+        """Yield the same batches; count each when the next one is requested."""
         for batch in batches:
             yield batch
             self.update(len(batch))
@@ -51,7 +51,7 @@ class Bar:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Bar]:
-    """Show how far `what` is; where nobody watches (CI, a log), print one line at its end."""
+    """Show the progress of `what`; print a line at its end if stderr is not a terminal."""
     bar = Bar(what, total)
     yield bar
     bar.close()

@@ -1,0 +1,498 @@
+"""Stage `split`: from small archives to a ledger and its counts."""
+
+import io
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pipeline.images.decode import FORMATS
+from pipeline.paths import LABEL_FIXES, LEDGER, RESIZED, SPLIT_METRICS
+from pipeline.storage import arrays, ledger, tables
+from pipeline.storage.ledger import LedgerRow
+from stages import resize, split
+
+UNKNOWN = f"not an image of a known format ({', '.join(FORMATS)})"
+
+Members = Mapping[str, bytes]
+WriteParams = Callable[..., None]
+Result = tuple[list[LedgerRow], dict[str, Any]]
+SplitWell = Callable[[], Result]
+
+pytestmark = pytest.mark.usefixtures("inputs")
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def image(number: int, kind: str = "PNG", size: tuple[int, int] = (9, 6)) -> bytes:
+    """Return a small image unlike that of any other number."""
+    pixels = np.random.default_rng(number).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    return encoded(Image.fromarray(pixels), kind)
+
+
+def labelled(each: int = 10) -> dict[str, bytes]:
+    """Return cats and dogs with Kaggle's flat names."""
+    cats = {f"cat.{i}.png": image(i) for i in range(each)}
+    return cats | {f"dog.{i}.jpg": image(1000 + i, "JPEG") for i in range(each)}
+
+
+def in_folders(counts: Mapping[str, int]) -> dict[str, bytes]:
+    """Return so many cats and dogs in class folders below each of the named folders."""
+    return {
+        f"{folder}/{kind}/{i}.png": image(1000 * a + 100 * b + i)
+        for a, (folder, count) in enumerate(counts.items())
+        for b, kind in enumerate(("cats", "dogs"))
+        for i in range(count)
+    }
+
+
+UNLABELLED = {f"test/{i}.png": image(2000 + i) for i in (10, 2, 1)}
+BAD = {"empty file": b"", UNKNOWN: b"hello", "truncated image": image(7, "JPEG", (64, 64))[:-900]}
+
+
+def write_zip(path: str, members: Members) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def write_folder(path: str, members: Members) -> None:
+    for name, content in members.items():
+        file = Path(path, name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+def write_fixes(*lines: str) -> None:
+    LABEL_FIXES.parent.mkdir(exist_ok=True)
+    LABEL_FIXES.write_text("\n".join(["member,label,source", *lines, ""]), encoding="utf-8")
+
+
+@pytest.fixture
+def inputs(write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten cats, ten dogs and three images to predict, in an empty folder."""
+    monkeypatch.setattr("sys.argv", ["stage"])
+    write_zip("train.zip", labelled())
+    write_zip("test.zip", UNLABELLED)
+    write_fixes()
+    write_params(
+        data={"train": "train.zip", "test": "test.zip", "classes": None},
+        split={"valid": 0.2, "test": 0.1, "max_rejected": 0.5},
+        resize={"size": 8},
+    )
+
+
+@pytest.fixture
+def split_well(capsys: pytest.CaptureFixture[str]) -> SplitWell:
+    """split_well() -> the rows of the ledger and the counts of a `split` that succeeds."""
+
+    def split_well() -> Result:
+        capsys.readouterr()
+        assert split.main() == 0
+        return ledger.read_ledger(LEDGER), tables.read_json(SPLIT_METRICS, "split")
+
+    return split_well
+
+
+def refused(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the sentence of a `split` that fails and writes nothing."""
+    assert split.main() == 1
+    assert not LEDGER.exists()
+    assert not SPLIT_METRICS.exists()
+    return capsys.readouterr().err
+
+
+def test_the_ledger_has_one_row_per_file_in_natural_order(split_well: SplitWell) -> None:
+    rows, _ = split_well()
+    assert [row.member for row in rows] == [
+        *(f"cat.{i}.png" for i in range(10)),
+        *(f"dog.{i}.jpg" for i in range(10)),
+        *(f"test/{i}.png" for i in (1, 2, 10)),
+    ]
+    assert [row.id for row in rows[-4:]] == ["dog.9", "1", "2", "10"]
+    assert [row.source for row in rows] == ["train"] * 20 + ["test"] * 3
+    assert [row.label for row in rows] == ["cat"] * 10 + ["dog"] * 10 + [""] * 3
+    assert [row.index for row in rows] == [0] * 10 + [1] * 10 + [-1] * 3
+    assert {(row.width, row.height, row.mode, row.reason) for row in rows} == {(9, 6, "RGB", "")}
+
+
+def test_the_counts_are_those_of_each_subset(split_well: SplitWell) -> None:
+    rows, counts = split_well()
+    assert counts == {
+        "found": 23,
+        "accepted": 23,
+        "rejected": 0,
+        "rejected_by_reason": {},
+        "duplicates": 0,
+        "duplicates_with_other_label": 0,
+        "duplicates_across_subsets": 0,
+        "near_duplicates": 0,
+        "subsets": {name: {"train": 7, "valid": 2, "test": 1} for name in ("cat", "dog")},
+        "unlabelled": 3,
+        "beyond_per_class_limit": 0,
+        "passed_over": {},
+        "label_fixes": {"excluded": 0, "in_test": 0, "relabelled": 0, "unmatched": 0},
+    }
+    assert [row.subset for row in rows].count("valid") == 4
+
+
+def test_splitting_again_gives_the_same_bytes(split_well: SplitWell) -> None:
+    split_well()
+    first = LEDGER.read_bytes(), SPLIT_METRICS.read_bytes()
+    split_well()
+    assert (LEDGER.read_bytes(), SPLIT_METRICS.read_bytes()) == first
+
+
+@pytest.mark.parametrize("reason", BAD)
+def test_an_unreadable_file_is_a_row_with_its_reason(
+    split_well: SplitWell, capsys: pytest.CaptureFixture[str], reason: str
+) -> None:
+    write_zip("train.zip", labelled() | {"cat.5.png": BAD[reason]})
+    rows, counts = split_well()
+    row = rows[5]
+    assert (row.member, row.label, row.reason) == ("cat.5.png", "cat", reason)
+    assert (row.subset, row.group, row.width, row.height, row.mode) == ("", "", 0, 0, "")
+    assert row.sha256
+    assert (counts["found"], counts["accepted"], counts["rejected"]) == (23, 22, 1)
+    assert counts["rejected_by_reason"] == {reason: 1}
+    assert f"split: rejected cat.5.png: {reason}\n" in capsys.readouterr().out
+
+
+def test_found_is_the_sum_of_accepted_and_rejected(split_well: SplitWell) -> None:
+    bad = {f"cat.{20 + i}.png": content for i, content in enumerate(BAD.values())}
+    write_zip("train.zip", labelled() | bad)
+    write_zip("test.zip", UNLABELLED | {"test/3.png": b"hello"})
+    rows, counts = split_well()
+    assert (counts["found"], counts["accepted"], counts["rejected"]) == (27, 23, 4)
+    assert counts["rejected_by_reason"] == {"empty file": 1, UNKNOWN: 2, "truncated image": 1}
+    assert sum(row.accepted for row in rows) == 23
+    assert counts["unlabelled"] == 3
+
+
+def test_a_rejected_file_to_predict_stays_unlabelled(split_well: SplitWell) -> None:
+    write_zip("test.zip", UNLABELLED | {"test/2.png": b""})
+    rows, _ = split_well()
+    found = [(row.id, row.subset, row.reason) for row in rows[-3:]]
+    assert found == [
+        ("1", "unlabelled", ""),
+        ("2", "unlabelled", "empty file"),
+        ("10", "unlabelled", ""),
+    ]
+
+
+def test_rejected_files_beyond_ten_are_only_counted_on_the_screen(
+    split_well: SplitWell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_zip("train.zip", labelled() | {f"cat.{i}.png": b"" for i in range(20, 32)})
+    split_well()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "rejected" in line or "more" in line] == [
+        *(f"split: rejected cat.{i}.png: empty file" for i in range(20, 30)),
+        "split: and 2 more, see the ledger",
+    ]
+
+
+def test_ignored_files_are_counted_in_both_archives(split_well: SplitWell) -> None:
+    left = {"__MACOSX/._cat.0.png": b"x", ".DS_Store": b"x", "Thumbs.db": b"x"}
+    write_zip("train.zip", labelled() | left)
+    write_zip("test.zip", UNLABELLED | {"test/.DS_Store": b"x"})
+    rows, counts = split_well()
+    assert counts["passed_over"] == {"__MACOSX": 1, ".DS_Store": 2, "Thumbs.db": 1}
+    assert (counts["found"], len(rows)) == (23, 23)
+
+
+def test_the_limit_takes_the_first_of_each_class_in_natural_order(
+    split_well: SplitWell, write_params: WriteParams
+) -> None:
+    write_params(split={"per_class_limit": 4})
+    numbers = (10, 30, 1, 2, 100, 3)
+    write_zip(
+        "train.zip",
+        {
+            f"{name}.{i}.png": image(100 * k + i)
+            for k, name in ((1, "dog"), (5, "cat"))
+            for i in numbers
+        },
+    )
+    rows, counts = split_well()
+    kept = [row.member for row in rows if row.source == "train"]
+    assert kept == [f"{name}.{i}.png" for name in ("cat", "dog") for i in (1, 2, 3, 10)]
+    assert counts["beyond_per_class_limit"] == 4
+    assert counts["unlabelled"] == 3
+
+
+def test_the_order_of_members_in_a_zip_changes_nothing(split_well: SplitWell) -> None:
+    split_well()
+    first = LEDGER.read_bytes(), SPLIT_METRICS.read_bytes()
+    write_zip("train.zip", dict(reversed(labelled().items())))
+    write_zip("test.zip", dict(sorted(UNLABELLED.items())))
+    split_well()
+    assert (LEDGER.read_bytes(), SPLIT_METRICS.read_bytes()) == first
+
+
+def test_a_folder_gives_the_ledger_of_a_zip_of_the_same_files(
+    split_well: SplitWell, write_params: WriteParams
+) -> None:
+    bad = {"cat.5.png": b"", ".DS_Store": b"x"}
+    write_zip("train.zip", labelled() | bad)
+    split_well()
+    of_zips = LEDGER.read_bytes(), SPLIT_METRICS.read_bytes()
+    write_folder("train", labelled() | bad)
+    write_folder("unlabelled", UNLABELLED)
+    write_params(data={"train": "train", "test": "unlabelled"})
+    split_well()
+    assert (LEDGER.read_bytes(), SPLIT_METRICS.read_bytes()) == of_zips
+
+
+def test_subsets_of_the_folders_are_kept(split_well: SplitWell) -> None:
+    write_zip("train.zip", in_folders({"train": 5, "val": 3, "test": 2}))
+    rows, counts = split_well()
+    expected = {"train": "train", "val": "valid", "test": "test"}
+    for row in rows[:-3]:
+        assert row.subset == expected[row.member.split("/")[0]]
+        assert row.id == row.member.removesuffix(".png")
+    of_class = {"train": 5, "valid": 3, "test": 2}
+    assert counts["subsets"] == {"cats": of_class, "dogs": of_class}
+
+
+def test_a_subset_without_a_folder_is_drawn_from_train(split_well: SplitWell) -> None:
+    write_zip("train.zip", in_folders({"train": 10, "test": 3}))
+    _, counts = split_well()
+    assert counts["subsets"]["cats"] == {"train": 8, "valid": 2, "test": 3}
+
+
+def test_copies_share_a_group_and_a_subset(split_well: SplitWell) -> None:
+    members = labelled() | {f"cat.{i}.png": image(3) for i in (4, 5, 6)}
+    members |= {"dog.2.jpg": members["cat.1.png"]}
+    write_zip("train.zip", members)
+    rows, counts = split_well()
+    by_id = {row.id: row for row in rows}
+    copies = [by_id[f"cat.{i}"] for i in (3, 4, 5, 6)]
+    assert {row.group for row in copies} == {"train/cat.3"}
+    assert len({row.subset for row in copies}) == 1
+    assert by_id["dog.2"].group == "train/cat.1"
+    assert by_id["dog.2"].subset == by_id["cat.1"].subset
+    assert counts["duplicates"] == 4
+    assert counts["duplicates_with_other_label"] == 1
+    assert counts["duplicates_across_subsets"] == 0
+
+
+def test_copies_in_two_subset_folders_or_under_two_labels_are_warned_of(
+    split_well: SplitWell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = in_folders({"train": 10, "test": 3})
+    members["test/cats/0.png"] = members["train/cats/0.png"]
+    members["train/dogs/0.png"] = members["train/cats/1.png"]
+    write_zip("train.zip", members)
+    rows, counts = split_well()
+    assert [row.subset for row in rows if row.member == "test/cats/0.png"] == ["test"]
+    assert (counts["duplicates_across_subsets"], counts["duplicates_with_other_label"]) == (1, 1)
+    printed = capsys.readouterr().out
+    assert "warning: 1 images are in the data under two labels" in printed
+    assert "warning: 1 images have copies in another subset" in printed
+
+
+def test_equal_names_in_both_archives_are_no_duplicates(split_well: SplitWell) -> None:
+    write_zip("test.zip", {"cat.0.png": image(5000), "cat.1.png": image(5001)})
+    rows, counts = split_well()
+    assert [row.id for row in rows].count("cat.0") == 2
+    assert counts["duplicates"] == 0
+    assert counts["duplicates_across_subsets"] == 0
+
+
+def test_a_labelled_image_among_the_unlabelled_is_counted(split_well: SplitWell) -> None:
+    write_zip("test.zip", UNLABELLED | {"test/2.png": image(0)})
+    rows, counts = split_well()
+    assert rows[-2].group == "train/cat.0"
+    assert rows[-2].subset == "unlabelled"
+    assert (counts["duplicates"], counts["duplicates_across_subsets"]) == (1, 1)
+    assert counts["duplicates_with_other_label"] == 0
+
+
+@pytest.mark.parametrize("spelling", ["both.zip", "./both.zip"])
+def test_one_archive_for_both_is_read_once(
+    spelling: str, split_well: SplitWell, write_params: WriteParams
+) -> None:
+    write_zip("both.zip", {f"train/{name}": v for name, v in labelled().items()} | UNLABELLED)
+    write_params(data={"train": "both.zip", "test": spelling})
+    rows, counts = split_well()
+    assert {row.source for row in rows} == {"train"}
+    assert (counts["found"], counts["unlabelled"]) == (23, 3)
+    assert [row.id for row in rows if row.subset == "unlabelled"] == ["1", "2", "10"]
+    assert counts["subsets"]["cat"] == {"train": 7, "valid": 2, "test": 1}
+
+
+def test_unlabelled_images_of_one_id_in_both_inputs_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_zip("train.zip", {f"train/{name}": v for name, v in labelled().items()} | UNLABELLED)
+    sentence = refused(capsys)
+    assert "unique id for each unlabelled image, got '1' in data.train and in data.test" in sentence
+
+
+def test_missing_label_fixes_are_refused_with_a_file_that_would_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    LABEL_FIXES.unlink()
+    assert "write one with the single line member,label,source" in refused(capsys)
+
+
+def test_a_stray_file_beside_the_class_folders_is_a_rejected_row(split_well: SplitWell) -> None:
+    members = {f"{name[:3]}s/{name}": content for name, content in labelled().items()}
+    write_zip("train.zip", members | {"readme.txt": b"hello", "zebra.png": image(1)})
+    rows, counts = split_well()
+    strays = [row for row in rows if not row.accepted]
+    reason = "no label: it lies outside the folders of the classes"
+    assert [(row.member, row.label, row.index, row.subset, row.reason) for row in strays] == [
+        ("readme.txt", "", -1, "", reason),
+        ("zebra.png", "", -1, "", reason),
+    ]
+    assert counts["rejected_by_reason"] == {reason: 2}
+    assert counts["accepted"] == 23
+
+
+@pytest.mark.parametrize("order", [["dog", "cat"], ["cat", "dog"]])
+def test_labels_are_numbered_in_the_order_of_the_classes(
+    split_well: SplitWell, write_params: WriteParams, order: list[str]
+) -> None:
+    write_params(data={"classes": order})
+    rows, _ = split_well()
+    assert {(row.label, row.index) for row in rows if row.label} == {(order[0], 0), (order[1], 1)}
+    assert ledger.labels(rows).classes == tuple(order)
+
+
+def test_another_seed_gives_another_split_of_the_same_images(
+    split_well: SplitWell, write_params: WriteParams
+) -> None:
+    first, _ = split_well()
+    write_params(split={"seed": 1})
+    second, _ = split_well()
+    assert [row.subset for row in first] != [row.subset for row in second]
+    assert ledger.fingerprint(first) == ledger.fingerprint(second)
+
+
+def of_subset(rows: list[LedgerRow], label: str, subset: str) -> LedgerRow:
+    return next(row for row in rows if (row.label, row.subset) == (label, subset))
+
+
+def test_label_fixes_change_train_and_valid_and_only_mark_test(
+    split_well: SplitWell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, _ = split_well()
+    cat, dog = of_subset(before, "cat", "train"), of_subset(before, "dog", "valid")
+    tested = of_subset(before, "cat", "test")
+    write_fixes(
+        f"{cat.member},dog,a friend", f"{dog.member},exclude,a list", f"{tested.member},dog,x"
+    )
+    capsys.readouterr()
+    rows, counts = split_well()
+    now = {row.member: row for row in rows}
+    row = now[cat.member]
+    assert (row.label, row.index, row.subset, row.fix) == ("dog", 1, "train", "dog")
+    row = now[dog.member]
+    assert (row.reason, row.subset) == ("excluded by label_fixes.csv: a list", "")
+    assert (now[tested.member].label, now[tested.member].fix) == ("cat", "dog")
+    changed = {cat.member, dog.member, tested.member}
+    assert [row for row in rows if row.member not in changed] == [
+        row for row in before if row.member not in changed
+    ]
+    assert counts["label_fixes"] == {
+        "excluded": 1,
+        "in_test": 1,
+        "relabelled": 1,
+        "unmatched": 0,
+    }
+    assert counts["found"] == counts["accepted"] + counts["rejected"]
+    assert counts["rejected_by_reason"] == {"excluded by label_fixes.csv: a list": 1}
+    assert (
+        "split: label fixes: 1 images relabelled, 1 excluded; 1 in test, which keep their labels\n"
+        in capsys.readouterr().out
+    )
+
+
+def test_without_label_fixes_nothing_is_printed_about_them(
+    split_well: SplitWell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, counts = split_well()
+    assert set(counts["label_fixes"].values()) == {0}
+    assert "label fixes" not in capsys.readouterr().out
+
+
+def test_a_fix_of_a_missing_file_is_counted_and_named(
+    split_well: SplitWell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_fixes("cat.999.png,exclude,a list")
+    _, counts = split_well()
+    assert counts["label_fixes"]["unmatched"] == 1
+    assert (
+        "split: data/label_fixes.csv: no accepted labelled image cat.999.png\n"
+    ) in capsys.readouterr().out
+
+
+def smooth(number: int) -> Image.Image:
+    """Return an image of large shapes, which a copy keeps."""
+    pixels = np.random.default_rng(number).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((60, 60), Image.Resampling.BICUBIC)
+
+
+def with_mirrored_cats() -> dict[str, bytes]:
+    cats = {f"cat.{i}.png": encoded(smooth(i)) for i in range(10)}
+    turned = {f"cat.{100 + i}.png": encoded(ImageOps.mirror(smooth(i))) for i in range(10)}
+    return cats | turned | {f"dog.{i}.png": encoded(smooth(1000 + i)) for i in range(20)}
+
+
+def test_near_duplicates_stay_in_one_subset_and_are_counted(
+    split_well: SplitWell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_zip("train.zip", with_mirrored_cats())
+    rows, counts = split_well()
+    of = {row.member: row for row in rows}
+    for number in range(10):
+        one, other = of[f"cat.{number}.png"], of[f"cat.{100 + number}.png"]
+        assert one.subset == other.subset
+        assert one.group == other.group == f"train/cat.{number}"
+    assert (counts["near_duplicates"], counts["duplicates"]) == (10, 0)
+    assert counts["duplicates_across_subsets"] == 0
+    printed = capsys.readouterr().out
+    assert (
+        "split: 10 images are nearly equal to another one; a group lies in one subset\n"
+        "split: warning: these are 23% of all; if they are different images "
+        "that look alike, raise split.near_duplicates, or set it to null\n"
+    ) in printed
+
+
+def test_the_names_of_near_duplicates_move_nothing(split_well: SplitWell) -> None:
+    members = with_mirrored_cats()
+    write_zip("train.zip", members)
+    before = {row.sha256: row.subset for row in split_well()[0]}
+    names = [name for name in members if name.startswith("cat")]
+    turned = dict(zip(names, [members[name] for name in reversed(names)], strict=True))
+    write_zip("train.zip", turned | {n: c for n, c in members.items() if n not in turned})
+    assert {row.sha256: row.subset for row in split_well()[0]} == before
+
+
+def test_resize_writes_the_accepted_rows_in_the_order_of_the_ledger(
+    split_well: SplitWell,
+) -> None:
+    plain = {f"test/{i}.png": solid(i) for i in (1, 2, 10)}
+    write_zip("train.zip", labelled() | {"cat.5.png": b""})
+    write_zip("test.zip", plain)
+    rows, _ = split_well()
+    assert resize.main() == 0
+    stored = arrays.StoredArray(RESIZED, ledger.fingerprint(rows))
+    assert stored.shape == (22, 8, 8, 3)
+    assert stored.dtype == np.uint8
+    for place, value in zip((19, 20, 21), (1, 2, 10), strict=True):
+        np.testing.assert_array_equal(stored.read(place, place + 1), np.full((1, 8, 8, 3), value))
+
+
+def solid(value: int) -> bytes:
+    return encoded(Image.new("RGB", (9, 6), (value, value, value)))

@@ -1,0 +1,204 @@
+"""Folders that hold links, pipes, odd names or odd layouts beside good images."""
+
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from bad_inputs import table
+
+INTRO = "In place of the folder `train`, which holds `cats` and `dogs`, ten images each."
+
+
+def copied(folder: Path, *names: str) -> None:
+    """Copy a good image to other names."""
+    for target in (folder / name for name in names):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / "cats/0.jpg", target)
+
+
+def linked(folder: Path, name: str, target: str) -> None:
+    (folder / name).symlink_to(target)
+
+
+def listening(folder: Path) -> None:
+    """Create a socket, which remains on disk; its path may not be long."""
+    here = Path.cwd()
+    os.chdir(folder / "cats")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("10.jpg")
+    os.chdir(here)
+
+
+def forbidden(folder: Path) -> None:
+    copied(folder, "cats/10.jpg")
+    (folder / "cats/10.jpg").chmod(0)
+
+
+def flat(folder: Path) -> None:
+    """Put all images side by side, named by numbers."""
+    for number, path in enumerate(sorted(folder.rglob("*.jpg"))):
+        path.rename(folder / f"{number}.jpg")
+    for name in ("cats", "dogs"):
+        (folder / name).rmdir()
+
+
+def subsets(folder: Path, *others: str) -> None:
+    """Move the classes to a folder `train`, and one cat each to other folders."""
+    for name in ("cats", "dogs"):
+        (folder / "train").mkdir(exist_ok=True)
+        (folder / name).rename(folder / "train" / name)
+    for number, other in enumerate(others):
+        (folder / other).mkdir(parents=True)
+        (folder / f"train/cats/{number}.jpg").rename(folder / other / f"{number}.jpg")
+
+
+def emptied(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def replaced(folder: Path, content: bytes) -> None:
+    shutil.rmtree(folder)
+    folder.write_bytes(content)
+
+
+def few(folder: Path) -> None:
+    for number in range(2, 10):
+        (folder / f"cats/{number}.jpg").unlink()
+
+
+def damaged(folder: Path, *classes: str) -> None:
+    for path in (path for name in classes for path in (folder / name).iterdir()):
+        path.write_bytes(b"")
+
+
+def named_by_bytes(folder: Path) -> None:
+    shutil.copyfile(folder / "cats/0.jpg", os.fsencode(folder) + b"/cats/\xff.jpg")
+
+
+ELSEWHERE = "rename or rearrange the images"
+FORBIDDEN = "an image without read permission"
+INPUTS = table(
+    {
+        "refused: train: expected a zip file or a folder of images, got nothing at that path; put "
+        "the images there or correct the path": {
+            "nothing at that path": lambda folder: shutil.rmtree(folder),
+        },
+        "refused: train: expected images, got nothing inside; give an archive of images": {
+            "an empty folder": emptied,
+        },
+        "refused: train: expected a zip file, got a file without a readable zip directory; "
+        "download it again": {
+            "a text in place of the folder": lambda folder: replaced(folder, b"cats"),
+        },
+        "refused: train: expected files inside the folder, got the link ... that leads out of it; "
+        " ... the files themselves": {
+            "a link to a file outside": lambda folder: linked(folder, "cats/a.jpg", "/etc/passwd"),
+            "a link to a device": lambda folder: linked(folder, "cats/a.jpg", "/dev/zero"),
+            "a link to the folder above": lambda folder: linked(folder, "cats/more", "../.."),
+        },
+        f"refused: train: expected labels in file names ... , got 'cats/0.jpg'; {ELSEWHERE}": {
+            "one class": lambda folder: shutil.rmtree(folder / "dogs"),
+        },
+        f"refused: train: expected labels in file names ... , got '0.jpg'; {ELSEWHERE}": {
+            "images side by side, named by numbers": flat,
+        },
+        f"refused: train: expected labels in file names ... , got 'valid/0.jpg'; {ELSEWHERE}": {
+            "a folder `valid` with images and no classes": lambda folder: subsets(folder, "valid"),
+        },
+        "refused: split: expected at least one readable image of class 'cats', got none; fix its "
+        "files, or remove them": {
+            "a class without a readable image": lambda folder: damaged(folder, "cats"),
+        },
+        "refused: class ... : expected at least one image in each of train, valid, test, got none "
+        "in valid of ... readable in all; add images of this class, or take more of them": {
+            "two images of a class, for three subsets": few,
+            "a folder `valid` with cats only": lambda folder: subsets(folder, "valid/cats"),
+            "folders `valid` and `validation`": lambda folder: subsets(
+                folder, "valid/cats", "validation/cats"
+            ),
+        },
+        "refused: split: expected at most 50.0% of the files to be rejected (split.max_rejected), "
+        "got 20 of 22: cats/0.jpg (empty file), ... fix or remove them, or raise the limit": {
+            "more unreadable files than `split.max_rejected`": lambda folder: damaged(
+                folder, "cats", "dogs"
+            ),
+        },
+        "refused: train: expected images, got another zip inside, 'cats/more.zip'; give the inner "
+        "zip itself": {
+            "a zip in the folder of a class": lambda folder: copied(folder, "cats/more.zip"),
+        },
+        "refused: train: expected classes that differ in more than case, got 'Cats' and 'cats'; "
+        "rename one": {
+            "classes that differ only in case": lambda folder: copied(folder, "Cats/10.jpg"),
+        },
+        "refused: train: expected one member of each name, got ... which are the same file on "
+        "some machines; rename or remove one": {
+            "images that differ only in case": lambda folder: copied(folder, "cats/0.JPG"),
+            "a name that is the path of another image on Windows": lambda folder: copied(
+                folder, "cats\\0.jpg"
+            ),
+        },
+        "refused: train: expected either subset folders ('train', 'valid', 'test') or class "
+        "folders, got ... move it elsewhere": {
+            "a third class named train": lambda folder: copied(folder, "train/0.jpg"),
+            "class folders beside a folder `test` of classes": lambda folder: copied(
+                folder, "test/cats/0.jpg"
+            ),
+        },
+        "refused: train: expected in 'valid' only classes ... got 'birds'; rename or remove it": {
+            "a folder `valid` with a class that is not in `train`": lambda folder: subsets(
+                folder, "valid/birds"
+            ),
+        },
+        "refused: train: expected names of readable characters, got ... rename that member": {
+            "a name that is not UTF-8": named_by_bytes,
+            "a line break in a name": lambda folder: copied(folder, "cats/1\n0.jpg"),
+        },
+        "rejected: a link that leads to itself": {
+            "a link to itself": lambda folder: linked(folder, "cats/10.jpg", "10.jpg"),
+        },
+        "rejected: no file there any more, or a link to none": {
+            "a link to a missing file": lambda folder: linked(folder, "cats/10.jpg", "11.jpg"),
+        },
+        "rejected: not a regular file": {
+            "a named pipe, which is not read": lambda folder: os.mkfifo(folder / "cats/10.jpg"),
+            "a socket": listening,
+        },
+        "rejected: no permission to read it": {FORBIDDEN: forbidden},
+        "rejected: no label: it lies outside the folders of the classes": {
+            "an image beside the class folders": lambda folder: copied(folder, "10.jpg"),
+            "a text beside the class folders": lambda folder: (folder / "readme.txt").write_text(
+                "hello"
+            ),
+        },
+        "accepted: 20 of 20 files": {
+            "a link to the folder that holds it; it is not followed": lambda folder: linked(
+                folder, "cats/up", ".."
+            ),
+            "an empty class folder, which is no class": lambda folder: (folder / "birds").mkdir(),
+            "a class named like a formula of a spreadsheet": lambda folder: (
+                folder / "cats"
+            ).rename(folder / '=1+1,"cats"'),
+        },
+        "accepted: 20 of 20 files, 2 of 'hidden' ignored": {
+            "a hidden file and a hidden folder": lambda folder: copied(
+                folder, ".10.jpg", "cats/.a/10.jpg"
+            ),
+        },
+        "accepted: 21 of 21 files": {
+            "a link to another image": lambda folder: linked(folder, "cats/10.jpg", "0.jpg"),
+            "an image in folders below its class": lambda folder: copied(
+                folder, "cats/a/b/c/10.jpg"
+            ),
+            "an image 200 folders below its class": lambda folder: copied(
+                folder, f"cats/{'a/' * 200}10.jpg"
+            ),
+            "a name of 255 bytes, the longest possible": lambda folder: copied(
+                folder, f"cats/{'a' * 251}.jpg"
+            ),
+            "a folder named like an image": lambda folder: copied(folder, "cats/10.jpg/0.jpg"),
+        },
+    }
+)

@@ -1,0 +1,264 @@
+"""Zip archives that are damaged, hostile or odd."""
+
+import io
+import struct
+import unicodedata
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable
+
+from bad_inputs import table
+
+INTRO = "In place of `train.zip`, the labelled images."
+CENTRAL = b"PK\1\2"  # signature of an entry of the zip directory
+LOCAL = b"PK\3\4"  # signature of a member's own header
+END = b"PK\5\6"  # signature of the end of the directory
+
+Members = dict[str, bytes]
+
+
+def zipped(members: Iterable[tuple[str, bytes]], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # two members of one name
+        for name, content in members:
+            archive.writestr(zipfile.ZipInfo(name), content, compression)
+    return buffer.getvalue()
+
+
+def patched(archive: bytes, signature: bytes, offset: int, form: str, *values: int) -> bytes:
+    """Change values in the first header with this signature."""
+    changed = bytearray(archive)
+    struct.pack_into(form, changed, archive.index(signature) + offset, *values)
+    return bytes(changed)
+
+
+def declaring(archive: bytes, size: int) -> bytes:
+    """Change the declared size of the first member, in both headers."""
+    for signature, offset in ((LOCAL, 14), (CENTRAL, 16)):
+        archive = patched(archive, signature, offset + 8, "<I", size)
+    return archive
+
+
+def with_first(name: str, members: Members, content: bytes | None = None) -> bytes:
+    """Put one more member first: a copy of an image, or that content."""
+    first = next(iter(members.values())) if content is None else content
+    return zipped([(name, first), *members.items()])
+
+
+def renamed(archive: bytes, old: bytes, new: bytes) -> bytes:
+    """Change a name in both headers to another one of the same length."""
+    assert archive.count(old) == 2
+    return archive.replace(old, new)
+
+
+def shared(members: Members) -> bytes:
+    """Let the second entry of the directory point to the bytes of the first member."""
+    archive = zipped(members.items())
+    second = archive.index(CENTRAL, archive.index(CENTRAL) + 1)
+    return archive[:second] + patched(archive[second:], CENTRAL, 42, "<I", 0)
+
+
+def linked(members: Members) -> bytes:
+    """Append a symbolic link, as `zip --symlinks` stores it: its target as content."""
+    buffer = io.BytesIO(zipped(members.items()))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        link = zipfile.ZipInfo("cat.2000.jpg")
+        link.create_system, link.external_attr = 3, 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    return buffer.getvalue()
+
+
+def zip64(members: Members, size: int) -> bytes:
+    """Declare the first size in an extra field, as for files above 4 GiB (APPNOTE 4.5.3)."""
+    buffer = io.BytesIO()
+    (name, content), *others = members.items()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        first = zipfile.ZipInfo(name)
+        first.extra = struct.pack("<HHQ", 1, 8, size)
+        archive.writestr(first, content, zipfile.ZIP_DEFLATED)
+        for other, more in others:
+            archive.writestr(zipfile.ZipInfo(other), more)
+    return patched(buffer.getvalue(), CENTRAL, 24, "<I", 0xFFFFFFFF)
+
+
+def renamed_first(old: str, new: bytes, members: Members) -> bytes:
+    return renamed(with_first(old, members), old.encode(), new)
+
+
+def short_extra_field(members: Members) -> bytes:
+    return zip64(members, 5).replace(struct.pack("<HH", 1, 8), struct.pack("<HH", 1, 4))
+
+
+def short_directory(archive: bytes) -> bytes:
+    at = archive.index(CENTRAL)
+    return archive[:at] + archive[at + 20 :]
+
+
+def patched_first(members: Members, signature: bytes, offset: int, form: str, value: int) -> bytes:
+    return patched(with_first(FIRST, members), signature, offset, form, value)
+
+
+ACUTE = "caf\u00e9.1.jpg"
+ZEROS = bytes(2 * 1024**2)  # deflate packs them a thousandfold
+FIRST = "cat.2000.jpg"
+LEFT_BEHIND = [("__MACOSX/._a.jpg", b""), (".DS_Store", b""), ("a/Thumbs.db", b"")]
+
+# Each is made from the good members; the directory of most begins with one more.
+INPUTS = table(
+    {
+        "refused: train.zip: expected a zip file, got a file without a readable zip directory; "
+        "download it again": {
+            "an empty file": lambda good: b"",
+            "a text": lambda good: b"not a zip",
+            "a zip without its last 30 bytes": lambda good: zipped(good.items())[:-30],
+            "half a download": lambda good: (z := zipped(good.items()))[: len(z) // 2],
+            "a directory without its first 20 bytes": lambda good: short_directory(
+                zipped(good.items())
+            ),
+            "an overwritten directory": lambda good: zipped(good.items()).replace(CENTRAL, b"XXXX"),
+            "a name that is declared as UTF-8 and is not": lambda good: renamed(
+                with_first(ACUTE, good), "\u00e9".encode(), b"\xff\xfe"
+            ),
+            "an extra field that ends too early": short_extra_field,
+        },
+        "refused: train.zip: ... got 20; download it again": {
+            "a directory that declares one member": lambda good: patched(
+                zipped(good.items()), END, 8, "<HH", 1, 1
+            ),
+        },
+        "refused: train.zip: expected images, got nothing inside; give an archive of images": {
+            "no member": lambda good: zipped([]),
+        },
+        "refused: train.zip: expected images, got 1 of '.DS_Store', 1 of 'Thumbs.db', 1 of "
+        "'__MACOSX' inside; give an archive of images": {
+            "only files that operating systems leave behind": lambda good: zipped(LEFT_BEHIND),
+        },
+        "refused: train.zip: expected images, got another zip inside, 'train.zip'; ... give the "
+        "inner zip itself": {
+            "a zip in a zip": lambda good: zipped([("train.zip", zipped(good.items()))]),
+        },
+        "refused: train.zip: expected labels in file names ... , got 'readme.txt'; rename or "
+        "rearrange the images": {
+            "only a text": lambda good: zipped([("readme.txt", b"hello")]),
+        },
+        "refused: train.zip: expected two classes or more, got only 'cat'; add the images of "
+        "another class": {
+            "one class": lambda good: zipped((n, c) for n, c in good.items() if n[:3] == "cat"),
+        },
+        "refused: train.zip: expected members inside the archive, got ... which leads out of it; "
+        "do not trust this archive, get it from its source again": {
+            "a member in a folder above": lambda good: with_first("../cat.1.jpg", good),
+            "a member that leaves the archive by a detour": lambda good: with_first(
+                "a/../../cat.1.jpg", good
+            ),
+            "a member in a folder above, with backslashes": lambda good: with_first(
+                "a\\..\\..\\cat.1.jpg", good
+            ),
+            "a member with an absolute path": lambda good: with_first("/etc/cat.1.jpg", good),
+            "a member on a drive": lambda good: with_first("C:\\cat.1.jpg", good),
+            "a member with an empty name": lambda good: with_first("", good),
+        },
+        "refused: train.zip: expected names of readable characters, got ... rename that member": {
+            "a line break in a name": lambda good: with_first("cat\n.1.jpg", good),
+            "a NUL byte in a name": lambda good: renamed_first(
+                "cat.200X.jpg", b"cat.200\0.jpg", good
+            ),
+        },
+        "refused: train.zip: expected one member of each name, got ... which are the same file on "
+        "some machines; rename or remove one": {
+            "two members of one name": lambda good: zipped([*good.items(), *good.items()]),
+            "names that differ only in case": lambda good: zipped(
+                [*good.items(), ("CAT.0.jpg", b"")]
+            ),
+            "names that differ only in the encoding of an accent": lambda good: zipped(
+                [*good.items(), (ACUTE, b""), (unicodedata.normalize("NFD", ACUTE), b"")]
+            ),
+        },
+        f"refused: train.zip: expected members without a password, got {FIRST!r} encrypted; make "
+        "the zip again without a password": {
+            "an encrypted member": lambda good: patched_first(good, CENTRAL, 8, "<H", 1),
+        },
+        f"refused: train.zip: expected images, which a zip packs 200-fold at most, got {FIRST!r} "
+        f"with 2097152 bytes in {len(zlib.compress(ZEROS)) - 6}; leave it out of the zip": {
+            "a bomb: zeros, packed a thousandfold": lambda good: with_first(FIRST, good, ZEROS),
+        },
+        "refused: train.zip: expected members of 128 MiB at most, got ... leave it out of the "
+        "zip": {
+            "a member that declares 128 MiB and a byte": lambda good: declaring(
+                with_first(FIRST, good), 128 * 1024**2 + 1
+            ),
+            "an extra field that declares 2 ** 62 bytes": lambda good: zip64(good, 2**62),
+        },
+        "refused: train.zip: expected members side by side, got ... in the same bytes; do not "
+        "trust this archive, get it from its source again": {
+            "two members that overlap": lambda good: patched_first(good, CENTRAL, 20, "<I", 50_000),
+            "two names for the same bytes": shared,
+        },
+        "rejected: expands beyond its declared size": {
+            "a bomb that declares a small size": lambda good: declaring(
+                with_first(FIRST, good, ZEROS), 1000
+            ),
+        },
+        "rejected: bad CRC": {
+            "another checksum": lambda good: patched_first(good, CENTRAL, 16, "<I", 0),
+        },
+        "rejected: damaged compressed data": {
+            "other bytes at the start of a member": lambda good: patched_first(
+                good, LOCAL, 30 + len(FIRST), "<I", 0xFFFFFFFF
+            ),
+        },
+        "rejected: damaged member header": {
+            "a member header without its signature": lambda good: patched_first(
+                good, LOCAL, 0, "<I", 0
+            ),
+        },
+        "rejected: two names for one member": {
+            "another name in the member header": lambda good: patched_first(
+                good, LOCAL, 30, "<I", 0x41414141
+            ),
+        },
+        "rejected: ends before its declared size": {
+            "a member that is shorter than declared": lambda good: declaring(
+                with_first(FIRST, good, b"one"), 9
+            ),
+        },
+        "rejected: unsupported compression method ... ": {
+            "a member packed by bzip2": lambda good: patched_first(good, CENTRAL, 10, "<H", 12),
+            "an unknown compression": lambda good: patched_first(good, CENTRAL, 10, "<H", 77),
+        },
+        "rejected: not an image of a known format ... ": {
+            "a symbolic link to a file outside; it is not followed": linked,
+        },
+        "rejected: no label: it lies outside the folders of the classes": {
+            "a name of 60,000 letters, which is no label": lambda good: with_first(
+                "a" * 60_000 + ".jpg", good
+            ),
+            "a folder with content": lambda good: with_first("more/", good),
+            "a text beside the images": lambda good: zipped(
+                [*good.items(), ("readme.txt", b"hello")]
+            ),
+        },
+        "accepted: 20 of 20 files": {
+            "a zip that declares several disks": lambda good: patched(
+                zipped(good.items()), END, 4, "<HH", 1, 1
+            ),
+            "a comment of 60,000 bytes": lambda good: (
+                patched(zipped(good.items()), END, 20, "<H", 60_000) + bytes(60_000)
+            ),
+            "100 bytes behind the end": lambda good: zipped(good.items()) + bytes(100),
+            "a script before the zip": lambda good: b"#!/bin/sh\n" + zipped(good.items()),
+        },
+        "accepted: 20 of 20 files, 1 of '__MACOSX', 1 of 'hidden' ignored": {
+            "hidden files beside the images": lambda good: zipped(
+                [*good.items(), ("__MACOSX/._cat.1.jpg", b"x"), (".cat.jpg", b"x")]
+            ),
+        },
+        "accepted: 21 of 21 files": {
+            "a name in an unknown encoding": lambda good: renamed_first(
+                "cat.2000.XXg", b"cat.2000.\xe4\xffg", good
+            ),
+        },
+    }
+)

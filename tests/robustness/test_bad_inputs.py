@@ -1,0 +1,205 @@
+"""Each bad input has the outcome that its page states, in the stage that reads it first."""
+
+import functools
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bad_inputs
+import bad_trees
+import numpy as np
+import pytest
+from album import Album
+from bad_images import encoded
+from bad_inputs import Bad
+from bad_zips import zipped
+from fuzz_kinds import KINDS
+from PIL import Image
+from project import ROOT
+
+from pipeline import config, paths
+from pipeline.runtime.errors import UserError
+from pipeline.storage import ledger
+
+SECTIONS = bad_inputs.sections()
+SENTENCES = re.compile(r"(error: [^\n]+: expected [^\n]+, got [^\n]+; [^\n]+\n)+")
+
+
+@functools.cache
+def image(number: int) -> bytes:
+    """Return a JPEG of 64 x 48 pixels, unlike that of any other number."""
+    pixels = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(pixels).resize((64, 48)), "JPEG")
+
+
+def members() -> dict[str, bytes]:
+    names = [f"{label}.{number}.jpg" for label in ("cat", "dog") for number in range(10)]
+    return {name: image(number) for number, name in enumerate(names)}
+
+
+@pytest.fixture
+def project(album: Album) -> Album:
+    """Ten cats, ten dogs and two unlabelled images in folders."""
+    for name, content in members().items():
+        label, number, _ = name.split(".")
+        Path(f"train/{label}s").mkdir(parents=True, exist_ok=True)
+        Path(f"train/{label}s/{number}.jpg").write_bytes(content)
+    Path("test").mkdir()
+    for unlabelled in (1, 2):
+        Path(f"test/{unlabelled}.jpg").write_bytes(image(100 + unlabelled))
+    data = {"train": "train", "test": "test"}
+    album.change({"data": data, "split.max_rejected": 0.5, "resize.size": 8})
+    album.change({"compute.instruction_set": "AVX2"})
+    return album
+
+
+def zip_train(project: Album, content: bytes) -> None:
+    Path("train.zip").write_bytes(content)
+    project.change({"data": {"train": "train.zip"}})
+
+
+def refusal(printed: str) -> str:
+    assert SENTENCES.fullmatch(printed), printed
+    return "refused: " + re.sub("^error: ", "", printed, flags=re.MULTILINE).removesuffix("\n")
+
+
+def split(project: Album) -> tuple[str, list[ledger.LedgerRow], dict[str, Any]]:
+    """Run `split`: return its refusal, or its rows and counts, which add up."""
+    status, _, printed = project._run("split")
+    if status:
+        assert not paths.LEDGER.exists()
+        assert not paths.SPLIT_METRICS.exists()
+        assert list(Path("data").glob(".partial-*")) == []
+        return refusal(printed), [], {}
+    rows = ledger.read_ledger(paths.LEDGER)
+    counts = json.loads(paths.SPLIT_METRICS.read_text(encoding="utf-8"))
+    accepted = sum(row.accepted for row in rows)
+    assert (counts["found"], counts["accepted"]) == (len(rows), accepted)
+    assert counts["rejected"] == len(rows) - accepted == sum(counts["rejected_by_reason"].values())
+    in_subsets = sum(sum(by_subset.values()) for by_subset in counts["subsets"].values())
+    assert in_subsets + counts["unlabelled"] == accepted
+    return "", rows, counts
+
+
+def of_image(project: Album, bad: Bad) -> str:
+    Path("train/cats/10.jpg").write_bytes(bad.make(image(0)) or b"")
+    refused, rows, _ = split(project)
+    (row,) = [row for row in rows if row.member == "cats/10.jpg"]
+    shown = f"accepted: {row.mode}, {row.width} x {row.height}"
+    return refused or (shown if row.accepted else f"rejected: {row.reason}")
+
+
+def of_source(project: Album) -> str:
+    """Return the refusal, the reason of the rejected file, or how many files are accepted."""
+    refused, rows, counts = split(project)
+    labelled = [row for row in rows if row.source == "train"]
+    accepted = sum(row.accepted for row in labelled)
+    reasons = Counter(row.reason for row in labelled if not row.accepted)
+    if refused or reasons:
+        return refused or f"rejected: {', '.join(reasons)}"
+    ignored = ", ".join(f"{count} of {kind!r}" for kind, count in counts["passed_over"].items())
+    end = f", {ignored} ignored" if ignored else ""
+    return f"accepted: {accepted} of {len(labelled)} files{end}"
+
+
+def of_zip(project: Album, bad: Bad) -> str:
+    zip_train(project, bad.make(members()) or b"")
+    return of_source(project)
+
+
+def of_tree(project: Album, bad: Bad) -> str:
+    bad.make(Path("train"))
+    return of_source(project)
+
+
+def of_params(project: Album, bad: Bad) -> str:
+    zip_train(project, zipped(members().items()))
+    Path("params.yaml").write_bytes(bad.make(Path("params.yaml").read_text("utf-8")) or b"")
+    refused, _, _ = split(project)
+    if refused:
+        return refused
+    value: Any = config.read()
+    for key in bad.about.split("."):
+        value = value[key] if isinstance(value, dict) else getattr(value, key)
+    return f"accepted: {value!r}"
+
+
+def of_fixes(project: Album, bad: Bad) -> str:
+    zip_train(project, zipped(members().items()))
+    paths.LABEL_FIXES.write_bytes(bad.make(None) or b"")
+    refused, _, counts = split(project)
+    effects = counts.get("label_fixes", {}).items()
+    return refused or "accepted: " + ", ".join(f"{count} {key}" for key, count in effects)
+
+
+def of_ledger(project: Album, bad: Bad) -> str:
+    zip_train(project, zipped(members().items()))
+    assert split(project)[0] == ""
+    paths.LEDGER.write_bytes(bad.make(paths.LEDGER.read_text(encoding="utf-8")) or b"")
+    status, _, printed = project._run("resize")
+    assert paths.RESIZED.exists() == (status == 0)
+    if status:
+        return refusal(printed.replace(f"{Path.cwd()}/", ""))  # absolute for a cluster's workers
+    return f"accepted: {sum(row.accepted for row in ledger.read_ledger(paths.LEDGER))} images"
+
+
+def of_file(project: Album, bad: Bad) -> str:
+    kind = KINDS[bad.about]
+    content = bad.make(kind.prepare())
+    assert content is not None
+    try:
+        return kind.read(content)
+    except UserError as error:
+        return refusal(f"error: {error}\n")
+
+
+OUTCOME: dict[str, Callable[[Album, Bad], str]] = {
+    "image": of_image,
+    "zip": of_zip,
+    "tree": of_tree,
+    "params": of_params,
+    "fixes": of_fixes,
+    "ledger": of_ledger,
+    "file": of_file,
+}
+CASES = [(kind, bad) for kind in OUTCOME for bad in SECTIONS[kind].inputs]
+
+
+@pytest.mark.parametrize(("kind", "bad"), CASES, ids=[f"{kind}: {bad.name}" for kind, bad in CASES])
+def test_a_bad_input_has_the_outcome_that_its_page_states(
+    project: Album, kind: str, bad: Bad
+) -> None:
+    if bad.name == bad_trees.FORBIDDEN and os.getuid() == 0:
+        pytest.skip("root may read every file")
+    outcome = OUTCOME[kind](project, bad)
+    assert bad.explains(outcome), f"expected {bad.outcome}\ngot      {outcome}"
+
+
+def test_names_are_unique() -> None:
+    names = [(kind, bad.name) for kind, bad in CASES]
+    assert len(names) == len(set(names)) > 200
+    assert {kind for kind, _ in CASES} == SECTIONS.keys()
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "explained"),
+    [
+        ("refused: a: expected b ... ; c", "refused: a: expected b, got 'd'; c", True),
+        ("refused: a: expected b ... ; c", "refused: a: expected b, got 'd'; e", False),
+        ("accepted: RGB, 6 x 8", "accepted: RGB, 6 x 80", False),
+        ("rejected: bad CRC", "refused: bad CRC", False),
+    ],
+)
+def test_an_outcome_is_compared_by_its_stated_parts(
+    expected: str, actual: str, explained: bool
+) -> None:
+    assert Bad("", "", bytes, expected).explains(actual) is explained
+
+
+def test_the_page_of_bad_inputs_is_current() -> None:
+    page = (ROOT / "docs/bad_input.md").read_text(encoding="utf-8")
+    assert page == bad_inputs.page(), "run `make docs`"
