@@ -90,7 +90,10 @@ def _lines(path: Path, remedy: str) -> Iterator[tuple[str, list[str]]]:
                 if len(fields) != len(header):
                     raise unexpected(where, f"{len(header)} fields", ",".join(fields), remedy)
                 yield where, fields
-    except (csv.Error, UnicodeDecodeError) as error:
+    except csv.Error as error:
+        where = f"{path} line {lines.line_num}"
+        raise unexpected(where, "a csv", str(error), remedy) from None
+    except UnicodeDecodeError as error:
         raise unexpected(path, "a csv in UTF-8", str(error), remedy) from None
 
 

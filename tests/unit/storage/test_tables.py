@@ -67,7 +67,7 @@ Reader = Callable[[Path, str], object]
             for content in (b"{", b"\xff", b"[1]", DEEP)
         ),
         (tables.read_csv, b"x,y\n1\n", "metrics/table line 2: expected 2 fields, got '1'"),
-        (tables.read_csv, b'x,y\n1,"2\n3,4\n', "metrics/table: expected a csv in UTF-8, got "),
+        (tables.read_csv, b'x,y\n1,"2\n3,4\n', "metrics/table line 3: expected a csv, got "),
         (tables.read_csv, b"x,y\n1,\xff\n", "metrics/table: expected a csv in UTF-8, got "),
         (tables.read_csv, b"x\n" + b"1," * 500, f"expected 1 fields, got '{'1,' * 100}...'"),
         (tables.read_numbers, b"x,y\n1,one\n", "metrics/table: expected numbers, got "),
