@@ -1,15 +1,16 @@
-"""The card beside an exported model, in Markdown: what a user of the model has to know.
+"""The Markdown card of an exported model: what a user of the model has to know.
 
-Pure: text out of what the stages have written down. It holds no time, so that it repeats.
+Pure: text from what the stages wrote. It holds no time, so it is the same on every run.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 SUBSETS = ("train", "valid", "test")
-SHOWN = ("accuracy", "log_loss", "brier", "roc_auc", "expected_calibration_error")
+METRICS = ("accuracy", "log_loss", "brier", "roc_auc", "expected_calibration_error")
+MODELS = {"head": "a head on frozen features", "fine_tune": "the fine-tuned network"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +18,10 @@ class Check:
     """How the exported model compares with the pipeline's own predictions.
 
     Attributes:
-        images: how many were predicted by both, drawn from valid.
-        largest: of all absolute differences in probability.
-        mean: of them.
-        changed: how many images got another class.
-        tolerance: the largest that is accepted.
+        images: number predicted by both, spread over valid.
+        largest, mean: of the absolute differences in probability.
+        changed: number of images with another class.
+        tolerance: largest accepted difference.
     """
 
     images: int
@@ -31,26 +31,26 @@ class Check:
     tolerance: float
 
     def sentence(self) -> str:
-        """What was found, in words."""
+        """Describe the result."""
         return (
             f"{self.images:,} images of valid, from their original files: the largest difference "
             f"in probability is {self.largest:.6f}, the mean {self.mean:.6f}, and {self.changed} "
-            f"got another class (accepted are differences up to {self.tolerance:g})"
+            f"got another class (differences up to {self.tolerance:g} are accepted)"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that the card tells.
+    """The content of a card.
 
     Attributes:
-        form: of the file, "saved_model" or "openvino".
+        form: format of the file, "saved_model" or "openvino".
         file: its name.
         classes: in the order of the outputs.
         backbones: of the network.
-        evaluated, intervals, split: what `metrics/` holds under these names.
+        evaluated, intervals, split: `metrics/evaluate.json`, `intervals.json` and `split.json`.
         resize: size, fit and interpolation.
-        views: how many views the model averages, and how many the pipeline does.
+        views: number of views that the model averages, and that the pipeline averages.
         check: of the exported file.
         versions: of packages.
         hashes: sha256 of files.
@@ -73,122 +73,128 @@ class Facts:
 
 
 def text(facts: Facts) -> str:
-    """The card."""
-    sections = [_what(facts), _data(facts), _figures(facts), _limits(facts), _origin(facts)]
-    return "\n\n".join(sections) + "\n"
+    """Return the card."""
+    sections = [_model(facts), _data(facts), _metrics(facts), _limits(facts), _origin(facts)]
+    return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
 def escaped(name: str) -> str:
-    """A name as Markdown shows it and does not obey it."""
-    shown = "".join(
+    """Escape a name so that Markdown shows it literally."""
+    printable = "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name
     )
-    return re.sub(r"([\\`*_{}\[\]<>()#+\-.!|~&])", r"\\\1", shown)
+    return re.sub(r"([\\`*_{}\[\]<>()#+\-.!|~&])", r"\\\1", printable)
 
 
-def _what(facts: Facts) -> str:
+def _model(facts: Facts) -> list[str]:
     size, fit, interpolation = facts.resize
-    chosen = {"head": "a head on frozen features", "fine_tune": "the fine-tuned network"}
     averaged = "the image" + (" and its mirror image" if facts.views[0] == 2 else " alone")
-    names = ", ".join(f"{place}: {escaped(name)}" for place, name in enumerate(facts.classes))
-    return "\n".join(
-        [
-            "# Model card",
-            "",
-            f"An image classifier for {len(facts.classes)} classes: "
-            f"{chosen[facts.evaluated['chosen']]}, backbone "
-            f"{', '.join(map(escaped, facts.backbones))}; `{facts.file}`, {facts.form}.",
-            "",
-            "- Input `images`: uint8 (n, height, width, 3), RGB, upright (EXIF orientation "
-            "applied), transparent parts on white, any height and width; all of a batch have the "
-            "same.",
-            f"- Output: float32 (n, {len(facts.classes)}), a probability a class: {names}. "
-            "`classes.json` has the same list.",
-            f"- Inside: resizing to {size} x {size} pixels ({fit}, {interpolation}, antialiased), "
-            f"the backbone's preprocessing, the mean over {averaged}, and a temperature of "
-            f"{facts.evaluated['temperature']:g}.",
-        ]
+    names = ", ".join(f"{index}: {escaped(name)}" for index, name in enumerate(facts.classes))
+    return [
+        "# Model card",
+        "",
+        f"An image classifier for {len(facts.classes)} classes: "
+        f"{MODELS[facts.evaluated['chosen']]}, backbone "
+        f"{', '.join(map(escaped, facts.backbones))}; `{facts.file}`, {facts.form}.",
+        "",
+        "- Input `images`: uint8 (n, height, width, 3), RGB, upright (EXIF orientation applied), "
+        "transparent parts on white, any height and width, the same for all images of a batch.",
+        f"- Output: float32 (n, {len(facts.classes)}), a probability per class: {names}. "
+        "`classes.json` has the same list.",
+        f"- Inside: resizing to {size} x {size} pixels ({fit}, {interpolation}, antialiased), "
+        f"the backbone's preprocessing, the mean over {averaged}, and a temperature of "
+        f"{facts.evaluated['temperature']:g}.",
+    ]
+
+
+def _data(facts: Facts) -> list[str]:
+    split = facts.split
+    counts = [
+        [escaped(name), *(f"{split['subsets'].get(name, {}).get(s, 0):,}" for s in SUBSETS)]
+        for name in facts.classes
+    ]
+    across = split["duplicates_across_subsets"]
+    copies = (
+        f"{across} groups of copies are spread over several subsets."
+        if across
+        else "Copies of an image are in the same subset."
     )
-
-
-def _data(facts: Facts) -> str:
-    lines = [
+    return [
         "## Data",
         "",
-        "| class | " + " | ".join(SUBSETS) + " |",
-        "|---|" + "---|" * len(SUBSETS),
-    ]
-    for name in facts.classes:
-        counts = facts.split["subsets"].get(name, {})
-        lines.append(
-            f"| {escaped(name)} | " + " | ".join(f"{counts.get(s, 0):,}" for s in SUBSETS) + " |"
-        )
-    lines += [
+        *_table(["class", *SUBSETS], counts),
         "",
-        f"{facts.split['found']:,} files found, {facts.split['accepted']:,} accepted, "
-        f"{facts.split['rejected']:,} rejected as unreadable, {facts.split['unlabelled']:,} "
-        f"without a label. {_copies(facts.split['duplicates_across_subsets'])} `train` trained, "
-        "`valid` chose the model and the temperature, `test` did neither.",
+        f"{split['found']:,} files found, {split['accepted']:,} accepted, {split['rejected']:,} "
+        f"rejected as unreadable, {split['unlabelled']:,} without a label. {copies} The model was "
+        "trained on `train`; model and temperature were selected on `valid`; `test` was used for "
+        "neither.",
     ]
-    return "\n".join(lines)
 
 
-def _copies(across: int) -> str:
-    if across:
-        return f"{across} groups of copies lie in more than one subset."
-    return "Copies of an image lie in one subset."
-
-
-def _figures(facts: Facts) -> str:
+def _metrics(facts: Facts) -> list[str]:
     final, bounds = facts.evaluated["final"], facts.intervals["final"]
-    shown = "test" if "test" in final else "valid"
-    lines = [
-        "## Figures",
-        "",
-        f"Of the pipeline's predictions on {final[shown]['images']:,} images of `{shown}`, with "
-        "intervals of 95 %:",
-        "",
-        "| figure | value | interval |",
-        "|---|---|---|",
+    subset = "test" if "test" in final else "valid"
+    values = []
+    for name in METRICS:
+        if name in final[subset]:
+            interval = bounds[subset].get(name)
+            between = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
+            values.append([name.replace("_", " "), f"{final[subset][name]:.4f}", between])
+    per_class = [
+        [
+            escaped(name),
+            f"{one['precision']:.4f}",
+            f"{one['recall']:.4f}",
+            f"{one['images']:,}",
+        ]
+        for name, one in final[subset]["per_class"].items()
     ]
-    for name in SHOWN:
-        if name in final[shown]:
-            interval = bounds[shown].get(name)
-            told = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
-            lines.append(f"| {name.replace('_', ' ')} | {final[shown][name]:.4f} | {told} |")
-    lines += ["", "| class | precision | recall | images |", "|---|---|---|---|"]
-    for name, figures in final[shown]["per_class"].items():
-        lines.append(
-            f"| {escaped(name)} | {figures['precision']:.4f} | {figures['recall']:.4f} | "
-            f"{figures['images']:,} |"
-        )
-    lines += ["", f"How the file was checked: {facts.check.sentence()}."]
-    return "\n".join(lines)
+    return [
+        "## Metrics",
+        "",
+        f"Of the pipeline's predictions on {final[subset]['images']:,} images of `{subset}`, with "
+        "confidence intervals of 95 %:",
+        "",
+        *_table(["metric", "value", "interval"], values),
+        "",
+        *_table(["class", "precision", "recall", "images"], per_class),
+        "",
+        f"The exported file was checked on {facts.check.sentence()}.",
+    ]
 
 
-def _limits(facts: Facts) -> str:
+def _limits(facts: Facts) -> list[str]:
     lines = [
         "## Limits",
         "",
-        "- It knows these classes only, and gives each image one of them, whatever it shows.",
-        "- The figures hold for images like those of the data; elsewhere both classes and "
-        "probabilities may be wrong, and sure of it.",
-        "- Decoding is not inside: another JPEG decoder gives other pixels, by a few grey levels. "
-        "The pipeline reduces large JPEGs while it decodes them; this model takes them whole.",
+        "- The model assigns one of these classes to every image, whatever the image shows.",
+        "- The metrics hold for images like those of the data. On others, it can be wrong and "
+        "confident.",
+        "- The model does not decode files. Another JPEG decoder gives slightly different pixels. "
+        "The pipeline reduces large JPEGs while decoding; this model takes them in full size.",
     ]
-    own, of_pipeline = facts.views
-    if of_pipeline > own:
+    own, pipelines = facts.views
+    if pipelines > own:
         lines.append(
-            f"- The pipeline averages {of_pipeline} views, this model {own}: the others are drawn "
-            "by a hash of the image. What that changes is in the differences above."
+            f"- The pipeline averages {pipelines} views, this model {own}: the others are drawn by "
+            "a hash of the image. The differences above include the effect."
         )
-    return "\n".join(lines)
+    return lines
 
 
-def _origin(facts: Facts) -> str:
-    lines = ["## Where it comes from", "", f"Commit: {facts.commit}.", ""]
-    lines += ["| package | version |", "|---|---|"]
-    lines += [f"| {name} | {version} |" for name, version in facts.versions.items()]
-    lines += ["", "| file | sha256 |", "|---|---|"]
-    lines += [f"| `{name}` | `{digest}` |" for name, digest in facts.hashes.items()]
-    return "\n".join(lines)
+def _origin(facts: Facts) -> list[str]:
+    hashes = [[f"`{name}`", f"`{digest}`"] for name, digest in facts.hashes.items()]
+    return [
+        "## Origin",
+        "",
+        f"Commit: {facts.commit}.",
+        "",
+        *_table(["package", "version"], facts.versions.items()),
+        "",
+        *_table(["file", "sha256"], hashes),
+    ]
+
+
+def _table(header: Sequence[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
