@@ -107,7 +107,8 @@ def settings(params: Params) -> dict[str, Any]:
             "one_source": same,
             **params.split.model_dump(),
         },
-        "resize": params.resize.model_dump(),
+        # Not `size`: DVC leaves keys of that name out of its run-cache (dvc/stage/cache.py).
+        "resize": {"pixels": params.resize.size, **params.resize.model_dump(exclude={"size"})},
         "fetch_weights": {
             name: {
                 **backbone.model_dump(include={"weights", "sha256", "seed", "include_top"}),

@@ -22,6 +22,8 @@ HAPPENINGS = ("add", "remove", "rename", "shuffle", "copy", "write")
 FIXES = Path("data/label_fixes.csv")
 LEDGER, RESIZED = Path("data/split.csv"), Path("data/resized.zarr")
 WEIGHTS, FEATURES = Path("data/weights/convnet.weights.h5"), Path("data/features/convnet.zarr")
+LOGISTIC = {"kind": "logistic", "inverse_regularization": 0.01, "max_iterations": 500}
+AUGMENT = {"rotation": 15, "shift": 0.1, "shear": 0.1, "zoom": 0.1, "flip": True, "seed": 0}
 SETTINGS: dict[str, Any] = {
     "data": {"train": str(TRAIN), "test": str(TEST)},
     "resize": {"size": 48},
@@ -115,10 +117,19 @@ class Album:
         elif kind == "write":
             self.pictures[some[0]] = self.picture()
 
-    def change(self, sections: dict[str, dict[str, Any]]) -> None:
+    def change(self, sections: dict[str, Any]) -> None:
+        """Update sections of params.yaml, named with dots; None or another `kind` replaces one."""
         for name, changed in sections.items():
-            self.params[name] |= changed
-        Path("params.yaml").write_text(yaml.safe_dump(self.params), encoding="utf-8")
+            *above, last = name.split(".")
+            section = self.params
+            for key in above:
+                section = section[key]
+            if isinstance(changed, dict) and "kind" not in changed and section.get(last):
+                section[last] |= changed
+            else:
+                section[last] = changed
+        text = yaml.safe_dump(self.params, sort_keys=False)
+        Path("params.yaml").write_text(text, encoding="utf-8")
 
     def split(self) -> None:
         """Write the pictures and the ledger."""
@@ -126,44 +137,50 @@ class Album:
         TRAIN.mkdir(parents=True)
         for name, content in self.pictures.items():
             (TRAIN / name).write_bytes(content)
-        self.run("split", FIXES, LEDGER, "metrics/split.json")
+        self.run("split")
 
-    def resize(self, out: Path = RESIZED, *words: str) -> str:
-        return self.run("resize", LEDGER, out, *words)
+    def resize(self) -> str:
+        return self.run("resize")
 
     def fetch_weights(self) -> None:
-        self.run("fetch_weights", "convnet", WEIGHTS)
+        self.run("fetch_weights", "convnet")
 
-    def extract(self, out: Path = FEATURES, *words: str) -> str:
-        return self.run("extract", "convnet", RESIZED, WEIGHTS, out, *words)
+    def extract(self) -> str:
+        return self.run("extract", "convnet")
 
-    def fresh(self, stage: str, out: Path) -> dict[str, bytes]:
-        """What a stage writes that finds no row of an earlier run."""
+    def fresh(self, stage: str) -> dict[str, bytes]:
+        """What `resize` or `extract` writes without the row cache; its output stays as it was."""
+        out = {"resize": RESIZED, "extract": FEATURES}[stage]
+        aside = out.with_name("aside")
+        if out.exists():
+            out.rename(aside)
         with self._monkeypatch.context() as changed:
             changed.setenv("STAGES_ROW_CACHE_GIB", "0")
-            printed = getattr(self, stage)(out)
+            printed = getattr(self, stage)()
         copies = len(self.hashes()) - len(set(self.hashes()))
         assert known(printed) <= copies * self.params["extract"]["views"]
         assert printed.splitlines()[-2] == "row cache: off"
         written = contents(out)
         shutil.rmtree(out)
+        if aside.exists():
+            aside.rename(out)
         return written
 
-    def run(self, stage: str, *words: object) -> str:
+    def run(self, stage: str, *words: str) -> str:
         """What a stage prints; it ends well."""
         status, out, err = self._run(stage, *words)
         assert (status, err) == (0, ""), err
         return out
 
-    def fails(self, stage: str, *words: object) -> str:
+    def fails(self, stage: str, *words: str) -> str:
         """What a stage tells on stderr; it ends with status 1."""
         status, _, err = self._run(stage, *words)
         assert status == 1
         return err
 
-    def _run(self, stage: str, *words: object) -> tuple[int, str, str]:
+    def _run(self, stage: str, *words: str) -> tuple[int, str, str]:
         with self._monkeypatch.context() as changed:
-            changed.setattr(sys, "argv", [stage, *map(str, words)])
+            changed.setattr(sys, "argv", [stage, *words])
             status = importlib.import_module(f"stages.{stage}").main()
         printed = self._capsys.readouterr()
         return status, printed.out, printed.err

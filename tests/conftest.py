@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from album import Album
-from project import QUICK, Project
+from project import QUICK_LOGISTIC, Project
 from tiny import Tiny
 
 from pipeline.backbones import keras_setup
@@ -39,9 +39,10 @@ def write_params(
     """
     monkeypatch.chdir(tmp_path)
 
-    def write(**sections: dict[str, Any]) -> None:
+    def write(**sections: Any) -> None:
         for name, changed in sections.items():
-            params[name] |= changed
+            replaces = not isinstance(changed, dict) or "kind" in changed
+            params[name] = changed if replaces else params[name] | changed
         Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
     return write
@@ -86,7 +87,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
     Tests that use it are in the xdist group "dag", so that one process runs it for all of them.
     """
     project = Project.copy_of_this(tmp_path_factory.mktemp("done") / "project")
-    project.change(QUICK | {"train_head.kind": "logistic"})
+    project.change(QUICK_LOGISTIC)
     project.repro()
     project.commit("reproduced")
     return project
@@ -97,7 +98,7 @@ def other(done: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Proj
     """A copy on another branch, with another head, and the stages that ran; do not change it."""
     project = done.copy_to(tmp_path_factory.mktemp("other") / "project")
     project.git("checkout", "--quiet", "-b", "other")
-    project.change({"train_head.logistic.inverse_regularization": 0.02})
+    project.change({"train_head.inverse_regularization": 0.02})
     stages = project.repro()
     project.commit("another strength")
     return project, stages

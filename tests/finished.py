@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from album import FEATURES, LEDGER, RESIZED, WEIGHTS, Album
+from album import AUGMENT, LEDGER, LOGISTIC, Album
 from numpy.typing import NDArray
 
 from pipeline.backbones import keras_setup
 from pipeline.evaluation import calibration
-from pipeline.storage import arrays, ledger, sums
+from pipeline.storage import arrays, ledger, tables
 
 FIGURES = Path("metrics/evaluate.json")
 FOLDERS = {"head": Path("data/head"), "fine_tune": Path("data/model")}
 SETTINGS: dict[str, Any] = {
-    "extract": {"batch_size": 4, "views": 3},
+    "extract": {"batch_size": 4, "views": 3, "augment": AUGMENT},
     "predict": {"views": 3},
-    "train_head": {"kind": "logistic"},
-    "fine_tune": {"epochs": 1, "unfreeze_from": "conv3", "batch_size": 4, "learning_rate": 0.001},
+    "train_head": LOGISTIC,
+    "backbones.convnet": {"unfreeze_from": "conv3"},
+    "fine_tune": {"epochs": 1, "batch_size": 4, "learning_rate": 0.001},
 }
 
 
@@ -47,27 +48,14 @@ def finish(folder: Path) -> None:
         album.resize()
         album.fetch_weights()
         album.extract()
-        histories = ("metrics/head_history.csv", "metrics/fine_tune_history.csv")
-        head, model = FOLDERS.values()
-        album.run("train_head", LEDGER, FEATURES, FEATURES, head, "metrics/head.json", histories[0])
-        words: tuple[object, ...] = (
-            LEDGER,
-            RESIZED,
-            WEIGHTS,
-            WEIGHTS,
-            head,
-            model,
-            "metrics/fine_tune.json",
-        )
-        album.run("fine_tune", *words, histories[1])
-        words = (LEDGER, head, model, *histories, FIGURES, "metrics/intervals.json")
-        album.run("evaluate", *words, "metrics/curves", "metrics/pictures")
+        for stage in ("train_head", "fine_tune", "evaluate"):
+            album.run(stage)
 
 
 def choose(model: str, temperature: float = 1.5) -> None:
     """Have `model` be the one that `evaluate` has chosen, in the working folder."""
-    found = sums.read_json(FIGURES, "evaluate")
-    sums.write_json(FIGURES, found | {"chosen": model, "temperature": temperature})
+    found = tables.read_json(FIGURES, "evaluate")
+    tables.write_json(FIGURES, found | {"chosen": model, "temperature": temperature})
 
 
 def pipelines() -> dict[str, NDArray[np.float64]]:

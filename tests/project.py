@@ -92,11 +92,15 @@ Change = Callable[[Project], None]
 # The embedded sample with little training, so that all of it takes half a minute.
 QUICK: dict[str, Any] = {
     "resize.size": 48,
-    "train_head.dense.epochs": 2,
-    "train_head.dense.hidden": [16],
+    "train_head.epochs": 2,
+    "train_head.hidden": [16],
     "fine_tune.epochs": 1,
     "explain.filters": 1,
     "explain.layers": 1,
     "explain.examples": 3,
     "compute.threads": 1,
+}
+QUICK_LOGISTIC = {
+    **{key: value for key, value in QUICK.items() if not key.startswith("train_head")},
+    "train_head": {"kind": "logistic", "inverse_regularization": 0.01, "max_iterations": 500},
 }
