@@ -24,6 +24,7 @@ from benchmarks.project import Project, run_stage, weights_from
 from benchmarks.settings import Settings
 from benchmarks.tables import table
 from pipeline.evaluation import bootstrap
+from pipeline.evaluation.probabilities import log_softmax
 from pipeline.storage import arrays, ledger
 from pipeline.training import head
 
@@ -129,7 +130,7 @@ def scores(log_probability: NDArray[np.float32], label: NDArray[np.int64]) -> Sc
 
 def shown(values: NDArray[np.float64], form: str) -> str:
     """The mean of one value an image, and its interval."""
-    mean, low, high = (form.format(value) for value in bootstrap.bootstrap(values))
+    mean, low, high = (form.format(value) for value in bootstrap.mean_interval(values))
     return f"{mean} ({low}..{high})"
 
 
@@ -182,7 +183,7 @@ def logistic(folder: Path, views: int, predicted: int, calibrated: bool = False)
         return np.concatenate(list(head.predictions([of[name][0]], predicted, fitted.logits)))
 
     temperature = _temperature(log_probability("valid"), of["valid"][1]) if calibrated else 1.0
-    return scores(head.log_softmax(log_probability("test") / temperature), of["test"][1])
+    return scores(log_softmax(log_probability("test") / temperature), of["test"][1])
 
 
 def _temperature(log_probability: NDArray[np.float32], label: NDArray[np.int64]) -> float:

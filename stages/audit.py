@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline import config, paths
 from pipeline.backbones import keras_setup
 from pipeline.evaluation import classification, data_quality
+from pipeline.evaluation.probabilities import log_softmax
 from pipeline.runtime import atomic_files
 from pipeline.runtime.parallel import in_order
 from pipeline.runtime.progress import progress
@@ -48,11 +49,11 @@ def main() -> None:
     with progress("audit labels", len(label)) as bar:
         test = labels.subset[labelled] == "test"
         predicted = data_quality.out_of_fold(held, label, group, test, _fit(), bar.update)
-    suspicion = data_quality.suspicious_labels(predicted, label, test)
+    suspicion = data_quality.label_quality(predicted, label, test)
     with progress("audit neighbours", len(label)) as bar:
-        near = data_quality.neighbours(held, bar.update)
+        near = data_quality.neighbors(held, bar.update)
     light = _light(images)
-    faults = data_quality.faults_of_light(light)
+    faults = data_quality.light_faults(light)
 
     with atomic_files.replacing(paths.AUDIT) as partial:
         partial.mkdir()
@@ -144,7 +145,7 @@ def _fit() -> Callable[[data_quality.Features, NDArray[np.int64]], data_quality.
         )
         if not too_few:
             strength[0] = fitted.inverse_regularization
-        return lambda others: head.log_softmax(fitted.head.logits(others))
+        return lambda others: log_softmax(fitted.head.logits(others))
 
     return fit
 
@@ -159,7 +160,10 @@ def _light(images: arrays.Rows) -> data_quality.Light:
 
 
 def _of_label(
-    suspicion: data_quality.Suspicion, at: int, label: NDArray[np.int64], classes: tuple[str, ...]
+    suspicion: data_quality.LabelQuality,
+    at: int,
+    label: NDArray[np.int64],
+    classes: tuple[str, ...],
 ) -> tuple[Any, ...]:
     return (
         classes[label[at]],
@@ -181,7 +185,7 @@ def _copies(rows: list[ledger.Row]) -> Iterator[tuple[ledger.Row, str, str]]:
 
 
 def _alike(
-    near: data_quality.Neighbours, rows: list[ledger.Row]
+    near: data_quality.Neighbors, rows: list[ledger.Row]
 ) -> Iterator[tuple[ledger.Row, str, str, str, str, str, float]]:
     """Pairs that features tell to be copies and `split` does not, those across subsets first."""
     found: dict[tuple[int, int], float] = {}

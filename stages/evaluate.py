@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from pipeline import config, paths
-from pipeline.evaluation import calibration, classification, comparison, losses, thresholds
-from pipeline.evaluation.losses import Floats, Ints, Scored
+from pipeline.evaluation import calibration, classification, comparison, probabilities, thresholds
+from pipeline.evaluation.comparison import Scored
+from pipeline.evaluation.probabilities import Floats, Ints
 from pipeline.images.label_fixes import EXCLUDE
 from pipeline.reporting import plots
 from pipeline.runtime import atomic_files
@@ -40,14 +41,15 @@ def main() -> None:
     }
     valid = labels.rows("valid")
     chosen = min(
-        MODELS, key=lambda name: losses.log_loss(predictions[name][valid], labels.label[valid])
+        MODELS,
+        key=lambda name: probabilities.log_loss(predictions[name][valid], labels.label[valid]),
     )
     temperature = 1.0
     if params.evaluate.calibration == "temperature":
         temperature = round(
-            calibration.temperature(predictions[chosen][valid], labels.label[valid]), decimals
+            calibration.fit_temperature(predictions[chosen][valid], labels.label[valid]), decimals
         )
-    predictions[FINAL] = calibration.calibrated(predictions[chosen], temperature)
+    predictions[FINAL] = calibration.scaled(predictions[chosen], temperature)
     scored = {
         name: Scored({model: given[at] for model, given in predictions.items()}, label)
         for name, (at, label) in _subsets(rows, labels).items()
@@ -75,7 +77,7 @@ def main() -> None:
         summary["thresholds"] = told
     tables.write_json(paths.EVALUATION, summary)
     pairs = [MODELS, (chosen, FINAL)]
-    sure = comparison.of_subsets(scored, classes, pairs, decimals)
+    sure = comparison.intervals_and_differences(scored, classes, pairs, decimals)
     tables.write_json(paths.INTERVALS, sure)
     shown = "test" if "test" in scored else "valid"
     with atomic_files.replacing(paths.CURVES) as partial:
@@ -144,16 +146,16 @@ def _write_curves(
     predicted, label = subset.predictions[model], subset.label
 
     for what, header, points in (
-        ("roc", ("fpr", "tpr"), classification.roc_points(predicted, label)),
+        ("roc", ("fpr", "tpr"), classification.roc_curve(predicted, label)),
         (
             "precision_recall",
             ("recall", "precision"),
-            classification.precision_points(predicted, label),
+            classification.precision_recall_curve(predicted, label),
         ),
         (
             "reliability",
             ("confidence", "accuracy"),
-            classification.reliability(predicted, label)[:2],
+            classification.reliability_curve(predicted, label)[:2],
         ),
     ):
         _write_points(folder / f"{model}_{what}.csv", header, points, decimals)
@@ -175,29 +177,34 @@ def _write_points(
 
 
 def _draw(folder: Path, name: str, subset: Scored, chosen: str, classes: tuple[str, ...]) -> None:
-    curves, precisions, reliabilities = {}, {}, {}
+    curves: dict[str, plots.Curve] = {}
+    precisions: dict[str, plots.Curve] = {}
+    reliabilities: dict[str, plots.Curve] = {}
+    images = {}
     for model, predicted in subset.predictions.items():
-        known = classification.figures(predicted, subset.label)
-        if model != FINAL:  # it ranks the images as the model does that was chosen
-            area = f", area {known['roc_auc']:.4f}" if "roc_auc" in known else ""
-            curves[model] = (*classification.roc_points(predicted, subset.label), model + area)
-            area = f", {known['average_precision']:.4f}" if "roc_auc" in known else ""
-            precisions[model] = (
-                *classification.precision_points(predicted, subset.label),
-                model + area,
+        metrics = classification.metrics(predicted, subset.label)
+        if model != FINAL:  # it ranks the images like the selected model
+            area = f", area {metrics['roc_auc']:.4f}" if "roc_auc" in metrics else ""
+            curves[model + area] = classification.roc_curve(predicted, subset.label)
+            area = f", {metrics['average_precision']:.4f}" if "roc_auc" in metrics else ""
+            precisions[model + area] = classification.precision_recall_curve(
+                predicted, subset.label
             )
-        legend = f"{model}, error {known['expected_calibration_error']:.4f}"
-        reliabilities[model] = (*classification.reliability(predicted, subset.label), legend)
-    plots.roc(folder / "roc.png", curves)
-    plots.precision_recall(folder / "precision_recall.png", precisions)
-    plots.reliability(folder / "reliability.png", reliabilities)
+        legend = f"{model}, error {metrics['expected_calibration_error']:.4f}"
+        confidence, accuracy, images[legend] = classification.reliability_curve(
+            predicted, subset.label
+        )
+        reliabilities[legend] = confidence, accuracy
+    plots.curves(folder / "roc.png", "roc", curves)
+    plots.curves(folder / "precision_recall.png", "precision_recall", precisions)
+    plots.curves(folder / "reliability.png", "reliability", reliabilities, images)
     predicted, truth = subset.predictions[FINAL], subset.label
     title = f"{FINAL} ({chosen}) on {name}"
     counts = classification.confusion(predicted, truth)
     plots.confusion(folder / "confusion.png", counts, classes, title)
     if len(classes) > 2:  # of two, the picture has thresholds
         given = np.exp(predicted[np.arange(len(truth)), truth])
-        plots.scores(folder / "scores.png", given, truth, classes, title)
+        plots.probabilities(folder / "scores.png", given, truth, classes, title)
 
 
 def _draw_thresholds(
@@ -209,7 +216,7 @@ def _draw_thresholds(
 ) -> None:
     probability, label = of_second[shown]
     title = f"{FINAL} on {shown}"
-    plots.scores(folder / "scores.png", probability, label, classes, title, named)
+    plots.probabilities(folder / "scores.png", probability, label, classes, title, named)
     curves = {
         name: (GRID, thresholds.curves(*scored, GRID)[0])
         for name, scored in of_second.items()

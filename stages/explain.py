@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline import config, paths
 from pipeline.backbones import keras_setup
 from pipeline.evaluation import selected_model
-from pipeline.evaluation.losses import Floats
+from pipeline.evaluation.probabilities import Floats
 from pipeline.explanation import galleries
 from pipeline.reporting import heatmaps as pictures
 from pipeline.runtime import atomic_files
@@ -39,8 +39,7 @@ def main() -> None:
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
     accepted = [row for row in rows if row.accepted]
     images = arrays.Rows(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
-    model = selected_model.read(fingerprint)
-    predicted = model.log_probability
+    model, predicted = selected_model.read(fingerprint)
 
     of_model = list(
         galleries.of_model(predicted, labels, params.explain.examples, params.explain.seed)
@@ -62,16 +61,18 @@ def main() -> None:
             (partial / name).mkdir()
         shown = np.array(sorted({*mapped, *plain}), dtype=np.int64)
         for row, pixels in zip(shown.tolist(), images.take(shown), strict=True):
-            pictures.write_picture(partial / galleries.picture("images", row), pixels)
+            pictures.write_image(partial / galleries.picture("images", row), pixels)
         _write_heatmaps(partial, net, images, np.array(mapped, np.int64), predicted)
-        cells = galleries.Cells(accepted, predicted, labels.classes, {*mapped})
         tables.write_json(
             partial / "explain.json",
             {
                 "model": model.name,
                 "size": images.shape[1],
                 "galleries": [
-                    *(cells.gallery(gallery) for gallery in (*of_model, *of_audit)),
+                    *(
+                        galleries.described(gallery, accepted, predicted, labels.classes, {*mapped})
+                        for gallery in (*of_model, *of_audit)
+                    ),
                     galleries.rejected(rows, params.explain.examples),
                 ],
                 "activations": {
@@ -101,10 +102,10 @@ def _write_heatmaps(
 
     pixels = images.take(rows)
     said = predicted[rows].argmax(axis=1)
-    found = grad_cam.maker(list(net.extractors.values()), net.classifier)(pixels, said)
+    found = grad_cam.heatmaps(list(net.extractors.values()), net.classifier)(pixels, said)
     for number, (row, image) in enumerate(zip(rows.tolist(), pixels, strict=True)):
         laid = pictures.overlay(image, *(maps[number] for maps in found))
-        pictures.write_picture(out / galleries.picture("heatmaps", row), laid)
+        pictures.write_image(out / galleries.picture("heatmaps", row), laid)
 
 
 def _layers(net: network.Network, wanted: int | list[str]) -> dict[str, list[str]]:
@@ -113,14 +114,16 @@ def _layers(net: network.Network, wanted: int | list[str]) -> dict[str, list[str
     Raises:
         UserError: a layer that no backbone has, or whose output has no height and width.
     """
-    from pipeline.explanation import activations
+    from pipeline.backbones import intermediate
 
     if isinstance(wanted, int):
         return {
-            name: activations.spread_layers(extractor, wanted)
+            name: intermediate.spread_layers(extractor, wanted)
             for name, extractor in net.extractors.items()
         }
-    known = {name: activations.layers(extractor) for name, extractor in net.extractors.items()}
+    known = {
+        name: intermediate.spatial_layers(extractor) for name, extractor in net.extractors.items()
+    }
     every = list(dict.fromkeys(layer for layers in known.values() for layer in layers))
     for layer in wanted:
         if layer not in every:
@@ -160,6 +163,7 @@ def _write_filters(
     section: Explain,
     layers_of: dict[str, list[str]],
 ) -> list[dict[str, Any]]:
+    from pipeline.backbones import intermediate
     from pipeline.explanation import activations
 
     told: list[dict[str, Any]] = []
@@ -169,13 +173,13 @@ def _write_filters(
     with progress("filters", len(layers) * section.filters) as bar:
         for number, (name, layer) in enumerate(layers, start=1):
             extractor = net.extractors[name]
-            channels = extractor.get_layer("trunk").model.get_layer(layer).output.shape[-1]
+            channels = intermediate.channels(extractor, layer)
             which = np.unique(np.linspace(0, channels - 1, section.filters).round().astype(int))
             found = activations.filters(
                 extractor, layer, which.tolist(), FILTER_SIZE, seed=section.seed
             )
             picture = f"filters/{number}.png"
-            pictures.filter_grid(out / picture, found, which.tolist(), f"{name}, {layer}")
+            pictures.grid(out / picture, found, which.tolist(), f"{name}, {layer}")
             told.append({"backbone": name, "layer": layer, "picture": picture})
             bar.update(len(which))
     return told

@@ -84,7 +84,7 @@ def _gain(
     valid = labels.rows("valid")
     label = labels.label[valid]
     gain = of_model[valid, label].astype(np.float64) - of_head[valid, label]
-    mean, low, high = bootstrap.bootstrap(gain)
+    mean, low, high = bootstrap.mean_interval(gain)
     digits = history.DECIMALS
     return {"mean": round(mean, digits), "low": round(low, digits), "high": round(high, digits)}
 

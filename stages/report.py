@@ -50,8 +50,8 @@ def main() -> None:
     with atomic_files.replacing(paths.REPORT) as partial:
         partial.mkdir()
         content = {
-            "found": findings,
-            "subsets": [name for name in html.SUBSETS if name in scored],
+            "results": findings,
+            "subsets": [name for name in html.CAPTIONS["SUBSETS"] if name in scored],
             "classes": settings["data"].get("classes") or classes,
             "plots": _plots(findings.plots, partial),
             "pictures": {
@@ -73,7 +73,7 @@ def main() -> None:
 
 def _plots(paths: list[Path], folder: Path) -> dict[str, html.Picture]:
     """The plots by name: those whose reading is explained first, in that order."""
-    known = list(html.PLOTS)
+    known = list(html.CAPTIONS["PLOTS"])
     paths = sorted(paths, key=lambda at: known.index(at.stem) if at.stem in known else len(known))
     return {path.stem: _copy(path, "evaluate", folder, f"pictures/{path.name}") for path in paths}
 

@@ -22,10 +22,10 @@ def main() -> None:
     """Write one row for every unlabelled file, in natural order, rejected ones included."""
     params = config.read()
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
-    model = selected_model.read(ledger.fingerprint(rows))
+    model, log_probability = selected_model.read(ledger.fingerprint(rows))
     clip = model.clip if params.submit.clip == "auto" else params.submit.clip
     labels = ledger.labels(rows)
-    probability = iter(np.exp(model.log_probability[labels.subset == "unlabelled"]))
+    probability = iter(np.exp(log_probability[labels.subset == "unlabelled"]))
     prior = _training_prior(labels)
     lines: list[tuple[object, ...]] = []
     for row in rows:

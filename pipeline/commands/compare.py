@@ -17,13 +17,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import paths
 from pipeline.commands import git_runs
 from pipeline.commands.git_runs import Value
-from pipeline.evaluation import paired
-from pipeline.evaluation.comparison import LOWER_IS_BETTER, NO_DIFFERENCE
+from pipeline.evaluation import selected_model
+from pipeline.evaluation.comparison import LOWER_IS_BETTER, NO_DIFFERENCE, compare_runs
 from pipeline.images.labels import natural_key
 from pipeline.reporting import comparison, html, overlays
-from pipeline.reporting.comparison import Comparison, Drawing, Line, Verdict
+from pipeline.reporting.comparison import Change, Comparison, Plot, Verdict
 from pipeline.runtime import atomic_files
 from pipeline.runtime.entrypoint import quiet_if_nobody_reads, script
 from pipeline.runtime.errors import UserError
@@ -31,7 +32,8 @@ from pipeline.storage import curves
 
 OUT = Path("comparison")
 PAGE, TEXT, PLOTS = "index.html", "comparison.md", "plots"
-INTERVALS = "metrics/intervals.json"
+METRICS, INTERVALS = str(paths.EVALUATION), str(paths.INTERVALS)
+OUTPUTS = (str(paths.LEDGER), *(str(paths.predictions(at)) for at in (paths.HEAD, paths.MODEL)))
 SUBSETS = ("valid", "test")
 MODELS = {"fine_tune": "fine-tuned", "head": "head"}
 BY_EPOCH = ("loss", "accuracy")
@@ -46,7 +48,7 @@ SOURCES = {
     for model in MODELS
     for kind in (*BY_EPOCH, "roc", "precision_recall", "reliability", "confusion")
 } | {"final_thresholds": ("thresholds", "metrics/curves/final_thresholds.csv")}
-FILES = (paired.FIGURES, INTERVALS, *(path for _, path in SOURCES.values()))
+FILES = (METRICS, INTERVALS, *(path for _, path in SOURCES.values()))
 
 
 @script
@@ -69,7 +71,7 @@ def main() -> None:
         asked.other,
         verdicts,
         reason,
-        [Line(one.key, one.old, one.new) for one in _differing(params)],
+        [Change(one.key, one.old, one.new) for one in _differing(params)],
         _figures(metrics, bounds),
         drawings,
         same,
@@ -99,8 +101,8 @@ def _paired(asked: argparse.Namespace, old: Path, new: Path) -> tuple[list[Verdi
         name = f"of {revision}" if revision else "of this run"
         try:
             if revision:
-                git_runs.fetch_outputs(revision, (paired.LEDGER, *paired.PREDICTIONS), folder)
-            sides.append(paired.side(folder))
+                git_runs.fetch_outputs(revision, OUTPUTS, folder)
+            sides.append(selected_model.read_run(folder))
         except git_runs.AbsentError:
             return [], (
                 f"Not paired by image: predictions {name} are neither in DVC's cache nor in a "
@@ -115,30 +117,32 @@ def _paired(asked: argparse.Namespace, old: Path, new: Path) -> tuple[list[Verdi
             )
     if sides[0].classes != sides[1].classes:
         return [], "Not paired by image: the two sides have other classes."
-    found = [one for subset in SUBSETS for one in paired.differences(sides[0], sides[1], subset)]
-    if not found:
-        return [], "Not paired by image: no image is held out by both sides under one label."
-    return [
+    verdicts = [
         Verdict(
-            one.subset,
-            one.figure,
-            one.images,
-            one.old,
-            one.new,
+            subset,
+            metric,
+            images,
+            one["old"],
+            one["new"],
             None,
-            (one.difference, *one.interval),
-            one.shown,
+            (one["difference"], *one["interval"]),
+            one["shown"],
         )
-        for one in found
-    ], ""
+        for subset in SUBSETS
+        for images, metrics in [compare_runs(sides[0], sides[1], subset)]
+        for metric, one in metrics.items()
+    ]
+    if not verdicts:
+        return [], "Not paired by image: no image is held out by both sides under one label."
+    return verdicts, ""
 
 
 def _unpaired(metrics: Iterable[Value], bounds: curves.Both) -> list[Verdict]:
     """The final models' figures of either subset, with both sides' committed intervals."""
-    known = {one.key: one for one in metrics if one.path == paired.FIGURES}
+    known = {one.key: one for one in metrics if one.path == METRICS}
     found = []
     for subset in SUBSETS:
-        for figure in html.FIGURES:
+        for figure in html.CAPTIONS["METRICS"]:
             key = f"final.{subset}.{figure}"
             chance = _chance(key, bounds)
             images = known.get(f"final.{subset}.images")
@@ -166,28 +170,29 @@ def _differing(values: Iterable[Value]) -> list[Value]:
     return sorted((one for one in values if one.differs), key=lambda one: natural_key(one.key))
 
 
-def _figures(metrics: Iterable[Value], bounds: curves.Both) -> Mapping[str, list[Line]]:
+def _figures(metrics: Iterable[Value], bounds: curves.Both) -> Mapping[str, list[Change]]:
     """The figures that differ, by file, what `evaluate` tells first."""
-    found: dict[str, list[Line]] = {paired.FIGURES: []}
+    found: dict[str, list[Change]] = {METRICS: []}
     for one in _differing(metrics):
-        chance = _chance(one.key, bounds) if one.path == paired.FIGURES else ""
-        found.setdefault(one.path, []).append(Line(one.key, one.old, one.new, chance))
+        chance = _chance(one.key, bounds) if one.path == METRICS else ""
+        found.setdefault(one.path, []).append(Change(one.key, one.old, one.new, chance))
     return {path: lines for path, lines in found.items() if lines}
 
 
 def _drawn(
     asked: argparse.Namespace, old: Path, new: Path
-) -> tuple[list[Drawing], list[str], list[str]]:
+) -> tuple[list[Plot], list[str], list[str]]:
     """Drawings of the curves that differ, titles of those that do not, why others are not drawn."""
     drawings, same, undrawn = [], [], []
     for name, (kind_name, path) in SOURCES.items():
-        kind = overlays.KINDS[kind_name]
+        kind_title, about = html.CAPTIONS["OVERLAYS"][kind_name]
+        names = overlays.COLUMNS[kind_name]
         model = MODELS.get(name.removesuffix(f"_{kind_name}"), "")
-        title = f"{kind.title}, {model}" if model else kind.title
+        title = f"{kind_title}, {model}" if model else kind_title
         sides: dict[str, Any] = {}
         for side, folder in ((asked.revision, old), (asked.other or "this run", new)):
             try:
-                sides[side] = curves.columns(folder / path, kind.columns, kind_name != "confusion")
+                sides[side] = curves.columns(folder / path, names, kind_name != "confusion")
             except UserError as fault:
                 told = str(fault).replace(f"{folder}/", "").partition(";")[0]
                 undrawn.append(f"{title}, {side}, is not drawn ({told}).")
@@ -195,12 +200,12 @@ def _drawn(
         if len(drawable) == 2 and len({str(columns) for columns in drawable.values()}) == 1:
             same.append(title)
         elif drawable:
-            drawn = overlays.svg(kind, drawable)
-            drawings.append(Drawing(name, title, kind.about, drawn))
+            drawn = overlays.svg(kind_name, drawable)
+            drawings.append(Plot(name, title, about, drawn))
     return drawings, same, undrawn
 
 
-def _write(out: Path, page: str, text: str, drawings: Iterable[Drawing]) -> None:
+def _write(out: Path, page: str, text: str, drawings: Iterable[Plot]) -> None:
     """Write the folder whole, in place of an earlier comparison only."""
     strange = {path.name for path in out.iterdir()} - {PAGE, TEXT, PLOTS} if out.is_dir() else set()
     if strange or (out.exists() and not out.is_dir()):

@@ -3,7 +3,7 @@
     pipeline export
     pipeline export --format openvino --out model-for-the-app
 
-Reads what `predict` reads, and the images of valid to check the result. Writes a folder, atomically:
+Reads what `predict` reads, and the images of valid to check the result. Writes a folder atomically:
 the model, classes.json and MODEL_CARD.md. The written file is loaded again and compared, on images
 in their original sizes, with the pipeline's own predictions. OpenVINO's two files have the same
 bytes on every run; a SavedModel computes the same, but its bytes differ.
@@ -23,7 +23,7 @@ from pipeline import config, paths
 from pipeline.backbones import keras_setup
 from pipeline.commands import model_card
 from pipeline.evaluation import selected_model
-from pipeline.evaluation.losses import Floats
+from pipeline.evaluation.probabilities import Floats
 from pipeline.images import decode, sources
 from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.errors import UserError
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     )
     classes = ledger.labels(rows).classes
-    selected = selected_model.settings(paths.EVALUATION)
+    selected = selected_model.selection()
     weights = network.weights(params)
     _require_replaceable(arguments.out)
     keras_setup.start(**params.compute.model_dump() | {"backend": "tensorflow", "devices": 1})
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> None:
         partial.mkdir()
         serving_model.write(model, partial, arguments.format)
         served = serving_model.read(partial, arguments.format)
-        log_probability = selected_model.read(ledger.fingerprint(rows)).log_probability
+        _, log_probability = selected_model.read(ledger.fingerprint(rows))
         check = _compare(served, params, rows, log_probability, arguments.tolerance)
         tables.write_json(partial / CLASSES, {"classes": list(classes)})
         inputs = [*weights.values(), *_trained(selected.name), paths.LEDGER, paths.PARAMS]

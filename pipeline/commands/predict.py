@@ -153,17 +153,17 @@ class _Heatmaps:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         parts = list(predictor.network.extractors.values())
-        self._maps = grad_cam.maker(parts, predictor.network.classifier)
+        self._maps = grad_cam.heatmaps(parts, predictor.network.classifier)
 
     def write(self, names: Sequence[str], images: Images, best: NDArray[np.int64]) -> None:
-        from pipeline.reporting.heatmaps import overlay, write_picture
+        from pipeline.reporting.heatmaps import overlay, write_image
 
         maps = self._maps(images, best)
         for i, (name, image) in enumerate(zip(names, images, strict=True)):
             path = heatmap_path(self._folder, name)
             partial = path.with_name(f".{path.name}.partial")
             try:
-                write_picture(partial, overlay(image, *(part[i] for part in maps)))
+                write_image(partial, overlay(image, *(part[i] for part in maps)))
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)

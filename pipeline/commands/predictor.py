@@ -20,11 +20,12 @@ from pipeline import paths
 from pipeline.backbones import download, keras_setup
 from pipeline.commands.formatters import TOP, Named
 from pipeline.evaluation import calibration, selected_model
+from pipeline.evaluation.probabilities import mean_log_probability
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 from pipeline.schema import Params
 from pipeline.storage import ledger
-from pipeline.training import head, network
+from pipeline.training import network
 
 OPENVINO_BATCH = 8  # images per batch at which OpenVINO is fastest
 FEW = 64  # up to so many images, a quick start counts more than speed
@@ -51,7 +52,7 @@ class Predictor:
         self.params, self._engine = params, engine
         rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
         self.classes = ledger.labels(rows).classes
-        selected = selected_model.settings(paths.EVALUATION)
+        selected = selected_model.selection()
         self._temperature = float(selected.temperature)
         network.weights(params)  # before Keras starts, which takes seconds
         largest = OPENVINO_BATCH if engine == "openvino" else params.extract.batch_size
@@ -74,8 +75,8 @@ class Predictor:
             views.make(images, digests, view, views.Ranges(**ranges), seed) for view in range(count)
         ]
         logits = np.split(self._logits(np.concatenate(seen)), count)
-        log_probability = head.mean_log_probability(logits)
-        return np.exp(calibration.calibrated(log_probability, self._temperature)).astype(np.float64)
+        log_probability = mean_log_probability(logits)
+        return np.exp(calibration.scaled(log_probability, self._temperature)).astype(np.float64)
 
     def function(self, model: Any) -> Function:
         """Return a Keras model of images as a function of any number of them."""

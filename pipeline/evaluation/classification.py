@@ -1,7 +1,7 @@
-"""How good predictions are: pure functions of log-probabilities and labels.
+"""Classification metrics and curves: pure functions of log-probabilities and labels.
 
-Throughout, `log_probability` is float (n, n_classes), natural logarithms; `label` is int (n,), an
-index into the classes. Works for any number of classes from two on.
+Any number of classes from two on. scikit-learn takes half a second to import, so only the functions
+that rank images import it.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,164 +9,171 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import (
-    accuracy_score,
-    average_precision_score,
-    confusion_matrix,
-    precision_recall_curve,
-    precision_recall_fscore_support,
-    roc_auc_score,
-    roc_curve,
-)
 
-from pipeline.evaluation.losses import Floats, Ints, brier_scores, log_loss
+from pipeline.evaluation.probabilities import Floats, Ints, log_loss
 
-BINS = 15  # of confidence, as C. Guo et al., "On Calibration of Modern Neural Networks" (2017)
+BINS = 15  # of confidence, as in C. Guo et al., "On Calibration of Modern Neural Networks" (2017)
+
+Curve = tuple[Floats, Floats]
+Bools = NDArray[np.bool_]
 
 
-def expected_calibration_error(log_probability: Floats, label: Ints) -> float:
-    """How far confidence and accuracy are apart, on average over `BINS` bins of confidence.
-
-    Confidence is the probability of the class that is said. C. Guo et al. (2017), section 2.
-    """
-    confidence = np.exp(log_probability.max(axis=1)).astype(np.float64)
-    right = log_probability.argmax(axis=1) == label
-    gaps = np.bincount(calibration_bins(confidence), confidence - right, BINS)
-    return float(np.abs(gaps).sum() / len(label))
-
-
-def calibration_bins(confidence: NDArray[np.float64]) -> Ints:
-    """The bin of each confidence, int64 (n,); 0 to 1 in `BINS` bins, each with its upper edge."""
-    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-
-
-def scores_and_truths(
-    log_probability: Floats, label: Ints
-) -> list[tuple[Floats, NDArray[np.bool_]]]:
-    """What ranks the images, and which of them are true: of the second class of two, else of each.
-
-    For two classes the log-odds: finer than a probability near 0 and 1.
-    """
-    n_classes = log_probability.shape[1]
-    if n_classes == 2:
-        return [(score_of_second(log_probability), label == 1)]
-    return [(log_probability[:, index], label == index) for index in range(n_classes)]
-
-
-def average_precision(log_probability: Floats, label: Ints) -> float | None:
-    """Area under the precision-recall curve, of the second class of two, else the classes' mean.
-
-    None where a class has no image, since it is not defined there.
-    """
-    return _area(average_precision_score, log_probability, label)
-
-
-def roc_auc_score_of(log_probability: Floats, label: Ints) -> float | None:
-    """Area under the ROC curve, for more classes the mean of one against the rest.
-
-    None where a class has no image, since it is not defined there.
-    """
-    return _area(roc_auc_score, log_probability, label)
-
-
-def _area(
-    score: Callable[[NDArray[np.bool_], Floats], float], log_probability: Floats, label: Ints
-) -> float | None:
-    if len(np.unique(label)) < log_probability.shape[1]:
-        return None
-    pairs = scores_and_truths(log_probability, label)
-    return float(np.mean([score(truth, ranking) for ranking, truth in pairs]))
-
-
-def score_of_second(log_probability: Floats) -> Floats:
-    """For two classes, the log-odds of the second: finer than its probability near 0 and 1."""
-    return log_probability[:, 1] - log_probability[:, 0]
-
-
-def roc_points(log_probability: Floats, label: Ints) -> tuple[Floats, Floats]:
-    """False and true positive rates, from (0, 0) to (1, 1).
-
-    Of the second class of two; of more, all pairs of image and class are pooled (micro-average).
-    No points where one of two classes has no image, since a rate is not defined there.
-    """
-    n_classes = log_probability.shape[1]
-    if n_classes == 2:
-        truth, score = label == 1, score_of_second(log_probability)
-    else:
-        truth = (label[:, None] == np.arange(n_classes)).ravel()
-        score = log_probability.ravel()
-    if truth.all() or not truth.any():
-        return np.empty(0), np.empty(0)
-    fpr, tpr, _ = roc_curve(truth, score)
-    return fpr, tpr
-
-
-def precision_points(log_probability: Floats, label: Ints) -> tuple[Floats, Floats]:
-    """Recalls, rising, and the precision at each; of classes pooled as in `roc_points`.
-
-    No points where one of two classes has no image.
-    """
-    scored = scores_and_truths(log_probability, label)
-    score, truth = (np.concatenate(parts) for parts in zip(*scored, strict=True))
-    if truth.all() or not truth.any():
-        return np.empty(0), np.empty(0)
-    precision, recall, _ = precision_recall_curve(truth, score)
-    return recall[::-1], precision[::-1]
-
-
-def reliability(log_probability: Floats, label: Ints) -> tuple[Floats, Floats, Ints]:
-    """Of each bin of confidence with an image: mean confidence, accuracy, how many images."""
-    confidence = np.exp(log_probability.max(axis=1)).astype(np.float64)
-    right = log_probability.argmax(axis=1) == label
-    bins = calibration_bins(confidence)
-    images = np.bincount(bins, minlength=BINS)
-    held = images > 0
-    sums = (np.bincount(bins, values, BINS)[held] for values in (confidence, right))
-    mean, accuracy = (total / images[held] for total in sums)
-    return mean, accuracy, images[held].astype(np.int64)
-
-
-def confusion(log_probability: Floats, label: Ints) -> Ints:
-    """Counts, int64 (n_classes, n_classes): rows are true classes, columns predicted ones."""
-    n_classes = log_probability.shape[1]
-    counts = confusion_matrix(label, log_probability.argmax(axis=1), labels=range(n_classes))
-    return np.asarray(counts, dtype=np.int64)
-
-
-def figures(log_probability: Floats, label: Ints) -> dict[str, float]:
-    """What is told of all classes together; areas only where every class has an image."""
-    found = {
-        "accuracy": float(accuracy_score(label, log_probability.argmax(axis=1))),
+def metrics(log_probability: Floats, label: Ints) -> dict[str, float]:
+    """Return the metrics over all classes; the areas only if every class has an image."""
+    values = {
+        "accuracy": float((log_probability.argmax(axis=1) == label).mean()),
         "log_loss": log_loss(log_probability, label),
         "brier": float(brier_scores(log_probability, label).mean()),
         "expected_calibration_error": expected_calibration_error(log_probability, label),
-        "roc_auc": roc_auc_score_of(log_probability, label),
+        "roc_auc": roc_auc(log_probability, label),
         "average_precision": average_precision(log_probability, label),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def summary(
     log_probability: Floats, label: Ints, classes: Sequence[str], decimals: int
 ) -> dict[str, Any]:
-    """All figures of one model on one subset, rounded to `decimals`, ready for JSON."""
-    precision, recall, f1, support = precision_recall_fscore_support(
-        label, log_probability.argmax(axis=1), labels=range(len(classes)), zero_division=0.0
-    )
-    wrong = support - np.diag(confusion(log_probability, label))
-    told = figures(log_probability, label)
+    """Return all metrics of one model on one subset, rounded to `decimals`, ready for JSON."""
+    counts = confusion(log_probability, label)
+    correct, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    per_class = {  # 0 where a class has no image or no prediction
+        "precision": correct / np.maximum(predicted, 1),
+        "recall": correct / np.maximum(actual, 1),
+        "f1": 2 * correct / np.maximum(actual + predicted, 1),
+    }
+    overall = metrics(log_probability, label).items()
     return {
-        **{name: round(value, decimals) for name, value in told.items()},
+        **{name: round(value, decimals) for name, value in overall},
         "images": len(label),
-        "misclassified": int(wrong.sum()),
+        "misclassified": int((actual - correct).sum()),
         "per_class": {
-            name: {
-                "precision": round(float(precision[i]), decimals),
-                "recall": round(float(recall[i]), decimals),
-                "f1": round(float(f1[i]), decimals),
-                "images": int(support[i]),
-                "misclassified": int(wrong[i]),
+            class_name: {
+                **{name: round(float(values[i]), decimals) for name, values in per_class.items()},
+                "images": int(actual[i]),
+                "misclassified": int(actual[i] - correct[i]),
             }
-            for i, name in enumerate(classes)
+            for i, class_name in enumerate(classes)
         },
     }
+
+
+def confusion(log_probability: Floats, label: Ints) -> Ints:
+    """Return counts, int64 (n_classes, n_classes): rows are true classes, columns predicted."""
+    n_classes = log_probability.shape[1]
+    pairs = label * n_classes + log_probability.argmax(axis=1)
+    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def brier_scores(log_probability: Floats, label: Ints) -> NDArray[np.float64]:
+    """Return each image's squared error summed over classes, float64 (n,).
+
+    For two classes only the second one counts, half the sum, as in scikit-learn.
+    """
+    error = np.exp(log_probability.astype(np.float64))
+    error[np.arange(len(label)), label] -= 1
+    squares = np.square(error).sum(axis=1)
+    return np.asarray(squares / 2 if log_probability.shape[1] == 2 else squares)
+
+
+def expected_calibration_error(log_probability: Floats, label: Ints) -> float:
+    """Return the mean gap between confidence and accuracy over `BINS` bins of confidence.
+
+    Confidence is the probability of the predicted class. C. Guo et al. (2017), section 2.
+    """
+    confidence, correct = confidence_and_correct(log_probability, label)
+    gaps = np.bincount(calibration_bins(confidence), confidence - correct, BINS)
+    return float(np.abs(gaps).sum() / len(label))
+
+
+def confidence_and_correct(
+    log_probability: Floats, label: Ints
+) -> tuple[NDArray[np.float64], Bools]:
+    """Return the predicted class's probability, and whether it is the label, both (n,)."""
+    confidence = np.exp(log_probability.max(axis=1)).astype(np.float64)
+    return confidence, log_probability.argmax(axis=1) == label
+
+
+def calibration_bins(confidence: NDArray[np.float64]) -> Ints:
+    """Return the bin of each confidence, int64 (n,): `BINS` bins that include their upper edge."""
+    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+
+
+def one_vs_rest(log_probability: Floats, label: Ints) -> list[tuple[Floats, Bools]]:
+    """Return (score, truth) of the second of two classes, or else of each class, both (n,).
+
+    For two classes the score is the log-odds, finer than a probability near 0 and 1.
+    """
+    n_classes = log_probability.shape[1]
+    if n_classes == 2:
+        return [(log_probability[:, 1] - log_probability[:, 0], label == 1)]
+    return [(log_probability[:, index], label == index) for index in range(n_classes)]
+
+
+def roc_auc(log_probability: Floats, label: Ints) -> float | None:
+    """Return the area under the ROC curve, of more than two classes the mean of one-vs-rest.
+
+    None, as for `average_precision`, if a class has no image: the area is undefined there.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    return _mean_area(roc_auc_score, log_probability, label)
+
+
+def average_precision(log_probability: Floats, label: Ints) -> float | None:
+    """Return the area under the precision-recall curve, averaged over classes like `roc_auc`."""
+    from sklearn.metrics import average_precision_score
+
+    return _mean_area(average_precision_score, log_probability, label)
+
+
+def _mean_area(
+    area: Callable[[Bools, Floats], float], log_probability: Floats, label: Ints
+) -> float | None:
+    if len(np.unique(label)) < log_probability.shape[1]:
+        return None
+    pairs = one_vs_rest(log_probability, label)
+    return float(np.mean([area(truth, score) for score, truth in pairs]))
+
+
+def roc_curve(log_probability: Floats, label: Ints) -> Curve:
+    """Return false and true positive rates, from (0, 0) to (1, 1).
+
+    For more than two classes all pairs of image and class are pooled (micro-average). Empty if one
+    of two classes has no image.
+    """
+    from sklearn import metrics as sklearn_metrics
+
+    if log_probability.shape[1] == 2:
+        [(score, truth)] = one_vs_rest(log_probability, label)
+    else:
+        score = log_probability.ravel()
+        truth = (label[:, None] == np.arange(log_probability.shape[1])).ravel()
+    if truth.all() or not truth.any():
+        return np.empty(0), np.empty(0)
+    false_positive_rate, true_positive_rate, _ = sklearn_metrics.roc_curve(truth, score)
+    return false_positive_rate, true_positive_rate
+
+
+def precision_recall_curve(log_probability: Floats, label: Ints) -> Curve:
+    """Return rising recalls and the precision at each, pooled and possibly empty like the ROC."""
+    from sklearn import metrics as sklearn_metrics
+
+    pairs = one_vs_rest(log_probability, label)
+    score, truth = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    if truth.all() or not truth.any():
+        return np.empty(0), np.empty(0)
+    precision, recall, _ = sklearn_metrics.precision_recall_curve(truth, score)
+    return recall[::-1], precision[::-1]
+
+
+def reliability_curve(log_probability: Floats, label: Ints) -> tuple[Floats, Floats, Ints]:
+    """Return mean confidence, accuracy and number of images of each non-empty bin."""
+    confidence, correct = confidence_and_correct(log_probability, label)
+    bins = calibration_bins(confidence)
+    images = np.bincount(bins, minlength=BINS)
+    filled = images > 0
+    mean_confidence, accuracy = (
+        np.bincount(bins, values, BINS)[filled] / images[filled] for values in (confidence, correct)
+    )
+    return mean_confidence, accuracy, images[filled].astype(np.int64)

@@ -1,72 +1,83 @@
-"""The model that `evaluate` has chosen, and what it says of every image, calibrated."""
+"""Read which model `evaluate` selected, and its calibrated predictions of every image."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline import paths
 from pipeline.evaluation import calibration
-from pipeline.evaluation.losses import Floats
+from pipeline.evaluation.probabilities import Floats
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
-from pipeline.storage import arrays, tables
+from pipeline.storage import arrays, ledger, tables
 
-WRITERS = {"head": "train_head", "fine_tune": "fine_tune"}
+FOLDERS = {"head": paths.HEAD, "fine_tune": paths.MODEL}
+STAGES = {"head": "train_head", "fine_tune": "fine_tune"}
 
 
-class Chosen(NamedTuple):
-    """What predicts from `evaluate` on.
+class Selection(NamedTuple):
+    """The choice of `evaluate`.
 
     Attributes:
         name: "head" or "fine_tune".
-        clip: no probability nearer to 0 or 1 serves a submission, as `valid` has it.
-        log_probability: of every image, calibrated, float (n, n_classes).
+        temperature: divides the log-probabilities.
+        clip: chosen on valid; a submission's probabilities lie in [clip, 1 - clip].
     """
-
-    name: str
-    clip: float
-    log_probability: Floats
-
-
-class Settings(NamedTuple):
-    """What `evaluate` has chosen: "head" or "fine_tune", its temperature, and the clip."""
 
     name: str
     temperature: float
     clip: float
 
 
-def settings(figures: Path) -> Settings:
-    """Read the choice from `evaluate`'s figures.
+class Run(NamedTuple):
+    """The final model's log-probabilities (n, n_classes) of a run's accepted images, `rows`."""
+
+    rows: list[ledger.Row]
+    classes: tuple[str, ...]
+    log_probability: Floats
+
+
+def selection(project: Path = Path()) -> Selection:
+    """Read the choice from the metrics of `evaluate` below the folder `project`.
 
     Raises:
-        UserError: no such file, one of an older version of this project, or a damaged one.
+        UserError: the file is missing, damaged, or from an older version of this project.
     """
-    found = tables.read_json(figures, "evaluate")
-    if not {"chosen", "temperature", "clip"} <= found.keys():
+    path = project / paths.EVALUATION
+    content = tables.read_json(path, "evaluate")
+    values: list[Any] = [content.get(key) for key in ("chosen", "temperature", "clip")]
+    name, temperature, clip = values
+    numbers = all(type(value) in (int, float) for value in (temperature, clip))
+    if name not in list(STAGES) or not numbers or not (0 < temperature < 1e6 and 0 <= clip < 0.5):
         raise UserError(
-            f"{figures}: expected chosen, temperature and clip, got figures without; "
+            f"{path}: expected chosen: {' or '.join(STAGES)}, temperature: a number above 0, "
+            f"clip: a number from 0 to below 0.5, got {name!r}, {temperature!r}, {clip!r}; "
             "run `dvc repro evaluate` again"
         )
-    name, temperature, clip = found["chosen"], found["temperature"], found["clip"]
-    numbers = all(type(value) in (int, float) for value in (temperature, clip))
-    if name not in list(WRITERS) or not numbers or not (0 < temperature < 1e6 and 0 <= clip < 0.5):
-        raise UserError(
-            f"{figures}: expected as chosen one of {', '.join(WRITERS)}, as temperature a number "
-            "above 0, as clip one from 0 to below 0.5, got others; run `dvc repro evaluate` again"
-        )
-    return Settings(name, temperature, clip)
+    return Selection(name, temperature, clip)
 
 
-def read(fingerprint: str) -> Chosen:
-    """Read the choice from `evaluate`'s figures, and the predictions from the chosen's folder.
+def read(fingerprint: str, project: Path = Path()) -> tuple[Selection, Floats]:
+    """Read the choice, and calibrated log-probabilities (n, n_classes) of every accepted image.
+
+    Args:
+        fingerprint: of the ledger.
 
     Raises:
-        UserError: a file is missing, of other images, or of an older version of this project.
+        UserError: a file is missing, about other images, or from an older version.
     """
-    name, temperature, clip = settings(paths.EVALUATION)
-    folder = paths.HEAD if name == "head" else paths.MODEL
-    stored = arrays.Rows(
-        atomic_files.require(paths.predictions(folder), WRITERS[name]), fingerprint
-    )
-    raw = stored.read(0, len(stored))
-    return Chosen(name, clip, calibration.calibrated(raw, temperature))
+    selected = selection(project)
+    path = project / paths.predictions(FOLDERS[selected.name])
+    stored = arrays.Rows(atomic_files.require(path, STAGES[selected.name]), fingerprint)
+    return selected, calibration.scaled(stored.read(0, len(stored)), selected.temperature)
+
+
+def read_run(project: Path) -> Run:
+    """Read the ledger and the final predictions of the run in `project`.
+
+    Raises:
+        UserError: a file is missing, or from another version of this project.
+    """
+    rows = ledger.read_ledger(atomic_files.require(project / paths.LEDGER, "split"))
+    _, log_probability = read(ledger.fingerprint(rows), project)
+    accepted = [row for row in rows if row.accepted]
+    return Run(accepted, ledger.labels(rows).classes, log_probability)

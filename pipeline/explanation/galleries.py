@@ -1,28 +1,29 @@
-"""Which images are shown together, and what is told of each: the galleries of `explain`."""
+"""Choose the images that `explain` shows together, and describe each of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.evaluation.losses import Floats
-from pipeline.explanation import examples
+from pipeline.evaluation.probabilities import Floats, Ints
 from pipeline.runtime.errors import UserError
 from pipeline.storage import ledger, tables
 
 DECIMALS = 4
-TOLD = {  # of the galleries of `examples`: title, and what it is for
-    "right": ("Right, drawn at random", "What an ordinary image looks like."),
-    "wrong": ("Wrong, drawn at random", "What an ordinary mistake looks like."),
-    "surely right": ("Surest and right", "What the model takes for typical of the class."),
-    "surely wrong": ("Surest and wrong", "Where the model, or the label, is badly wrong."),
-    "unsure": ("Least sure", "Where the model does not know."),
+MOST_CLASSES = 6  # that get galleries of their own
+CAPTIONS = {  # title and description of the galleries of `select`
+    "right": ("Correct, random sample", "What a typical image looks like."),
+    "wrong": ("Wrong, random sample", "What a typical error looks like."),
+    "surely right": ("Most confident and correct", "What the model finds typical of the class."),
+    "surely wrong": ("Most confident and wrong", "Either the model or the label is badly wrong."),
+    "unsure": ("Least confident", "Where the model cannot decide."),
 }
 
 
 class Gallery(NamedTuple):
-    """Images that are shown together: rows of the store, and a note on each."""
+    """Images shown together: rows of the pixel array, and a note on each."""
 
     title: str
     about: str
@@ -30,128 +31,176 @@ class Gallery(NamedTuple):
     notes: list[str]
 
 
+def select(
+    log_probability: Floats, label: Ints, rows: Ints, classes: Sequence[str], count: int, seed: int
+) -> dict[str, Ints]:
+    """Select the images of each gallery by the model's confidence; drop empty galleries.
+
+        right, wrong                          drawn at random
+        surely right: C, surely wrong: C      true class C, most confident first
+        unsure                                highest entropy first, unlabelled images included
+
+    C is one of the (at most `MOST_CLASSES`) classes with the most errors. Ties go to the first
+    class or row.
+
+    Args:
+        log_probability: float (n, n_classes).
+        label: int (n,), -1 for none.
+        rows: int (m,), images to choose from, without repeats.
+        count: largest number of images in a gallery.
+
+    Returns:
+        Rows by the gallery's name, int (at most count,); random samples are sorted by row.
+    """
+    rows = np.sort(rows)
+    log_probability, true = log_probability[rows].astype(np.float64), label[rows]
+    predicted, confidence = log_probability.argmax(axis=1), log_probability.max(axis=1)
+    right, wrong = predicted == true, (predicted != true) & (true >= 0)
+    rng = np.random.default_rng(seed)
+    galleries = {
+        name: np.sort(rng.permutation(rows[mask])[:count])
+        for name, mask in (("right", right), ("wrong", wrong))
+    }
+    present = np.unique(true[true >= 0])
+    errors = np.bincount(true[wrong], minlength=len(classes))[present]
+    for index in np.sort(_highest(errors, present, MOST_CLASSES)):
+        for name, mask in (("surely right", right), ("surely wrong", wrong)):
+            of_class = np.flatnonzero(mask & (true == index))
+            best = _highest(confidence[of_class], of_class, count)
+            galleries[f"{name}: {classes[index]}"] = rows[best]
+    galleries["unsure"] = rows[_highest(entropy(log_probability), np.arange(len(rows)), count)]
+    return {name: selected for name, selected in galleries.items() if len(selected)}
+
+
+def entropy(log_probability: Floats) -> NDArray[np.float64]:
+    """Return -sum p log p of each image in nats, float64 (n,); 0 log 0 is 0."""
+    log_probability = log_probability.astype(np.float64)
+    finite = np.where(np.isneginf(log_probability), 0, log_probability)
+    return np.asarray(-(np.exp(log_probability) * finite).sum(axis=1))
+
+
+def _highest(value: NDArray[Any], items: Ints, count: int) -> Ints:
+    """Return the `count` items with the highest values, the first of equal ones."""
+    return items[np.argsort(-value, kind="stable")[:count]]
+
+
 def of_model(predicted: Floats, labels: ledger.Labels, count: int, seed: int) -> Iterator[Gallery]:
-    """Of `test`, or of `valid` where there is none: what the model gets right and wrong."""
-    name = "test" if len(labels.rows("test")) else "valid"
-    chosen = examples.galleries(
-        predicted, labels.label, labels.rows(name), labels.classes, count, seed
-    )
-    for key, rows in chosen.items():
-        kind, _, of_class = key.partition(": ")
-        title, about = TOLD[kind]
-        yield Gallery(
-            f"{title}: {of_class}" if of_class else title,
-            f"{about} Of {name}.",
-            rows.tolist(),
-            [""] * len(rows),
-        )
+    """Yield galleries of correct and wrong images of `test`, or of `valid` if there is none."""
+    subset = "test" if len(labels.rows("test")) else "valid"
+    rows_of = select(predicted, labels.label, labels.rows(subset), labels.classes, count, seed)
+    for name, rows in rows_of.items():
+        kind, separator, class_name = name.partition(": ")
+        title, about = CAPTIONS[kind]
+        about = f"{about} From {subset}."
+        yield Gallery(f"{title}{separator}{class_name}", about, rows.tolist(), [""] * len(rows))
 
 
 def of_audit(folder: Path, accepted: Sequence[ledger.Row], count: int) -> Iterator[Gallery]:
-    """What `audit` found, the most suspicious first."""
-    row_of = {(row.source, row.member): place for place, row in enumerate(accepted)}
+    """Yield galleries of what `audit` reported, the most suspicious images first.
 
-    def read(name: str) -> list[dict[str, str]]:
-        return tables.read_csv(folder / name, "audit")
+    Raises:
+        UserError: a table of the audit is missing, or names an image that the ledger lacks.
+    """
+    row_of = {(row.source, row.member): number for number, row in enumerate(accepted)}
 
-    def row(line: Mapping[str, str], prefix: str = "") -> int:
-        key = (line[f"{prefix}source"], line["other" if prefix else "member"])
-        if key not in row_of:
+    def row(source: str, member: str) -> int:
+        if (source, member) not in row_of:
             raise UserError(
-                f"{folder}: expected images of the ledger, got {key[1]!r}; "
+                f"{folder}: expected images of the ledger, got {member!r}; "
                 "run `dvc repro audit` again"
             )
-        return row_of[key]
+        return row_of[source, member]
 
-    def gallery(title: str, about: str, shown: list[tuple[int, str]]) -> Gallery:
-        return Gallery(title, about, [row for row, _ in shown], [note for _, note in shown])
+    def gallery(title: str, about: str, table: str, note: str = "", **only: str) -> Gallery:
+        lines = [
+            line
+            for line in tables.read_csv(folder / table, "audit")[:count]
+            if only.items() <= line.items()
+        ]
+        rows = [row(line["source"], line["member"]) for line in lines]
+        return Gallery(title, about, rows, [note.format_map(line) for line in lines])
 
     yield gallery(
         "Likely label errors",
-        "Images whose label models that were trained without them do not believe.",
-        [
-            (row(line), f"rather {line['suggested']}?")
-            for line in read("labels.csv")[:count]
-            if line["likely"] == "yes"
-        ],
+        "Models trained without these images contradict their labels.",
+        "labels.csv",
+        "{suggested} instead?",
+        likely="yes",
     )
     yield gallery(
-        "Unlike all others",
-        "Text, drawings, several animals, or none.",
-        [(row(line), "") for line in read("outliers.csv")[:count]],
+        "Outliers",
+        "Unlike all other images: text, drawings, several animals, or none.",
+        "outliers.csv",
     )
     yield gallery(
-        "Bad light",
-        "Blank, dark, light or blurred.",
-        [(row(line), line["fault"]) for line in read("light.csv")[:count]],
+        "Poor exposure or focus", "Blank, dark, light or blurred.", "light.csv", "{fault}"
     )
     yield gallery(
         "Copies",
-        "Groups with the same pixels or nearly so; unless folders say otherwise, in one subset.",
-        [(row(line), f"group {line['group']}") for line in read("copies.csv")[:count]],
+        "Groups with equal or nearly equal pixels; each stays in one subset unless the folders "
+        "define the subsets.",
+        "copies.csv",
+        "group {group}",
     )
-    yield gallery(
-        "Alike by features",
-        "Pairs that the network takes for copies, though their pixels differ.",
+    pairs = tables.read_csv(folder / "alike.csv", "audit")[: (count + 1) // 2]
+    yield Gallery(
+        "Similar features",
+        "Pairs that look like copies to the network although their pixels differ.",
         [
-            (place, f"pair {number}")
-            for number, line in enumerate(read("alike.csv")[: (count + 1) // 2], start=1)
-            for place in (row(line), row(line, "other_"))
+            row(line[f"{other}source"], line[member])
+            for line in pairs
+            for other, member in (("", "member"), ("other_", "other"))
         ],
+        [f"pair {number}" for number in range(1, len(pairs) + 1) for _ in range(2)],
     )
 
 
 def rejected(rows: Sequence[ledger.Row], count: int) -> dict[str, Any]:
-    """Files that could not be taken; there is no picture of them."""
-    found = [row for row in rows if not row.accepted]
+    """Return the gallery of files that were not accepted; it has no images to show."""
+    bad = [row for row in rows if not row.accepted]
     return {
         "title": "Rejected files",
-        "about": f"{len(found)} files could not be taken; the ledger has them all.",
+        "about": f"{len(bad)} files were not accepted; the ledger lists all of them.",
         "images": [
             {
                 **dict.fromkeys(("picture", "heatmap", "probability")),
                 "member": row.member,
                 "source": row.source,
-                "subset": "",
                 "label": row.label,
+                "subset": "",
                 "said": "",
                 "note": row.reason,
             }
-            for row in found[:count]
+            for row in bad[:count]
         ],
     }
 
 
-class Cells(NamedTuple):
-    """What is told of an image in a gallery."""
+def described(
+    gallery: Gallery,
+    accepted: Sequence[ledger.Row],
+    predicted: Floats,
+    classes: Sequence[str],
+    mapped: set[int],
+) -> dict[str, Any]:
+    """Return a gallery ready for JSON; the rows in `mapped` have a heatmap."""
 
-    accepted: Sequence[ledger.Row]
-    predicted: Floats
-    classes: Sequence[str]
-    mapped: set[int]
-
-    def gallery(self, gallery: Gallery) -> dict[str, Any]:
-        return {
-            "title": gallery.title,
-            "about": gallery.about,
-            "images": [
-                self._cell(row, note) for row, note in zip(gallery.rows, gallery.notes, strict=True)
-            ],
-        }
-
-    def _cell(self, row: int, note: str) -> dict[str, Any]:
-        image, said = self.accepted[row], int(self.predicted[row].argmax())
+    def cell(row: int, note: str) -> dict[str, Any]:
+        image, index = accepted[row], int(predicted[row].argmax())
         return {
             "picture": picture("images", row),
-            "heatmap": picture("heatmaps", row) if row in self.mapped else None,
+            "heatmap": picture("heatmaps", row) if row in mapped else None,
             "member": image.member,
             "source": image.source,
             "subset": image.subset,
             "label": image.label,
-            "said": self.classes[said],
-            "probability": round(float(np.exp(self.predicted[row, said])), DECIMALS),
+            "said": classes[index],
+            "probability": round(float(np.exp(predicted[row, index])), DECIMALS),
             "note": note,
         }
+
+    cells = [cell(row, note) for row, note in zip(gallery.rows, gallery.notes, strict=True)]
+    return {"title": gallery.title, "about": gallery.about, "images": cells}
 
 
 def picture(folder: str, row: int) -> str:
@@ -159,13 +208,17 @@ def picture(folder: str, row: int) -> str:
 
 
 def subject(member: str | None, accepted: Sequence[ledger.Row], galleries: list[Gallery]) -> int:
-    """The row of the image whose activations are shown."""
+    """Return the row of the image whose activations are shown: `member`, or the first drawn one.
+
+    Raises:
+        UserError: the ledger has no accepted file of that name.
+    """
     if member is None:
         return galleries[0].rows[0]
-    for place, row in enumerate(accepted):
+    for number, row in enumerate(accepted):
         if row.member == member:
-            return place
+            return number
     raise UserError(
-        f"params.yaml: explain.image: expected an image's name as data/split.csv has it, or null, "
+        "params.yaml: explain.image: expected the name of an image as in data/split.csv, or null, "
         f"got {member!r}; correct it"
     )

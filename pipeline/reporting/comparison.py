@@ -1,60 +1,57 @@
-"""Two runs side by side, as one HTML page and as one Markdown text: text in, text out.
+"""Render the comparison of two runs as an HTML page and as Markdown.
 
-The page loads nothing: its drawings stand inside, and its security policy allows these and its
-style alone. What a run or a person has named is escaped in both, so that no name is markup.
+The page loads nothing: plots are inline, and the security policy allows only these and the style.
+Names from runs and people are escaped in both formats, so none of them is markup.
 """
 
 import base64
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.reporting import html
 
-FOLDER = Path(__file__).parent
-MOST_LINES = 100  # of a table in Markdown: a comment on GitHub holds 65,536 letters
-NAMES = {"roc_auc": "ROC AUC", "brier": "Brier score"}  # the others' keys are words
-APART, OVERLAP = "apart", "overlap"  # of both sides' intervals
+MOST_LINES = 100  # of a table in Markdown; a comment on GitHub holds 65,536 characters
+NAMES = {"roc_auc": "ROC AUC", "brier": "Brier score"}  # other metrics are named by their keys
+APART, OVERLAP = "apart", "overlap"  # the confidence intervals of both runs
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One figure of the final models.
+    """One metric of the final models.
 
     Attributes:
-        images: that both sides are scored on; where they are not paired, those of the new side.
-        bounds: the interval of each side, or None.
-        difference: new - old with its interval, paired by image; None where they are not paired.
-        shown: "better", "worse" or "no difference shown"; where they are not paired, "better" or
-            "worse" only if the intervals are apart.
+        images: number of images both runs are scored on; if unpaired, those of the new run.
+        bounds: each run's confidence interval, or None.
+        difference: new - old and its interval, paired by image; None if unpaired.
+        outcome: "better", "worse" or "no difference shown"; if unpaired, "better" or "worse" only
+            if the intervals are apart.
     """
 
     subset: str
-    figure: str
+    metric: str
     images: int
     old: float
     new: float
     bounds: tuple[Sequence[float], Sequence[float]] | None
     difference: tuple[float, float, float] | None
-    shown: str
+    outcome: str
 
 
 @dataclass(frozen=True)
-class Line:
-    """A parameter or a figure that differs; `chance` is OVERLAP, APART, or empty if unknown."""
+class Change:
+    """A parameter or metric that differs; `intervals` is OVERLAP, APART, or empty if unknown."""
 
     key: str
     old: Any
     new: Any
-    chance: str = ""
+    intervals: str = ""
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A plot of both sides, and the name of its file without the extension."""
+class Plot:
+    """A plot of both runs, and the name of its file without the extension."""
 
     name: str
     title: str
@@ -68,84 +65,83 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is told.
+    """Everything that the page shows.
 
     Attributes:
-        old, new: the sides' names; `new` is None for the working tree.
+        old, new: names of the runs; `new` is None for the working tree.
         unpaired: why the final models are not compared image by image; empty if they are.
-        figures: by the file that they stand in.
-        same: titles of the plots that do not differ.
-        undrawn: why others are not drawn, a sentence each.
+        metrics: those that differ, by the file they come from.
+        unchanged: titles of the plots that do not differ.
+        not_drawn: why other plots are missing, one sentence each.
     """
 
     old: str
     new: str | None
     verdicts: Sequence[Verdict]
     unpaired: str
-    params: Sequence[Line]
-    figures: Mapping[str, Sequence[Line]]
-    drawings: Sequence[Drawing]
-    same: Sequence[str]
-    undrawn: Sequence[str]
+    params: Sequence[Change]
+    metrics: Mapping[str, Sequence[Change]]
+    plots: Sequence[Plot]
+    unchanged: Sequence[str]
+    not_drawn: Sequence[str]
 
     @property
-    def this(self) -> str:
+    def new_name(self) -> str:
         return self.new or "this run"
 
     @property
     def differing(self) -> int:
-        return sum(map(len, self.figures.values()))
+        return sum(map(len, self.metrics.values()))
 
     @property
     def by_subset(self) -> dict[str, list[Verdict]]:
-        found: dict[str, list[Verdict]] = {}
+        groups: dict[str, list[Verdict]] = {}
         for verdict in self.verdicts:
-            found.setdefault(verdict.subset, []).append(verdict)
-        return found
+            groups.setdefault(verdict.subset, []).append(verdict)
+        return groups
 
     def summary(self) -> list[str]:
-        """What the verdicts come to, a sentence for each subset."""
-        return [_sentence(subset, found) for subset, found in self.by_subset.items()]
+        """Summarize the verdicts, one sentence per subset."""
+        return [_sentence(subset, verdicts) for subset, verdicts in self.by_subset.items()]
 
 
 def page(comparison: Comparison) -> str:
-    """The HTML page."""
-    style = "".join(
-        FOLDER.joinpath(name).read_text("utf-8") for name in ("report.css", "comparison.css")
-    )
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return _render("comparison.html.jinja", comparison, style=style, style_hash=f"sha256-{digest}")
+    """Render the HTML page."""
+    styles = ("report.css", "comparison.css")
+    return html.render("comparison.html.jinja", styles, {"comparison": comparison}, FORMATS)
 
 
 def markdown(comparison: Comparison) -> str:
-    """The same, but for the plots, as GitHub reads it."""
-    return _render("comparison.md.jinja", comparison)
+    """Render the same without plots, in GitHub's Markdown."""
+    content = {"comparison": comparison, "MOST_LINES": MOST_LINES}
+    return html.render("comparison.md.jinja", (), content, FORMATS)
 
 
-def value(given: Any) -> str:
-    """A parameter or figure, in words as YAML has them; a dash where there is none."""
-    if given is None:
+def value(parameter: Any) -> str:
+    """Format a parameter or metric like YAML, None as a dash."""
+    if parameter is None:
         return "\N{EN DASH}"
-    if isinstance(given, float):
-        return f"{given:.6g}".replace("-", html.MINUS)
-    return html.count(given) if type(given) is int else html.setting(given)
+    if isinstance(parameter, float):
+        return f"{parameter:.6g}".replace("-", html.MINUS)
+    return html.count(parameter) if type(parameter) is int else html.setting(parameter)
 
 
-def change(line: Line) -> str:
-    """What a number grew by, with its sign; nothing of what is no number."""
+def change(line: Change) -> str:
+    """Format the difference of two numbers with its sign; empty for anything else."""
     if not all(type(one) in (int, float) for one in (line.old, line.new)):
         return ""
-    text = f"{line.new - line.old:+.4g}" if type(line.new - line.old) is float else ""
-    return (text or f"{line.new - line.old:+,}").replace("-", html.MINUS)
+    difference = line.new - line.old
+    text = f"{difference:+.4g}" if type(difference) is float else f"{difference:+,}"
+    return text.replace("-", html.MINUS)
 
 
-def in_words(figure: str) -> str:
-    """A figure's name as it stands in a sentence."""
-    return NAMES.get(figure, figure.replace("_", " "))
+def in_words(metric: str) -> str:
+    """Return a metric's name as used in a sentence."""
+    return NAMES.get(metric, metric.replace("_", " "))
 
 
 def code(text: object) -> str:
-    """Any text as code in Markdown, also inside a table, where nothing in it has a meaning."""
+    """Format any text as code in Markdown, without special meaning even inside a table."""
     plain = str(text) or " "
     if not re.search(r"[`|\\\s]", plain.replace(" ", "")):
         return f"`{plain}`"
@@ -153,26 +149,19 @@ def code(text: object) -> str:
 
 
 def literally(text: str) -> str:
-    """Any text in Markdown, where nothing in it has a meaning."""
+    """Escape every character with a meaning in Markdown."""
     return "".join(one if one.isalnum() or one in " .,:;'" else f"&#{ord(one)};" for one in text)
 
 
+FORMATS = (value, change, in_words, code, literally)
+
+
 def _sentence(subset: str, verdicts: Sequence[Verdict]) -> str:
-    told = []
-    for word in ("better", "worse"):
-        named = [in_words(one.figure) for one in verdicts if one.shown.split(",")[0] == word]
-        if named:
-            listed = " and ".join(filter(None, (", ".join(named[:-1]), named[-1])))
-            told.append(f"{listed} {'is' if len(named) == 1 else 'are'} {word}")
-    shown = "; ".join(told) or "no difference is shown"
-    return f"On {subset} ({verdicts[0].images:,} images) {shown}."
-
-
-def _render(template: str, comparison: Comparison, **more: object) -> str:
-    environment = html.templates(escaped=template.endswith(".html.jinja"))
-    named = (html.percent, html.percents, html.number, html.signed, html.points, html.count)
-    environment.filters |= {
-        one.__name__: one for one in (*named, value, change, code, literally, in_words)
-    }
-    environment.globals |= html.TEXTS | {"MOST_LINES": MOST_LINES}
-    return environment.get_template(template).render(found=comparison, **more)
+    parts = []
+    for outcome in ("better", "worse"):
+        names = [in_words(one.metric) for one in verdicts if one.outcome == outcome]
+        if names:
+            listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+            parts.append(f"{listed} {'is' if len(names) == 1 else 'are'} {outcome}")
+    text = "; ".join(parts) or "no difference is shown"
+    return f"On {subset} ({verdicts[0].images:,} images) {text}."

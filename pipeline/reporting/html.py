@@ -1,132 +1,46 @@
-"""The report as one HTML page: text in, text out.
+"""Render the report as one HTML page, and format numbers for people.
 
-The page loads nothing but pictures that lie beside it. Its style and script stand inside, and its
-security policy allows these alone, by their hashes; names and labels are escaped wherever they
-appear.
+The page loads nothing but images beside it. Style and script are inline, and the security policy
+allows only these, by their hashes; names and labels are escaped everywhere.
+
+    python -m pipeline.reporting.html
+writes `.dvc/plots/page.html`, which `dvc plots` fills in. DVC's own page loads Vega from a content
+delivery network; this one contains Vega, Vega-Lite and Vega-Embed from `vl-convert-python`.
 """
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import jinja2
+import yaml
+
+from pipeline.runtime import atomic_files
+from pipeline.runtime.entrypoint import command
 
 FOLDER = Path(__file__).parent / "templates"
-FIRST_LINES = 50  # of a long table that are shown at once
-MANY_CLASSES = 12  # beyond, a table by class is folded
-MANY_GALLERIES = 12  # beyond, galleries are folded
+CAPTIONS: dict[str, dict[str, Any]] = yaml.safe_load(
+    FOLDER.joinpath("captions.yaml").read_text(encoding="utf-8")
+)
+LIMITS = {
+    "FIRST_LINES": 50,  # of a long table; the others are hidden at first
+    "MANY_CLASSES": 12,  # tables by class with more rows are folded
+    "MANY_GALLERIES": 12,  # the galleries after these are folded
+}
 MINUS = "\N{MINUS SIGN}"
 NARROW = "\N{NO-BREAK SPACE}"
-
-# How to read each of the plots, by its file's name.
-PLOTS = {
-    "learning_curves": (
-        "Learning curves",
-        "Loss and accuracy by epoch: dotted on the images it learns from, solid on valid. Where "
-        "the solid loss rises while the dotted one falls, it learns its images by heart; the epoch "
-        "with the lowest solid loss is kept.",
-    ),
-    "confusion": (
-        "Confusion",
-        "A row for each true class, a column for what was said. The diagonal is right; the darker, "
-        "the larger the share of the row.",
-    ),
-    "reliability": (
-        "Reliability",
-        "How often it is right, by how sure it is. On the grey line it is as sure as it is right, "
-        "below the line too sure. A larger point stands for more images.",
-    ),
-    "roc": (
-        "ROC",
-        "The share found of what is looked for, by the share of the rest taken for it by mistake. "
-        "The nearer to the upper left corner the better; the grey line is chance.",
-    ),
-    "precision_recall": (
-        "Precision and recall",
-        "Of what it says is of a class, the share that is (precision), by the share of the class "
-        "that it finds (recall). The nearer to the upper right corner the better.",
-    ),
-    "scores": (
-        "Spread of probabilities",
-        "How many images of each class got which probability; heights are logarithmic. The better "
-        "the model, the emptier the middle. Grey lines are thresholds.",
-    ),
-    "thresholds": (
-        "Accuracy by threshold",
-        "Accuracy where the second class is said from that probability on. Where the curve is flat "
-        "the threshold matters little.",
-    ),
-}
-MODELS = {"head": "Head", "fine_tune": "Fine-tuned", "final": "Final"}
-SUBSETS = {
-    "test": "test",
-    "test_with_label_fixes": "test, as if the label fixes held",
-    "valid": "valid",
-}
-FIGURES = {
-    "accuracy": ("Accuracy", "share of images that are right"),
-    "log_loss": ("Log loss", "nats; lower is better"),
-    "brier": ("Brier score", "squared error of the probabilities; lower is better"),
-    "expected_calibration_error": (
-        "Calibration error",
-        "how far being sure and being right are apart; lower is better",
-    ),
-    "roc_auc": ("ROC AUC", "area under the ROC curve; higher is better"),
-    "average_precision": ("Average precision", "area under precision by recall; higher is better"),
-}
-THRESHOLDS = {
-    "half": "one half",
-    "symmetric": "errs equally often on both classes",
-    "accurate": "most images right",
-}
-FIXES = {
-    "relabelled": "given another class",
-    "excluded": "taken out",
-    "in_test": "in test, which keeps its labels",
-    "unmatched": "that name no file",
-}
-AUDIT = {
-    "labels": (
-        "Labels that may be wrong",
-        "A model that never saw the image prefers another class. The most doubtful stand first.",
-    ),
-    "outliers": (
-        "Unlike all others",
-        "Images whose features lie far from those of all others: often another subject, a drawing, "
-        "a collage or text.",
-    ),
-    "light": ("Blank, dark, bright or blurred", "Images that show little, by simple measures."),
-    "copies": (
-        "Copies",
-        "Images of one group are the same, or nearly. They stay in one subset, unless your folders "
-        "part them; two labels in one group mean that one is wrong.",
-    ),
-    "alike": (
-        "Alike by features",
-        "Pairs that the network takes for copies though their pixels differ, such as two photos of "
-        "one moment. Those in different subsets stand first: they flatter the figures.",
-    ),
-}
-TEXTS = {
-    "AUDIT": AUDIT,
-    "FIGURES": FIGURES,
-    "FIRST_LINES": FIRST_LINES,
-    "FIXES": FIXES,
-    "MANY_CLASSES": MANY_CLASSES,
-    "MANY_GALLERIES": MANY_GALLERIES,
-    "MODELS": MODELS,
-    "PLOTS": PLOTS,
-    "SUBSETS": SUBSETS,
-    "THRESHOLDS": THRESHOLDS,
-}
+PLOTS_PAGE = Path(".dvc/plots/page.html")
+VEGA_LITE = "5.20"  # DVC's templates need version 5
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture beside the page: its path from there, and its size in pixels."""
+    """An image file beside the page: its path from there, and its size in pixels."""
 
     path: str
     width: int
@@ -137,87 +51,86 @@ class Picture:
         return quote(self.path)
 
 
-def templates(*, escaped: bool = True) -> jinja2.Environment:
-    """What reads the templates beside this module; what is put into HTML must be `escaped`."""
-    return jinja2.Environment(
+def page(content: dict[str, object]) -> str:
+    """Render the report; the first lines of its template list the content."""
+    script = read("report.js")
+    hashes = {"script": script, "script_hash": source_hash(script)}
+    return render("report.html.jinja", ("report.css",), content | hashes)
+
+
+def render(
+    template: str,
+    styles: Sequence[str],
+    content: Mapping[str, object],
+    formats: Sequence[Callable[..., str]] = (),
+) -> str:
+    """Render a template of this package with more `formats`, escaping values if it makes HTML."""
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=escaped,  # noqa: S701  Markdown is not HTML
+        autoescape=template.endswith(".html.jinja"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {function.__name__: function for function in (*FORMATS, *formats)}
+    environment.globals |= {**CAPTIONS, **LIMITS}
+    style = "".join(map(read, styles))
+    return environment.get_template(template).render(
+        content, style=style, style_hash=source_hash(style)
+    )
 
 
-def page(content: Mapping[str, object]) -> str:
-    """The page with that content; the template's first lines tell what it needs."""
-    environment = templates()
-    environment.filters |= {
-        "sum_of": lambda counts, key: counts.get(key, 0),
-        "percent": percent,
-        "percents": percents,
-        "chance": chance,
-        "number": number,
-        "signed": signed,
-        "points": points,
-        "count": count,
-        "setting": setting,
-        "title_of": title_of,
-    }
-    environment.globals |= TEXTS
-    style, script = (
-        FOLDER.joinpath(name).read_text("utf-8") for name in ("report.css", "report.js")
-    )
-    return environment.get_template("report.html.jinja").render(
-        content,
-        style=style,
-        script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-    )
+def read(name: str) -> str:
+    return FOLDER.joinpath(name).read_text(encoding="utf-8")
+
+
+def source_hash(text: str) -> str:
+    """Return the hash of an inline style or script, as in a security policy."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def percent(share: float, images: int = 0) -> str:
-    """A share of so many images, as finely as they can tell: "97.5 %", of a thousand "98.25 %"."""
+    """Format a share with one decimal, or two from 1,000 images on: "97.5 %", "98.25 %"."""
     return f"{100 * share:.{2 if images >= 1_000 else 1}f}{NARROW}%"
 
 
 def percents(shares: tuple[float, float], images: int = 0) -> str:
-    """From one share to another, without the sign: "92.9 to 99.1"."""
+    """Format a range of shares without the sign: "92.9 to 99.1"."""
     return " to ".join(percent(share, images)[:-2] for share in shares)
 
 
 def chance(probability: float) -> str:
-    """A probability; one near 0 or 1 is not said to be that."""
+    """Format a probability; only 0 and 1 themselves are shown as 0 and 100 %."""
     if 0.9995 <= probability < 1:
         return f">{NARROW}99.9{NARROW}%"
     return f"<{NARROW}0.1{NARROW}%" if 0 < probability < 0.0005 else percent(probability)
 
 
 def number(value: float) -> str:
-    """Four decimals, of values from ten on none."""
+    """Format a number with four decimals, or none from 10 on."""
     text = f"{value:z.4f}" if abs(value) < 10 else f"{value:,.0f}"
     return text.replace("-", MINUS)
 
 
 def signed(value: float) -> str:
-    """A difference, with its sign."""
+    """Format a difference with its sign."""
     return f"+{number(value)}" if round(value, 4) > 0 else number(value)
 
 
 def points(share: float) -> str:
-    """A difference of two shares in hundredths, with its sign."""
+    """Format a difference of two shares in percentage points, with its sign."""
     text = f"{100 * share:z.2f}".replace("-", MINUS)
     return f"+{text}" if round(share, 4) > 0 else text
 
 
 def count(value: int) -> str:
-    """A whole number with its thousands apart."""
+    """Format an integer with separators between thousands."""
     return f"{value:,}"
 
 
 def setting(value: object) -> str:
-    """A parameter's value as YAML would have it."""
+    """Format a parameter like YAML."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {setting(one)}' for key, one in value.items())}}}"
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -229,10 +142,28 @@ def setting(value: object) -> str:
 
 
 def title_of(name: str) -> str:
-    """A file's name in words."""
+    """Turn a key or a file's name into words."""
     return name.replace("_", " ").capitalize()
 
 
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"
+FORMATS = (percent, percents, chance, number, signed, points, count, setting, title_of)
+
+
+def dvc_plots_page() -> str:
+    """Return the page for `dvc plots`, with its placeholders `{plot_divs}` and `{refresh_tag}`."""
+    import vl_convert
+
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
+    return read("dvc_plots.html").replace("SCRIPT", bundle.replace("</script", "<\\/script"))
+
+
+@command
+def main() -> None:
+    """Write the page for `dvc plots`."""
+    with atomic_files.replacing(PLOTS_PAGE) as partial:
+        partial.write_text(dvc_plots_page(), encoding="utf-8")
+    print(f"{PLOTS_PAGE}: {PLOTS_PAGE.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

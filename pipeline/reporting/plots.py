@@ -1,24 +1,27 @@
-"""Figures as PNG files that repeat byte for byte, in colours that the colour-blind tell apart.
+"""Plots as PNG files that repeat byte for byte, in a colorblind-safe palette.
 
-Names of classes are shown as they are, never as markup, and shortened to `NAME_LENGTH`.
-Colours: M. Okabe and K. Ito, "Color Universal Design" (2008).
+Class names are drawn literally, never as markup, and cut to `NAME_LENGTH` characters. The drawing
+functions for curves and confusion matrices also serve `overlays`.
+Palette: M. Okabe and K. Ito, "Color Universal Design" (2008).
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-NAME_LENGTH = 24  # letters
-SMOOTHED = 10  # epochs from which on learning curves are smoothed, too
-SMOOTHING = 0.8  # of the mean so far, as F. Chollet, "Deep Learning with Python" (2017), 5.3
-MOST_COUNTS = 25  # classes of a confusion matrix that has its counts written in
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+NAME_LENGTH = 24  # characters
+SMOOTHED = 10  # learning curves of at least this many epochs are also smoothed
+SMOOTHING = 0.8  # weight of the mean so far, F. Chollet, "Deep Learning with Python" (2017), 5.3
+MOST_COUNTS = 25  # classes of a confusion matrix that shows its counts
+GRAY = "#8a8f98"  # visible on light and dark backgrounds
 STYLE = {
     "figure.dpi": 120,
     "figure.constrained_layout.use": True,
@@ -32,248 +35,231 @@ STYLE = {
     "text.parse_math": False,
 }
 
+Curve = tuple[Sequence[Any] | NDArray[Any], Sequence[Any] | NDArray[Any]]  # x and y
+
+
+class Kind(NamedTuple):
+    """How curves of one kind are drawn: axis labels, diagonal, line style.
+
+    Attributes:
+        diagonal: legend of the gray diagonal; empty for none.
+    """
+
+    title: str
+    x: str
+    y: str
+    diagonal: str = ""
+    drawstyle: str = "default"
+
+
+KINDS = {
+    "roc": Kind("ROC", "false positive rate", "true positive rate", "chance"),
+    "precision_recall": Kind("precision and recall", "recall", "precision", "", "steps-pre"),
+    "reliability": Kind("reliability", "confidence", "accuracy", "perfect calibration"),
+    "thresholds": Kind("accuracy by threshold", "threshold", "accuracy", "", "steps-post"),
+}
+
+
+@contextmanager
+def png(path: Path, size: tuple[float, float], **style: Any) -> Iterator[Any]:
+    """Yield a new figure of a size in inches, and save it as PNG at the end."""
+    with rc_context(STYLE | style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # names in scripts without a font
+        figure = Figure(figsize=size)
+        yield figure
+        figure.savefig(path, metadata={"Software": None})  # without matplotlib's version
+
 
 def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Loss and accuracy by epoch; of `SMOOTHED` epochs and more, pale as they are and smoothed.
+    """Draw loss and accuracy by epoch; long histories pale, and smoothed on top.
 
     Args:
         histories: for each model, columns epoch, loss, val_loss, accuracy, val_accuracy.
     """
-    with rc_context(STYLE):
-        figure = Figure(figsize=(9, 4))
+    with png(path, (9, 4)) as figure:
         axes = figure.subplots(1, 2)
-        for axis, (key, title) in zip(
-            axes, (("loss", "log loss (nats)"), ("accuracy", "accuracy")), strict=True
-        ):
-            for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
-                epoch = history["epoch"]
-                many = len(epoch) >= SMOOTHED
-                marker = "o" if len(epoch) < 3 else ""
-                for column, subset, line in ((key, "train", ":"), (f"val_{key}", "valid", "-")):
-                    values = history[column]
-                    if many:
-                        axis.plot(epoch, values, line, color=colour, alpha=0.35, linewidth=1)
-                    axis.plot(
-                        epoch,
-                        smoothed(values) if many else values,
-                        line,
-                        color=colour,
-                        marker=marker,
-                        markerfacecolor="white" if subset == "train" else colour,
-                        label=f"{name}, {subset}",
-                    )
-            axis.set(xlabel="epoch", title=title)
-            axis.xaxis.get_major_locator().set_params(integer=True)
+        titles = (("loss", "log loss (nats)"), ("accuracy", "accuracy"))
+        for axis, (metric, title) in zip(axes, titles, strict=True):
+            for color, (name, history) in zip(COLORS, histories.items(), strict=False):
+                many = len(history["epoch"]) >= SMOOTHED
+                if many:
+                    for column, line in ((metric, ":"), (f"val_{metric}", "-")):
+                        values = history[column]
+                        axis.plot(history["epoch"], values, line, color=color, alpha=0.35, lw=1)
+                draw_history(axis, metric, name, history, color, smooth=many)
+            axis.set(title=title)
         axes[0].set_ylim(0, 1.05 * axes[0].dataLim.y1 or 1)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-        save(figure, path)
+
+
+def draw_history(
+    axis: Any,
+    metric: str,
+    name: str,
+    history: Mapping[str, Sequence[float]],
+    color: str,
+    *,
+    smooth: bool = False,
+    background: str = "white",
+) -> None:
+    """Draw one metric by epoch: dotted on train, solid on valid."""
+    marker = "o" if len(history["epoch"]) < 3 else ""
+    for column, subset, line in ((metric, "train", ":"), (f"val_{metric}", "valid", "-")):
+        values = smoothed(history[column]) if smooth else history[column]
+        face = background if subset == "train" else color
+        style = {"color": color, "marker": marker, "markerfacecolor": face}
+        axis.plot(history["epoch"], values, line, label=f"{name}, {subset}", **style)
+    axis.set(xlabel="epoch")
+    axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Each value drawn towards those before it: an exponential moving average by `SMOOTHING`."""
-    found: list[float] = []
+    """Return the exponential moving average of values by `SMOOTHING`."""
+    means: list[float] = []
     for value in values:
-        before = found[-1] if found else value
-        found.append(before * SMOOTHING + value * (1 - SMOOTHING))
-    return found
+        before = means[-1] if means else value
+        means.append(before * SMOOTHING + value * (1 - SMOOTHING))
+    return means
 
 
-def roc(path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]) -> None:
-    """ROC curves: for each model (false positive rates, true positive rates, its legend)."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(4.4, 5.4))
-        axis = figure.subplots()
-        axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, label="chance")
-        for colour, (fpr, tpr, legend) in zip(COLOURS, curves.values(), strict=False):
-            axis.plot(fpr, tpr, color=colour, label=legend)
-        axis.set(
-            xlabel="false positive rate",
-            ylabel="true positive rate",
-            xlim=(-0.01, 1.01),
-            ylim=(-0.01, 1.01),
-            aspect="equal",
-            title="ROC",
-        )
-        figure.legend(loc="outside lower center")
-        save(figure, path)
-
-
-def precision_recall(
-    path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], str]]
-) -> None:
-    """Precision by recall: for each model (recalls, precisions, its legend)."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(4.4, 5.0))
-        axis = figure.subplots()
-        for colour, (recall, precision, legend) in zip(COLOURS, curves.values(), strict=False):
-            axis.plot(recall, precision, color=colour, label=legend, drawstyle="steps-pre")
-        axis.set(
-            xlabel="recall",
-            ylabel="precision",
-            xlim=(-0.01, 1.01),
-            ylim=(-0.01, 1.01),
-            title="precision and recall",
-        )
-        figure.legend(loc="outside lower center")
-        save(figure, path)
-
-
-def reliability(
-    path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[Any], NDArray[Any], str]]
-) -> None:
-    """Accuracy by confidence: for each model (confidences, accuracies, images, its legend).
-
-    The area of a point grows with its images.
-    """
-    with rc_context(STYLE):
-        figure = Figure(figsize=(4.4, 5.6))
-        axis = figure.subplots()
-        axis.plot([0, 1], [0, 1], color="#999999", linewidth=1, label="as sure as it is right")
-        for colour, (confidence, accuracy, images, legend) in zip(
-            COLOURS, curves.values(), strict=False
-        ):
-            axis.plot(confidence, accuracy, color=colour, linewidth=1, label=legend)
-            area = 8 + 120 * images / max(1, images.sum())
-            axis.scatter(confidence, accuracy, area, color=colour, alpha=0.6)
-        axis.set(
-            xlabel="probability of the class that is said",
-            ylabel="share of these images that are of it",
-            xlim=(-0.01, 1.03),
-            ylim=(-0.01, 1.03),
-            aspect="equal",
-            title="reliability",
-        )
-        figure.legend(loc="outside lower center")
-        save(figure, path)
-
-
-def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
-    """A confusion matrix: rows are true classes, columns predicted ones; shaded by row share.
-
-    Of more than `MOST_COUNTS` classes only the shades are shown.
-    """
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = [shortened(name) for name in classes]
-    longest = max(map(len, names))
-    side = min(max(3.6, 0.55 * len(names) + 0.08 * longest + 1.2), 16)
-    with rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(side, side))
-        axis = figure.subplots()
-        axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        for row, column in np.ndindex(*counts.shape) if len(names) <= MOST_COUNTS else ():
-            axis.text(
-                column,
-                row,
-                f"{counts[row, column]:,}",
-                ha="center",
-                va="center",
-                color="white" if share[row, column] > 0.5 else "black",
-            )
-        ticks = range(len(names))
-        size = min(10, 800 / len(names))
-        axis.set_xticks(ticks, names, size=size)
-        axis.set_yticks(ticks, names, size=size)
-        if len(names) > 4 or longest > 8:
-            axis.tick_params(axis="x", labelrotation=45)
-            for label in axis.get_xticklabels():
-                label.set(ha="right", rotation_mode="anchor")
-        axis.set(xlabel="predicted", ylabel="true", title=title)
-        save(figure, path)
-
-
-def scores(
+def curves(
     path: Path,
-    probability: NDArray[Any],
-    label: NDArray[np.int64],
-    names: Sequence[str],
-    title: str,
-    thresholds: Mapping[str, float] | None = None,
+    kind: str,
+    curves: Mapping[str, Curve],
+    images: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> None:
-    """How probabilities are spread, for each class, images on a logarithmic axis.
-
-    Of two classes the probability of the second one, with thresholds as lines; of more, that of the
-    true class. More classes than there are colours are drawn as one.
+    """Draw curves of a kind in `KINDS` by their legends.
 
     Args:
-        probability: of that class, float (n,).
-        label: int (n,).
-        names: of the classes.
-        thresholds: by name, of the second class' probability.
+        images: number of images behind each point, drawn as the area of the point.
     """
-    bins = np.linspace(0, 1, 21)
-    shown = names if len(names) <= len(COLOURS) else ["all classes"]
-    of_which = shortened(names[1]) if len(names) == 2 else "the true class"
-    with rc_context(STYLE):
-        figure = Figure(figsize=(6.2, 3.6))
+    with png(path, (4.4, 5.4)) as figure:
         axis = figure.subplots()
-        outlines = []
-        for index, colour in enumerate(COLOURS[: len(shown)]):
-            part = probability[label == index] if len(shown) > 1 else probability
-            images, _ = np.histogram(part, bins)
-            outlines.append(axis.stairs(images, bins, linewidth=1.6, color=colour))
-        lines = _threshold_lines(axis, thresholds or {})
-        axis.set_yscale("symlog", linthresh=1)
-        axis.yaxis.set_major_formatter("{x:,.0f}")
-        axis.set(
-            xlabel=f"probability of {of_which}", ylabel="images", xlim=(-0.01, 1.01), title=title
-        )
-        figure.legend(
-            [*outlines, *lines.values()],
-            [*map(shortened, shown), *lines],
-            loc="outside right upper",
-        )
-        save(figure, path)
+        draw_curves(axis, kind, curves, COLORS)
+        axis.set(title=KINDS[kind].title)
+        for color, (name, counts) in zip(COLORS, (images or {}).items(), strict=False):
+            area = 8 + 120 * counts / max(1, counts.sum())
+            axis.scatter(*curves[name], area, color=color, alpha=0.6)
+        figure.legend(loc="outside lower center")
+
+
+def draw_curves(
+    axis: Any, kind: str, curves: Mapping[str, Curve], colors: Sequence[str], **style: Any
+) -> None:
+    """Draw curves on the axes of their kind, 0 to 1."""
+    _, x_label, y_label, diagonal, drawstyle = KINDS[kind]
+    if diagonal:
+        axis.plot([0, 1], [0, 1], color=GRAY, linewidth=1, label=diagonal)
+        axis.set(aspect="equal")
+    for color, (name, (x, y)) in zip(colors, curves.items(), strict=False):
+        axis.plot(x, y, color=color, label=name, drawstyle=drawstyle, **style)
+    axis.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    if kind == "thresholds":
+        highest = max((max(y, default=1) for _, y in curves.values()), default=1)
+        axis.set_ylim(min(0.9, highest - 0.1), min(1.005, highest + 0.02))
 
 
 def accuracy_by_threshold(
-    path: Path,
-    curves: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
-    thresholds: Mapping[str, float],
-    second: str,
+    path: Path, curves: Mapping[str, Curve], thresholds: Mapping[str, float], second: str
 ) -> None:
-    """Accuracy where the second of two classes is said from a probability on.
+    """Draw accuracy by the decision threshold of two classes.
 
     Args:
-        curves: for each subset (thresholds, accuracies).
-        thresholds: chosen ones by name, drawn as lines.
+        curves: (thresholds, accuracies) of each subset.
+        thresholds: selected thresholds by name, drawn as lines.
         second: name of the second class.
     """
-    with rc_context(STYLE):
-        figure = Figure(figsize=(6.2, 3.6))
+    with png(path, (6.2, 3.6)) as figure:
         axis = figure.subplots()
-        for colour, (subset, (threshold, accuracy)) in zip(COLOURS, curves.items(), strict=False):
-            axis.plot(threshold, accuracy, color=colour, label=subset, drawstyle="steps-post")
-        _threshold_lines(axis, thresholds)
-        highest = max((float(accuracy.max()) for _, accuracy in curves.values()), default=1)
-        axis.set(
-            xlabel=f"probability from which on it is {shortened(second)}",
-            ylabel="accuracy",
-            xlim=(-0.01, 1.01),
-            ylim=(min(0.9, highest - 0.1), min(1.005, highest + 0.02)),
-            title="accuracy by threshold",
-        )
+        draw_curves(axis, "thresholds", curves, COLORS)
+        _draw_thresholds(axis, thresholds)
+        title = KINDS["thresholds"].title
+        axis.set(xlabel=f"threshold on the probability of {shortened(second)}", title=title)
         figure.legend(loc="outside right upper")
-        save(figure, path)
 
 
-def _threshold_lines(axis: Any, thresholds: Mapping[str, float]) -> dict[str, Any]:
-    """Draw them; the lines by what the legend says of each."""
-    styles = ("-", "--", ":")
-    return {
-        f"{name}, {value:.3f}": axis.axvline(
-            value, color="#555555", linewidth=1.2, linestyle=style, label=f"{name}, {value:.3f}"
-        )
-        for style, (name, value) in zip(styles, thresholds.items(), strict=False)
-    }
+def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
+    """Draw a confusion matrix, int64 (n_classes, n_classes), with true classes as rows."""
+    longest = max(len(shortened(name)) for name in classes)
+    side = min(max(3.6, 0.55 * len(classes) + 0.08 * longest + 1.2), 16)
+    with png(path, (side, side), **{"axes.grid": False}) as figure:
+        axis = figure.subplots()
+        texts = [[f"{count:,}" for count in row] for row in counts]
+        draw_confusion(axis, counts, texts, classes, min(10, 800 / len(classes)))
+        if len(classes) > 4 or longest > 8:
+            axis.tick_params(axis="x", labelrotation=45)
+            for label in axis.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+        axis.set(title=title)
+
+
+def draw_confusion(
+    axis: Any,
+    counts: NDArray[np.int64],
+    texts: Sequence[Sequence[str]],
+    classes: Sequence[str],
+    font_size: float,
+) -> None:
+    """Shade each cell by its share of the row; write the text into it if there is room."""
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    size = min(font_size, 40 / len(classes) + 6)
+    for row, column in np.ndindex(*counts.shape) if len(classes) <= MOST_COUNTS else ():
+        color = "#fefefe" if share[row, column] > 0.5 else "#010101"  # unlike a theme's colors
+        style = {"ha": "center", "va": "center", "color": color, "size": size}
+        axis.text(column, row, texts[row][column], **style)
+    names = [shortened(name) for name in classes]
+    axis.set_xticks(range(len(names)), names, size=font_size)
+    axis.set_yticks(range(len(names)), names, size=font_size)
+    axis.set(xlabel="predicted", ylabel="true")
+
+
+def probabilities(
+    path: Path,
+    probability: NDArray[Any],
+    label: NDArray[np.int64],
+    classes: Sequence[str],
+    title: str,
+    thresholds: Mapping[str, float] | None = None,
+) -> None:
+    """Draw the distribution of probabilities of each class, images on a logarithmic axis.
+
+    More classes than there are colors are drawn as one.
+
+    Args:
+        probability: of the second of two classes, or else of the true class, float (n,).
+        label: int (n,).
+        thresholds: by name, on the probability of the second class, drawn as lines.
+    """
+    bins = np.linspace(0, 1, 21)
+    names = [*map(shortened, classes)] if len(classes) <= len(COLORS) else ["all classes"]
+    which = shortened(classes[1]) if len(classes) == 2 else "the true class"
+    with png(path, (6.2, 3.6)) as figure:
+        axis = figure.subplots()
+        outlines = []
+        for index, color in enumerate(COLORS[: len(names)]):
+            part = probability[label == index] if len(names) > 1 else probability
+            images, _ = np.histogram(part, bins)
+            outlines.append(axis.stairs(images, bins, linewidth=1.6, color=color))
+        lines = _draw_thresholds(axis, thresholds or {})
+        axis.set_yscale("symlog", linthresh=1)
+        axis.yaxis.set_major_formatter("{x:,.0f}")
+        axis.set(xlabel=f"probability of {which}", ylabel="images", title=title)
+        axis.set(xlim=(-0.01, 1.01))
+        # Explicit handles: matplotlib drops names with a leading underscore from its own legend.
+        handles, texts = [*outlines, *lines.values()], [*names, *lines]
+        figure.legend(handles, texts, loc="outside right upper")
+
+
+def _draw_thresholds(axis: Any, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """Draw vertical lines and return them by their legends."""
+    lines = {}
+    for style, (name, value) in zip(("-", "--", ":"), thresholds.items(), strict=False):
+        text = f"{name}, {value:.3f}"
+        lines[text] = axis.axvline(value, color="#555555", lw=1.2, linestyle=style, label=text)
+    return lines
 
 
 def shortened(name: str) -> str:
-    """A name of at most `NAME_LENGTH` letters, dots at the end where it was cut."""
+    """Return a name of at most `NAME_LENGTH` characters, with an ellipsis if it was cut."""
     return name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def save(figure: Any, path: Path) -> None:
-    """Write a figure as a PNG without matplotlib's version in it."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in a script without font
-        figure.savefig(path, metadata={"Software": None})

@@ -8,7 +8,7 @@ scikit-learn takes half a second to import, so only what fits does it.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evaluation.probabilities import log_softmax, mean_log_probability
 from pipeline.runtime.errors import UserError, of_the_machine
 from pipeline.training import npz
 
@@ -110,25 +111,6 @@ def load(path: Path) -> Head:
             f"{path}: expected arrays of float32, got others; run `dvc repro train_head` again"
         )
     return Head(kernels, biases)
-
-
-def log_softmax(logits: NDArray[Any]) -> FloatArray:
-    """Logits (n, n_classes) to natural logarithms of probabilities, float32."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    normal = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return np.asarray(shifted - normal, dtype=np.float32)
-
-
-def mean_log_probability(logits: Sequence[NDArray[Any]]) -> FloatArray:
-    """Logits (n, n_classes) of several views to the logarithm of their mean probability, float32.
-
-    log((p1 + ... + pk) / k) = logsumexp(log p1, ..., log pk) - log k, so that nothing underflows.
-    """
-    log_probability = [log_softmax(view) for view in logits]
-    if len(log_probability) == 1:
-        return log_probability[0]
-    total = np.logaddexp.reduce(np.stack(log_probability).astype(np.float64))
-    return np.asarray(total - np.log(len(log_probability)), dtype=np.float32)
 
 
 def predictions(

@@ -3,7 +3,7 @@
   const one = (selector, within = document) => within.querySelector(selector);
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-  // Long tables, and heatmaps in place of photos.
+  // Hidden lines of long tables; heatmaps in place of images.
   for (const button of all(".show")) {
     button.addEventListener("click", () => {
       const more = document.getElementById(button.dataset.shows);
@@ -15,9 +15,9 @@
   const heatmaps = one("#heatmaps");
   const showHeatmaps = () => document.body.classList.toggle("heats", heatmaps.checked);
   heatmaps?.addEventListener("change", showHeatmaps);
-  if (heatmaps) showHeatmaps(); // a browser may remember the box
+  if (heatmaps) showHeatmaps(); // the browser may restore the checkbox
 
-  // On paper everything is open.
+  // Open all details for printing.
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = all("details:not([open])");
@@ -27,7 +27,7 @@
     for (const details of opened) details.open = false;
   });
 
-  // One picture enlarged, beside its heatmap; arrow keys go through its gallery.
+  // Enlarge an image beside its heatmap; the arrow keys browse its group.
   const dialog = one("#enlarged");
   const [photo, heat] = all(".stage img", dialog);
   const stage = one(".stage", dialog);
@@ -35,13 +35,13 @@
   let group = [];
   let at = 0;
 
-  const fill = (target, source, address, description) => {
+  const fill = (target, sized, address, description) => {
     target.src = address;
     target.alt = description;
-    target.classList.toggle("small", Number(source.getAttribute("width")) < 480);
+    target.classList.toggle("small", Number(sized.getAttribute("width")) < 480);
   };
-  const show = (place) => {
-    at = (place + group.length) % group.length;
+  const show = (index) => {
+    at = (index + group.length) % group.length;
     const button = group[at];
     const image = one(".photo", button);
     const address = button.dataset.heatmap;
@@ -50,8 +50,8 @@
     stage.classList.toggle("two", Boolean(address));
     if (address) fill(heat, image, address, `Heatmap of ${image.alt}`);
     else heat.removeAttribute("src");
-    const told = one("figcaption", button.closest("figure") ?? button);
-    caption.replaceChildren(...(told ? told.cloneNode(true).childNodes : [image.alt]));
+    const text = one("figcaption", button.closest("figure") ?? button);
+    caption.replaceChildren(...(text ? text.cloneNode(true).childNodes : [image.alt]));
     one(".place", dialog).textContent = `${at + 1} of ${group.length}`;
   };
   for (const button of all(".zoom")) {
@@ -77,10 +77,10 @@
     if (event.target === dialog) dialog.close();
   });
 
-  // Ticked rows as lines for data/label_fixes.csv: one a file, the first table's choice counts.
+  // Ticked rows as lines for data/label_fixes.csv, one per file; the first table has priority.
   const form = one("#fixes");
   if (!form) return;
-  const [csv, who, header, copied] = ["#csv", "#who", "#header", "#copied"].map((id) => one(id));
+  const [csv, source, header, copied] = ["#csv", "#source", "#header", "#copied"].map((id) => one(id));
   const field = (text) => (/[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const write = () => {
     const lines = new Map();
@@ -88,7 +88,7 @@
       const member = JSON.parse(box.dataset.member);
       const choice = one(".choice", box.closest("tr"));
       const label = choice ? JSON.parse(choice.value) : "exclude";
-      if (!lines.has(member)) lines.set(member, [member, label, who.value].map(field).join(","));
+      if (!lines.has(member)) lines.set(member, [member, label, source.value].map(field).join(","));
     }
     const head = header.checked ? ["member,label,source"] : [];
     csv.value = [...head, ...lines.values()].map((line) => `${line}\n`).join("");
@@ -101,13 +101,13 @@
       copied.textContent = "Copied.";
     } catch {
       csv.focus();
-      csv.select(); // where a page from a file may not write the clipboard
+      csv.select(); // a page opened from a file may not write to the clipboard
       copied.textContent = "Selected: copy with Ctrl+C or Cmd+C.";
     }
   };
   const section = one("#audit");
   section.addEventListener("change", write);
-  who.addEventListener("input", write);
+  source.addEventListener("input", write);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     copy();

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
-
 from pipeline.evaluation.losses import Floats, Ints
 from pipeline.explanation.examples import entropy, galleries
 

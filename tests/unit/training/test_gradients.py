@@ -9,7 +9,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
-
 from pipeline.explanation.gradients import gradient
 
 

@@ -1,0 +1,80 @@
+"""The temperature recovers a sharpening, the clip the share of wrong labels."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from pipeline.evaluation import calibration
+from pipeline.evaluation.probabilities import Floats, Ints, log_loss, log_softmax
+
+
+def drawn(images: int, n_classes: int, seed: int, spread: float = 4.0) -> tuple[Floats, Ints]:
+    """Log-probabilities, and labels that follow them exactly."""
+    rng = np.random.default_rng(seed)
+    log_probability = log_softmax(rng.normal(0, spread, (images, n_classes)), np.float64)
+    edges = np.exp(log_probability).cumsum(axis=1)
+    label = (rng.random((images, 1)) > edges[:, :-1]).sum(axis=1)
+    return log_probability, label
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+@pytest.mark.parametrize("by", [0.5, 1.0, 3.0])
+def test_the_temperature_undoes_a_sharpening(n_classes: int, by: float) -> None:
+    expected, label = drawn(20_000, n_classes, 0)
+    sharpened = log_softmax(expected * by, np.float64)
+    temperature = calibration.fit_temperature(sharpened, label)
+    assert temperature == pytest.approx(by, rel=0.05)
+    assert_allclose(calibration.scaled(sharpened, by), expected, atol=1e-9)
+    fitted = calibration.scaled(sharpened, temperature)
+    assert log_loss(fitted, label) <= log_loss(sharpened, label)
+
+
+def test_a_temperature_of_one_changes_no_bit_and_others_keep_the_order_of_classes() -> None:
+    log_probability = drawn(100, 4, 1)[0].astype(np.float32)
+    assert calibration.scaled(log_probability, 1.0) is log_probability
+    for by in (0.1, 10.0):
+        ranks = calibration.scaled(log_probability, by).argsort(axis=1)
+        assert_array_equal(ranks, log_probability.argsort(axis=1))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+def test_clipped_probabilities_keep_their_distance_and_sum_to_one(n_classes: int) -> None:
+    clipped = calibration.clipped(np.eye(n_classes, dtype=np.float32), 0.01)
+    assert_allclose(clipped.sum(axis=1), np.ones(n_classes), rtol=1e-12)
+    assert clipped.min() == pytest.approx(0.01 if n_classes == 2 else 0.02 / n_classes)
+
+
+def test_two_classes_within_the_clip_stay_the_same() -> None:
+    assert calibration.clipped(np.array([[0.75, 0.25]]), 0.01).tolist() == [[0.75, 0.25]]
+
+
+def confident(images: int, seed: int, wrong: float) -> tuple[Floats, Ints]:
+    """Predictions of a good network for two classes; a share of the labels is swapped."""
+    log_probability, label = drawn(images, 2, seed, spread=12.0)
+    swapped = np.random.default_rng(seed + 1).random(images) < wrong
+    return log_probability, np.where(swapped, 1 - label, label)
+
+
+def clipped_loss(log_probability: Floats, label: Ints, clip: float) -> float:
+    return log_loss(np.log(calibration.clipped(np.exp(log_probability), clip)), label)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_half_a_percent_of_wrong_labels_the_clip_is_nearly_optimal(seed: int) -> None:
+    clip = calibration.best_clip(*confident(2_500, seed, 0.005))
+    others = confident(100_000, 100 + seed, 0.005)
+    best = min(clipped_loss(*others, float(tried)) for tried in calibration.CLIPS[::10])
+    assert clipped_loss(*others, clip) <= 1.05 * best
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_clean_labels_the_clip_costs_almost_nothing(seed: int) -> None:
+    clip = calibration.best_clip(*confident(2_500, seed, 0.0))
+    others = confident(100_000, 100 + seed, 0.0)
+    assert clipped_loss(*others, clip) - log_loss(*others) <= 0.001
+
+
+def test_the_clip_is_never_zero_and_works_for_more_classes() -> None:
+    nine = np.log(np.array([[1 - 1e-9, 1e-9]] * 9))
+    assert calibration.best_clip(nine, np.zeros(9, np.int64)) == pytest.approx(0.05, rel=0.02)
+    assert 0 < calibration.best_clip(*drawn(3_000, 4, 0, spread=20.0)) < 0.01

@@ -1,0 +1,142 @@
+"""Every metric has its interval; differences between models and runs get a verdict."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.evaluation import bootstrap, classification, comparison
+from pipeline.evaluation.bootstrap import Interval
+from pipeline.evaluation.comparison import NO_DIFFERENCE, Scored
+from pipeline.evaluation.probabilities import Floats, Ints
+from pipeline.evaluation.selected_model import Run
+from pipeline.storage.ledger import Row
+
+CLASSES = ("cat", "dog", "fox")
+IMAGES = 200
+
+
+def predictions(n_classes: int, advantage: float) -> tuple[dict[str, Floats], Ints]:
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, n_classes, 400)
+    logits = rng.normal(0, 2, (400, n_classes))
+    models: dict[str, Floats] = {}
+    for name, margin in (("plain", 1.0), ("better", 1.0 + advantage)):
+        moved = logits.copy()
+        moved[np.arange(400), label] += margin
+        models[name] = moved - np.logaddexp.reduce(moved, axis=1, keepdims=True)
+    return models, label
+
+
+def of_subset(models: dict[str, Floats], label: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Intervals by model, and differences by their names."""
+    report = comparison.intervals_and_differences(
+        {"test": Scored(models, label)}, classes, [("plain", "better")], 6
+    )
+    assert (report["confidence"], report["resamples"]) == (0.95, bootstrap.RESAMPLES)
+    parts = {name: report[name]["test"] for name in models}
+    return parts | {name: part["test"] for name, part in report["differences"].items()}
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_every_metric_of_the_summary_lies_in_its_interval(n_classes: int) -> None:
+    models, label = predictions(n_classes, 1.0)
+    classes = CLASSES[:n_classes]
+    report = of_subset(models, label, classes)
+    for name, predicted in models.items():
+        bounds = report[name]
+        metrics = classification.summary(predicted, label, classes, 6)
+        assert bounds.keys() == metrics.keys() - {"images", "misclassified"}
+        for metric in bounds.keys() - {"per_class", "expected_calibration_error"}:
+            assert bounds[metric][0] < metrics[metric] < bounds[metric][1]
+        for class_name, part in metrics["per_class"].items():
+            assert bounds["per_class"][class_name].keys() == {"precision", "recall", "f1"}
+            for metric, (low, high) in bounds["per_class"][class_name].items():
+                assert low < part[metric] < high
+    right = int((models["plain"].argmax(axis=1) == label).sum())
+    expected = bootstrap.wilson(right, 400)
+    assert report["plain"]["accuracy"] == [round(expected.low, 6), round(expected.high, 6)]
+
+
+def test_a_better_model_is_called_better() -> None:
+    differences = of_subset(*predictions(3, 2.0), CLASSES)["better against plain"]
+    assert differences.keys() == set(comparison.COMPARED)
+    assert {differences[name]["shown"] for name in ("accuracy", "log_loss", "brier")} == {"better"}
+    assert differences["log_loss"]["difference"] < 0 < differences["accuracy"]["difference"]
+
+
+def test_equal_models_show_no_difference() -> None:
+    for difference in of_subset(*predictions(2, 0.0), CLASSES[:2])["better against plain"].values():
+        assert (difference["shown"], difference["interval"]) == (NO_DIFFERENCE, [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("metric", "difference", "expected"),
+    [
+        ("accuracy", (0.01, 0.001, 0.02), "better"),
+        ("accuracy", (-0.01, -0.02, -0.001), "worse"),
+        ("log_loss", (0.01, 0.001, 0.02), "worse"),
+        ("log_loss", (-0.01, -0.02, -0.001), "better"),
+        ("log_loss", (-0.01, -0.02, 0.001), NO_DIFFERENCE),
+    ],
+)
+def test_the_verdict_follows_the_sign_of_a_difference(
+    metric: str, difference: tuple[float, float, float], expected: str
+) -> None:
+    assert comparison.verdict(metric, Interval(*difference)) == expected
+
+
+def test_a_class_without_an_image_leaves_out_the_areas() -> None:
+    models, _ = predictions(3, 1.0)
+    report = of_subset(models, np.arange(400) % 2, CLASSES)
+    assert "roc_auc" not in report["plain"]
+    assert "average_precision" not in report["better against plain"]
+    assert report["plain"]["per_class"]["fox"]["recall"] == [0, 1]
+
+
+def run(of_true: float, wrong: int = 0, subset: str = "test") -> Run:
+    """A run with one probability of the true class, swapped for the first `wrong` images."""
+    rows = [
+        Row(
+            f"{i}", "train", f"{i}.jpg", ("cat", "dog")[i % 2], i % 2, subset, f"hash {i}", 9, 9,
+            "RGB", f"train/{i}", "",
+        )
+        for i in range(IMAGES)
+    ]  # fmt: skip
+    probability = np.full((IMAGES, 2), 1 - of_true)
+    probability[np.arange(IMAGES), np.arange(IMAGES) % 2] = of_true
+    probability[:wrong] = probability[:wrong, ::-1]
+    return Run(rows, ("cat", "dog"), np.log(probability))
+
+
+@pytest.mark.parametrize(
+    ("wrong_before", "wrong_after", "expected"),
+    [(40, 10, "better"), (10, 40, "worse"), (10, 10, NO_DIFFERENCE), (5, 4, NO_DIFFERENCE)],
+)
+def test_runs_with_clearly_different_errors_are_better_or_worse(
+    wrong_before: int, wrong_after: int, expected: str
+) -> None:
+    images, metrics = comparison.compare_runs(run(0.9, wrong_before), run(0.9, wrong_after), "test")
+    accuracy = metrics["accuracy"]
+    assert (images, accuracy["shown"]) == (IMAGES, expected)
+    assert (accuracy["old"], accuracy["new"]) == (1 - wrong_before / 200, 1 - wrong_after / 200)
+    assert accuracy["difference"] == pytest.approx((wrong_before - wrong_after) / 200)
+    assert metrics.keys() == set(comparison.COMPARED)
+
+
+def test_images_are_paired_by_content_whatever_their_order_and_names() -> None:
+    old = run(0.9, 30)
+    order = np.random.default_rng(0).permutation(IMAGES)
+    rows = [replace(old.rows[number], member=f"new {number}") for number in order]
+    shuffled = Run(rows, old.classes, old.log_probability[order])
+    _, metrics = comparison.compare_runs(shuffled, run(0.9, 30), "test")
+    assert (metrics["log_loss"]["difference"], metrics["log_loss"]["interval"]) == (0, [0, 0])
+
+
+def test_only_images_that_both_runs_hold_out_with_one_label_count() -> None:
+    old = run(0.9)
+    old.rows[:50] = [replace(row, subset="train") for row in old.rows[:50]]
+    old.rows[50:60] = [replace(row, label="wolf") for row in old.rows[50:60]]
+    assert comparison.compare_runs(old, run(0.9), "test")[0] == 140
+    assert comparison.compare_runs(run(0.9, subset="valid"), run(0.9), "test") == (0, {})
