@@ -92,6 +92,21 @@ def require_backbone(params: Params, name: str) -> Backbone:
     return params.backbones[name]
 
 
+def missing_files(params: Params) -> list[str]:
+    """Return one sentence for each file or folder that `params` names and that is not there."""
+    named = {"data.train": params.data.train, "data.test": params.data.test} | {
+        f"backbones.{name}.path": backbone.path
+        for name, backbone in params.backbones.items()
+        if backbone.path is not None
+    }
+    return [
+        f"{paths.PARAMS}: {key}: expected a file or folder, got nothing at {path!r}; put it there "
+        "or correct the path"
+        for key, path in named.items()
+        if not os.path.exists(path)  # unlike Path.exists, it takes any name
+    ]
+
+
 def settings(params: Params) -> dict[str, Any]:
     """Return, for each stage, the values that play a part in its outputs, as plain data."""
     compute = params.compute.model_dump()

@@ -12,6 +12,7 @@ RUN_LOCK = Path("requirements.lock")
 RECIPES = Path("recipes")
 
 DATA = Path("data")
+TRAIN_INPUT, TEST_INPUT = DATA / "inputs" / "train", DATA / "inputs" / "test"
 LABEL_FIXES = DATA / "label_fixes.csv"
 LEDGER = DATA / "split.csv"
 RESIZED = DATA / "resized.zarr"

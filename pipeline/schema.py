@@ -90,10 +90,10 @@ Clip = Annotated[
 ]
 LayerName = Annotated[
     str | None,
-    BeforeValidator(
+    _one_of_kinds("null or a layer's name", StrictStr | None),
+    BeforeValidator(  # runs first: [conv1] says what conv1 says
         lambda value: value[0] if isinstance(value, list) and len(value) == 1 else value
     ),
-    _one_of_kinds("null or a layer's name", StrictStr | None),
 ]
 LayersShown = Annotated[
     int | list[str],
