@@ -1,6 +1,6 @@
 # make repro   run the pipeline            make test   check style, types and code
 # make test-slow   the tests of whole runs, which CI adds
-# make bench   measure speed and memory    make cluster-demo   the pass on a cluster of two workers
+# make bench   measure speed and memory
 # make verify  is it reproducible?         make verify-quick   the same, nothing runs
 # make doctor  what is wrong here?
 # make export  one model for others        FORMAT=openvino     in place of saved_model
@@ -22,12 +22,12 @@ OUT ?= comparison
 export REV OTHER OUT STAGES COMMIT
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test test-slow verify verify-quick doctor bench cluster-demo export compare lock bench-lock pull \
+.PHONY: repro test test-slow verify verify-quick doctor bench export compare lock bench-lock pull \
         compare-here audit-packages sbom fuzz docs torture clean-venv
 .DEFAULT_GOAL := repro
 
 repro: $(INSTALLED)
-	@python -m pipeline.commands.check
+	@python -m pipeline doctor --quick
 	@dvc repro
 	@echo
 	@echo "metrics     metrics/evaluate.json   (dvc metrics show)"
@@ -46,25 +46,21 @@ test-slow: $(INSTALLED)
 
 # STAGES="extract evaluate" chooses; COMMIT names another one than HEAD.
 verify: $(INSTALLED)
-	@python -m pipeline.commands.verify $$STAGES $${COMMIT:+--revision "$$COMMIT"}
+	@python -m pipeline verify $$STAGES $${COMMIT:+--revision "$$COMMIT"}
 
 verify-quick: $(INSTALLED)
-	@python -m pipeline.commands.verify --quick
+	@python -m pipeline verify --quick
 
 doctor: $(INSTALLED)
-	@python -m pipeline.commands.doctor
-
-cluster-demo: $(INSTALLED)
-	@dvc repro --quiet extract
-	@python -m stages.cluster_demo $$(python -c 'from stages import params; print(params.read().extract.backbones[0])')
+	@python -m pipeline doctor
 
 export: $(INSTALLED)
-	@python -m pipeline.commands.export --format $(FORMAT)
+	@python -m pipeline export --format $(FORMAT)
 
 # Prints Markdown; $(OUT) gets index.html, comparison.md and plots/*.svg. A script that does not choose
 # the names gives them as environment variables, where make does not look into them.
 compare: $(INSTALLED)
-	@python -m pipeline.commands.compare --out "$$OUT" -- "$$REV" $${OTHER:+"$$OTHER"}
+	@python -m pipeline compare --out "$$OUT" -- "$$REV" $${OTHER:+"$$OTHER"}
 
 # BENCH="1 2 --rounds 7" chooses; REAL_DATA names a folder of real photos.
 bench: $(INSTALLED) $(CONTENDERS)/.installed

@@ -136,7 +136,8 @@ def _explanation(
             code_changes.parsed((folder / paths.CODE).read_text(encoding="utf-8"))
             for folder in (clone.committed, clone.folder)
         )
-        yield code_changes.code_sentence(old, new) or f"{paths.SETTINGS} differs"
+        stages, changes = code_changes.code_differences(old, new)
+        yield f"code of {', '.join(stages)}: {code_changes.listed(changes)}"
         return
     yield f"it read the recorded inputs: {', '.join(rerun.deps)}"
     clone.run([expected.name], everything=False)

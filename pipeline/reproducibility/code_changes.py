@@ -44,23 +44,16 @@ def differences(old: Any, new: Any) -> list[str]:
     return [_difference(key, before.get(key), after.get(key)) for key in keys]
 
 
-def code_sentence(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Say whose code differs between two versions of `code.yaml`; empty if none does."""
-    differing: dict[str, list[str]] = {}
-    for stage in sorted(old.keys() | new.keys()):
-        if changes := differences(_entry(old, stage), _entry(new, stage)):
-            differing[stage] = changes
-    if not differing:
-        return ""
-    if not old or not new:
-        return "Code: one side has no code.yaml, so it is unknown whose code differs."
-    stages = [f"`{name}`" for name in differing if name not in LIBRARIES]
-    subject = stages[0] if stages else "`compute.backend` or `extract.engine`"
-    if len(stages) > 1:
-        subject += f" and {len(stages) - 1} other stage{'s' * (len(stages) > 2)}"
-    verb = "differ" if len(stages) > 1 else "differs"
-    changes = sorted({change for of_one in differing.values() for change in of_one})
-    return f"Code: {subject} {verb} ({listed(changes)})."
+def code_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the stages whose entries in `code.yaml` differ, and what differs in them."""
+    changes: dict[str, list[str]] = {}
+    for name in sorted(old.keys() | new.keys()):
+        if of_one := differences(_entry(old, name), _entry(new, name)):
+            changes["other backends or engines" if name in LIBRARIES else name] = of_one
+    every = sorted({change for of_one in changes.values() for change in of_one})
+    if changes and not (old and new):
+        every = [f"code.yaml {'added' if new else 'removed'}"]
+    return list(changes), every
 
 
 def listed(changes: Iterable[str]) -> str:
