@@ -77,16 +77,7 @@ def parameter_faults() -> list[str]:
     """
     environment.check()
     params = config.read()
-    named = {"data.train": params.data.train, "data.test": params.data.test}
-    for name, backbone in params.backbones.items():
-        if backbone.path is not None:
-            named[f"backbones.{name}.path"] = backbone.path
-    faults = [
-        f"{paths.PARAMS}: {key}: expected a file or folder, got nothing at {path!r}; "
-        "put it there or correct the path"
-        for key, path in named.items()
-        if not os.path.exists(path)  # Path.exists raises for some names
-    ]
+    faults = config.missing_files(params)
     threads, available = params.compute.threads, machine.processors()
     if threads is not None and threads > available:
         faults.append(

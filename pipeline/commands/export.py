@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,10 @@ from numpy.typing import NDArray
 
 from pipeline import config, paths
 from pipeline.backbones import keras_setup
-from pipeline.commands import model_card
 from pipeline.evaluation import selected_model
 from pipeline.evaluation.probabilities import Floats
 from pipeline.images import decode, sources
+from pipeline.reporting import comparison, html
 from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.errors import UserError
 from pipeline.schema import Params
@@ -39,6 +40,32 @@ VIEWS = 2  # the image and its mirror image; further ones are drawn by a hash of
 PACKAGES = ("keras", "tensorflow", "openvino", "numpy", "pillow")
 
 Served = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How the exported model compares with the pipeline's own predictions.
+
+    Attributes:
+        images: number predicted by both, spread over valid.
+        largest, mean: of the absolute differences in probability.
+        changed: number of images with another class.
+        tolerance: largest accepted difference.
+    """
+
+    images: int
+    largest: float
+    mean: float
+    changed: int
+    tolerance: float
+
+    def sentence(self) -> str:
+        """Describe the result."""
+        return (
+            f"{self.images:,} images of valid, from their original files: the largest difference "
+            f"in probability is {self.largest:.6f}, the mean {self.mean:.6f}, and {self.changed} "
+            f"got another class (differences up to {self.tolerance:g} are accepted)"
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,14 +104,12 @@ def run(arguments: argparse.Namespace) -> None:
     keras_setup.start(**params.compute.model_dump() | {"backend": "tensorflow", "devices": 1})
     from pipeline.training import serving_model
 
-    size, fit, interpolation = (
-        params.resize.size,
-        params.resize.fit,
-        params.resize.interpolation,
-    )
+    resize = params.resize
     views = min(params.predict.views, VIEWS)
-    whole = network.load(params, size, len(classes), selected.name).whole
-    model = serving_model.model(whole, fit, interpolation, views, selected.temperature)
+    whole = network.load(params, resize.size, len(classes), selected.name).whole
+    model = serving_model.model(
+        whole, resize.fit, resize.interpolation, views, selected.temperature
+    )
     with atomic_files.replacing(arguments.out) as partial:
         partial.mkdir()
         serving_model.write(model, partial, arguments.format)
@@ -93,22 +118,24 @@ def run(arguments: argparse.Namespace) -> None:
         check = _compare(served, params, rows, log_probability, arguments.tolerance)
         tables.write_json(partial / CLASSES, {"classes": list(classes)})
         inputs = [*weights.values(), *_trained(selected.name), paths.LEDGER, paths.PARAMS]
-        facts = model_card.Facts(
-            form=arguments.format,
-            file=serving_model.FORMATS[arguments.format],
-            classes=classes,
-            backbones=list(weights),
-            evaluated=evaluated,
-            intervals=intervals,
-            split=split,
-            resize=(size, fit, interpolation),
-            views=(views, params.predict.views),
-            check=check,
-            versions=machine.versions(PACKAGES),
-            hashes=_hashes(partial, inputs),
-            commit=_commit(),
-        )
-        atomic_files.write_text(partial / CARD, model_card.text(facts))
+        content = {
+            "form": arguments.format,
+            "file": serving_model.FORMATS[arguments.format],
+            "classes": classes,
+            "backbones": list(weights),
+            "evaluated": evaluated,
+            "intervals": intervals,
+            "split": split,
+            "resize": resize,
+            "views": views,
+            "pipeline_views": params.predict.views,
+            "check": check,
+            "versions": machine.versions(PACKAGES),
+            "hashes": _hashes(partial, inputs),
+            "commit": _commit(),
+        }
+        card = html.render("model_card.md.jinja", (), content, comparison.FORMATS)
+        atomic_files.write_text(partial / CARD, card)
         for lock in partial.glob(".*.lock"):
             lock.unlink()
     print(f"export: {arguments.format} in {arguments.out}, described in {arguments.out / CARD}")
@@ -132,7 +159,7 @@ def _compare(
     rows: list[ledger.Row],
     log_probability: Floats,
     tolerance: float,
-) -> model_card.Check:
+) -> Check:
     """Predict valid images from their original files, each in its own size.
 
     Raises:
@@ -165,7 +192,7 @@ def _compare(
             f"difference of {largest:.6f} at {worst}; find out why, or give another --tolerance"
         )
     mean = float(np.mean(differences))
-    return model_card.Check(len(members), largest, mean, changed, tolerance)
+    return Check(len(members), largest, mean, changed, tolerance)
 
 
 def _trained(name: str) -> list[Path]:

@@ -1,11 +1,11 @@
-"""Formats of predictions: a table, CSV or JSON, written line by line.
+"""Formats of predictions: a table, CSV or JSON, written line by line as they come.
 
 File names come from outside: the table and CSV escape what would control a terminal.
 """
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -33,6 +33,9 @@ class Prediction:
     imagenet: Sequence[Named] = ()
 
 
+Predictions = Iterable[Prediction]
+
+
 def printable(text: str) -> str:
     """Escape control characters, unusual spaces and broken encodings."""
     return "".join(
@@ -41,95 +44,68 @@ def printable(text: str) -> str:
     )
 
 
-class Table:
-    """Aligned columns: file, class, probability, and the ImageNet classes behind them."""
+def write_table(
+    out: TextIO, predictions: Predictions, classes: Sequence[str], names: Iterable[str]
+) -> None:
+    """Write aligned columns: file, class, probability, ImageNet classes if requested.
 
-    def __init__(self, out: TextIO, classes: Sequence[str], names: Sequence[str]) -> None:
-        """`names` of all files determine the width of the first column."""
-        self._out, self._classes = out, [printable(name) for name in classes]
-        self._file_width = max(len("file"), *(len(printable(name)) for name in names), 0)
-        self._class_width = max(len("class"), *map(len, self._classes))
-
-    def begin(self) -> None:
-        self._line("file", "class", "probability")
-
-    def write(self, prediction: Prediction) -> None:
-        if prediction.probability is None:
-            return
-        best = int(prediction.probability.argmax())
-        own = "".join(f"  {name} {value:.4f}" for name, value in prediction.imagenet)
-        rest = f"{prediction.probability[best]:11.4f}{own}"
-        self._line(printable(prediction.name), self._classes[best], rest)
-
-    def end(self) -> None:
-        """Nothing follows the last line."""
-
-    def _line(self, name: str, label: str, rest: str) -> None:
-        print(f"{name:{self._file_width}}  {label:{self._class_width}}  {rest}", file=self._out)
+    `names` of all files determine the width of the first column.
+    """
+    classes = [printable(name) for name in classes]
+    width = max(len("file"), *(len(printable(name)) for name in names), 0)
+    class_width = max(len("class"), *map(len, classes))
+    print(f"{'file':{width}}  {'class':{class_width}}  probability", file=out)
+    for one in predictions:
+        if one.probability is None:
+            continue
+        best = int(one.probability.argmax())
+        own = "".join(f"  {name} {value:.4f}" for name, value in one.imagenet)
+        label = f"{classes[best]:{class_width}}  {one.probability[best]:11.4f}{own}"
+        print(f"{printable(one.name):{width}}  {label}", file=out)
 
 
-class Csv:
-    """file, class, probability, a column per class, ImageNet classes if requested, error."""
+def write_csv(
+    out: TextIO, predictions: Predictions, classes: Sequence[str], imagenet: bool
+) -> None:
+    """Write file, class, probability, a column per class, ImageNet classes, error."""
+    classes = [printable(name) for name in classes]
+    ranks = range(1, TOP * imagenet + 1)
+    own = [f"imagenet_{rank}{suffix}" for rank in ranks for suffix in ("", "_probability")]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["file", "class", "probability", *classes, *own, "error"])
+    for one in predictions:
+        name = printable(one.name)
+        if one.probability is None:
+            writer.writerow([name, *[""] * (2 + len(classes) + len(own)), one.error])
+            continue
+        best = int(one.probability.argmax())
+        values = [f"{value:.6f}" for value in one.probability]
+        top = [cell for label, value in one.imagenet for cell in (label, f"{value:.6f}")]
+        writer.writerow([name, classes[best], values[best], *values, *top, ""])
 
-    def __init__(self, out: TextIO, classes: Sequence[str], imagenet: bool) -> None:
-        self._writer = csv.writer(out, lineterminator="\n")
-        self._classes = [printable(name) for name in classes]
-        self._imagenet_columns = [
-            f"imagenet_{rank}{suffix}"
-            for rank in range(1, TOP * imagenet + 1)
-            for suffix in ("", "_probability")
+
+def write_json(out: TextIO, predictions: Predictions, classes: Sequence[str]) -> None:
+    """Write a list of objects, one per line: file, class, probability, ...; or file, error."""
+    before = "[\n"
+    for one in predictions:
+        print(before + json.dumps(_object(one, classes)), end="", file=out)
+        before = ",\n"
+    print("[]" if before == "[\n" else "\n]", file=out)
+
+
+def _object(prediction: Prediction, classes: Sequence[str]) -> dict[str, object]:
+    if prediction.probability is None:
+        return {"file": prediction.name, "error": prediction.error}
+    values = [round(float(value), 6) for value in prediction.probability]
+    best = int(prediction.probability.argmax())
+    content: dict[str, object] = {
+        "file": prediction.name,
+        "class": classes[best],
+        "probability": values[best],
+        "probabilities": dict(zip(classes, values, strict=True)),
+    }
+    if prediction.imagenet:
+        content["imagenet"] = [
+            {"class": name, "probability": round(value, 6)} for name, value in prediction.imagenet
         ]
-
-    def begin(self) -> None:
-        names = ("file", "class", "probability", *self._classes, *self._imagenet_columns, "error")
-        self._writer.writerow(names)
-
-    def write(self, prediction: Prediction) -> None:
-        name = printable(prediction.name)
-        if prediction.probability is None:
-            empty = [""] * (2 + len(self._classes) + len(self._imagenet_columns))
-            self._writer.writerow([name, *empty, prediction.error])
-            return
-        best = int(prediction.probability.argmax())
-        values = [f"{value:.6f}" for value in prediction.probability]
-        own = [cell for label, value in prediction.imagenet for cell in (label, f"{value:.6f}")]
-        self._writer.writerow([name, self._classes[best], values[best], *values, *own, ""])
-
-    def end(self) -> None:
-        """Nothing follows the last line."""
-
-
-class Json:
-    """A list of objects, one a line: file, class, probability, probabilities; or file, error."""
-
-    def __init__(self, out: TextIO, classes: Sequence[str]) -> None:
-        self._out, self._classes = out, classes
-        self._before = "[\n"
-
-    def begin(self) -> None:
-        """The bracket comes with the first object."""
-
-    def write(self, prediction: Prediction) -> None:
-        print(self._before + json.dumps(self._object(prediction)), end="", file=self._out)
-        self._before = ",\n"
-
-    def end(self) -> None:
-        print("[]" if self._before == "[\n" else "\n]", file=self._out)
-
-    def _object(self, prediction: Prediction) -> dict[str, object]:
-        if prediction.probability is None:
-            return {"file": prediction.name, "error": prediction.error}
-        values = [round(float(value), 6) for value in prediction.probability]
-        best = int(prediction.probability.argmax())
-        content: dict[str, object] = {
-            "file": prediction.name,
-            "class": self._classes[best],
-            "probability": values[best],
-            "probabilities": dict(zip(self._classes, values, strict=True)),
-        }
-        if prediction.imagenet:
-            content["imagenet"] = [
-                {"class": name, "probability": round(value, 6)}
-                for name, value in prediction.imagenet
-            ]
-        return content
+    return content

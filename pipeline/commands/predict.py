@@ -78,21 +78,13 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.imagenet:
             imagenet = ImageNet(predictor, arguments.imagenet_weights, arguments.imagenet_classes)
         heatmaps = _Heatmaps(predictor, arguments.heatmap) if arguments.heatmap else None
-        formatter = _formatter(arguments, predictor.classes, [file.name for file in files])
-        unreadable = 0
+        pixels = in_order(functools.partial(_read, params), files)
+        unreadable: list[str] = []
         with _bar(len(files)) as update, quiet_if_nobody_reads():
-            formatter.begin()
-            pixels = in_order(functools.partial(_read, params), files)
-            for prediction in _predictions(pixels, predictor, imagenet, heatmaps):
-                if prediction.error:
-                    unreadable += 1
-                    where = printable(prediction.name)
-                    sentence = f"{where}: expected an image, got {prediction.error}"
-                    print(f"predict: {sentence}; the others are predicted", file=sys.stderr)
-                formatter.write(prediction)
-                update(1)
-            formatter.end()
-    counts = f"{len(files):,} image{'s' * (len(files) != 1)}, {unreadable:,} unreadable"
+            predictions = _predictions(pixels, predictor, imagenet, heatmaps)
+            reported = _report_errors(predictions, unreadable, update)
+            _write(arguments, reported, predictor.classes, [file.name for file in files])
+    counts = f"{len(files):,} image{'s' * (len(files) != 1)}, {len(unreadable):,} unreadable"
     print(f"predict: {counts}, {time.perf_counter() - started:.1f} s", file=sys.stderr)
     if unreadable:
         sys.exit(1)
@@ -244,16 +236,33 @@ def _engine(arguments: argparse.Namespace) -> str:
     return arguments.engine or ("openvino" if installed else "keras")
 
 
-def _formatter(
-    arguments: argparse.Namespace, classes: Sequence[str], names: Sequence[str]
-) -> formatters.Table | formatters.Csv | formatters.Json:
+def _report_errors(
+    predictions: Iterable[Prediction], unreadable: list[str], update: Callable[[int], object]
+) -> Iterator[Prediction]:
+    """Yield the predictions; name unreadable files on stderr, and collect them."""
+    for one in predictions:
+        if one.error:
+            unreadable.append(one.name)
+            sentence = f"{printable(one.name)}: expected an image, got {one.error}"
+            print(f"predict: {sentence}; the others are predicted", file=sys.stderr)
+        yield one
+        update(1)
+
+
+def _write(
+    arguments: argparse.Namespace,
+    predictions: Iterable[Prediction],
+    classes: Sequence[str],
+    names: Sequence[str],
+) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # for names that a terminal cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     if arguments.json:
-        return formatters.Json(sys.stdout, classes)
-    if arguments.csv:
-        return formatters.Csv(sys.stdout, classes, arguments.imagenet)
-    return formatters.Table(sys.stdout, classes, names)
+        formatters.write_json(sys.stdout, predictions, classes)
+    elif arguments.csv:
+        formatters.write_csv(sys.stdout, predictions, classes, arguments.imagenet)
+    else:
+        formatters.write_table(sys.stdout, predictions, classes, names)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import paths
+from pipeline import config, paths
 from pipeline.reproducibility import dvc_lock, dvc_project
 from pipeline.runtime.errors import UserError
 
@@ -55,6 +55,9 @@ class Clone:
         self._dvc("cache", "dir", "--local", os.fspath(self.cache), quiet=True)
         self._recorded = {stage.name: stage for stage in self.locked()}
         self._outs = {path for stage in self._recorded.values() for path in stage.outs}
+        with dvc_project.opened(self.folder) as project:
+            outs = [out for stage in project.stages() for out in stage.outs.items()]
+        self._cached = {path for path, cached in outs if cached}
         with dvc_project.opened(self.committed) as project:
             self._in_git = {
                 path: project.digest(self.committed / path)
@@ -105,12 +108,18 @@ class Clone:
         """
         for kept in KEPT:
             shutil.rmtree(self.folder / kept, ignore_errors=True)
+        self._bring_inputs()
         for name in names:
             for path in self._recorded[name].deps:
                 outs = sorted(out for out in self._outs if dvc_lock.overlap(path, out))
+                if everything and outs:
+                    continue
                 for one in outs or [path]:  # a folder may hold outputs of several stages
-                    if not (self.folder / one).exists() and not (everything and outs):
-                        self._fetch(one, is_output=bool(outs))
+                    if not self._bring(one):
+                        raise UserError(
+                            f"{one}: expected it in this folder, in DVC's cache or on its remote, "
+                            "got none; put it there, `dvc pull` it, or verify all stages"
+                        )
             if not everything:
                 self._repro("--single-item", name)
         if everything:
@@ -134,10 +143,21 @@ class Clone:
             link.symlink_to(member)
         return at
 
-    def _fetch(self, path: str, *, is_output: bool) -> None:
-        """Bring an input that is not in git, from this folder or else DVC's cache or remote."""
+    def _bring_inputs(self) -> None:
+        """Bring the files that `params.yaml` names; the stage itself says which is missing."""
+        with contextlib.suppress(UserError):  # an older commit lists them as dependencies
+            params = config.read(self.folder / paths.PARAMS)
+            named = [params.data.train, params.data.test]
+            named += [one.path for one in params.backbones.values() if one.path is not None]
+            for path in named:
+                self._bring(path)
+
+    def _bring(self, path: str) -> bool:
+        """Bring a file or folder that is not in git, from this folder or DVC's cache or remote."""
         here, there = self._here / path, self.folder / path
-        if is_output or there.with_name(f"{there.name}.dvc").is_file():
+        if there.exists():
+            return True
+        if path in self._cached or there.with_name(f"{there.name}.dvc").is_file():
             for command in ("checkout", "pull"):
                 if not there.exists():
                     with contextlib.suppress(subprocess.CalledProcessError):
@@ -145,11 +165,7 @@ class Clone:
         elif here.exists():
             there.parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(here, there)
-        if not there.exists():
-            raise UserError(
-                f"{path}: expected it in this folder, in DVC's cache or on its remote, got none; "
-                "put it there, `dvc pull` it, or verify all stages"
-            )
+        return there.exists()
 
     def _repro(self, *words: str) -> None:
         try:

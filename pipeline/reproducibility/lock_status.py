@@ -84,8 +84,8 @@ def compare() -> State:
         outs = {
             path: digest for stage in stages for path, digest in locked[stage.name].outs.items()
         }
-        in_git = {path for stage in stages for path, cached in stage.outs.items() if not cached}
-        to_cache = [path for path in outs if path not in in_git]
+        to_cache = [path for stage in stages for path, cached in stage.outs.items() if cached]
+        in_git = {path for path in outs if path not in to_cache and not project.is_ignored(path)}
         cached = sum(  # before DVC looks, which removes damaged files
             _cached(project.cache, path, outs[path], faults) for path in _bar(to_cache)
         )
@@ -215,7 +215,8 @@ def _present(
     if project.digest(at) == digest:
         return True
     remedy = f"git checkout {path}" if in_git else f"dvc checkout --force {path}"
+    remedy = "" if at.is_symlink() and not in_git else f"`{remedy}` or "
     faults.append(
-        f"{path}: expected the bytes that {dvc_lock.PATH} records, got others; `{remedy}` or {RUN}"
+        f"{path}: expected the bytes that {dvc_lock.PATH} records, got others; {remedy}{RUN}"
     )
     return False
