@@ -63,7 +63,7 @@ def pipelines() -> dict[str, NDArray[np.float64]]:
     found = json.loads(FIGURES.read_text(encoding="utf-8"))
     rows = ledger.read_ledger(LEDGER)
     stored = arrays.Rows(FOLDERS[found["chosen"]] / "predictions.zarr", ledger.fingerprint(rows))
-    probability = np.exp(calibration.calibrated(stored.read(0, len(stored)), found["temperature"]))
+    probability = np.exp(calibration.scaled(stored.read(0, len(stored)), found["temperature"]))
     accepted = (row for row in rows if row.accepted)
     told = zip(accepted, probability, strict=True)
     return {row.member: given for row, given in told if row.source == "train"}
