@@ -55,7 +55,7 @@ class DvcProject:
     def stages(self) -> list[Stage]:
         """Return the stages of `dvc.yaml`."""
         return [
-            Stage(stage.addressing, {out.def_path: bool(out.use_cache) for out in stage.outs})
+            Stage(stage.name, {out.def_path: bool(out.use_cache) for out in stage.outs})
             for stage in self._repo.index.stages
             if not stage.is_data_source
         ]

@@ -147,7 +147,7 @@ def _without_edits(changes: list[Change], notes: list[str]) -> tuple[list[Change
         if differences := code_changes.differences(code_changes.parsed(text), content):
             reasons.append(f"edits that change {path} ({code_changes.listed(differences)})")
     if not reasons:
-        notes.append(f"{', '.join(edited)}: edited, but no other stage is affected")
+        notes.append(f"{', '.join(edited)}: edited, but code.yaml and settings.yaml stay as they are")
     return [one for one in changes if one.path not in edited], reasons
 
 

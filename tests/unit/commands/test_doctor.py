@@ -1,58 +1,33 @@
-"""`doctor` has a line for each thing that is wrong, with the command that mends it."""
+"""`pipeline doctor` prints a line for each thing that is wrong, with the command that fixes it."""
 
 import fcntl
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import pytest
 from project import ROOT
 from tiny import Tiny
 
-from pipeline.commands import doctor
+from pipeline import paths
 from pipeline.runtime import machine
 
-Doctor = Callable[[], tuple[int, str]]
+Doctor = Callable[..., SimpleNamespace]
+Make = Callable[[Tiny, pytest.MonkeyPatch], object]
 
 
 @pytest.fixture
-def told(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Doctor:
-    """Call it in the small project, which names inputs that are there: its status, what it says."""
+def doctor(tiny: Tiny, pipeline: Doctor) -> Doctor:
+    """Call it in the small project, whose parameters name inputs that exist."""
     shutil.copyfile(ROOT / "requirements.lock", "requirements.lock")
     tiny.change({"data.train": "raw", "data.test": "raw", "compute.threads": 1})
-    monkeypatch.setattr(sys, "argv", ["doctor"])
-
-    def call() -> tuple[int, str]:
-        try:
-            status = doctor.main()
-        except SystemExit as ended:
-            status = int(str(ended.code))
-        return status, capfd.readouterr().out
-
-    return call
+    return lambda *words: pipeline("doctor", *words)
 
 
-def test_nothing_wrong_is_said_to_be_so(told: Doctor) -> None:
-    status, said = told()
-    assert status == 0
-    assert said.endswith("doctor: 0 faults\n")
-    assert [line[:6].strip() for line in said.splitlines()[:-1]] == ["ok"] * 7
-    assert "ok    outputs: 3 of 3 are here; 2 of the 2 that DVC caches" in said
-
-
-class Wrong(NamedTuple):
-    """How something is made wrong, and the line that tells of it."""
-
-    make: Callable[[Tiny, pytest.MonkeyPatch], object]
-    line: str
-
-
-def write(path: str, text: str) -> None:
-    Path(path).write_text(text, encoding="utf-8")
+def write(path: object, text: str) -> None:
+    Path(str(path)).write_text(text, encoding="utf-8")
 
 
 def little_room(_: Tiny, patch: pytest.MonkeyPatch) -> None:
@@ -70,147 +45,137 @@ def conflict(tiny: Tiny, _: object) -> None:
     write("dvc.lock", f"<<<<<<< HEAD\n{lock}=======\n{lock}>>>>>>> other\n")
 
 
-def another_package(_: Tiny, patch: pytest.MonkeyPatch) -> None:
+def other_packages(*_: object) -> None:
     text = Path("requirements.lock").read_text(encoding="utf-8")
     write("requirements.lock", text.replace("zarr==", "zarr==9", 1) + "nowhere==1.0\n")
 
 
-def shallow(tiny: Tiny, patch: pytest.MonkeyPatch) -> None:
-    write(".git/shallow", tiny.git("rev-parse", "HEAD"))
-
-
-def harmed_output(tiny: Tiny, _: object) -> None:
+def damaged_output(tiny: Tiny, _: object) -> None:
     path = tiny.folder / "data" / "numbers.csv"
     path.chmod(0o644)
     path.write_text("3\n")
 
 
-def elsewhere(_: Tiny, __: object) -> None:
+def another_machine(*_: object) -> None:
     machine.record("draw")
-    text = machine.PATH.read_text(encoding="utf-8")
-    write(str(machine.PATH), text.replace(machine.this()["processor"], "Another One"))
+    text = paths.MACHINES.read_text(encoding="utf-8")
+    write(paths.MACHINES, text.replace(machine.this()["processor"], "Another One"))
 
 
-FAULTS = {
-    "a package of another version, and one that is absent": Wrong(
-        another_package, "FAULT packages: expected those of requirements.lock, got zarr "
-    ),
-    "a parameter that is not known": Wrong(
+FAULTS: dict[str, tuple[Make, str]] = {
+    "other packages": (other_packages, "packages: expected those of requirements.lock, got "),
+    "an unknown parameter": (
         lambda tiny, _: tiny.change({"resize.siez": 1}),
-        "FAULT params.yaml: resize.siez: expected one of size, fit, interpolation, got an unknown",
+        "params.yaml: resize.siez: expected one of size, fit, interpolation, got an unknown",
     ),
-    "an input that is not there": Wrong(
+    "an absent input": (
         lambda tiny, _: tiny.change({"data.train": "nowhere.zip"}),
-        "FAULT params.yaml: data.train: expected a file or folder, got nothing at 'nowhere.zip'; "
-        "put it there or correct the path",
+        "params.yaml: data.train: expected a file or folder, got nothing at 'nowhere.zip'; ",
     ),
-    "an environment variable that nothing reads": Wrong(
+    "more threads than processors": (
+        lambda tiny, _: tiny.change({"compute.threads": 9999}),
+        "params.yaml: compute.threads: expected at most the ",
+    ),
+    "an unknown environment variable": (
         lambda _, patch: patch.setenv("STAGES_ROW_CACHE_GB", "1"),
-        "FAULT STAGES_ROW_CACHE_GB: expected one of ",
+        "STAGES_ROW_CACHE_GB: expected one of ",
     ),
-    "a full disk": Wrong(
-        little_room, "expected 1 GiB: `dvc gc --workspace` removes what other commits computed"
-    ),
-    "a folder that cannot be written to": Wrong(
-        read_only, "FAULT data/: expected a folder that can be written to, got a read-only one;"
-    ),
-    "DVC's rwlock cut off": Wrong(
+    "a full disk": (little_room, "disk: 0.0 GiB free; expected 1 GiB: `dvc gc --workspace` remov"),
+    "a read-only folder": (read_only, "data/: expected a writable folder, got a read-only one;"),
+    "an rwlock that was cut off": (
         lambda *_: write(".dvc/tmp/rwlock", '{"write": {'),
-        "FAULT .dvc/tmp/rwlock: expected JSON, got a file that was cut off, as by a full disk or a "
-        "kill; `rm .dvc/tmp/rwlock` while no dvc is running",
+        ".dvc/tmp/rwlock: expected JSON, got a file that a full disk or a kill cut off; `rm .dvc/",
     ),
-    "dvc.lock cut off": Wrong(
+    "a lock that was cut off": (
         lambda tiny, _: write("dvc.lock", tiny.read("dvc.lock")[:-7] + ": ["),
-        "FAULT dvc.lock: expected what DVC writes, got a damaged file; `git checkout dvc.lock`, "
-        "then `dvc repro`",
+        "dvc.lock: expected a file written by DVC, got a damaged one; `git checkout dvc.lock`",
     ),
-    "dvc.lock in conflict": Wrong(
-        conflict,
-        "FAULT dvc.lock: expected one version, got a merge conflict; `git checkout --ours "
-        "dvc.lock`, then `dvc repro`",
-    ),
-    "a path at which DVC fails": Wrong(
+    "a lock in conflict": (conflict, "dvc.lock: expected one version, got a merge conflict; `git "),
+    "braces in the path": (
         lambda *_: os.chdir(shutil.move(Path.cwd(), Path.cwd().with_name("a {copy}"))),
-        "FAULT path: expected this folder's without braces, got { } in it, at which DVC fails; "
-        "move or rename it",
+        "path: expected this folder's without braces, which DVC cannot handle, got { } in it; ",
     ),
-    "no git": Wrong(
-        lambda *_: shutil.rmtree(".git"), "FAULT .git: expected a checkout of git that git can read"
-    ),
-    "an output that is not what the lock says": Wrong(
-        harmed_output,
-        "FAULT data/numbers.csv: expected what dvc.lock says, got other bytes; `dvc checkout "
-        "--force data/numbers.csv` or run `dvc repro`",
+    "no git": (lambda *_: shutil.rmtree(".git"), ".git: expected a git checkout, got none that "),
+    "a damaged output": (
+        damaged_output,
+        "data/numbers.csv: expected the bytes that dvc.lock records, got others; `dvc checkout --",
     ),
 }
-NOTES = {
-    "a stale stage": Wrong(
+NOTES: dict[str, tuple[Make, str]] = {
+    "a stale stage": (
         lambda tiny, _: tiny.change({"split.seed": 9}),
-        "note  outputs: of other parameters, inputs or code than here are draw; `make "
-        "verify-quick` tells which, `dvc repro` brings them up to date",
+        "outputs: made from other inputs, parameters or code: draw; `make verify-quick` shows",
     ),
-    "an output that is not here": Wrong(
+    "an absent output": (
         lambda *_: Path("data/numbers.csv").unlink(),
-        "note  outputs: 2 of 3 are here; 2 of the 2 that DVC caches are in its cache, unharmed; "
-        "`dvc pull` or `dvc repro` brings the others",
+        "outputs: 2 of 3 are here; 2 of the 2 that DVC caches are in its cache, unharmed; `dvc pu",
     ),
-    "no lock yet": Wrong(
-        lambda *_: Path("dvc.lock").unlink(),
-        "note  outputs: no dvc.lock; `make repro` computes all",
-    ),
-    "what a killed run has left": Wrong(
+    "no lock": (lambda *_: Path("dvc.lock").unlink(), "outputs: no dvc.lock; `make repro` comp"),
+    "a leftover": (
         lambda *_: write("data/.partial-numbers.csv", ""),
-        "note  left by a killed run: data/.partial-numbers.csv; the next run of that stage removes "
-        "it, nothing reads it",
+        "left by a killed run: data/.partial-numbers.csv; nothing reads it",
     ),
-    "no home": Wrong(lambda _, patch: patch.delenv("HOME"), "note  HOME: not set; the pipeline "),
-    "a clock that went backwards": Wrong(
-        lambda *_: os.utime("dvc.yaml", (4e9, 4e9)), "note  clock: files here are "
+    "no home": (lambda _, patch: patch.delenv("HOME"), "HOME: not set; only Keras' download of "),
+    "a wrong clock": (lambda *_: os.utime("dvc.yaml", (4e9, 4e9)), "clock: files here are "),
+    "a shallow clone": (
+        lambda tiny, _: write(".git/shallow", tiny.git("rev-parse", "HEAD")),
+        "git: older commits are not here, so nothing compares with them; `git fetch --unshallow`",
     ),
-    "a clone without older commits": Wrong(
-        shallow,
-        "note  git: older commits are not here, so nothing compares with them; `git fetch "
-        "--unshallow`",
-    ),
-    "another machine": Wrong(
-        elsewhere, "note  machine: draw ran on another kind (draw: processor: Another One, now "
+    "another machine": (
+        another_machine,
+        "machine: draw ran on another kind (draw: processor: Another One, now ",
     ),
 }
+
+
+def test_a_sound_project_has_a_line_per_check_and_no_fault(doctor: Doctor) -> None:
+    said = doctor()
+    assert said.status == 0
+    assert [line[:6].strip() for line in said.out.splitlines()] == ["ok"] * 7 + ["doctor"]
+    assert said.out.endswith("doctor: 0 faults\n")
+    assert doctor("--quick").out == ""
 
 
 @pytest.mark.parametrize("wrong", [*FAULTS, *NOTES])
-def test_what_is_wrong_is_told_and_only_a_fault_makes_the_status_1(
-    wrong: str, told: Doctor, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+def test_each_finding_has_a_line_and_only_a_fault_gives_status_1(
+    wrong: str, doctor: Doctor, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = (FAULTS | NOTES)[wrong]
-    made.make(tiny, monkeypatch)
-    status, said = told()
-    assert made.line in said
-    assert status == (wrong in FAULTS)
-    assert said.endswith("doctor: 0 faults\n") is (wrong in NOTES)
+    make, line = (FAULTS | NOTES)[wrong]
+    make(tiny, monkeypatch)
+    said = doctor()
+    assert f"{'FAULT' if wrong in FAULTS else 'note':6}{line}" in said.out
+    assert said.status == (wrong in FAULTS)
+    assert said.out.endswith("doctor: 0 faults\n") is (wrong in NOTES)
 
 
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """The lock that a stage holds while it works."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+@pytest.mark.parametrize(
+    "wrong",
+    ["an unknown parameter", "an absent input", "more threads than processors"],
+)
+def test_quick_refuses_what_no_stage_can_run_with(
+    wrong: str, doctor: Doctor, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, line = FAULTS[wrong]
+    make(tiny, monkeypatch)
+    said = doctor("--quick")
+    assert (said.status, said.out) == (1, "")
+    assert said.err.startswith(f"error: {line}")
 
 
-def test_a_stage_at_work_is_named_and_what_it_writes_is_no_stray(told: Doctor) -> None:
+def test_a_running_stage_is_named_and_its_partial_output_is_no_leftover(doctor: Doctor) -> None:
     write("data/.partial-numbers.csv", "")
-    with held(Path("data/.extract.lock")):
-        status, said = told()
-    assert status == 0
-    assert "note  at work in this folder: data/extract\n" in said
-    assert "left by a killed run" not in said
+    with Path("data/.extract.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = doctor()
+    assert said.status == 0
+    assert "note  running in this folder: data/extract\n" in said.out
+    assert "left by a killed run" not in said.out
 
 
-def test_all_that_is_wrong_is_told_at_once(told: Doctor) -> None:
+def test_all_faults_are_printed_at_once(doctor: Doctor) -> None:
     write(".dvc/tmp/rwlock", "")
     write("params.yaml", "- a list\n")
-    status, said = told()
-    assert status == 1
-    assert "FAULT params.yaml: " in said
-    assert "FAULT .dvc/tmp/rwlock: " in said
+    said = doctor()
+    assert said.status == 1
+    assert "FAULT params.yaml: " in said.out
+    assert "FAULT .dvc/tmp/rwlock: " in said.out
