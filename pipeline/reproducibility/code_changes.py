@@ -30,7 +30,7 @@ def parsed(text: str | None) -> dict[str, Any]:
 def flattened(value: Any, prefix: str = "") -> dict[str, Any]:
     """Return the values of nested mappings by their keys joined with dots."""
     if not isinstance(value, Mapping):
-        return {prefix: value} if prefix else {}
+        return {prefix: value}
     flat: dict[str, Any] = {}
     for key, one in value.items():
         flat |= flattened(one, f"{prefix}.{key}" if prefix else str(key))
@@ -74,7 +74,7 @@ def _entry(code: Mapping[str, Any], name: str) -> Any:
 def _difference(key: str, old: Any, new: Any) -> str:
     if key.endswith(MODULES):
         return f"{key}{'' if old and new else ' added' if new else ' removed'}"
-    return f"{key} {_as_text(old)} -> {_as_text(new)}"
+    return f"{key} {_as_text(old)} -> {_as_text(new)}".strip()
 
 
 def _as_text(value: Any) -> str:

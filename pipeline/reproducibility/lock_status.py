@@ -84,8 +84,9 @@ def compare() -> State:
         outs = {
             path: digest for stage in stages for path, digest in locked[stage.name].outs.items()
         }
-        to_cache = [path for stage in stages for path, cached in stage.outs.items() if cached]
-        in_git = {path for path in outs if path not in to_cache and not project.is_ignored(path)}
+        uncached = {path for stage in stages for path, cached in stage.outs.items() if not cached}
+        to_cache = [path for path in outs if path not in uncached]
+        in_git = {path for path in uncached & outs.keys() if not project.is_ignored(path)}
         cached = sum(  # before DVC looks, which removes damaged files
             _cached(project.cache, path, outs[path], faults) for path in _bar(to_cache)
         )
@@ -147,7 +148,9 @@ def _without_edits(changes: list[Change], notes: list[str]) -> tuple[list[Change
         if differences := code_changes.differences(code_changes.parsed(text), content):
             reasons.append(f"edits that change {path} ({code_changes.listed(differences)})")
     if not reasons:
-        notes.append(f"{', '.join(edited)}: edited, but code.yaml and settings.yaml stay as they are")
+        notes.append(
+            f"{', '.join(edited)}: edited, but code.yaml and settings.yaml stay as they are"
+        )
     return [one for one in changes if one.path not in edited], reasons
 
 

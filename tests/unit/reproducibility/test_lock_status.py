@@ -1,33 +1,29 @@
-"""`verify --quick` tells without running anything whether a folder is what its `dvc.lock` says."""
+"""`pipeline verify --quick` compares a folder with its `dvc.lock` without running anything."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from project import ROOT
 from tiny import Tiny
 
-from pipeline.commands import verify
+from pipeline.commands import cli
 from pipeline.reproducibility import lock_status
 
-SOUND = "verify: params, inputs and code are those of dvc.lock\n"
+SOUND = "verify: inputs, parameters and code are those of dvc.lock\n"
+Harm = Callable[[Tiny], object]
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is called."""
-    monkeypatch.setattr(sys, "argv", ["verify", "--quick"])
-
-
-def cached(tiny: Tiny, name: str) -> Path:
-    """Where DVC's cache keeps what is in a file."""
-    content = (tiny.folder / name).read_bytes()
-    return next(
-        path
-        for path in (tiny.folder / ".dvc" / "cache" / "files").rglob("*")
-        if path.is_file() and path.read_bytes() == content
-    )
+def quick(capfd: pytest.CaptureFixture[str]) -> tuple[int, str, list[str]]:
+    """Return the status, what is printed, and the errors."""
+    capfd.readouterr()
+    status = cli.main(["verify", "--quick"])
+    printed = capfd.readouterr()
+    errors = [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    return status, printed.out, errors
 
 
 def write(path: Path, text: str) -> None:
@@ -35,34 +31,39 @@ def write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def edit(name: str, old: str, new: str) -> Harm:
+    def harm(tiny: Tiny) -> None:
+        text = tiny.read(name)
+        assert old in text
+        write(tiny.folder / name, text.replace(old, new, 1))
+
+    return harm
+
+
 def test_what_was_just_run_is_sound(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
-    assert verify.main() == 0
-    assert capfd.readouterr().out == (
-        "verify: outputs: 3 of 3 are here; 2 of the 2 that DVC caches are in its cache, unharmed\n"
-        + SOUND
-    )
+    counts = "outputs: 3 of 3 are here; 2 of the 2 that DVC caches are in its cache, unharmed"
+    assert quick(capfd) == (0, f"verify: {counts}\n{SOUND}", [])
+    assert (tiny.folder / "data" / "model").is_dir()  # so DVC's hash of a folder is ours
 
 
-def test_a_fresh_clone_without_data_is_sound_and_what_is_absent_is_counted(
+def test_a_fresh_clone_is_sound_and_absent_files_are_counted(
     tiny: Tiny,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tiny.clone(tmp_path / "fresh").folder)
-    assert verify.main() == 0
-    assert capfd.readouterr().out == (
+    assert quick(capfd) == (
+        0,
         "verify: outputs: 1 of 3 are here; 0 of the 2 that DVC caches are in its cache, unharmed; "
-        "`dvc pull` or `dvc repro` brings the others\n"
-        "verify: raw/numbers.txt: not here, so it was not compared with dvc.lock\n" + SOUND
+        "`dvc pull` or `dvc repro` adds the others\n"
+        f"verify: raw/numbers.txt: not here, so it was not compared with dvc.lock\n{SOUND}",
+        [],
     )
 
 
-Harm = Callable[[Tiny], object]
-
-
 def flip(path: Path) -> None:
-    """Change a file as a bad disk would: neither its time nor its mode tells of it."""
+    """Flip a bit as a bad disk would: neither time nor mode changes."""
     stat = path.stat()
     content = path.read_bytes()
     path.chmod(0o644)
@@ -72,31 +73,29 @@ def flip(path: Path) -> None:
 
 
 def flip_in_cache(tiny: Tiny) -> None:
-    flip(cached(tiny, "data/numbers.csv"))
+    content = (tiny.folder / "data" / "numbers.csv").read_bytes()
+    files = (tiny.folder / ".dvc" / "cache" / "files").rglob("*")
+    flip(next(path for path in files if path.is_file() and path.read_bytes() == content))
 
 
-def flip_here(tiny: Tiny) -> None:
-    flip(tiny.folder / "data" / "model" / "head.npz")
+def edit_list(edited: Callable[[str], str]) -> Harm:
+    """Edit the cached list of a folder's files."""
+
+    def harm(tiny: Tiny) -> None:
+        (listed,) = (tiny.folder / ".dvc" / "cache" / "files").rglob("*.dir")
+        write(listed, edited(listed.read_text()))
+
+    return harm
 
 
-def harm_list(tiny: Tiny) -> None:
-    (listed,) = (tiny.folder / ".dvc" / "cache" / "files").rglob("*.dir")
-    write(listed, listed.read_text()[:-5])
-
-
-def forge_list(tiny: Tiny) -> None:
-    (listed,) = (tiny.folder / ".dvc" / "cache" / "files").rglob("*.dir")
-    write(listed, listed.read_text().replace("head.npz", "../../x"))
-
-
-def give_others_to_dvc(tiny: Tiny) -> None:
-    """As a clone sees it that has the `.dvc` file, but no photos."""
+def give_to_dvc(tiny: Tiny) -> None:
+    """Track other images by DVC, as a clone without the images sees them."""
     write(tiny.folder / ".gitignore", "/raw/?*\n!/raw/*.dvc\n/data\n")
-    raw = tiny.folder / "raw" / "numbers.txt"
     tiny.dvc("add", "--quiet", "raw/numbers.txt")
+    edit("raw/numbers.txt.dvc", "md5: ", "md5: 0")(tiny)
     text = tiny.read("raw/numbers.txt.dvc")
-    write(tiny.folder / "raw" / "numbers.txt.dvc", text.replace("md5: ", "md5: 0", 1)[:-1])
-    raw.unlink()
+    write(tiny.folder / "raw" / "numbers.txt.dvc", text[:-1])
+    (tiny.folder / "raw" / "numbers.txt").unlink()
 
 
 def remove_code(tiny: Tiny) -> None:
@@ -106,132 +105,116 @@ def remove_code(tiny: Tiny) -> None:
 
 def merge_badly(tiny: Tiny) -> None:
     text = tiny.read("dvc.lock")
-    digest = text.partition("data/numbers.csv")[2].partition("md5: ")[2].partition("md5: ")[2][:32]
+    digest = text.partition("data/numbers.csv")[2].split("md5: ")[2][:32]
     assert text.count(digest) == 2  # written by one stage, read by the other
-    write(tiny.folder / "dvc.lock", text.replace(digest, "a" * 32, 1))
+    edit("dvc.lock", digest, "a" * 32)(tiny)
 
 
+MERGED = "with another hash than its stage recorded, as after a merge; run `dvc repro`, or undo th"
 HARMS: dict[str, tuple[Harm, str]] = {
-    "another parameter": (
+    "a parameter": (
         lambda tiny: tiny.change({"split.seed": 7}),
-        "draw: expected what it reads as dvc.lock says, got params.yaml split.seed is modified; "
-        "run `dvc repro`, or undo that",
+        "draw: expected inputs, parameters and code as dvc.lock says, got params.yaml split.seed "
+        "is modified; run `dvc repro`, or undo that",
     ),
-    "a parameter less": (
+    "an absent parameter": (
         lambda tiny: write(tiny.folder / "params.yaml", "{}\n"),
-        "draw: expected what it reads as dvc.lock says, got params.yaml split.seed is deleted; "
-        "run `dvc repro`, or undo that",
+        "got params.yaml split.seed is deleted; ",
     ),
-    "other code": (
-        lambda tiny: write(tiny.folder / "draw.py", "print()\n"),
-        "draw: expected what it reads as dvc.lock says, got draw.py modified; run `dvc repro`, or "
-        "undo that",
+    "code": (edit("draw.py", "import", "import  "), "got draw.py modified; "),
+    "removed code": (remove_code, "got draw.py deleted; run `dvc repro`, or undo that"),
+    "a command": (edit("dvc.yaml", "draw.py\n", "draw.py -q\n"), "got its command changed; "),
+    "an input": (edit("raw/numbers.txt", "1", "3"), "got raw/numbers.txt modified; "),
+    "a new stage": (
+        edit("dvc.yaml", "stages:\n", "stages:\n  third: {cmd: echo, deps: [raw]}\n"),
+        "third: expected inputs, parameters and code as dvc.lock says, got a stage that never ran",
     ),
-    "no code": (
-        lambda tiny: (tiny.folder / "draw.py").unlink(),
-        "draw: expected what it reads as dvc.lock says, got draw.py deleted; run `dvc repro`, or "
-        "undo that",
-    ),
-    "another command": (
-        lambda tiny: write(
-            tiny.folder / "dvc.yaml", tiny.read("dvc.yaml").replace("draw.py\n", "draw.py -q\n", 1)
-        ),
-        "draw: expected what it reads as dvc.lock says, got its command changed; run `dvc repro`, "
-        "or undo that",
-    ),
-    "another input": (
-        lambda tiny: write(tiny.folder / "raw" / "numbers.txt", "1\n"),
-        "draw: expected what it reads as dvc.lock says, got raw/numbers.txt modified; "
-        "run `dvc repro`, or undo that",
-    ),
-    "a stage that never ran": (
-        lambda tiny: write(
-            tiny.folder / "dvc.yaml", tiny.read("dvc.yaml") + "  third: {cmd: echo, deps: [raw]}\n"
-        ),
-        "third: expected what it reads as dvc.lock says, got a stage that never ran; "
-        "run `dvc repro`, or undo that",
-    ),
-    "a lock that was merged badly": (
-        merge_badly,
-        "score: expected what it reads as dvc.lock says, got another data/numbers.csv than was "
-        "written or given, as after a merge; run `dvc repro`, or undo that",
-    ),
-    "code that was removed and committed": (
-        remove_code,
-        "draw: expected what it reads as dvc.lock says, got draw.py deleted; run `dvc repro`, or "
-        "undo that",
-    ),
-    "other photos, given to DVC": (
-        give_others_to_dvc,
-        "draw: expected what it reads as dvc.lock says, got another raw/numbers.txt than was "
-        "written or given, as after a merge; run `dvc repro`, or undo that",
-    ),
-    "an output more": (
-        lambda tiny: write(
-            tiny.folder / "dvc.yaml",
-            tiny.read("dvc.yaml").replace("outs: [data/model]", "outs: [data/model, more]"),
-        ),
-        "other outputs in dvc.yaml; run `dvc repro`, or undo that",
-    ),
-    "a list in DVC's cache that leads out of the folder": (
-        forge_list,
+    "a bad merge": (merge_badly, f"score: .*got data/numbers.csv {MERGED}"),
+    "other images in DVC": (give_to_dvc, f"draw: .*got raw/numbers.txt {MERGED}"),
+    "another output": (edit("dvc.yaml", "[data/model]", "[data/model, more]"), "got other outputs"),
+    "a cached list that leads out of the folder": (
+        edit_list(lambda text: text.replace("head.npz", "../../x")),
         "expected a list of files, got a damaged one; remove it, then `dvc pull` or `dvc repro`",
     ),
-    "a flipped bit in DVC's cache": (
-        flip_in_cache,
-        "expected the bytes that its name tells, of data/numbers.csv, got other ones; remove it, "
-        "then `dvc pull`, or `dvc repro --force` the stage",
-    ),
-    "a damaged list of files in DVC's cache": (
-        harm_list,
-        "expected a list of files, got a damaged one; remove it, then `dvc pull` or `dvc repro`",
-    ),
+    "a damaged cached list": (edit_list(lambda text: text[:-5]), "expected a list of files, got a"),
+    "a flipped bit in the cache": (flip_in_cache, "expected the bytes of data/numbers.csv that it"),
     "a flipped bit in an output": (
-        flip_here,
-        "data/model: expected what dvc.lock says, got other bytes; `dvc checkout --force "
-        "data/model` or run `dvc repro`",
+        lambda tiny: flip(tiny.folder / "data" / "model" / "head.npz"),
+        "data/model: expected the bytes that dvc.lock records, got others; `dvc checkout --force d",
     ),
-    "another metric": (
-        lambda tiny: write(tiny.folder / "metrics" / "score.json", '{"loss": 0}'),
-        "metrics/score.json: expected what dvc.lock says, got other bytes; `git checkout "
-        "metrics/score.json` or run `dvc repro`",
-    ),
-    "no metric": (
+    "a metric": (edit("metrics/score.json", "loss", "los"), "got others; `git checkout metrics/sc"),
+    "an absent metric": (
         lambda tiny: (tiny.folder / "metrics" / "score.json").unlink(),
-        "metrics/score.json: expected a file of git's, got none; `git checkout metrics/score.json` "
-        "or run `dvc repro`",
+        "metrics/score.json: expected a file that git tracks, got none; `git checkout metrics/scor",
     ),
-    "a lock that DVC did not write": (
-        lambda tiny: write(
-            tiny.folder / "dvc.lock", tiny.read("dvc.lock").replace("md5: ", "md5: 1\n    # ", 1)
-        ),
-        "dvc: expected to be able to read this project, got \"'./dvc.lock' validation failed\"; "
-        "see `dvc status`",
-    ),
-    "a lock that was cut off": (
-        lambda tiny: write(tiny.folder / "dvc.lock", tiny.read("dvc.lock")[:-7] + ": ["),
-        "dvc.lock: expected what DVC writes, got a damaged file; `git checkout dvc.lock`, then "
-        "`dvc repro`",
+    "a lock of something else": (
+        edit("dvc.lock", "md5: ", "md5: 1\n    # "),
+        r"dvc: expected a readable project, got \"'./dvc.lock' validation failed\"; see `dvc statu",
     ),
     "no lock": (
         lambda tiny: (tiny.folder / "dvc.lock").unlink(),
-        "dvc.lock: expected what the last run wrote, got no such file; run `dvc repro` first",
+        "dvc.lock: expected the record of the last run, got no such file; run `dvc repro` first",
     ),
 }
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_it_is_told_and_the_status_is_1(
+def test_a_difference_is_one_sentence_and_gives_status_1(
     harm: str, tiny: Tiny, capfd: pytest.CaptureFixture[str]
 ) -> None:
     make, sentence = HARMS[harm]
     make(tiny)
-    assert verify.main() == 1
-    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert any(line.endswith(sentence) for line in errors), errors
-    assert SOUND not in capfd.readouterr().out
+    status, out, errors = quick(capfd)
+    assert status == 1
+    assert any(re.search(sentence, line) for line in errors), errors
+    assert SOUND not in out
 
 
-def test_the_hash_of_a_folder_is_that_of_dvc(tiny: Tiny) -> None:
-    assert lock_status.look().here == 3
-    assert (tiny.folder / "data" / "model").is_dir()
+CODE_STAGE = """
+stages:
+  code:
+    cmd: "{python} -m stages.code"
+    deps: [params.yaml]
+    outs:
+      - code.yaml: {{cache: false, persist: true}}
+      - settings.yaml: {{cache: false, persist: true}}
+      - data/inputs/train: {{cache: false, persist: true}}
+      - data/inputs/test: {{cache: false, persist: true}}
+  score:
+    cmd: echo
+    params: [{{code.yaml: [split]}}, {{settings.yaml: [split]}}]
+"""
+
+
+@pytest.fixture
+def coded(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """A project whose first stage writes `code.yaml` and `settings.yaml`."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    tiny.change({"data.train": "raw", "data.test": "raw"})
+    write(tiny.folder / "dvc.yaml", CODE_STAGE.format(python=sys.executable))
+    tiny.dvc("repro", "--quiet")
+    tiny.commit("code")
+    return tiny
+
+
+def test_edits_count_by_what_they_change_in_code_and_settings(
+    coded: Tiny, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert lock_status.compare().complete
+    assert quick(capfd)[0] == 0
+    coded.change({"verify.absolute": 1})
+    status, out, _ = quick(capfd)
+    assert (status, out.splitlines()[1]) == (
+        0,
+        "verify: params.yaml: edited, but code.yaml and settings.yaml stay as they are",
+    )
+    coded.change({"split.seed": 7})
+    status, _, errors = quick(capfd)
+    assert "got edits that change settings.yaml (split.seed 0 -> 7); run `dvc repro`" in errors[0]
+    edit("code.yaml", "split:\n  cykooz.resizer: ", "split:\n  cykooz.resizer: 9.")(coded)
+    edit("settings.yaml", "seed: 0\n  test", "seed: 1\n  test")(coded)
+    errors = quick(capfd)[2]
+    (line,) = [one for one in errors if one.startswith("error: score: ")]
+    assert re.search(
+        r"got other code \(cykooz.resizer .* -> 9.*\), other parameters \(seed 0 -> 1\); ", line
+    )
