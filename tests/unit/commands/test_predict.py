@@ -25,6 +25,7 @@ from PIL import Image
 
 from pipeline.commands import predict, predictor
 from pipeline.commands.formatters import printable
+from pipeline.runtime.errors import UserError
 from pipeline.storage import arrays, ledger
 
 ROOT = Path(__file__).parents[3]
@@ -205,7 +206,7 @@ def test_class_names_need_the_file_or_the_network(
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(requests.Session, "get", fail)
-    with pytest.raises(predictor.UserError, match="got no connection; connect once, or give `--im"):
+    with pytest.raises(UserError, match="got no connection; connect once, or give `--im"):
         predictor.class_names(None)
     with pytest.raises(
         predictor.UserError, match=r"expected Keras' .*index\.json, got 'absent.jso"

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.reproducibility import code_changes
 
-OLD = {
+OLD: dict[str, Any] = {
     "extract": {"pipeline/a.py": "1", "cykooz.resizer": "4.0.1", "keras": "3.15.1"},
     "split": {"pipeline/a.py": "1"},
     "backend": {"jax": {}, "tensorflow": {"tensorflow": "2.21.0"}},
