@@ -1,32 +1,38 @@
-# make repro   run the pipeline            make test   check style, types and code
-# make test-slow   the tests of whole runs, which CI adds
-# make bench   measure speed and memory
-# make verify  is it reproducible?         make verify-quick   the same, nothing runs
-# make doctor  what is wrong here?
-# make export  one model for others        FORMAT=openvino     in place of saved_model
-# make compare REV=main   this run against another commit      OUT=folder   OTHER=a second commit
-# make pull    outputs from DVC's remote    make compare-here  with REV, both run on this machine
-# make fuzz    100,000 damaged inputs    make docs    renew docs/BAD_INPUT.md
-# make lock    renew requirements.lock     make clean-venv     start from an empty environment
-# make torture kills, full disks, flipped bits, odd places: an hour on two cores
-# make sbom    list its packages           make audit-packages what is known against them
+# make repro          run the pipeline: metrics, report, submission
+# make test           check style, types, layers and behavior (make test-slow: whole runs, which CI adds)
+# make verify         rerun the last commit in a clone and compare every output
+# make verify-quick   is dvc.lock up to date, without running anything?
+# make doctor         diagnose packages, machine, params, disk and cache
+# make recipe         write params.yaml from a recipe; NAME=mobilenetv2
+# make export         save the selected model for serving; FORMAT=saved_model or openvino
+# make compare        compare this run with another commit; REV=main, OUT=folder, OTHER=second commit
+# make compare-here   the same, with both commits run on this machine
+# make pull           fetch outputs from DVC's remote, if one is set
+# make bench          measure speed and memory; BENCH="1 2 --rounds 7", REAL_DATA=folder of images
+# make fuzz           try 100,000 damaged inputs; FUZZ="--kinds image --inputs 5000 --seed 1"
+# make torture        kills, full disks, flipped bits: an hour on two cores
+# make docs           renew docs/BAD_INPUT.md
+# make lock           upgrade the lock files (make bench-lock: those of the benchmarks)
+# make clean-venv     remove the virtual environment
 
 PYTHON ?= python3
 VENV := .venv
-PACKAGES := $(VENV)/.packages
-INSTALLED := $(VENV)/.installed
+RUN := $(VENV)/.installed
+TEST := $(VENV)/.installed-test
+UV := $(VENV)/bin/uv
 CONTENDERS := $(VENV)/contenders
 FORMAT ?= saved_model
 REV ?= main
 OUT ?= comparison
-export REV OTHER OUT STAGES COMMIT
+# Read by the commands below as shell variables, so that no value is parsed as code.
+export NAME FORMAT REV OTHER OUT STAGES COMMIT
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test test-slow verify verify-quick doctor bench export compare lock bench-lock pull \
-        compare-here audit-packages sbom fuzz docs torture clean-venv
+.PHONY: repro test test-slow verify verify-quick doctor recipe export compare compare-here pull bench \
+        fuzz torture docs lock bench-lock clean-venv
 .DEFAULT_GOAL := repro
 
-repro: $(INSTALLED)
+repro: $(RUN)
 	@python -m pipeline doctor --quick
 	@dvc repro
 	@echo
@@ -34,93 +40,106 @@ repro: $(INSTALLED)
 	@echo "report      metrics/report/index.html"
 	@echo "submission  data/submission.csv"
 
-test: $(INSTALLED)
+test: $(TEST)
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 	python -m pytest -n 2 --dist loadgroup -m "not slow"
 
-# Whole runs again and again. CI runs both.
-test-slow: $(INSTALLED)
+test-slow: $(TEST)
 	python -m pytest -n 2 --dist loadgroup -m slow
 
-# STAGES="extract evaluate" chooses; COMMIT names another one than HEAD.
-verify: $(INSTALLED)
+# STAGES="extract evaluate" selects stages; COMMIT replaces HEAD.
+verify: $(RUN)
 	@python -m pipeline verify $$STAGES $${COMMIT:+--revision "$$COMMIT"}
 
-verify-quick: $(INSTALLED)
+verify-quick: $(RUN)
 	@python -m pipeline verify --quick
 
-doctor: $(INSTALLED)
+doctor: $(RUN)
 	@python -m pipeline doctor
 
-export: $(INSTALLED)
-	@python -m pipeline export --format $(FORMAT)
+recipe: $(RUN)
+	@python -m pipeline recipe "$$NAME"
 
-# Prints Markdown; $(OUT) gets index.html, comparison.md and plots/*.svg. A script that does not choose
-# the names gives them as environment variables, where make does not look into them.
-compare: $(INSTALLED)
+export: $(RUN)
+	@python -m pipeline export --format "$$FORMAT"
+
+# Print Markdown; write index.html, comparison.md and plots/*.svg to $(OUT).
+compare: $(RUN)
 	@python -m pipeline compare --out "$$OUT" -- "$$REV" $${OTHER:+"$$OTHER"}
 
-# BENCH="1 2 --rounds 7" chooses; REAL_DATA names a folder of real photos.
-bench: $(INSTALLED) $(CONTENDERS)/.installed
-	PYTHONPATH=$(CURDIR)/$(CONTENDERS) python -m benchmarks $(BENCH)
+compare-here: $(RUN)
+	@bash .ci/compare "$$REV"
 
-lock: $(INSTALLED)
-	uv pip compile --universal --generate-hashes --no-emit-index-url --upgrade --extra test \
-	    --extra dask --extra openvino --extra security -o requirements.lock pyproject.toml
-
-bench-lock: $(INSTALLED)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
-	    --constraints requirements.lock --no-emit-package numpy --no-emit-package cffi \
-	    --no-emit-package pycparser -o benchmarks/requirements.lock benchmarks/requirements.in
-
-# Nothing where no remote is set; what the remote lacks is left for `make repro` to compute.
-pull: $(INSTALLED)
+# Outputs that the remote lacks are left for `make repro` to compute.
+pull: $(RUN)
 	@if dvc remote list | grep -q .; then dvc pull --run-cache --allow-missing; \
 	else echo "no DVC remote is set: nothing to pull"; fi
 
-compare-here: $(INSTALLED)
-	@bash .ci/compare "$$REV"
+bench: $(TEST) $(CONTENDERS)/.installed
+	PYTHONPATH=$(CURDIR)/$(CONTENDERS) python -m benchmarks $(BENCH)
+
+# FUZZ="--replay fuzzed/image-12" tries one input again.
+fuzz: $(TEST)
+	@python tests/fuzzing.py $(FUZZ)
+
+# `make test` runs a sample of these faults. Measurements go to build/torture/.
+torture: $(TEST)
+	TORTURE=1 python -m pytest -n 2 --dist loadgroup tests/robustness/test_torture_*.py
+
+docs: $(TEST)
+	@mkdir -p docs
+	@python tests/bad_inputs.py > docs/BAD_INPUT.md
+
+# One resolution: the test lock is resolved, the run lock takes its versions. OpenVINO is in both, so
+# that `pipeline predict` has the same engine everywhere; Dask is for tests and for clusters.
+# UPGRADE= keeps the locked versions and only adds or removes packages.
+UPGRADE ?= --upgrade
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make $@" $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url
+lock: $(UV)
+	$(COMPILE) $(UPGRADE) --all-extras --output-file requirements-test.lock pyproject.toml
+	$(COMPILE) --extra openvino --constraints requirements-test.lock --output-file requirements.lock pyproject.toml
+	echo uv | $(COMPILE) $(UPGRADE) --output-file requirements-uv.lock -
+
+bench-lock: $(UV)
+	$(COMPILE) --upgrade --python-version 3.11 --constraints requirements-test.lock \
+	    --no-emit-package numpy --no-emit-package cffi --no-emit-package pycparser \
+	    --output-file benchmarks/requirements.lock benchmarks/requirements.in
 
 clean-venv:
 	rm -rf $(VENV)
 
-# Fails where no advisory service can be reached.
-audit-packages: $(INSTALLED)
-	@python -m packages.audit requirements.lock benchmarks/requirements.lock
+# Installation. pip installs uv, and uv makes the environment equal to a lock file, by hash. $(RUN)
+# has what runs the pipeline, $(TEST) adds what tests it. uv ignores pip's configuration, so where
+# only pip's configured index can be reached, pip installs the same files.
+define sync
+	@echo "installing the packages of $(1)"
+	@$(UV) pip sync --quiet --python $(VENV)/bin/python --compile-bytecode --require-hashes $(1) \
+	    || { echo "uv failed; trying pip"; $(PIP) --require-hashes --requirement $(1); }
+	@$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+endef
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-sbom: $(INSTALLED)
-	@python -m packages.sbom requirements.lock docs/sbom.cdx.json
+$(RUN): $(UV) requirements.lock
+	$(call sync,requirements.lock)
+	@rm -f $(TEST)
+	@touch $@
 
-# FUZZ="--kinds image --inputs 5000 --seed 1" chooses; FUZZ="--replay fuzzed/image-12" tries one again.
-fuzz: $(INSTALLED)
-	@python tests/fuzzing.py $(FUZZ)
+$(TEST): $(RUN) requirements-test.lock
+	$(call sync,requirements-test.lock)
+	@touch $@
 
-docs: $(INSTALLED)
-	@mkdir -p docs
-	@python tests/bad_inputs.py > docs/BAD_INPUT.md
-
-# `make test` tries a sample of these faults. Figures go to build/torture/.
-torture: $(INSTALLED)
-	TORTURE=1 python -m pytest -n 2 --dist loadgroup tests/test_torture_*.py
-
-# The environment is rebuilt when the lock file changes: the versions and hashes in it are all that
-# is installed.
-$(PACKAGES): requirements.lock
+$(UV): requirements-uv.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "make: expected Python 3.11 to 3.13, got %d.%d; run make PYTHON=python3.12" % v)'
-	@echo "installing the packages of requirements.lock into $(VENV) (about two minutes)"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@touch $(PACKAGES)
+	@$(PIP) --require-hashes --requirement requirements-uv.lock
+	@touch $@
 
-$(INSTALLED): $(PACKAGES) pyproject.toml
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $(INSTALLED)
-
-# Only `make bench` sees them; numpy, cffi and pycparser come from requirements.lock.
-$(CONTENDERS)/.installed: benchmarks/requirements.lock | $(INSTALLED)
+# Packages that only `make bench` imports; numpy, cffi and pycparser come from the test lock.
+$(CONTENDERS)/.installed: benchmarks/requirements.lock | $(TEST)
 	@rm -rf $(CONTENDERS)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-	    --no-build-isolation --target $(CONTENDERS) -r benchmarks/requirements.lock
+	@$(UV) pip install --quiet --python $(VENV)/bin/python --require-hashes --no-deps --no-build-isolation \
+	    --target $(CONTENDERS) --requirement benchmarks/requirements.lock
 	@touch $@

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from benchmarks import photos, printed
-from benchmarks.measure import ROOT, run
+from benchmarks.measure import run
 from benchmarks.project import Project, run_stage, weights_from
 from benchmarks.settings import Settings
 from benchmarks.tables import table
+from pipeline.commands import recipe
 from pipeline.evaluation import bootstrap
 from pipeline.evaluation.probabilities import log_softmax
 from pipeline.storage import arrays, ledger
@@ -35,6 +36,7 @@ SCRATCH = ("convnet", "convnet-augmented")
 BASE = "mobilenetv2"
 SEED = 1  # of the split of our own; settings were chosen on its `train` and `valid`
 VIEWS = 4  # of the most that a step takes
+AUGMENT = {"rotation": 15, "shift": 0.1, "shear": 0.1, "zoom": 0.1, "flip": True, "seed": 0}
 
 
 class Scores(NamedTuple):
@@ -85,28 +87,28 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
     )
 
 
-def _prepared(folder: Path, taken: photos.Photos, recipe: str, count: int) -> Project:
+def _prepared(folder: Path, taken: photos.Photos, name: str, count: int) -> Project:
     project = Project.copy_of_this(folder)
     train = folder.parent / "train.zip"
     if not train.exists():
         named = photos.numbered("train", photos.labelled(taken.train, count), range(count))
         photos.write_zip(train, named)
-    follow(project, recipe, taken, train)
-    if recipe in OURS:
+    follow(project, name, taken, train)
+    if name in OURS:
         project.change({"split.seed": SEED})
     project.commit("the benchmark's")
     return project
 
 
-def follow(project: Project, recipe: str, taken: photos.Photos, train: Path) -> dict[str, Any]:
-    """Give a project a recipe's params, for photos in a zip and the weights at hand."""
-    shutil.copyfile(ROOT / "recipes" / f"{recipe}.yaml", project.folder / "params.yaml")
-    params: dict[str, Any] = yaml.safe_load(project.read("params.yaml"))
-    sources: dict[str, Any] = {
-        name: weights_from(taken, name) if section["source"] == "imagenet" else section
-        for name, section in params["fetch_weights"].items()
-    }
-    project.change({"data.train": str(train), "data.test": str(train), "fetch_weights": sources})
+def follow(project: Project, name: str, taken: photos.Photos, train: Path) -> dict[str, Any]:
+    """Write a recipe's params into a project, for photos in a zip and the weights at hand."""
+    params = recipe.read(name)
+    params["data"] = {"train": str(train), "test": str(train)}
+    for backbone, section in params["backbones"].items():
+        if section["weights"] == "imagenet":
+            section |= weights_from(taken, backbone)
+    text = yaml.safe_dump(params, sort_keys=False)
+    (project.folder / "params.yaml").write_text(text, encoding="utf-8")
     return params
 
 
@@ -137,7 +139,7 @@ def shown(values: NDArray[np.float64], form: str) -> str:
 def _steps(folder: Path, settings: Settings, scored: Mapping[str, Scores]) -> list[list[str]]:
     """From one view of one frozen backbone, step by step."""
     project = Project(folder)
-    project.change({"extract.views": VIEWS})
+    project.change({"extract.views": VIEWS, "extract.augment": AUGMENT})
     run_stage(project, "extract", "MobileNetV2")
     one, flips, tta = "one view", "a flipped view to train on", "flips averaged for a prediction"
     made = {

@@ -8,9 +8,9 @@ from pipeline.runtime import atomic_files
 HEAD = """\
 # Results
 
-Written by `make bench`; a benchmark that runs again replaces its own section. Each contender runs
-in a process of its own. A figure is the median of the rounds, behind it their range; a ratio is the
-median of the ratios within each round. MiB is the most that one process held at one time.
+Written by `make bench`; each benchmark replaces its own section. Every contender runs in a process
+of its own. Numbers are medians of the rounds, with their range; ratios are medians of the ratios
+within each round. MiB is the peak memory of one process. "Ours" is this pipeline.
 """
 _SECTION = re.compile(
     r"<!-- benchmark (?P<number>\d+) -->\n(?P<body>.*?)<!-- end of benchmark (?P=number) -->\n",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import photos
 from benchmarks.project import FEW_IMAGES, ONE_VIEW, Project, run_stage, with_recipe
-from benchmarks.recipes import Scores, logistic, shown
+from benchmarks.recipes import AUGMENT, Scores, logistic, shown
 from benchmarks.settings import Settings
 from benchmarks.tables import table
 
@@ -30,7 +30,13 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
         folder / "project",
         taken,
         BACKBONE,
-        {**FEW_IMAGES, **ONE_VIEW, "resize.size": settings.size, "extract.views": most},
+        {
+            **FEW_IMAGES,
+            **ONE_VIEW,
+            "resize.size": settings.size,
+            "extract.views": most,
+            "extract.augment": AUGMENT,
+        },
     )
     labelled = folder / "photos.zip"
     named = photos.labelled(taken.train, settings.variants)

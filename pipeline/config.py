@@ -1,8 +1,8 @@
-"""Read `params.yaml`: every key is checked before any stage works.
+"""Read and check `params.yaml`, and select the settings of each stage.
 
-`read()` returns `Params`; scripts and commands pass it on, the library below them takes plain
-values. `settings(params)` gives each stage the keys that play a part in its outputs, with optional
-keys filled in and in one spelling: the stages depend on these, not on `params.yaml` itself.
+`read()` checks every key and returns `Params`. Stages and commands read it; library modules take
+plain values. `settings(params)` maps each stage to the values that affect its outputs, in one
+spelling and with optional keys filled in: stages depend on these, not on `params.yaml` itself.
 """
 
 import difflib
@@ -17,17 +17,18 @@ from pydantic_core import ErrorDetails
 
 from pipeline import paths
 from pipeline.runtime.errors import UserError
-from pipeline.schema import Backbone, DenseHead, FineTune, LogisticHead, Params, Section, show
+from pipeline.schema import Backbone, DenseHead, FineTune, LogisticHead, Params, Section
+from pipeline.schema_values import show
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a repeated key, of which PyYAML would drop one silently."""
+    """YAML loader that refuses a repeated key; PyYAML keeps the last one silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         mapping = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
             keys = [name.value for name, _ in node.value]
-            twice = next(name for name, _ in node.value if keys.count(name.value) > 1)
+            twice = next(name for name, _ in node.value[::-1] if keys.count(name.value) > 1)
             raise yaml.constructor.ConstructorError(
                 "while constructing a mapping",
                 node.start_mark,
@@ -38,10 +39,10 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(path: Path = paths.PARAMS) -> Params:
-    """Read and check all of `path`.
+    """Read `path` and check every key.
 
     Raises:
-        UserError: no such file, not YAML, or one sentence per fault, each with the key's full name.
+        UserError: no such file, not YAML, or one sentence per fault with the full name of its key.
     """
     return check(load(path), path)
 
@@ -53,13 +54,13 @@ def load(path: Path) -> Any:
         UserError: no such file, or not YAML.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe one
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a SafeLoader
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(
-            f"{path}: expected the parameters, got no such file; start with "
-            f"`make recipe NAME=sample` in the project's folder"
+            f"{path}: expected the parameters, got no such file; run `make recipe NAME=sample` in "
+            "the project's folder"
         ) from None
-    # PyYAML lets ValueErrors of numbers and dates pass; lists may be nested too deeply for it.
+    # PyYAML passes on ValueErrors of numbers and dates, and recurses into nested lists.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         deep = isinstance(error, RecursionError)
         got = "lists nested too deeply" if deep else " ".join(str(error).split())
@@ -67,10 +68,10 @@ def load(path: Path) -> Any:
 
 
 def check(content: Any, path: Path = paths.PARAMS) -> Params:
-    """Validate the parsed content of `path`.
+    """Check the parsed content of `path`.
 
     Raises:
-        UserError: one sentence per fault, each with the key's full name.
+        UserError: one sentence per fault with the full name of its key.
     """
     try:
         return Params.model_validate(content)
@@ -79,10 +80,10 @@ def check(content: Any, path: Path = paths.PARAMS) -> Params:
 
 
 def require_backbone(params: Params, name: str) -> Backbone:
-    """Return the settings of a backbone.
+    """Return the section of a backbone.
 
     Raises:
-        UserError: `params` does not describe it.
+        UserError: `params` has none of that name.
     """
     if name not in params.backbones:
         raise UserError(
@@ -108,7 +109,7 @@ def missing_files(params: Params) -> list[str]:
 
 
 def settings(params: Params) -> dict[str, Any]:
-    """Return, for each stage, the values that play a part in its outputs, as plain data."""
+    """Return for each stage the values that affect its outputs, as plain data."""
     compute = params.compute.model_dump()
     blas = {"threads": params.compute.threads}
     networks = {name: backbone.network() for name, backbone in params.backbones.items()}
@@ -178,11 +179,11 @@ def _fine_tuning(
 
 
 def _in_order(mapping: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a mapping as a list: the order of backbones is that of the features."""
+    """Return a mapping as a list, as features stand in the order of the backbones."""
     return [{"name": name, **value} for name, value in mapping.items()]
 
 
-_EXPECTED = {  # where pydantic's own words are for programmers; by its name of the fault
+_EXPECTED = {  # in place of pydantic's own words; by pydantic's name of the fault
     "model_type": "a section of keys",
     "model_attributes_type": "a section of keys",
     "dict_type": "a section of keys",
@@ -191,7 +192,7 @@ _EXPECTED = {  # where pydantic's own words are for programmers; by its name of 
     "too_short": "{min_length} or more entries",
     "string_type": "text",
     "string_too_short": "some text",
-    "string_pattern_mismatch": "the 64 hexadecimal digits of a sha256, in small letters",
+    "string_pattern_mismatch": "a sha256 of 64 lowercase hexadecimal digits",
     "bool_type": "true or false",
     "int_type": "a whole number",
     "float_type": "a number",
@@ -205,14 +206,14 @@ _EXPECTED = {  # where pydantic's own words are for programmers; by its name of 
 
 
 def _sentence(path: Path, fault: ErrorDetails) -> str:
-    location = list(fault["loc"])
+    location = [part for part in fault["loc"] if part != "[key]"]
     if location[:1] == ["train_head"] and location[1:2] in (["logistic"], ["dense"]):
-        del location[1]  # the kind, which pydantic adds
+        del location[1]  # the kind, which pydantic inserts
     if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
         location.append("kind")
     where = ": ".join([str(path), *filter(None, [".".join(map(str, location))])])
     if fault["type"] in ("missing", "union_tag_not_found"):
-        return f"{where}: expected this key, got nothing; `make recipe NAME=sample` writes all keys"
+        return f"{where}: expected this key, got nothing; docs/parameters.md lists all keys"
     if fault["type"] == "union_tag_invalid":
         tags, got = fault["ctx"]["expected_tags"].replace(", ", " or "), fault["ctx"]["tag"]
         return f"{where}: expected one of {tags}, got {show(got)}; change it"

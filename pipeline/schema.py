@@ -1,112 +1,41 @@
-"""The schema of `params.yaml`, as pydantic models: types, ranges, and rules between keys.
+"""Schema of `params.yaml` as pydantic models: types, ranges and rules between keys.
 
-The descriptions of fields are the comments of `params.yaml` and the table in `docs/parameters.md`.
+The description of a key is its comment in `params.yaml` and its entry in `docs/parameters.md`.
 """
 
 import re
-import reprlib
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
     StrictInt,
     StrictStr,
-    TypeAdapter,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from pipeline.runtime import machine
-
-
-def _number(value: object) -> object:
-    """Read `1e-05`, which DVC writes and PyYAML takes for a string; refuse true and false."""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-        return float(value)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    raise PydanticCustomError("float_type", "")
-
-
-def _distinct(names: list[str]) -> list[str]:
-    if len(set(names)) < len(names):
-        raise ValueError(f"expected each name once, got {names}; remove the repeated one")
-    return names
-
-
-def show(value: object) -> str:
-    """Return the value as Python writes it, cut short: a little YAML can stand for gigabytes."""
-    shorter = reprlib.Repr()
-    shorter.maxlevel, shorter.maxlist, shorter.maxdict = 2, 4, 4
-    shorter.maxstring = shorter.maxlong = shorter.maxother = 60
-    try:
-        return shorter.repr(value)
-    except ValueError:  # Python 3.11 does not write an integer of more than 4,300 digits
-        return "a number of very many digits"
-
-
-def _one_of_kinds(expected: str, *kinds: Any) -> BeforeValidator:
-    """Return a check with one sentence for a value that is of none of the kinds."""
-
-    def check(value: object) -> object:
-        for kind in kinds:
-            try:
-                return TypeAdapter(kind).validate_python(value)
-            except ValidationError:
-                continue
-        raise ValueError(f"expected {expected}, got {show(value)}; change it")
-
-    return BeforeValidator(check)
-
-
-Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Fraction = Annotated[Float, Field(ge=0, lt=1)]
-NotNegative = Annotated[Float, Field(ge=0)]
-Positive = Annotated[Float, Field(gt=0)]
-Count = Annotated[StrictInt, Field(ge=1, lt=2**31)]
-Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
-Text = Annotated[StrictStr, Field(min_length=1)]
-ClassWeights = Annotated[
-    str | list[float] | None,
-    _one_of_kinds(
-        "null, balanced, or a list of positive numbers, one a class",
-        Literal["balanced"] | None,
-        Annotated[list[Positive], Field(min_length=2)],
-    ),
-]
-Clip = Annotated[
-    Literal["auto"] | float,
-    _one_of_kinds(
-        "auto, or a number from 0 to below 0.5",
-        Literal["auto"],
-        Annotated[Float, Field(ge=0, lt=0.5)],
-    ),
-]
-LayerName = Annotated[
-    str | None,
-    _one_of_kinds("null or a layer's name", StrictStr | None),
-    BeforeValidator(  # runs first: [conv1] says what conv1 says
-        lambda value: value[0] if isinstance(value, list) and len(value) == 1 else value
-    ),
-]
-LayersShown = Annotated[
-    int | list[str],
-    _one_of_kinds(
-        "a number of layers from 1 on, or a list of their names",
-        Annotated[StrictInt, Field(ge=1, le=100)],
-        Annotated[list[StrictStr], Field(min_length=1)],
-    ),
-]
+from pipeline.schema_values import (
+    ClassWeights,
+    Clip,
+    Count,
+    Float,
+    Fraction,
+    LayerName,
+    LayersShown,
+    NotNegative,
+    Positive,
+    Seed,
+    Text,
+    distinct,
+)
 
 
 def key(description: str, *, optional: bool = False) -> Any:
-    """Declare a key with the comment that explains it; an optional one may be left out or null."""
+    """Declare a key with its comment; an optional key may be left out or null."""
     return (
         Field(default=None, description=description) if optional else Field(description=description)
     )
@@ -119,38 +48,38 @@ def _yaml(value: object) -> str:
 
 
 class Section(BaseModel):
-    """A section of `params.yaml`: frozen, without unknown keys."""
+    """A section of `params.yaml`: immutable, unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Data(Section):
-    train: Text = key("labeled images: a zip or a folder")
-    test: Text = key("unlabeled images: a zip or a folder; repeat data.train if there are none")
-    classes: Annotated[list[StrictStr], Field(min_length=2), AfterValidator(_distinct)] | None = (
-        key("class names, in order; null: all folders or name prefixes", optional=True)
+    train: Text = key("labeled images: a zip file or a folder")
+    test: Text = key("unlabeled images, the same; if there are none, repeat data.train")
+    classes: Annotated[list[StrictStr], Field(min_length=2), AfterValidator(distinct)] | None = key(
+        "class names, in order; null: every class that is found", optional=True
     )
 
 
 class Split(Section):
     valid: Annotated[Float, Field(gt=0, lt=1)] = key(
-        "fraction of each class that chooses the epoch and the final model"
+        "fraction of each class that selects the epoch and the final model"
     )
-    test: Fraction = key("held-out test fraction of each class; 0 for none")
+    test: Fraction = key("held-out test fraction of each class; 0: no test images")
     per_class_limit: Count | None = key(
-        "use only the first N files of each class; null: all", optional=True
+        "use only the first N files of each class; null: all files", optional=True
     )
-    max_rejected: Fraction = key("fail if a larger fraction of the files is unreadable")
+    max_rejected: Fraction = key("stop if a larger fraction of the files is unreadable")
     near_duplicates: Annotated[Float, Field(gt=0, le=1)] | None = key(
-        "images that correlate this much stay in one subset; null: exact copies only", optional=True
+        "correlation from which images stay in one subset; null: exact copies", optional=True
     )
-    seed: Seed = key("another seed, another split")
+    seed: Seed = key("random seed of the split")
 
     @model_validator(mode="after")
-    def _leave_some_to_train(self) -> "Split":
+    def _leave_images_to_train(self) -> "Split":
         if self.valid + self.test >= 1:
             raise ValueError(
-                "expected valid + test below 1, so that some images are left to train, "
+                "expected valid + test below 1, so that images are left to train on, "
                 f"got {self.valid} + {self.test}; lower one of them"
             )
         return self
@@ -158,7 +87,7 @@ class Split(Section):
 
 class Resize(Section):
     size: Annotated[StrictInt, Field(ge=8, le=4096)] = key("width and height in pixels")
-    fit: Literal["squash", "crop", "pad"] = key("squash, crop or pad")
+    fit: Literal["squash", "crop", "pad"] = key("to the square: squash, crop or pad")
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box"] = key(
         "nearest, bilinear, bicubic, lanczos or box"
     )
@@ -166,34 +95,34 @@ class Resize(Section):
 
 class Backbone(Section):
     weights: Literal["imagenet", "file", "random"] = key(
-        "imagenet (Keras' download), file (with path and sha256) or random (with seed)"
+        "imagenet (downloaded by Keras), file (path, sha256) or random (seed)"
     )
-    path: StrictStr | None = key("the weights file, for weights: file", optional=True)
+    path: StrictStr | None = key("path of the weights file, with weights: file", optional=True)
     sha256: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")] | None = key(
-        "hash of that file", optional=True
+        "sha256 of the weights file, with weights: file", optional=True
     )
-    seed: Seed | None = key("of the weights, for weights: random", optional=True)
-    include_top: StrictBool = key("with the classifier of 1,000 ImageNet classes")
+    seed: Seed | None = key("random seed of the weights, with weights: random", optional=True)
+    include_top: StrictBool = key("load the classifier of 1,000 ImageNet classes, too")
     preprocessing: Literal["backbone", "rescale"] = key(
-        "backbone: the network's own preprocessing; rescale: pixels / 255"
+        "backbone: as the network was trained; rescale: pixels / 255"
     )
     layer: LayerName = key(
-        "layer to take features from; null: the last convolutional one", optional=True
+        "layer to take features from; null: the last convolutional layer", optional=True
     )
     pooling: Literal["avg", "max", "flatten", "predictions", "log_predictions"] = key(
-        "avg, max, flatten, predictions or log_predictions"
+        "avg, max, flatten, predictions or log_predictions (with include_top)"
     )
     unfreeze_from: LayerName = key("first layer that fine-tuning trains; null: none", optional=True)
 
     @model_validator(mode="after")
-    def _have_what_the_weights_need(self) -> "Backbone":
+    def _require_keys_of_the_weights(self) -> "Backbone":
         needed = {"imagenet": set(), "file": {"path", "sha256"}, "random": {"seed"}}[self.weights]
         present = {name for name in ("path", "sha256", "seed") if getattr(self, name) is not None}
         if present != needed:
-            expected, got = (" and ".join(sorted(names)) or "none" for names in (needed, present))
+            expected = " and ".join(sorted(needed)) or "no path, sha256 or seed"
             raise ValueError(
-                f"expected of path, sha256 and seed beside `weights: {self.weights}` {expected}, "
-                f"got {got}; add what is missing, remove the rest"
+                f"expected {expected} with `weights: {self.weights}`, got "
+                f"{' and '.join(sorted(present)) or 'none'}; add what is missing, remove the rest"
             )
         if self.pooling.endswith("predictions"):
             for name, wanted in (("include_top", True), ("layer", None)):
@@ -205,45 +134,47 @@ class Backbone(Section):
         return self
 
     def network(self) -> dict[str, Any]:
-        """Return the keys that determine the extractor, apart from the weights."""
+        """Return the keys that define the feature extractor, without its weights."""
         return self.model_dump(include={"include_top", "preprocessing", "layer", "pooling"})
 
 
 class Geometry(Section):
-    """How far an image may be moved without changing its label."""
+    """Limits of random geometric changes."""
 
-    rotation: Annotated[Float, Field(ge=0, le=180)] = key("degrees to either side")
+    rotation: Annotated[Float, Field(ge=0, le=180)] = key("degrees, to either side")
     shift: Fraction = key("fraction of height and width")
-    shear: Fraction = key("fraction")
-    zoom: Fraction = key("fraction")
-    flip: StrictBool = key("mirror left and right")
+    shear: Fraction = key("fraction of height and width")
+    zoom: Fraction = key("fraction, in or out")
+    flip: StrictBool = key("mirror left and right, at random")
 
 
 class ViewAugment(Geometry):
-    seed: Seed = key("another seed, other views")
+    seed: Seed = key("random seed of the augmented views")
 
 
 class Extract(Section):
     views: Annotated[StrictInt, Field(ge=1, le=64)] = key(
-        "per image: the image, its mirror image, then augmented ones"
+        "per image: 1 the image, 2 its mirror image, from 3 on augmented"
     )
-    augment: ViewAugment | None = key("changes in the views from the third on", optional=True)
-    engine: Literal["keras", "openvino"] = key("keras or, if installed, openvino")
-    precision: Literal["float32", "bfloat16"] = key("of the arithmetic: float32 or bfloat16")
+    augment: ViewAugment | None = key(
+        "random changes in the views from the third on", optional=True
+    )
+    engine: Literal["keras", "openvino"] = key("keras, or openvino if it is installed")
+    precision: Literal["float32", "bfloat16"] = key("arithmetic: float32 or bfloat16")
     batch_size: Count = key("images per batch")
-    dtype: Literal["float16", "float32"] = key("of the stored features: float32 or float16")
+    dtype: Literal["float16", "float32"] = key("stored features: float32 or float16")
 
     @model_validator(mode="after")
-    def _know_how_to_augment(self) -> "Extract":
+    def _require_augment_for_more_views(self) -> "Extract":
         if self.views > 2 and self.augment is None:
             raise ValueError(
-                f"expected augment, as views is {self.views} and those from the third on are "
+                f"expected augment, as views is {self.views} and views from the third on are "
                 "augmented, got none; add it, or set views: 2"
             )
         return self
 
     def changes(self) -> tuple[dict[str, Any], int]:
-        """Return the ranges of changes and the seed of augmented views; zeros if there are none."""
+        """Return the limits of the changes and the seed of augmented views; zeros without any."""
         ranges = (self.augment or _NO_CHANGES).model_dump()
         return ranges, ranges.pop("seed")
 
@@ -251,39 +182,45 @@ class Extract(Section):
 _NO_CHANGES = ViewAugment(rotation=0, shift=0, shear=0, zoom=0, flip=False, seed=0)
 
 
+class DenseLayers(Section):
+    kind: Literal["dense"] = key("dense: fully connected layers")
+    hidden: list[Count] = key("units of each hidden layer; []: no hidden layer")
+    batch_norm: StrictBool = key("batch normalization after each hidden layer")
+    output: Literal["softmax", "sigmoid"] = key("softmax or, for two classes, sigmoid")
+
+
 class Training(Section):
-    """Keys that dense heads and fine-tuning share."""
+    """Keys of dense heads and of fine-tuning."""
 
     input_dropout: Fraction = key("dropout rate of the features")
     dropout: Fraction = key("dropout rate after each hidden layer")
     optimizer: Literal[
         "sgd", "rmsprop", "adam", "adamw", "adamax", "nadam", "adagrad", "adadelta", "lion", "ftrl"
-    ] = key("an optimizer by its Keras name")
-    learning_rate: Positive = key("highest learning rate")
-    steps_per_epoch: Count | None = key("null: every image once an epoch", optional=True)
+    ] = key("Keras name: sgd, rmsprop, adam, adamw, adamax, nadam, lion, ...")
+    learning_rate: Positive = key("peak learning rate")
+    epochs: Count = key("epochs, at most")
+    steps_per_epoch: Count | None = key("batches per epoch; null: every image once", optional=True)
     batch_size: Count = key("images per batch")
     patience: Count | None = key(
-        "epochs without a lower validation loss before training stops; null: never", optional=True
+        "stop after this many epochs without a lower loss on valid; null: never", optional=True
     )
-    class_weights: ClassWeights = key("balanced, or one number a class; null: all 1", optional=True)
-    seed: Seed = key("of weights, order, dropout and augmentation")
+    class_weights: ClassWeights = key(
+        "balanced, or one number per class; null: all 1", optional=True
+    )
+    seed: Seed = key("random seed of weights, order, dropout and augmentation")
 
 
 class LogisticHead(Section):
-    kind: Literal["logistic"] = key("logistic regression")
+    kind: Literal["logistic"] = key("logistic: logistic regression")
     inverse_regularization: Positive | None = key(
-        "scikit-learn's C, smaller is smoother; null: by cross-validation", optional=True
+        "C of scikit-learn, lower is smoother; null: cross-validated", optional=True
     )
-    max_iterations: Count = key("of L-BFGS")
+    max_iterations: Count = key("iterations of L-BFGS, at most")
 
 
-class DenseHead(Training):
-    kind: Literal["dense"] = key("fully connected layers")
-    hidden: list[Count] = key("units of each hidden layer")
-    batch_norm: StrictBool = key("after each hidden layer")
-    output: Literal["softmax", "sigmoid"] = key("softmax or, for two classes, sigmoid")
+class DenseHead(Training, DenseLayers):  # in this order, DenseLayers has the first keys
     epochs: Annotated[StrictInt, Field(ge=0, lt=2**31)] = key(
-        "at most; 0 leaves the head untrained"
+        "epochs, at most; 0: the head stays untrained"
     )
 
 
@@ -291,7 +228,7 @@ class Augment(Geometry):
     brightness: Fraction = key("fraction of the value range")
 
     def active(self) -> list[str]:
-        """Return the names of the changes that are made at all."""
+        """Return the names of the changes that are not switched off."""
         return [name for name, value in self.model_dump().items() if value]
 
 
@@ -300,34 +237,35 @@ NO_AUGMENT = Augment(rotation=0, shift=0, shear=0, zoom=0, flip=False, brightnes
 
 class FineTune(Training):
     cache_frozen: StrictBool = key(
-        "compute the frozen layers once a view and train from their output"
+        "run the frozen layers once per view and train on their stored output"
     )
-    precision: Literal["float32", "bfloat16"] = key("of the arithmetic: float32 or bfloat16")
-    warmup_epochs: NotNegative = key("epochs in which the learning rate rises from 0")
-    decay: Literal["constant", "cosine"] = key("constant, or cosine: down to 0 at the last epoch")
-    epochs: Count = key("at most")
+    precision: Literal["float32", "bfloat16"] = key("arithmetic: float32 or bfloat16")
+    warmup_epochs: NotNegative = key("epochs in which the learning rate rises from 0 to its peak")
+    decay: Literal["constant", "cosine"] = key(
+        "learning rate: constant, or cosine (falls to 0 by the last epoch)"
+    )
     augment: Augment | None = key("random changes to training images; null: none", optional=True)
 
 
 class Predict(Section):
-    views: Count = key("averaged for a prediction; at most extract.views")
+    views: Count = key("views averaged for a prediction; at most extract.views")
 
 
 class Evaluate(Section):
     calibration: Literal["temperature", "none"] = key(
-        "of probabilities, fitted on valid: temperature or none"
+        "of probabilities: temperature, fitted on valid, or none"
     )
-    decimals: Annotated[StrictInt, Field(ge=2, le=12)] = key("of the numbers in metrics/")
+    decimals: Annotated[StrictInt, Field(ge=2, le=12)] = key("decimals of the numbers in metrics/")
 
 
 class Explain(Section):
     examples: Annotated[StrictInt, Field(ge=1, le=100)] = key("images per gallery, at most")
     image: StrictStr | None = key(
-        "member of data/split.csv to show activations of; null: one drawn at random", optional=True
+        "image with activations, a name in data/split.csv; null: a random one", optional=True
     )
-    layers: LayersShown = key("layers to show activations and filters of: a number, or their names")
-    filters: Annotated[StrictInt, Field(ge=0, le=64)] = key("drawn per layer; 0: none")
-    seed: Seed = key("of galleries drawn at random and of the filters' noise")
+    layers: LayersShown = key("layers with activations and filters: a number, or a list of names")
+    filters: Annotated[StrictInt, Field(ge=0, le=64)] = key("filters drawn per layer; 0: none")
+    seed: Seed = key("random seed of galleries and of the noise that filters start from")
 
 
 class Submit(Section):
@@ -335,10 +273,12 @@ class Submit(Section):
 
 
 class Compute(Section):
-    """Keys that change the last bits of a result."""
+    """Keys that change only the last bits of a result."""
 
-    backend: Literal["tensorflow", "jax"] = key("of Keras: tensorflow or, if installed, jax")
-    threads: Count | None = key("of one operation; null: all processors", optional=True)
+    backend: Literal["tensorflow", "jax"] = key(
+        "Keras backend: tensorflow, or jax if it is installed"
+    )
+    threads: Count | None = key("threads per operation; null: all processors", optional=True)
     instruction_set: (
         Literal[
             "SSE41",
@@ -352,45 +292,45 @@ class Compute(Section):
         ]
         | None
     ) = key("highest that oneDNN uses: AVX2, AVX512_CORE, ...; null: the best", optional=True)
-    devices: Count = key("GPUs that share each batch; without GPUs, virtual ones")
+    devices: Count = key("GPUs that share each batch; without GPUs, virtual devices")
 
 
 class Verify(Section):
-    absolute: NotNegative = key("accepted difference of two numbers, plus")
-    relative: NotNegative = key("this fraction of the recorded one")
+    absolute: NotNegative = key("accepted absolute difference of two numbers")
+    relative: NotNegative = key("plus this fraction of the recorded number")
     pixels: Fraction = key("accepted fraction of differing pixels in a plot")
 
 
 def _plain_words(backbones: dict[str, Backbone]) -> dict[str, Backbone]:
-    """A name becomes part of paths that DVC removes, and of pages: letters and digits only."""
+    """Allow letters, digits and _ only: a name is part of paths that DVC removes."""
     for name in backbones:
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
             raise ValueError(
-                f"expected the name of a network, of letters, digits and _, got {name!r}; change it"
+                f"expected a network name of letters, digits and _, got {name!r}; change it"
             )
     return backbones
 
 
 class Params(Section):
-    data: Data = key("The images.")
-    split: Split = key("Labeled images: subsets train, valid and test.")
-    resize: Resize = key("All images as RGB of one size.")
+    data: Data = key("where the images are")
+    split: Split = key("subsets of the labeled images: train, valid and test")
+    resize: Resize = key("all images as RGB of one size")
     backbones: Annotated[dict[str, Backbone], Field(min_length=1), AfterValidator(_plain_words)] = (
-        key("Networks by name: convnet, gabor or Keras applications; the head gets all features.")
+        key("networks: convnet, gabor or Keras applications; the head uses all")
     )
-    extract: Extract = key("Features of every backbone, computed once an image and view.")
+    extract: Extract = key("features of every backbone, computed once per image and view")
     train_head: Annotated[LogisticHead | DenseHead, Field(discriminator="kind")] = key(
-        "The classifier on the features; kind: logistic or dense."
+        "classifier on the features; kind: logistic or dense"
     )
     fine_tune: FineTune | None = key(
-        "Training backbones and head together from the trained head on; null: none.", optional=True
+        "training of backbones and head together, after train_head; null: none", optional=True
     )
-    predict: Predict = key("Predictions.")
-    evaluate: Evaluate = key("Metrics.")
-    explain: Explain = key("Pictures of what the model does.")
-    submit: Submit = key("The submission file.")
-    compute: Compute = key("How to compute; changes the last bits of a result.")
-    verify: Verify = key("Differences that `make verify` accepts where bytes are not the same.")
+    predict: Predict = key("how the final model predicts")
+    evaluate: Evaluate = key("calibration and metrics")
+    explain: Explain = key("plots that explain the model")
+    submit: Submit = key("data/submission.csv")
+    compute: Compute = key("how to compute; changes the last bits of a result")
+    verify: Verify = key("differences that `make verify` accepts where bytes differ")
 
     @model_validator(mode="after")
     def _agree(self) -> "Params":
@@ -429,8 +369,8 @@ class Params(Section):
                 )
             if not any(backbone.unfreeze_from for backbone in self.backbones.values()):
                 raise ValueError(
-                    "backbones: expected a layer's name as unfreeze_from of one of them, as "
-                    "fine_tune.cache_frozen is true, got none; name it, or train the head alone "
-                    "with more epochs in train_head"
+                    "backbones: expected unfreeze_from in at least one of them, as "
+                    "fine_tune.cache_frozen is true, got none; name a layer, or train the head "
+                    "alone with more epochs in train_head"
                 )
         return self

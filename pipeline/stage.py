@@ -79,8 +79,12 @@ def _require_recorded(name: str, why: str = "") -> None:
             f"{paths.CODE}: expected the code that stands there for `{name}`, got another "
             f"{', '.join(changed[:3])}{why}; run `dvc repro` again"
         )
+    params = config.read()
     fingerprint.require_installed(entry)
-    if _read_mapping(paths.SETTINGS).get(name) != config.settings(config.read()).get(name):
+    libraries = fingerprint.libraries()
+    fingerprint.require_installed(libraries["backend"][params.compute.backend])
+    fingerprint.require_installed(libraries["engine"][params.extract.engine])
+    if _read_mapping(paths.SETTINGS).get(name) != config.settings(params).get(name):
         raise UserError(
             f"{paths.SETTINGS}: expected the parameters that stand there for `{name}`, got others "
             f"in {paths.PARAMS}, edited meanwhile; run `dvc repro` again"

@@ -27,14 +27,12 @@ from pipeline.storage.results_schema import AUDIT_COLUMNS, NUMBERS, Explained
 
 PACKAGES = (
     "keras",
-    "openvino",
     "numpy",
     "scikit-learn",
     "zarr",
     "pillow",
     "cykooz.resizer",
     "matplotlib",
-    "dvc",
 )
 
 
@@ -42,7 +40,9 @@ PACKAGES = (
 def main() -> None:
     """Check all inputs, then write the folder whole."""
     explained = paths.EXPLAIN
-    settings = config.read().model_dump(exclude_unset=True)
+    params = config.read()
+    settings = params.model_dump(exclude_unset=True)
+    engine = [params.extract.engine] if params.extract.engine != "keras" else []
     findings = results.read(paths.METRICS, explained)
     scored = findings.evaluated.final
     classes = sorted(scored["valid"].per_class, key=natural_key)
@@ -60,10 +60,10 @@ def main() -> None:
             },
             "thumbnails": _thumbnails(findings.explained),
             "fine_tuned": settings.get("fine_tune") is not None,
-            "settings": {name: dict(_flat(section)) for name, section in settings.items()},
+            "settings": {name: dict(_flat(part)) for name, part in settings.items() if part},
             "columns": {name: [*shown[3:], "subset"] for name, shown in AUDIT_COLUMNS.items()},
             "numbers": NUMBERS,
-            "versions": machine.versions([settings["compute"]["backend"], *PACKAGES]),
+            "versions": machine.versions([params.compute.backend, *engine, *PACKAGES]),
             "machine": _machine(settings["compute"]),
         }
         page = html.page(content)

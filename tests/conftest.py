@@ -18,6 +18,9 @@ from pipeline.backbones import keras_setup
 from stages import extract, resize
 
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # tests reach no network
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = Path(__file__).parents[1]
 Params = dict[str, Any]
 

@@ -1,16 +1,19 @@
-"""What all stages before the report have written, made up: a folder to run `report` in."""
+"""Made-up outputs of all stages before `report`, to run it in a folder of its own."""
 
 import csv
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from PIL import Image
 from project import ROOT
 
-ARGUMENTS = ["params.yaml", "metrics", "metrics/explain", "metrics/report"]
+import stages.report
+
 PAGE = Path("metrics/report/index.html")
 NASTY = "<img src=x onerror=alert(1)>.jpg"
 COMMA = 'train/a "fat", old cat.jpg'
@@ -30,6 +33,13 @@ COLUMNS = {
     "copies": "member,source,subset,group,label",
     "alike": "member,source,subset,label,other,other_source,other_subset,other_label,likeness",
 }
+
+
+def report() -> int:
+    """Run the stage `report` in the working folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["report"])
+        return stages.report.main()
 
 
 def write(
@@ -108,9 +118,11 @@ def draw(path: str, size: tuple[int, int] = (24, 24)) -> None:
     Image.new("RGB", size, "teal").save(path)
 
 
-def change_params(section: str, **values: object) -> None:
+def change_params(**sections: Any) -> None:
+    """Update sections of `params.yaml`, or replace those that are no mapping."""
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    params[section] |= values
+    for name, changed in sections.items():
+        params[name] = params[name] | changed if isinstance(changed, dict) else changed
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 

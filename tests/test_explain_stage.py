@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.backbones import build, keras_setup
-from pipeline.explanation import activations
+from pipeline.backbones import build, intermediate, keras_setup
+from pipeline.evaluation.probabilities import log_softmax
 from pipeline.runtime.errors import UserError
 from pipeline.storage import arrays, ledger
 from pipeline.training import head, network
@@ -53,7 +53,7 @@ def run(write_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> N
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (len(SURE), SIZE, SIZE, 3)).astype(np.uint8)
     odds = np.array(SURE) * np.where(np.arange(len(SURE)) % 2, 1, -1)  # of dog
-    predicted = head.log_softmax(np.stack([np.zeros_like(odds), odds], axis=1))
+    predicted = log_softmax(np.stack([np.zeros_like(odds), odds], axis=1))
     for path, values in (
         ("resized.zarr", pixels),
         ("head/predictions.zarr", predicted),
@@ -196,8 +196,8 @@ def test_of_two_backbones_each_shows_the_named_layers_that_it_has() -> None:
         for name in ("convnet", "gabor")
     }
     net = network.Network(extractors, None, None)
-    only_gabors = activations.layers(extractors["gabor"])[-1]
-    assert only_gabors not in activations.layers(extractors["convnet"])
+    only_gabors = intermediate.spatial_layers(extractors["gabor"])[-1]
+    assert only_gabors not in intermediate.spatial_layers(extractors["convnet"])
     assert explain._layers(net, ["conv2", only_gabors]) == {
         "convnet": ["conv2"],
         "gabor": [only_gabors],

@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.evaluation.probabilities import log_softmax
 from pipeline.runtime.errors import UserError
 from pipeline.training import head, loop
 
@@ -63,7 +64,7 @@ def test_a_single_output_is_the_logit_of_class_1_and_its_softmax_the_sigmoid() -
     assert logits.dtype == np.float32
     assert_array_equal(logits, np.concatenate([np.zeros((9, 1)), z], axis=1))
     sigmoid = 1 / (1 + np.exp(-z))
-    probability = np.exp(head.log_softmax(logits))
+    probability = np.exp(log_softmax(logits))
     assert_allclose(probability, np.concatenate([1 - sigmoid, sigmoid], axis=1), rtol=1e-5)
 
 
@@ -72,57 +73,6 @@ def test_a_single_output_is_the_logit_of_class_1_and_its_softmax_the_sigmoid() -
 )
 def test_parameters_are_all_kernels_and_biases(sizes: tuple[int, ...], count: int) -> None:
     assert some_head(sizes).parameters == count
-
-
-def test_log_softmax_is_that_of_float64() -> None:
-    logits = np.random.default_rng(0).normal(scale=5, size=(50, 4)).astype(np.float32)
-    wide = logits.astype(np.float64)
-    expected = wide - np.logaddexp.reduce(wide, axis=1, keepdims=True)
-    found = head.log_softmax(logits)
-    assert found.dtype == np.float32
-    assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
-
-
-def test_log_softmax_of_huge_logits_is_exact() -> None:
-    found = head.log_softmax(np.array([[1e4, -1e4], [-1e4, -1e4], [1e4, 1e4]], np.float32))
-    half = np.float32(-np.log(2))
-    assert_array_equal(found, [[0, -2e4], [half, half], [half, half]])
-
-
-def test_one_view_has_its_own_log_probability() -> None:
-    logits = np.random.default_rng(0).normal(scale=5, size=(20, 3)).astype(np.float32)
-    assert_array_equal(head.mean_log_probability([logits]), head.log_softmax(logits))
-
-
-@pytest.mark.parametrize("views", [2, 3, 10])
-def test_several_views_give_the_logarithm_of_their_mean_probability(views: int) -> None:
-    logits = np.random.default_rng(0).normal(scale=3, size=(views, 50, 4)).astype(np.float32)
-    exponential = np.exp(logits.astype(np.float64))
-    probability = exponential / exponential.sum(axis=2, keepdims=True)
-    found = head.mean_log_probability(list(logits))
-    assert found.dtype == np.float32
-    assert_allclose(found, np.log(probability.mean(axis=0)), rtol=1e-5, atol=1e-6)
-    assert_allclose(np.exp(found).sum(axis=1), 1, rtol=1e-5)
-
-
-def test_views_that_are_alike_change_nothing() -> None:
-    logits = np.random.default_rng(0).normal(scale=5, size=(20, 3)).astype(np.float32)
-    assert_allclose(
-        head.mean_log_probability([logits] * 4), head.log_softmax(logits), rtol=1e-6, atol=1e-7
-    )
-
-
-def test_views_that_are_certain_of_different_classes_leave_numbers_behind() -> None:
-    """Probabilities of e-10000 are zeros in any float; their logarithms are not."""
-    certain = np.array([[1e4, 0, -1e4]], np.float32)
-    found = head.mean_log_probability([certain, certain[:, ::-1], certain])
-    assert_allclose(found, [[np.log(2 / 3), -1e4, np.log(1 / 3)]], rtol=1e-6)
-    same = head.mean_log_probability([certain, certain])
-    assert_allclose(same, [[0, -1e4, -2e4]], rtol=1e-6)
-    huge = np.array([[1e38, -1e38]], np.float32)
-    assert_allclose(head.mean_log_probability([huge, huge]), [[0, -2e38]])
-    half = np.float32(-np.log(2))
-    assert_allclose(head.mean_log_probability([huge, -huge]), [[half, half]])
 
 
 def test_loss_is_the_mean_negative_log_likelihood_and_accuracy_a_fraction() -> None:
@@ -196,7 +146,7 @@ def test_a_logistic_regression_is_that_of_a_pipeline_with_a_scaler(n_classes: in
     )
     assert 1 <= iterations < 500
     assert strength == 0.1
-    assert_allclose(head.log_softmax(fitted.logits(features)), expected, atol=2e-3)
+    assert_allclose(log_softmax(fitted.logits(features)), expected, atol=2e-3)
     assert_array_equal(fitted.kernels[0][-1], np.zeros(n_classes))  # of the constant feature
 
 

@@ -21,6 +21,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from pipeline.backbones import build, keras_setup, views
+from pipeline.evaluation.probabilities import mean_log_probability
 from pipeline.storage import arrays, ledger
 from pipeline.training import head, loop, network_split
 from pipeline.training.history import Epoch
@@ -77,7 +78,7 @@ def test_a_heads_predictions_are_averaged_over_predict_views(
     ).head
     fitted = head.load(HEAD / "head.npz")
     assert_allclose(fitted.kernels[0], expected.kernels[0], rtol=1e-5, atol=1e-7)
-    log_probability = head.mean_log_probability(
+    log_probability = mean_log_probability(
         [fitted.logits(features[:, view]) for view in range(count)]
     )
     found = arrays.Rows(HEAD / "predictions.zarr").read(0, 42)
@@ -116,7 +117,7 @@ def test_a_dense_head_learns_from_one_view_of_each_image_an_epoch(
         weights = loop.head_arrays(model)
         valid = labels.rows("valid")
         expected = [weights.logits(features[valid, view]) for view in range(2)]
-        assert_allclose(log_probability, head.mean_log_probability(expected), atol=1e-4)
+        assert_allclose(log_probability, mean_log_probability(expected), atol=1e-4)
         assert_array_equal(label, labels.label[valid])
         return loop.Trained([Epoch(1, 1.0, 0.5, 1.0, 0.5)])
 
@@ -165,8 +166,8 @@ def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album
         for view in range(VIEWS)
     ]
     found = arrays.Rows(MODEL / "predictions.zarr").read(0, 42)
-    assert_allclose(found, head.mean_log_probability(logits), rtol=1e-4, atol=1e-5)
-    assert np.abs(found - head.mean_log_probability(logits[:1])).max() > 1e-3
+    assert_allclose(found, mean_log_probability(logits), rtol=1e-4, atol=1e-5)
+    assert np.abs(found - mean_log_probability(logits[:1])).max() > 1e-3
 
 
 def test_a_head_takes_the_features_of_two_backbones_side_by_side(album: Album) -> None:
@@ -191,7 +192,7 @@ def test_a_head_takes_the_features_of_two_backbones_side_by_side(album: Album) -
     fitted = head.load(HEAD / "head.npz")
     assert fitted.kernels[0].shape == (7, 2)
     found = arrays.Rows(HEAD / "predictions.zarr").read(0, 42)
-    expected = head.mean_log_probability([fitted.logits(both[:, view]) for view in range(1)])
+    expected = mean_log_probability([fitted.logits(both[:, view]) for view in range(1)])
     assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert album.fails("train_head", LEDGER, FEATURES, FEATURES, *outs) == (
         "error: train_head: expected a path for each of train_head.backbones (convnet, "

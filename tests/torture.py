@@ -127,7 +127,7 @@ def mended(project: Project, told: str) -> str:
 
 
 def record(name: str, figures: Mapping[str, object]) -> None:
-    """Keep what a long run has counted, for docs/RELIABILITY.md."""
+    """Keep what a long run has counted, for docs/reliability.md."""
     if LONG:
         FIGURES.mkdir(parents=True, exist_ok=True)
         text = json.dumps(figures, indent=2, sort_keys=True)

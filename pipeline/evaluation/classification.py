@@ -4,7 +4,7 @@ Any number of classes from two on. scikit-learn takes half a second to import, s
 that rank images import it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,13 @@ Bools = NDArray[np.bool_]
 
 def metrics(log_probability: Floats, label: Ints) -> dict[str, float]:
     """Return the metrics over all classes; the areas only if every class has an image."""
-    values = {
+    return {
         "accuracy": float((log_probability.argmax(axis=1) == label).mean()),
         "log_loss": log_loss(log_probability, label),
         "brier": float(brier_scores(log_probability, label).mean()),
         "expected_calibration_error": expected_calibration_error(log_probability, label),
-        "roc_auc": roc_auc(log_probability, label),
-        "average_precision": average_precision(log_probability, label),
+        **areas(log_probability, label),
     }
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def summary(
@@ -110,30 +108,21 @@ def one_vs_rest(log_probability: Floats, label: Ints) -> list[tuple[Floats, Bool
     return [(log_probability[:, index], label == index) for index in range(n_classes)]
 
 
-def roc_auc(log_probability: Floats, label: Ints) -> float | None:
-    """Return the area under the ROC curve, of more than two classes the mean of one-vs-rest.
+def areas(log_probability: Floats, label: Ints) -> dict[str, float]:
+    """Return the areas under the ROC and the precision-recall curve, the mean of one-vs-rest.
 
-    None, as for `average_precision`, if a class has no image: the area is undefined there.
+    Empty if a class has no image: the areas are undefined then.
     """
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import average_precision_score, roc_auc_score
 
-    return _mean_area(roc_auc_score, log_probability, label)
-
-
-def average_precision(log_probability: Floats, label: Ints) -> float | None:
-    """Return the area under the precision-recall curve, averaged over classes like `roc_auc`."""
-    from sklearn.metrics import average_precision_score
-
-    return _mean_area(average_precision_score, log_probability, label)
-
-
-def _mean_area(
-    area: Callable[[Bools, Floats], float], log_probability: Floats, label: Ints
-) -> float | None:
     if len(np.unique(label)) < log_probability.shape[1]:
-        return None
+        return {}
     pairs = one_vs_rest(log_probability, label)
-    return float(np.mean([area(truth, score) for score, truth in pairs]))
+    areas = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
+    return {
+        name: float(np.mean([area(truth, score) for score, truth in pairs]))
+        for name, area in areas.items()
+    }
 
 
 def roc_curve(log_probability: Floats, label: Ints) -> Curve:
@@ -144,11 +133,7 @@ def roc_curve(log_probability: Floats, label: Ints) -> Curve:
     """
     from sklearn import metrics as sklearn_metrics
 
-    if log_probability.shape[1] == 2:
-        [(score, truth)] = one_vs_rest(log_probability, label)
-    else:
-        score = log_probability.ravel()
-        truth = (label[:, None] == np.arange(log_probability.shape[1])).ravel()
+    score, truth = _pooled(log_probability, label)
     if truth.all() or not truth.any():
         return np.empty(0), np.empty(0)
     false_positive_rate, true_positive_rate, _ = sklearn_metrics.roc_curve(truth, score)
@@ -159,12 +144,16 @@ def precision_recall_curve(log_probability: Floats, label: Ints) -> Curve:
     """Return rising recalls and the precision at each, pooled and possibly empty like the ROC."""
     from sklearn import metrics as sklearn_metrics
 
-    pairs = one_vs_rest(log_probability, label)
-    score, truth = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    score, truth = _pooled(log_probability, label)
     if truth.all() or not truth.any():
         return np.empty(0), np.empty(0)
     precision, recall, _ = sklearn_metrics.precision_recall_curve(truth, score)
     return recall[::-1], precision[::-1]
+
+
+def _pooled(log_probability: Floats, label: Ints) -> tuple[Floats, Bools]:
+    scores, truths = zip(*one_vs_rest(log_probability, label), strict=True)
+    return np.concatenate(scores), np.concatenate(truths)
 
 
 def reliability_curve(log_probability: Floats, label: Ints) -> tuple[Floats, Floats, Ints]:

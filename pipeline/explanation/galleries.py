@@ -155,27 +155,6 @@ def of_audit(folder: Path, accepted: Sequence[ledger.Row], count: int) -> Iterat
     )
 
 
-def rejected(rows: Sequence[ledger.Row], count: int) -> dict[str, Any]:
-    """Return the gallery of files that were not accepted; it has no images to show."""
-    bad = [row for row in rows if not row.accepted]
-    return {
-        "title": "Rejected files",
-        "about": f"{len(bad)} files were not accepted; the ledger lists all of them.",
-        "images": [
-            {
-                **dict.fromkeys(("picture", "heatmap", "probability")),
-                "member": row.member,
-                "source": row.source,
-                "label": row.label,
-                "subset": "",
-                "said": "",
-                "note": row.reason,
-            }
-            for row in bad[:count]
-        ],
-    }
-
-
 def described(
     gallery: Gallery,
     accepted: Sequence[ledger.Row],
@@ -184,23 +163,29 @@ def described(
     mapped: set[int],
 ) -> dict[str, Any]:
     """Return a gallery ready for JSON; the rows in `mapped` have a heatmap."""
+    images = []
+    for row, note in zip(gallery.rows, gallery.notes, strict=True):
+        index = int(predicted[row].argmax())
+        probability = round(float(np.exp(predicted[row, index])), DECIMALS)
+        image = _image(accepted[row], note, said=classes[index], probability=probability)
+        image |= {"subset": accepted[row].subset, "picture": picture("images", row)}
+        images.append(image | {"heatmap": picture("heatmaps", row) if row in mapped else None})
+    return {"title": gallery.title, "about": gallery.about, "images": images}
 
-    def cell(row: int, note: str) -> dict[str, Any]:
-        image, index = accepted[row], int(predicted[row].argmax())
-        return {
-            "picture": picture("images", row),
-            "heatmap": picture("heatmaps", row) if row in mapped else None,
-            "member": image.member,
-            "source": image.source,
-            "subset": image.subset,
-            "label": image.label,
-            "said": classes[index],
-            "probability": round(float(np.exp(predicted[row, index])), DECIMALS),
-            "note": note,
-        }
 
-    cells = [cell(row, note) for row, note in zip(gallery.rows, gallery.notes, strict=True)]
-    return {"title": gallery.title, "about": gallery.about, "images": cells}
+def rejected(rows: Sequence[ledger.Row], count: int) -> dict[str, Any]:
+    """Return the gallery of files that were not accepted; it has no images to show."""
+    bad = [row for row in rows if not row.accepted]
+    return {
+        "title": "Rejected files",
+        "about": f"{len(bad)} files were not accepted; the ledger lists all of them.",
+        "images": [_image(row, row.reason, said="", probability=None) for row in bad[:count]],
+    }
+
+
+def _image(row: ledger.Row, note: str, **prediction: object) -> dict[str, Any]:
+    names = {"member": row.member, "source": row.source, "label": row.label, "note": note}
+    return {"picture": None, "heatmap": None, "subset": "", **names, **prediction}
 
 
 def picture(folder: str, row: int) -> str:

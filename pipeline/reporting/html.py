@@ -2,15 +2,10 @@
 
 The page loads nothing but images beside it. Style and script are inline, and the security policy
 allows only these, by their hashes; names and labels are escaped everywhere.
-
-    python -m pipeline.reporting.html
-writes `.dvc/plots/page.html`, which `dvc plots` fills in. DVC's own page loads Vega from a content
-delivery network; this one contains Vega, Vega-Lite and Vega-Embed from `vl-convert-python`.
 """
 
 import base64
 import hashlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +14,6 @@ from urllib.parse import quote
 
 import jinja2
 import yaml
-
-from pipeline.runtime import atomic_files
-from pipeline.runtime.entrypoint import command
 
 FOLDER = Path(__file__).parent / "templates"
 CAPTIONS: dict[str, dict[str, Any]] = yaml.safe_load(
@@ -34,8 +26,6 @@ LIMITS = {
 }
 MINUS = "\N{MINUS SIGN}"
 NARROW = "\N{NO-BREAK SPACE}"
-PLOTS_PAGE = Path(".dvc/plots/page.html")
-VEGA_LITE = "5.20"  # DVC's templates need version 5
 
 
 @dataclass(frozen=True)
@@ -147,23 +137,3 @@ def title_of(name: str) -> str:
 
 
 FORMATS = (percent, percents, chance, number, signed, points, count, setting, title_of)
-
-
-def dvc_plots_page() -> str:
-    """Return the page for `dvc plots`, with its placeholders `{plot_divs}` and `{refresh_tag}`."""
-    import vl_convert
-
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=VEGA_LITE)
-    return read("dvc_plots.html").replace("SCRIPT", bundle.replace("</script", "<\\/script"))
-
-
-@command
-def main() -> None:
-    """Write the page for `dvc plots`."""
-    with atomic_files.replacing(PLOTS_PAGE) as partial:
-        partial.write_text(dvc_plots_page(), encoding="utf-8")
-    print(f"{PLOTS_PAGE}: {PLOTS_PAGE.stat().st_size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

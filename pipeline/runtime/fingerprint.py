@@ -25,6 +25,7 @@ NEUTRAL = (
     "pipeline/runtime/",
     "pipeline/config.py",
     "pipeline/schema.py",
+    "pipeline/schema_values.py",
     "pipeline/stage.py",
     "pipeline/paths.py",
 )
@@ -50,7 +51,7 @@ ENGINES = {"keras": (), "openvino": ("openvino",)}
 # Imported, and without influence on a byte: they check, show, measure, fetch or distribute.
 INDIFFERENT = {
     "distributed", "dvc", "dvc_data", "google_crc32c", "openvino", "packaging", "psutil",
-    "pydantic", "pydantic_core", "requests", "tensorflow", "threadpoolctl", "tqdm", "yaml",
+    "pydantic", "pydantic_core", "requests", "tensorflow", "threadpoolctl", "tqdm", "vl_convert", "yaml",
 }  # fmt: skip
 
 Entry = dict[str, str]
@@ -60,6 +61,8 @@ def of(stage: str) -> Entry:
     """Return the fingerprint of `stages/STAGE.py`."""
     modules = sorted(_closure(f"stages/{stage}.py"))
     imports = {name for module in modules for name in _parsed(module).external}
+    if stage == "report":  # it names the versions behind all stages
+        imports = set(DECIDING)
     distributions = {one for name in imports for one in DECIDING.get(name, ())}
     hashes = {module: _parsed(module).digest for module in modules}
     return hashes | _templates(modules) | _versions(distributions)
@@ -68,10 +71,10 @@ def of(stage: str) -> Entry:
 def everything(stages: Iterable[str]) -> dict[str, object]:
     """Return the content of `code.yaml`: an entry a stage, then backends and engines."""
     content: dict[str, object] = {stage: of(stage) for stage in stages}
-    return content | libraries()
+    return {**content, **libraries()}
 
 
-def libraries() -> dict[str, object]:
+def libraries() -> dict[str, dict[str, Entry]]:
     """Return the versions behind each choice of `compute.backend` and `extract.engine`."""
     return {
         "backend": {name: _versions(packages) for name, packages in BACKENDS.items()},

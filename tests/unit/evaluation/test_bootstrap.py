@@ -1,5 +1,6 @@
 """Confidence intervals contain the true value as often as they claim, and repeat."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,6 @@ import scipy.stats
 from numpy.testing import assert_allclose, assert_array_equal
 
 from pipeline.evaluation import bootstrap, resampled_metrics
-from pipeline.evaluation.probabilities import Floats, Ints
 
 
 @pytest.mark.parametrize(
@@ -27,50 +27,58 @@ def test_wilsons_interval_has_the_published_bounds(
     assert_allclose(bootstrap.wilson(count, total)[1:], (low, high), atol=1e-6)
 
 
-@pytest.mark.parametrize(("share", "total"), [(0.5, 60), (0.9, 120), (0.985, 2_000)])
-def test_wilsons_interval_contains_the_true_share_95_times_in_100(share: float, total: int) -> None:
-    counts = np.random.default_rng(0).binomial(total, share, 4_000)
-    intervals = {count: bootstrap.wilson(count, total) for count in set(counts.tolist())}
-    contained = [intervals[n].low <= share <= intervals[n].high for n in counts.tolist()]
-    assert 0.93 <= np.mean(contained) <= 0.97
+Sample = tuple[resampled_metrics.Metric, int]  # a metric of weights, and the number of images
 
 
-def test_the_interval_of_a_normal_sample_is_that_of_its_standard_error() -> None:
-    values = np.random.default_rng(0).normal(3, 2, 2_000)
-    mean, low, high = bootstrap.mean_interval(values)
-    error = 1.96 * values.std() / np.sqrt(len(values))
-    assert mean == values.mean()
-    assert_allclose([mean - low, high - mean], [error, error], rtol=0.05)
-
-
-PROBABILITY = np.clip(np.random.default_rng(1).beta(0.3, 0.3, 200_000), 1e-4, 1 - 1e-4)
-ENTROPY = -(PROBABILITY * np.log(PROBABILITY) + (1 - PROBABILITY) * np.log1p(-PROBABILITY)).mean()
-
-
-def log_loss(rng: np.random.Generator) -> Floats:
+def log_loss(rng: np.random.Generator, images: int) -> Sample:
     """Losses of typical probabilities, with labels that follow them."""
-    drawn = rng.choice(PROBABILITY, 500)
-    return np.asarray(-np.log(np.where(rng.random(500) < drawn, drawn, 1 - drawn)))
+    probability = np.clip(rng.beta(0.3, 0.3, images), 1e-4, 1 - 1e-4)
+    likely = np.where(rng.random(images) < probability, probability, 1 - probability)
+    return resampled_metrics.mean(-np.log(likely)), images
 
 
-def paired_difference(rng: np.random.Generator) -> Floats:
+def paired_difference(rng: np.random.Generator, images: int) -> Sample:
     """Two models that find the same images hard."""
-    hard = rng.exponential(1.0, 300)
-    return np.asarray((hard + rng.normal(0.05, 0.2, 300)) - (hard + rng.normal(0, 0.2, 300)))
+    hard = rng.exponential(1.0, images)
+    first, second = (hard + rng.normal(mean, 0.2, images) for mean in (0, 0.05))
+    return resampled_metrics.mean(second - first), images
+
+
+def other(metric: str, column: int, rng: np.random.Generator, images: int) -> Sample:
+    label = rng.integers(0, 2, images)
+    log_odds = rng.normal(2.0 * label - 1.0, 1.2)
+    if metric == "f1":
+        f1 = resampled_metrics.f1((log_odds > 0).astype(np.int64), label, 2)
+        return lambda weight: f1(weight)[:, column], images
+    areas = resampled_metrics.areas(log_odds, label == 1)
+    return lambda weight: areas(weight)[column], images
 
 
 @pytest.mark.parametrize(
-    ("draw", "expected"), [(log_loss, ENTROPY), (paired_difference, 0.05)], ids=["loss", "paired"]
+    "draw",
+    [
+        *(log_loss, paired_difference),
+        *(functools.partial(other, *pair) for pair in (("areas", 0), ("areas", 1), ("f1", 1))),
+    ],
+    ids=["log loss", "paired difference", "ROC AUC", "average precision", "F1"],
 )
-def test_the_interval_of_a_mean_contains_it_95_times_in_100(
-    draw: Callable[[np.random.Generator], Floats],
-    expected: float,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_interval_contains_the_true_value_95_times_in_100(
+    draw: Callable[[np.random.Generator, int], Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
-    rng = np.random.default_rng(2)
-    intervals = [bootstrap.mean_interval(draw(rng)) for _ in range(1_000)]
-    assert 0.93 <= np.mean([low <= expected <= high for _, low, high in intervals]) <= 0.97
+    rng = np.random.default_rng(4)
+
+    def measured(metric: resampled_metrics.Metric, images: int) -> float:
+        return float(metric(np.ones((1, images)))[0])
+
+    expected = measured(*draw(rng, 400_000))
+    contained = []
+    for _ in range(400):
+        metric, images = draw(rng, 200)
+        samples = np.concatenate([metric(weight) for weight in bootstrap.weights(images)])
+        _, low, high = bootstrap.bca_interval(measured(metric, images), samples)
+        contained.append(low <= expected <= high)
+    assert 0.92 <= np.mean(contained) <= 0.98  # within 2 points, given 400 trials
 
 
 def test_the_same_values_give_the_same_interval_for_any_block_size(
@@ -103,10 +111,6 @@ def test_the_jackknife_leaves_out_every_image_once_but_never_the_only_one(
     assert_array_equal((1 - weight).sum(axis=0), np.full(images, images > 1))
 
 
-def test_equal_models_differ_by_nothing() -> None:
-    assert bootstrap.mean_interval(np.zeros(10)) == (0, 0, 0)
-
-
 def test_samples_of_an_undefined_metric_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "RESAMPLES", 151)
     samples = np.r_[np.linspace(0, 1, 101), np.full(50, np.nan), 0.4, 0.6, np.nan]
@@ -118,33 +122,7 @@ def test_the_interval_is_scipys_bca_interval() -> None:
     expected = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="BCa", rng=0
     ).confidence_interval
-    assert_allclose(bootstrap.mean_interval(values)[1:], expected, atol=0.015)
-
-
-@pytest.mark.parametrize("metric", ["roc_auc", "average_precision", "f1"])
-def test_the_interval_of_other_metrics_contains_them_95_times_in_100(
-    metric: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 400)
-    rng = np.random.default_rng(4)
-
-    def drawn(images: int) -> tuple[Floats, Ints]:
-        label = rng.integers(0, 2, images)
-        log_odds = rng.normal(2.0 * label - 1.0, 1.2)
-        return -np.logaddexp(0, np.stack([log_odds, -log_odds], axis=1)), label
-
-    def compute(log_probability: Floats, label: Ints) -> resampled_metrics.Metric:
-        if metric == "f1":
-            f1 = resampled_metrics.f1(log_probability.argmax(axis=1), label, 2)
-            return lambda weight: f1(weight)[:, 1]
-        areas = resampled_metrics.areas(log_probability[:, 1] - log_probability[:, 0], label == 1)
-        return lambda weight: areas(weight)[["roc_auc", "average_precision"].index(metric)]
-
-    expected = compute(*drawn(400_000))(np.ones((1, 400_000)))[0]
-    contained = 0
-    for _ in range(400):
-        of_weights = compute(*drawn(200))
-        samples = np.concatenate([of_weights(weight) for weight in bootstrap.weights(200)])
-        _, low, high = bootstrap.bca_interval(of_weights(np.ones((1, 200)))[0], samples)
-        contained += low <= expected <= high
-    assert 0.92 <= contained / 400 <= 0.98  # within 2 points, given 400 trials
+    mean, *bounds = bootstrap.mean_interval(values)
+    assert mean == values.mean()
+    assert_allclose(bounds, expected, atol=0.015)
+    assert bootstrap.mean_interval(np.zeros(10)) == (0, 0, 0)

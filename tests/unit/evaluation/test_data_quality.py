@@ -98,6 +98,8 @@ def test_a_label_is_likely_wrong_if_another_class_is_as_probable_as_usual() -> N
     assert quality.likely.tolist() == [False, False, False, False, True]
     assert_allclose(quality.margin, np.log([1 / 9, 1 / 4, 3 / 7, 55 / 45, 9]))
     assert quality.suggested.tolist() == [1, 1, 0, 1, 1]
+    absent = np.log(np.array([[0.1, 0.1, 0.8], [0.2, 0.7, 0.1]]))  # a third class without images
+    assert not data_quality.label_quality(absent, np.array([0, 1]), NONE[:2]).likely.any()
 
 
 def test_held_out_images_do_not_change_what_is_usual_for_a_label() -> None:
@@ -109,11 +111,6 @@ def test_held_out_images_do_not_change_what_is_usual_for_a_label() -> None:
     )
     assert first[:3].tolist() == second[:3].tolist()
     assert second[3]
-
-
-def test_a_class_without_an_image_is_never_likely() -> None:
-    log_probability = np.log(np.array([[0.1, 0.1, 0.8], [0.2, 0.7, 0.1]]))
-    assert not data_quality.label_quality(log_probability, np.array([0, 1]), NONE[:2]).likely.any()
 
 
 def test_an_outlier_is_the_most_isolated_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,12 +133,9 @@ def test_only_copies_are_much_closer_than_other_neighbors() -> None:
     alike = np.flatnonzero(near.likeness < data_quality.ALIKE).tolist()
     assert alike == [0, 1, 2, 3, 4, 300, 301, 302, 303, 304]
     assert near.nearest[alike].tolist() == [300, 301, 302, 303, 304, 0, 1, 2, 3, 4]
-
-
-def test_equal_images_are_alike_and_not_isolated() -> None:
-    assert_allclose(data_quality.neighbors(np.ones((20, 4), np.float32)).isolation, 1)
     twice = data_quality.neighbors(np.repeat(np.eye(4, dtype=np.float32), 12, axis=0))
     assert_allclose(twice.likeness, 0, atol=1e-3)
+    assert_allclose(data_quality.neighbors(np.ones((20, 4), np.float32)).isolation, 1)
 
 
 def test_light_and_sharpness_are_those_worked_out_by_hand() -> None:

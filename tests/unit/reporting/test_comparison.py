@@ -15,15 +15,12 @@ from markdown_it import MarkdownIt
 from selenium.webdriver.common.by import By
 
 from pipeline.reporting import comparison, overlays
-from pipeline.reporting.comparison import Comparison, Drawing, Line, Verdict
+from pipeline.reporting.comparison import Change, Comparison, Plot, Verdict
 
 ODD = "<script>alert(1)</script> | `a` \\| [x](http://y) *b* _c_\n# d"
 HISTORY: dict[str, list[Any]] = {
     "epoch": [0.0, 1.0, 2.0],
-    "loss": [0.7, 0.5, 0.4],
-    "val_loss": [0.7, 0.6, 0.5],
-    "accuracy": [0.5, 0.8, 0.9],
-    "val_accuracy": [0.5, 0.7, 0.8],
+    **{name: [0.7, 0.5, 0.4] for name in ("loss", "val_loss", "accuracy", "val_accuracy")},
 }
 COLUMNS: dict[str, dict[str, list[Any]]] = {
     "loss": HISTORY,
@@ -36,32 +33,41 @@ COLUMNS: dict[str, dict[str, list[Any]]] = {
 }
 
 
-def drawing(kind: str) -> Drawing:
-    sides = {"main": COLUMNS[kind], "this run": COLUMNS[kind]}
-    svg = overlays.svg(overlays.KINDS[kind], sides)
-    return Drawing(f"head_{kind}", overlays.KINDS[kind].title, overlays.KINDS[kind].about, svg)
+def svg(kind: str) -> str:
+    return overlays.svg(kind, {"main": COLUMNS[kind], "this run": COLUMNS[kind]})
 
 
-def verdict(subset: str, shown: str = "better", figure: str = "log_loss") -> Verdict:
-    return Verdict(subset, figure, 120, 0.5, 0.4, None, (-0.1, -0.2, -0.01), shown)
+def verdict(subset: str, outcome: str = "better", metric: str = "log_loss") -> Verdict:
+    return Verdict(subset, metric, 120, 0.5, 0.4, None, (-0.1, -0.2, -0.01), outcome)
 
 
 EMPTY = Comparison("main", None, [], "", [], {}, [], [], [])
-WHOLE = replace(
+FULL = replace(
     EMPTY,
     verdicts=[verdict("valid", "no difference shown"), verdict("test")],
     params=[
-        Line("fine_tune.learning_rate", 0.0005, 0.0002),
-        Line("data.classes", None, ["a", "b"]),
+        Change("fine_tune.learning_rate", 0.0005, 0.0002),
+        Change("data.classes", None, ["a", "b"]),
     ],
-    figures={"metrics/evaluate.json": [Line("final.test.log_loss", 0.5, 0.4, comparison.APART)]},
-    drawings=[drawing(kind) for kind in overlays.KINDS],
-    same=["ROC, head"],
+    metrics={"metrics/evaluate.json": [Change("final.test.log_loss", 0.5, 0.4, comparison.APART)]},
+    plots=[Plot(f"head_{kind}", kind, "about", svg(kind)) for kind in COLUMNS],
+    unchanged=["ROC, head"],
+)
+STRANGE = Comparison(
+    ODD,
+    ODD,
+    [verdict("test")],
+    f"Not paired by image: {ODD}.",
+    [Change(ODD, ODD, [ODD])],
+    {ODD: [Change(ODD, ODD, 1)]},
+    [Plot("head_roc", "ROC", "about", svg("roc"))],
+    [],
+    [f"ROC, {ODD}, is not drawn."],
 )
 
 
 class Text(HTMLParser):
-    """The elements of a page, and the text in it, but for its style."""
+    """The elements of a page, and its text without the style."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -77,85 +83,61 @@ class Text(HTMLParser):
             self.text += data
 
 
-def rendered(text: str) -> Text:
-    return Text(MarkdownIt("commonmark").enable("table").render(text))
+def rendered(markdown: str) -> str:
+    """Markdown as GitHub reads it."""
+    return str(MarkdownIt("commonmark").enable("table").render(markdown))
 
 
 def cells(text: str) -> list[str]:
-    """Of a table in Markdown, as GitHub reads it."""
-    page = MarkdownIt("commonmark").enable("table").render(text)
-    found = re.findall(r"<td[^>]*>(.*?)</td>", page, re.DOTALL)
-    return [Text(f"<p>{one}</p>").text for one in found]
+    """A table of a text as code, and one cell more."""
+    page = rendered(f"| a | b |\n|---|---|\n| {comparison.code(text)} | end |\n")
+    tags = re.findall(r"<td[^>]*>(.*?)</td>", page, re.DOTALL)
+    return [Text(f"<p>{one}</p>").text for one in tags]
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zs", "Zl", "Zp"))))
-def test_any_text_stands_in_a_markdown_table_as_it_is(text: str) -> None:
-    assert cells(f"| a | b |\n|---|---|\n| {comparison.code(text)} | end |\n") == [
-        text or " ",
-        "end",
-    ]
+def test_any_text_appears_literally_in_a_markdown_table(text: str) -> None:
+    assert cells(text) == [text or " ", "end"]
 
 
 @pytest.mark.parametrize("text", ["two words", "a\nb", "a\r\n\n| x |", "`", "a|b", "\\|", ODD])
-def test_no_text_breaks_out_of_a_markdown_table(text: str) -> None:
-    found = cells(f"| a | b |\n|---|---|\n| {comparison.code(text)} | end |\n")
-    assert [" ".join(one.split()) for one in found] == [" ".join(text.split()), "end"]
+def test_no_text_breaks_a_markdown_table(text: str) -> None:
+    assert [" ".join(one.split()) for one in cells(text)] == [" ".join(text.split()), "end"]
 
 
-def odd() -> Comparison:
-    return Comparison(
-        ODD,
-        ODD,
-        [verdict("test")],
-        f"Not paired by image: {ODD}.",
-        [Line(ODD, ODD, [ODD])],
-        {ODD: [Line(ODD, ODD, 1)]},
-        [replace(drawing("roc"), title="ROC")],
-        [],
-        [f"ROC, {ODD}, is not drawn."],
-    )
-
-
-def test_no_name_is_markup_in_the_page() -> None:
-    page = comparison.page(odd())
-    assert "script" not in Text(page).tags
-    assert Text(page).text.count("<script>alert(1)</script>") >= 8
+def test_no_name_is_markup() -> None:
+    page = comparison.page(STRANGE)
     assert "<script" not in page
+    assert Text(page).text.count("<script>alert(1)</script>") >= 8
+    markdown = comparison.markdown(STRANGE)
+    plain = comparison.markdown(replace(FULL, unpaired="Not paired.", not_drawn=["Not."]))
+    assert set(Text(rendered(markdown)).tags) <= {*Text(rendered(plain)).tags, "code"}
+    assert "<script" not in markdown
+    assert Text(rendered(markdown)).text.count("[x](http://y) *b* _c_") >= 8
 
 
-def test_no_name_is_markup_in_markdown() -> None:
-    plain = rendered(comparison.markdown(replace(WHOLE, unpaired="Not paired.", undrawn=["Not."])))
-    found = rendered(comparison.markdown(odd()))
-    assert set(found.tags) <= set(plain.tags) | {"code"}
-    assert "<script" not in comparison.markdown(odd())
-    assert found.text.count("[x](http://y) *b* _c_") >= 8
-
-
-def test_the_page_asks_no_network_and_runs_no_script() -> None:
-    page = comparison.page(WHOLE)
+def test_the_page_needs_no_network_and_runs_no_script() -> None:
+    page = comparison.page(FULL)
     assert re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*\"", page) == []
     assert "default-src 'none'; img-src data:; style-src 'sha256-" in page
     assert "<script" not in page
     assert "url(" not in page
 
 
-def test_the_first_sentences_tell_what_is_more_than_chance() -> None:
-    text = comparison.markdown(
-        replace(WHOLE, verdicts=[*WHOLE.verdicts, verdict("test", "worse", "roc_auc")])
-    )
-    assert text.startswith(
-        "# This run against `main`\n\n2 parameters and 1 figure differ.\n"
+def test_the_first_sentences_name_the_differences_beyond_chance() -> None:
+    verdicts = [*FULL.verdicts, verdict("test", "worse", "roc_auc")]
+    assert comparison.markdown(replace(FULL, verdicts=verdicts)).startswith(
+        "# This run against `main`\n\n2 parameters and 1 metric differ.\n"
         "On valid (120 images) no difference is shown.\n"
         "On test (120 images) log loss is better; ROC AUC is worse.\n"
     )
 
 
 def test_a_long_table_is_folded_in_the_page_and_cut_in_markdown() -> None:
-    lines = [Line(f"per_class.{number}.f1", 0.1, 0.2) for number in range(300)]
-    long = replace(EMPTY, figures={"metrics/evaluate.json": lines})
-    page = comparison.page(long)
-    shown, folded = page.split("<details>")
-    assert (shown.count("</tr>"), folded.count("</tr>")) == (51, 251)
+    lines = [Change(f"per_class.{number}.f1", 0.1, 0.2) for number in range(300)]
+    long = replace(EMPTY, metrics={"metrics/evaluate.json": lines})
+    visible, folded = comparison.page(long).split("<details>")
+    assert (visible.count("</tr>"), folded.count("</tr>")) == (51, 251)
     assert "<summary>250 more</summary>" in folded
     text = comparison.markdown(long)
     assert text.count(".f1`") == comparison.MOST_LINES
@@ -164,7 +146,7 @@ def test_a_long_table_is_folded_in_the_page_and_cut_in_markdown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "shown"),
+    ("value", "expected"),
     [
         (None, "\u2013"),
         (True, "true"),
@@ -175,64 +157,58 @@ def test_a_long_table_is_folded_in_the_page_and_cut_in_markdown() -> None:
         ([1, None], "[1, null]"),
     ],
 )
-def test_a_value_is_shown_as_yaml_has_it(given: object, shown: str) -> None:
-    assert comparison.value(given) == shown
+def test_a_value_is_formatted_like_yaml(value: object, expected: str) -> None:
+    assert comparison.value(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "shown"),
+    ("old", "new", "expected"),
     [(0.5, 0.4, "\u22120.1"), (3, 1, "\u22122"), (None, 1, ""), ("a", "b", ""), (False, True, "")],
 )
-def test_a_change_is_told_of_numbers_only(old: object, new: object, shown: str) -> None:
-    assert comparison.change(Line("key", old, new)) == shown
+def test_only_numbers_have_a_difference(old: object, new: object, expected: str) -> None:
+    assert comparison.change(Change("key", old, new)) == expected
 
 
-@pytest.mark.parametrize("kind", overlays.KINDS)
-def test_a_drawing_repeats_and_tells_no_date(kind: str) -> None:
-    first, second = drawing(kind).svg, drawing(kind).svg
-    assert first == second
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_plot_repeats_without_a_date_and_follows_the_dark_mode(kind: str) -> None:
+    first = svg(kind)
+    assert first == svg(kind)
     ET.fromstring(first)  # noqa: S314
     assert "<dc:" not in first
     assert "prefers-color-scheme:dark" in first
 
 
-@pytest.mark.parametrize("kind", overlays.KINDS)
+@pytest.mark.parametrize("kind", COLUMNS)
 @pytest.mark.parametrize("name", ["_hidden", "$x_1$ <b>", "a" * 90, "\u732b"])
-def test_no_name_of_a_side_breaks_a_drawing(kind: str, name: str) -> None:
+def test_no_name_of_a_run_or_class_breaks_a_plot(kind: str, name: str) -> None:
     columns = COLUMNS[kind]
     if kind == "confusion":
         columns = {"actual": [name, "cat"], "predicted": ["cat", name]}
-    ET.fromstring(overlays.svg(overlays.KINDS[kind], {name: columns}))  # noqa: S314
+    ET.fromstring(overlays.svg(kind, {name: columns}))  # noqa: S314
 
 
-def test_confusion_shows_counts_and_by_how_much_they_have_grown() -> None:
+def test_a_confusion_matrix_shows_how_the_counts_changed() -> None:
     old = {"actual": ["cat", "cat", "dog"], "predicted": ["dog", "dog", "dog"]}
-    both = overlays.svg(overlays.KINDS["confusion"], {"a": old, "b": COLUMNS["confusion"]})
-    same = overlays.svg(
-        overlays.KINDS["confusion"], {"a": COLUMNS["confusion"], "b": COLUMNS["confusion"]}
-    )
-    assert ("<!-- +1 -->" in both, "<!-- \u22121 -->" in both) == (True, True)
-    assert "<!-- +1 -->" not in same
+    changed = overlays.svg("confusion", {"a": old, "b": COLUMNS["confusion"]})
+    assert ("<!-- +1 -->" in changed, "<!-- \u22121 -->" in changed) == (True, True)
+    assert "<!-- +1 -->" not in svg("confusion")
 
 
 @browser.needs_browser
 @pytest.mark.xdist_group("browser")
-def test_the_page_is_whole_in_a_browser_on_a_phone_and_in_the_dark(tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text(comparison.page(WHOLE), encoding="utf-8")
+def test_the_page_fits_a_phone_in_dark_mode(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(comparison.page(FULL), encoding="utf-8")
     with browser.chromium() as driver:
         dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
         phone = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
         driver.get((tmp_path / "index.html").as_uri())
-        pictures = driver.find_elements(By.TAG_NAME, "img")
-        assert len(pictures) == len(overlays.KINDS)
-        assert all(int(str(one.get_attribute("naturalWidth"))) > 0 for one in pictures)
-        wide = driver.execute_script("return document.documentElement.scrollWidth")
-        ground = driver.find_element(By.CLASS_NAME, "plot").value_of_css_property(
-            "background-color"
-        )
-        said = driver.get_log("browser")  # type: ignore[no-untyped-call]
-    assert wide == 390
-    assert ground == "rgba(27, 32, 37, 1)"
-    assert said == []
+        images = driver.find_elements(By.TAG_NAME, "img")
+        assert len(images) == len(COLUMNS)
+        assert all(int(str(one.get_attribute("naturalWidth"))) > 0 for one in images)
+        width = driver.execute_script("return document.documentElement.scrollWidth")
+        plot = driver.find_element(By.CLASS_NAME, "plot")
+        background = plot.value_of_css_property("background-color")
+        messages = driver.get_log("browser")  # type: ignore[no-untyped-call]
+    assert (width, background, messages) == (390, "rgba(27, 32, 37, 1)", [])

@@ -1,4 +1,4 @@
-"""What a remote carries to a fresh clone, with DVC for real and a folder as the remote."""
+"""What a fresh clone gets from a remote, with real DVC and a folder as the remote."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ AS_IF_INSTALLED = ("make", "--silent", "--assume-old=.venv/.installed")
 
 @pytest.fixture(scope="module")
 def pushed(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The quick sample with a remote to which it, and a branch with another clip, were pushed."""
+    """The quick sample and a branch with another clip, both pushed to a remote."""
     project = done.copy_to(tmp_path_factory.mktemp("pushed") / "project")
     remote = str(project.folder.parent / "remote")
     project.run("dvc", "remote", "add", "--default", "shared", remote)
@@ -36,7 +36,7 @@ def clone(pushed: Project, tmp_path: Path) -> Project:
 
 
 def outputs(project: Project) -> dict[str, bytes]:
-    """All that stages wrote, in git or not, but for the caches beside it."""
+    """Read all outputs of stages, in git or not, without the caches beside them."""
     files = (path for name in ("data", "metrics") for path in (project.folder / name).rglob("*"))
     named = {path.relative_to(project.folder).as_posix(): path for path in files if path.is_file()}
     return {
@@ -55,14 +55,14 @@ def test_a_fresh_clone_pulls_every_output_and_has_nothing_to_run(
     assert clone.git("status", "--porcelain") == ""
 
 
-def test_a_file_that_left_the_remote_is_missed_by_name(clone: Project, tmp_path: Path) -> None:
+def test_a_file_missing_from_the_remote_is_named(clone: Project, tmp_path: Path) -> None:
     clone.run("dvc", "remote", "modify", "--local", "shared", "url", str(tmp_path / "empty"))
     printed = clone.run("dvc", "pull", passes=False)
     assert "data/split.csv" in printed
 
 
 @pytest.mark.slow
-def test_what_someone_else_has_run_with_other_params_is_pulled_not_run(
+def test_a_run_of_someone_else_with_other_params_is_pulled_not_repeated(
     pushed: Project, clone: Project
 ) -> None:
     clone.change({"submit.clip": 0.2})
@@ -76,7 +76,7 @@ def test_what_someone_else_has_run_with_other_params_is_pulled_not_run(
 
 
 @pytest.mark.slow
-def test_rows_are_not_pushed_so_that_a_clone_computes_its_own(clone: Project) -> None:
+def test_the_row_cache_is_not_pushed_and_a_clone_computes_its_rows(clone: Project) -> None:
     clone.run("dvc", "pull", "--run-cache")
     assert not (clone.folder / "data" / ".rows").exists()
     clone.change({"extract.views": 3})
@@ -89,7 +89,7 @@ def test_rows_are_not_pushed_so_that_a_clone_computes_its_own(clone: Project) ->
 
 
 @pytest.mark.slow
-def test_make_pull_brings_what_the_remote_has_and_passes_over_what_it_lacks(
+def test_make_pull_fetches_what_the_remote_has_and_skips_the_rest(
     pushed: Project, clone: Project
 ) -> None:
     clone.run(*AS_IF_INSTALLED, "pull")
@@ -103,7 +103,7 @@ def test_make_pull_brings_what_the_remote_has_and_passes_over_what_it_lacks(
 
 
 @pytest.mark.slow
-def test_in_ci_pulled_runs_are_compared_and_nothing_runs(clone: Project) -> None:
+def test_ci_compares_pulled_runs_without_running_a_stage(clone: Project) -> None:
     printed = clone.run("bash", ".ci/compare", "origin/clipped")
     assert "against `origin/clipped`" in printed
     assert "Running stage" not in printed

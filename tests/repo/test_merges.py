@@ -1,4 +1,4 @@
-"""Two branches that both changed params and ran, merged: git and DVC for real."""
+"""Merging two branches that both changed params and ran, with real git and DVC."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.xdist_group("dag")
 
 @pytest.fixture(scope="module")
 def conflict(other: tuple[Project, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """On branch `raw`, which has run without calibration, in the midst of merging `other`."""
+    """On branch `raw`, which ran without calibration, while merging `other` conflicts."""
     project = other[0].copy_to(tmp_path_factory.mktemp("merge") / "project")
     project.git("checkout", "--quiet", "main")
     project.run("dvc", "checkout", "--quiet")
@@ -27,7 +27,7 @@ def conflicting(project: Project) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_conflict_leaves_files_whole_that_name_one_run(conflict: Project) -> None:
+def test_a_conflict_leaves_complete_files_of_one_run(conflict: Project) -> None:
     files = conflicting(conflict)
     assert {"dvc.lock", "metrics/evaluate.json", "metrics/pictures/scores.png"} < set(files)
     assert "params.yaml" not in files
@@ -36,12 +36,12 @@ def test_a_conflict_leaves_files_whole_that_name_one_run(conflict: Project) -> N
 
 
 @pytest.mark.slow
-def test_after_a_conflict_only_what_nobody_has_run_runs_whichever_side_is_taken(
+def test_after_a_conflict_only_new_stages_run_whichever_side_is_taken(
     conflict: Project, tmp_path: Path
 ) -> None:
     project = conflict.copy_to(tmp_path / "project")
     trees = []
-    # The second time the first one's outputs are in the cache, but for those of `evaluate`.
+    # The second time, the cache has the outputs of the first, except those of `evaluate`.
     ran = {"ours": ["evaluate", "explain", "submit", "report"], "theirs": ["evaluate"]}
     for side, stages in ran.items():
         project.git("checkout", f"--{side}", "dvc.lock")
@@ -59,10 +59,10 @@ def test_after_a_conflict_only_what_nobody_has_run_runs_whichever_side_is_taken(
     assert trees[0] == trees[1]
 
 
-def test_what_both_sides_have_changed_is_never_joined_line_by_line(
+def test_records_changed_on_both_sides_are_never_merged_line_by_line(
     done: Project, tmp_path: Path
 ) -> None:
-    """Two changes that are far apart in dvc.lock, which git would join without a word."""
+    """Two distant changes of dvc.lock, which git would merge silently."""
     project = done.copy_to(tmp_path / "project")
     for branch, stage in (("first", "  split:\n"), ("last", "  report:\n")):
         project.git("checkout", "--quiet", "-B", branch, "main")

@@ -1,0 +1,216 @@
+"""The fingerprint of code changes with what can change an output byte, and with nothing else."""
+
+import ast
+import importlib.metadata
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.runtime import fingerprint
+from pipeline.runtime.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+STAGES = sorted(path.stem for path in (ROOT / "stages").glob("[!_]*.py") if path.stem != "code")
+Everything = dict[str, object]
+
+
+@pytest.fixture(scope="module")
+def committed() -> Everything:
+    fingerprint.forget()
+    return fingerprint.everything(STAGES)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the code and the locks, to change."""
+    for name in ("pipeline", "stages"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    for lock in ROOT.glob("requirements*.lock"):
+        shutil.copyfile(lock, tmp_path / lock.name)
+    monkeypatch.setattr(fingerprint, "ROOT", tmp_path)
+    fingerprint.forget()
+    yield tmp_path
+    fingerprint.forget()
+
+
+def digest(source: str) -> str:
+    return fingerprint._Module(source).digest
+
+
+def modules() -> list[str]:
+    """Every module that stands in code.yaml."""
+    entries = (fingerprint.of(stage) for stage in STAGES)
+    return sorted({key for entry in entries for key in entry if key.endswith(".py")})
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_comment_changes_no_entry(module: str, project: Path, committed: Everything) -> None:
+    path = project / module
+    path.write_text(f"# first\n{path.read_text(encoding='utf-8')}\n# last\n", encoding="utf-8")
+    assert fingerprint.everything(STAGES) == committed
+
+
+def test_the_committed_code_yaml_is_that_of_the_committed_code(committed: Everything) -> None:
+    assert yaml.safe_load((ROOT / "code.yaml").read_text(encoding="utf-8")) == committed
+
+
+BASE = '''
+"""What it does."""
+import os
+from a import b, c
+
+
+class Row(NamedTuple):
+    """A row."""
+
+    name: str
+    count: int = 0
+
+
+def compute(x: int, y: float = 0.5) -> int:
+    """Compute."""
+    z: int = 1
+    print(f"computing {x} of {y:.2f}")
+    if x < 0:
+        raise UserError(f"x: expected 0 or more, got {x}")
+    with progress("computing", x) as bar:
+        return b(x) + z * y - os.cpu_count()
+'''
+
+SAME = {
+    "a comment": ("z: int = 1", "z: int = 1  # one"),
+    "a docstring": ('"""Compute."""', '"""Compute z."""'),
+    "no docstring": ('    """Compute."""\n', ""),
+    "the module's docstring": ("What it does.", "What it did."),
+    "a class's docstring": ('"""A row."""', '"""A line."""'),
+    "an argument's annotation": ("x: int, y", "x: np.ndarray, y"),
+    "a return annotation": ("-> int", "-> float | None"),
+    "a local annotation": ("z: int = 1", "z = 1"),
+    "layout": (
+        "b(x) + z * y - os.cpu_count()",
+        "(\n            b(x)\n            + (z * y) - os.cpu_count())",
+    ),
+    "quotes": ('"computing", x', "'computing', x"),
+    "order of imports": ("import os\nfrom a import b, c", "from a import c, b\nimport os"),
+    "an import for annotations": (
+        "import os\n",
+        "import os\nfrom collections.abc import Iterator\n",
+    ),
+    "words of a raise": ("expected 0 or more", "expected a number of at least 0"),
+    "words of a print": ("computing {x} of", "now {x} from"),
+    "words of a progress bar": ('progress("computing"', 'progress("working"'),
+}
+OTHER = {
+    "a constant": ("z: int = 1", "z: int = 2"),
+    "an operator": ("z * y", "z / y"),
+    "a default": ("y: float = 0.5", "y: float = 0.25"),
+    "a comparison": ("x < 0", "x <= 0"),
+    "a raised class": ("raise UserError", "raise ValueError"),
+    "what is imported": ("from a import b, c", "from d import b, c"),
+    "a field's type": ("count: int = 0", "count: float = 0"),
+    "a field's default": ("count: int = 0", "count: int = 1"),
+    "order of fields": ("    name: str\n    count: int = 0", "    count: int = 0\n    name: str"),
+    "an argument's name": ("y: float", "why: float"),
+    "a base class": ("Row(NamedTuple)", "Row(Base)"),
+    "a text that is returned": ("return b(x)", 'return "b"'),
+    "order of statements": ("    z: int = 1\n    print", "    print(x)\n    z: int = 1\n    print"),
+}
+
+
+@pytest.mark.parametrize("edit", SAME)
+def test_what_changes_no_byte_leaves_the_hash(edit: str) -> None:
+    before, after = SAME[edit]
+    assert before in BASE
+    assert digest(BASE.replace(before, after)) == digest(BASE)
+
+
+@pytest.mark.parametrize("edit", OTHER)
+def test_what_may_change_a_byte_changes_the_hash(edit: str) -> None:
+    before, after = OTHER[edit]
+    assert before in BASE
+    assert digest(BASE.replace(before, after)) != digest(BASE)
+
+
+def test_the_words_of_a_rejected_image_are_output() -> None:
+    source = 'def f():\n    raise decode.Unreadable("no image")\n'
+    assert digest(source.replace("no image", "not an image")) != digest(source)
+
+
+def test_modules_that_change_no_byte_stand_in_no_entry(committed: Everything) -> None:
+    keys = {key for stage in STAGES for key in committed[stage]}  # type: ignore[attr-defined]
+    assert not [key for key in keys if key.startswith(fingerprint.NEUTRAL)]
+    assert {"pipeline/images/decode.py", "numpy", "stages/split.py"} < keys
+
+
+def test_an_entry_follows_imports_inside_functions(committed: Everything) -> None:
+    assert "pipeline/backbones/views.py" in committed["extract"]  # type: ignore[operator]
+    assert "pipeline/backbones/views.py" not in committed["split"]  # type: ignore[operator]
+
+
+def test_the_pages_templates_belong_to_the_report(project: Path, committed: Everything) -> None:
+    with (project / "pipeline/reporting/templates/report_parts.html.jinja").open("a") as file:
+        file.write("<p>more</p>")
+    now = fingerprint.everything(STAGES)
+    changed = [key for key in committed if now[key] != committed[key]]
+    assert changed == ["report"]
+
+
+def test_every_package_that_is_imported_is_known_to_decide_or_not() -> None:
+    known = fingerprint.DECIDING.keys() | fingerprint.INDIFFERENT | {"pipeline", "stages"}
+    imported = {
+        name.partition(".")[0]
+        for folder in ("pipeline", "stages")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in fingerprint._imported(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert imported - sys.stdlib_module_names - known == set()
+
+
+@pytest.mark.parametrize(
+    ("distribution", "stages"),
+    [
+        ("cykooz.resizer", {"split", "resize", "report"}),
+        ("ruff", set()),
+        ("pytest", set()),
+        ("dvc", set()),
+        ("tqdm", set()),
+        ("jinja2", {"report"}),
+    ],
+)
+def test_a_version_changes_the_entries_of_the_stages_that_use_it(
+    distribution: str, stages: set[str], project: Path, committed: Everything
+) -> None:
+    normal = distribution.replace(".", "-")
+    for lock in project.glob("requirements*.lock"):
+        text = lock.read_text(encoding="utf-8")
+        for name in {distribution, normal}:
+            text = text.replace(f"\n{name}==", f"\n{name}==9!")
+        lock.write_text(text, encoding="utf-8")
+    now = fingerprint.everything(STAGES)
+    assert {key for key in committed if now[key] != committed[key]} == stages
+
+
+def test_backends_and_engines_have_entries_of_their_own(committed: Everything) -> None:
+    backends, engines = committed["backend"], committed["engine"]
+    assert isinstance(backends, dict)
+    assert isinstance(engines, dict)
+    assert backends["tensorflow"].keys() == {"tensorflow"}
+    assert engines == {"keras": {}, "openvino": engines["openvino"]}
+
+
+def test_other_installed_packages_are_refused_with_what_to_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = fingerprint.of("split")
+    fingerprint.require_installed(entry)
+    version: Callable[[str], str] = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "1.0" if name == "numpy" else version(name)
+    )
+    with pytest.raises(UserError, match=r"code.yaml: expected numpy .*, got 1.0; run `make"):
+        fingerprint.require_installed(entry)

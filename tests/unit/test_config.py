@@ -1,0 +1,206 @@
+"""`params.yaml` is checked completely; `settings` has what affects each stage, and nothing else."""
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import parameter_table
+import pytest
+import yaml
+from bad_params import ABSENT, change
+
+from pipeline import config
+from pipeline.runtime.errors import UserError
+
+Content = dict[str, Any]
+NET = "backbones.convnet"
+MOVES = {"rotation": 5, "shift": 0.1, "shear": 0.1, "zoom": 0.1, "flip": True}
+LOGISTIC = {"train_head": {"kind": "logistic", "max_iterations": 500}}
+FROZEN: Content = {"fine_tune": None, f"{NET}.unfreeze_from": None}
+VIEWS = {"extract.views": 4, "extract.augment": MOVES | {"seed": 0}}
+CACHED = VIEWS | {"fine_tune.cache_frozen": True, "fine_tune.augment": None}
+IMAGENET = {"weights": "imagenet", "include_top": False, "preprocessing": "backbone"}
+IMAGENET |= {"pooling": "flatten", "unfreeze_from": "conv1"}
+FILE = {f"{NET}.seed": None, f"{NET}.weights": "file", f"{NET}.path": "a.h5"}
+FILE |= {f"{NET}.sha256": "0" * 64}
+FINE_TUNED = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 9, "steps_per_epoch": 5}
+FINE_TUNED |= {"batch_size": 8, "patience": None, "class_weights": "balanced", "seed": 1}
+FINE_TUNED |= {"input_dropout": 0.1, "dropout": 0.1}
+
+
+def changed(params: Content, changes: Mapping[str, Any]) -> Content:
+    content = copy.deepcopy(params)
+    for key, value in changes.items():
+        change(content, key, value if value is ABSENT else copy.deepcopy(value))
+    return content
+
+
+def settings(params: Content, changes: Mapping[str, Any]) -> dict[str, Any]:
+    return config.settings(config.check(changed(params, changes)))
+
+
+def under(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{section}.{key}": value for key, value in values.items()}
+
+
+def reverse(content: Any) -> Any:
+    if not isinstance(content, dict):
+        return content
+    return {key: reverse(value) for key, value in reversed(content.items())}
+
+
+HARMLESS: list[tuple[str, Content, Content]] = [
+    ("0.0 for 0", {}, {"train_head.dropout": 0.0, "fine_tune.augment.rotation": 0.0}),
+    ("text of a number, as DVC writes it", {}, {"fine_tune.learning_rate": "5e-04"}),
+    ("a list of one layer", {}, {f"{NET}.unfreeze_from": ["conv1"]}),
+    ("no key for null", {}, {"data.classes": ABSENT, "train_head.class_weights": ABSENT}),
+    ("whole numbers", {"fine_tune.class_weights": [1.0, 2.0]}, {"fine_tune.class_weights": [1, 2]}),
+    ("augment with two views", {}, {"extract.augment": MOVES | {"seed": 3}}),
+    ("no fine-tuning", FROZEN, {f"{NET}.unfreeze_from": "conv2"}),
+    (
+        "changes of nothing",
+        {"fine_tune.augment.flip": False},
+        {"fine_tune.augment": None},
+    ),
+    ("verify", {}, {"verify.absolute": 1, "verify.relative": 0.5, "verify.pixels": 0.1}),
+    ("another path to the same file", {}, {"data.train": "./data/../data/sample/train.zip"}),
+    ("other images at another path", {}, {"data.train": "a", "data.test": "b"}),
+    ("weights at another path", FILE, {f"{NET}.path": "b.h5"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("base", "changes"), [case[1:] for case in HARMLESS], ids=[case[0] for case in HARMLESS]
+)
+def test_a_harmless_change_changes_no_setting(
+    params: Content, base: Content, changes: Content
+) -> None:
+    assert settings(params, {**base, **changes}) == settings(params, base)
+
+
+def test_the_order_of_keys_changes_no_setting(params: Content) -> None:
+    assert config.settings(config.check(reverse(params))) == settings(params, {})
+
+
+HARD_WIRED = "extract fine_tune explain"
+MEANINGFUL: list[tuple[str, Content, Content]] = [
+    ("split", {}, {"data.classes": ["cat", "dog"], "data.test": "./data/sample/train.zip"}),
+    ("split", {}, under("split", {"valid": 0.2, "test": 0, "per_class_limit": 9, "seed": 1})),
+    ("split", {}, under("split", {"max_rejected": 0.5, "near_duplicates": None})),
+    ("resize", {}, under("resize", {"size": 32, "fit": "pad", "interpolation": "box"})),
+    ("fetch_weights", {}, {f"{NET}.seed": 1}),
+    ("fetch_weights", {}, {NET: IMAGENET}),
+    ("fetch_weights", FILE, {f"{NET}.sha256": "1" * 64}),
+    (f"fetch_weights {HARD_WIRED}", {}, {f"{NET}.include_top": True}),
+    (HARD_WIRED, {}, under(NET, {"preprocessing": "rescale", "layer": "a", "pooling": "avg"})),
+    ("fine_tune", {}, {f"{NET}.unfreeze_from": "conv2"}),
+    ("extract", {}, under("extract", {"views": 3, "engine": "openvino", "batch_size": 8})),
+    ("extract", {}, {"extract.dtype": "float16"}),
+    ("extract", VIEWS, under("extract.augment", {**dict.fromkeys(MOVES, 0.5), "flip": False})),
+    ("extract", VIEWS, {"extract.augment.seed": 1, "extract.views": 5}),
+    ("extract fine_tune", CACHED, {"extract.augment.seed": 1, "extract.views": 5}),
+    ("extract fine_tune", VIEWS | {"predict.views": 3}, {"extract.augment.zoom": 0.2}),
+    ("train_head", {}, {"train_head": LOGISTIC["train_head"]}),
+    ("train_head", LOGISTIC, {"train_head.kind": "logistic", "train_head.max_iterations": 9}),
+    ("train_head", LOGISTIC, {"train_head.inverse_regularization": 1}),
+    ("train_head", {}, under("train_head", FINE_TUNED | {"hidden": [], "batch_norm": True})),
+    ("train_head", {}, {"train_head.output": "sigmoid"}),
+    ("fine_tune", {}, under("fine_tune", FINE_TUNED | {"warmup_epochs": 1, "decay": "cosine"})),
+    ("fine_tune", {}, {"fine_tune.augment": None}),
+    ("fine_tune", {}, under("fine_tune.augment", dict.fromkeys(MOVES, 0.5) | {"flip": False})),
+    ("fine_tune", {}, {"fine_tune.augment.brightness": 0.5}),
+    ("fine_tune", {"fine_tune.augment": None}, {"fine_tune.cache_frozen": True}),
+    ("fine_tune explain", {f"{NET}.unfreeze_from": None}, {"fine_tune": None}),
+    ("train_head fine_tune", {}, {"predict.views": 1}),
+    ("evaluate", {}, {"evaluate.calibration": "none", "evaluate.decimals": 5}),
+    ("explain", {}, under("explain", {"examples": 1, "image": "a", "layers": 1, "filters": 0})),
+    ("explain", {}, {"explain.seed": 1}),
+    ("submit", {}, {"submit.clip": 0}),
+    (f"fetch_weights {HARD_WIRED} train_head", {}, {"compute.backend": "jax"}),
+    (f"{HARD_WIRED} audit train_head", {}, {"compute.threads": 1}),
+    (f"{HARD_WIRED} audit train_head", LOGISTIC, {"compute.threads": 1}),
+    (f"{HARD_WIRED} train_head", {}, {"compute.instruction_set": None}),
+    (HARD_WIRED, LOGISTIC, {"compute.instruction_set": None}),
+    ("extract fine_tune train_head", {}, {"compute.devices": 2}),
+    ("extract", {"compute.instruction_set": None}, {"extract.precision": "bfloat16"}),
+    ("fine_tune", {"compute.instruction_set": None}, {"fine_tune.precision": "bfloat16"}),
+]
+ONE_BY_ONE = [
+    (stages, base, key, value)
+    for stages, base, changes in MEANINGFUL
+    for key, value in changes.items()
+    if (key, value) not in (("train_head.kind", "logistic"), ("extract.views", 3))
+]
+
+
+@pytest.mark.parametrize(
+    ("stages", "base", "key", "value"), ONE_BY_ONE, ids=[case[2] for case in ONE_BY_ONE]
+)
+def test_a_key_changes_the_settings_of_the_stages_that_use_it(
+    params: Content, stages: str, base: Content, key: str, value: object
+) -> None:
+    before, after = settings(params, base), settings(params, {**base, key: value})
+    assert {name for name in before if before[name] != after[name]} == set(stages.split())
+
+
+def test_every_key_of_the_schema_is_in_a_table_above() -> None:
+    keys = re.findall(r"(?m)^\| `([\w.]+)` \|", parameter_table.table())
+    tried = {key for _, base, changes in (*HARMLESS, *MEANINGFUL) for key in (*base, *changes)}
+    assert {key.replace("NAME", "convnet") for key in keys} - tried == set()
+
+
+def test_another_backbone_leaves_the_entries_of_the_first_one_as_they_are(params: Content) -> None:
+    before = settings(params, {})
+    after = settings(params, {"backbones.gabor": params["backbones"]["convnet"]})
+    for stage in ("fetch_weights", "extract"):
+        assert after[stage]["convnet"] == before[stage]["convnet"]
+    unchanged = {name for name in before if before[name] == after[name]}
+    assert unchanged == {"split", "resize", "evaluate", "submit"}
+
+
+def test_the_order_of_backbones_matters_to_what_joins_their_features(params: Content) -> None:
+    one = params["backbones"]["convnet"]
+    before = settings(params, {"backbones": {"convnet": one, "gabor": one}})
+    after = settings(params, {"backbones": {"gabor": one, "convnet": one}})
+    differing = {name for name in before if before[name] != after[name]}
+    assert differing == {"audit", "train_head", "fine_tune", "explain"}
+
+
+@pytest.mark.parametrize("text", ["1e-05", "1E-5", "1e-5", "1.0e-05", "0.00001"])
+def test_a_number_in_scientific_notation_is_a_float(params: Content, text: str) -> None:
+    content = changed(params, {"fine_tune.learning_rate": yaml.safe_load(text)})
+    assert config.check(content).fine_tune.learning_rate == 1e-5  # type: ignore[union-attr]
+
+
+def test_an_integer_serves_as_a_float(params: Content) -> None:
+    value = config.check(changed(params, {"train_head.dropout": 0})).train_head
+    assert type(value.dropout) is float  # type: ignore[union-attr]
+
+
+def test_parameters_are_immutable(params: Content) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        config.check(params).split.seed = 1
+
+
+def test_all_faults_are_reported_one_per_line(
+    params: Content, tmp_path: Path, write_params: Callable[..., None]
+) -> None:
+    write_params(resize={"siez": 1, "size": "64"}, split={"seed": None})
+    with pytest.raises(UserError) as error:
+        config.read()
+    faults = [line.split(": ")[1] for line in str(error.value).splitlines()]
+    assert faults == ["split.seed", "resize.size", "resize.siez"]
+
+
+def test_no_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"expected the parameters.*make recipe NAME=sample"):
+        config.read(tmp_path / "params.yaml")
+
+
+def test_a_backbone_that_is_not_there_is_named(params: Content) -> None:
+    checked = config.check(params)
+    assert config.require_backbone(checked, "convnet") == checked.backbones["convnet"]
+    with pytest.raises(UserError, match="expected an entry for 'VGG16', got only convnet; add it"):
+        config.require_backbone(checked, "VGG16")
