@@ -94,16 +94,14 @@ def _paired(old: Run, new: Run) -> tuple[list[Verdict], str]:
     sides = []
     for run in (old, new):
         name = f"of {run.name}"
-        try:
-            if run.revision:
-                dvc_project.fetch_outputs(run.revision, PREDICTIONS, run.folder)
-            sides.append(selected_model.read_run(run.folder))
-        except dvc_project.AbsentError:
+        if run.revision and dvc_project.fetch(run.revision, PREDICTIONS, run.folder):
             return [], (
                 f"Not paired by image: predictions {name} are neither in DVC's cache nor on a "
                 "remote; push them from where they were computed, or check that commit out and "
                 "run dvc repro once."
             )
+        try:
+            sides.append(selected_model.read_run(run.folder))
         except UserError as error:
             reason = str(error).replace(f"{run.folder}/", "").partition(";")[0]
             remedy = "a later commit may do" if run.revision else "run dvc pull or dvc repro"

@@ -12,18 +12,18 @@ the stage's outputs.
 
 import argparse
 import fcntl
+import functools
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import config, paths
+from pipeline.reproducibility import git
 from pipeline.runtime import environment, fingerprint, machine
 from pipeline.runtime.entrypoint import quiet_if_nobody_reads
 from pipeline.runtime.errors import UserError
@@ -33,14 +33,14 @@ FOLDERS = [paths.DATA, paths.METRICS, paths.WEIGHTS, paths.FEATURES]
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 CONFLICT = "<<<<<<< "
 NEEDED_BYTES = 2**30  # free, for temporary files and outputs
-LONGEST_NAME = 120  # bytes that names of this project add at most to the folder's path
-LONGEST_PATH = 4096  # bytes in Linux (limits.h)
-CLOCK_SECONDS = 120  # by which the clocks of two machines may differ
 
 
 class Finding(NamedTuple):
     kind: str
     text: str
+
+
+ok, note, fault = (functools.partial(Finding, kind) for kind in (OK, NOTE, FAULT))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,11 +95,10 @@ def _findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     """Yield the findings of a check; an error that ends it is a fault."""
     try:
         yield from check()
-    except UserError as fault:
-        yield from (Finding(FAULT, sentence) for sentence in str(fault).splitlines())
+    except UserError as error:
+        yield from map(fault, str(error).splitlines())
     except OSError as error:
-        yield Finding(
-            FAULT,
+        yield fault(
             f"{error.filename}: expected to be able to use it, got "
             f"{os.strerror(error.errno or 0)!r}; check permissions and owner",
         )
@@ -115,13 +114,12 @@ def _packages() -> Iterator[Finding]:
     ]
     if wrong:
         rest = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        yield Finding(
-            FAULT,
+        yield fault(
             f"packages: expected those of {paths.RUN_LOCK}, got {', '.join(wrong[:5])}{rest}; "
             "run `make clean-venv repro`",
         )
     else:
-        yield Finding(OK, f"packages: the {len(versions)} of {paths.RUN_LOCK}")
+        yield ok(f"packages: the {len(versions)} of {paths.RUN_LOCK}")
 
 
 def _machine() -> Iterator[Finding]:
@@ -131,8 +129,7 @@ def _machine() -> Iterator[Finding]:
     here = machine.this()
     best = (here["instruction_sets"] or ["instruction sets unknown"])[-1]
     free = psutil.virtual_memory().available / 2**30
-    yield Finding(
-        OK,
+    yield ok(
         f"machine: {here['system']}, {here['processor']} ({best}), {here['processors']} "
         f"processors, {free:.1f} GiB of memory free, Python {here['python']}",
     )
@@ -143,8 +140,7 @@ def _machine() -> Iterator[Finding]:
             different[stage] = differences
     if different:
         name, differences = next(iter(different.items()))
-        yield Finding(
-            NOTE,
+        yield note(
             f"machine: {', '.join(different)} ran on another kind ({name}: "
             f"{'; '.join(differences)}); `make verify` shows whether that matters",
         )
@@ -161,44 +157,28 @@ def _locked_stages() -> list[str]:
 
 
 def _user() -> Iterator[Finding]:
-    """Check home, temporary folder, this folder's path and the clock."""
+    """Check home, temporary folder and this folder's path."""
     home = os.environ.get("HOME")
     if not home or not os.access(home, os.W_OK):
-        yield Finding(
-            NOTE,
+        yield note(
             f"HOME: {'not set' if not home else f'{home!r} is not writable'}; only Keras' "
             "download of weights needs it: set KERAS_HOME to a folder",
         )
     with tempfile.TemporaryFile():
         pass
-    length = len(os.fsencode(Path.cwd()))
-    if length + LONGEST_NAME > LONGEST_PATH:
-        yield Finding(
-            FAULT,
-            f"path: expected at most {LONGEST_PATH - LONGEST_NAME:,} bytes for this folder's, "
-            f"got {length:,}; move it up",
-        )
     if braces := sorted(set("{}") & set(str(Path.cwd()))):
-        yield Finding(
-            FAULT,
+        yield fault(
             f"path: expected this folder's without braces, which DVC cannot handle, got "
             f"{' '.join(braces)} in it; move or rename it",
         )
-    newest = max((path.stat().st_mtime for path in Path().glob("*")), default=0.0)
-    if newest > time.time() + CLOCK_SECONDS:
-        yield Finding(
-            NOTE,
-            f"clock: files here are {newest - time.time():,.0f} s newer than now; results do not "
-            "depend on it, but correct it (`timedatectl`)",
-        )
-    yield Finding(OK, "folders: home, temporary files and clock checked")
+    yield ok("folders: home and temporary files checked")
 
 
 def _parameters() -> Iterator[Finding]:
     faults = parameter_faults()
-    yield from (Finding(FAULT, sentence) for sentence in faults)
+    yield from map(fault, faults)
     if not faults:
-        yield Finding(OK, "parameters: params.yaml is valid, and the files it names are here")
+        yield ok("parameters: params.yaml is valid, and the files it names are here")
 
 
 def _disk() -> Iterator[Finding]:
@@ -210,17 +190,15 @@ def _disk() -> Iterator[Finding]:
         most = environment.row_cache_bytes() / 2**30
         text += f", {used / 2**30:.2f} of at most {most:.0f} GiB in the row cache {paths.ROW_CACHE}"
     if free < NEEDED_BYTES:
-        yield Finding(
-            FAULT,
+        yield fault(
             f"{text}; expected {NEEDED_BYTES / 2**30:.0f} GiB: `dvc gc --workspace` removes the "
             f"outputs of other commits, `rm -r {paths.ROW_CACHE}` the row cache",
         )
     else:
-        yield Finding(OK, text)
+        yield ok(text)
     for folder in (Path(), Path(".dvc"), *FOLDERS):
         if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-            yield Finding(
-                FAULT,
+            yield fault(
                 f"{folder}/: expected a writable folder, got a read-only one; work in a clone of "
                 "your own, or correct its owner (`ls -ld`)",
             )
@@ -229,25 +207,23 @@ def _disk() -> Iterator[Finding]:
 def _dvc() -> Iterator[Finding]:
     """Check the files of DVC and git, running stages, and leftovers of killed ones."""
     faults = list(_dvc_faults())
-    yield from (Finding(FAULT, sentence) for sentence in faults)
-    if _git("rev-parse", "--is-shallow-repository") == "true":
-        yield Finding(
-            NOTE,
+    yield from map(fault, faults)
+    if git.run("rev-parse", "--is-shallow-repository") == "true":
+        yield note(
             "git: older commits are not here, so nothing compares with them; `git fetch "
             "--unshallow`",
         )
     running = list(_running())
     if running:
-        yield Finding(NOTE, f"running in this folder: {', '.join(map(str, running))}")
+        yield note(f"running in this folder: {', '.join(map(str, running))}")
     leftovers = [path for folder in FOLDERS for path in folder.glob(".partial-*")]
     if leftovers and not running:
-        yield Finding(
-            NOTE,
+        yield note(
             f"left by a killed run: {', '.join(map(str, leftovers))}; nothing reads it, and the "
             "next run of that stage removes it",
         )
     if not faults:
-        yield Finding(OK, "dvc and git: their files are valid")
+        yield ok("dvc and git: their files are valid")
 
 
 def _dvc_faults() -> Iterator[str]:
@@ -257,7 +233,7 @@ def _dvc_faults() -> Iterator[str]:
     if not Path(".dvc").is_dir():
         yield ".dvc: expected the project's folder, got another; run this beside dvc.yaml"
         return
-    if not _git("rev-parse", "--is-inside-work-tree"):
+    if not git.run("rev-parse", "--is-inside-work-tree"):
         yield (
             ".git: expected a git checkout, got none that git can read; `git clone` the project "
             "(an archive has no history), or see `git status`"
@@ -271,8 +247,8 @@ def _dvc_faults() -> Iterator[str]:
         else:
             try:
                 dvc_lock.read()
-            except UserError as fault:
-                yield str(fault)
+            except UserError as error:
+                yield str(error)
     try:
         json.loads(RWLOCK.read_text(encoding="utf-8") if RWLOCK.exists() else "{}")
     except ValueError:
@@ -302,27 +278,17 @@ def _outputs() -> Iterator[Finding]:
     from pipeline.reproducibility import lock_status
 
     if not LOCK.exists():
-        yield Finding(NOTE, f"outputs: no {LOCK}; `make repro` computes all")
+        yield note(f"outputs: no {LOCK}; `make repro` computes all")
         return
     state = lock_status.compare()
-    yield from (Finding(FAULT, sentence) for sentence in state.faults)
+    yield from map(fault, state.faults)
     yield Finding(OK if state.complete else NOTE, state.counts())
-    yield from (Finding(NOTE, note) for note in state.notes)
+    yield from map(note, state.notes)
     if state.stale:
-        yield Finding(
-            NOTE,
+        yield note(
             f"outputs: made from other inputs, parameters or code: {', '.join(state.stale)}; "
             "`make verify-quick` shows which, `dvc repro` updates them",
         )
-
-
-def _git(*words: str) -> str:
-    """Return what git prints; empty if it fails or is not installed."""
-    try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)  # noqa: S603, S607
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 CHECKS = (_packages, _machine, _user, _parameters, _disk, _dvc, _outputs)

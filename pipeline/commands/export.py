@@ -12,7 +12,6 @@ bytes on every run; a SavedModel computes the same, but its bytes differ.
 import argparse
 import hashlib
 import importlib.util
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from pipeline.evaluation import selected_model
 from pipeline.evaluation.probabilities import Floats
 from pipeline.images import decode, sources
 from pipeline.reporting import comparison, html
+from pipeline.reproducibility import git
 from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.errors import UserError
 from pipeline.schema import Params
@@ -117,7 +117,9 @@ def run(arguments: argparse.Namespace) -> None:
         _, log_probability = selected_model.read(ledger.fingerprint(rows))
         check = _compare(served, params, rows, log_probability, arguments.tolerance)
         tables.write_json(partial / CLASSES, {"classes": list(classes)})
-        inputs = [*weights.values(), *_trained(selected.name), paths.LEDGER, paths.PARAMS]
+        inputs = [*weights.values(), paths.head_file(), paths.LEDGER, paths.PARAMS]
+        if selected.name == "fine_tune" and paths.model_weights().exists():
+            inputs.append(paths.model_weights())
         content = {
             "form": arguments.format,
             "file": serving_model.FORMATS[arguments.format],
@@ -195,11 +197,6 @@ def _compare(
     return Check(len(members), largest, mean, changed, tolerance)
 
 
-def _trained(name: str) -> list[Path]:
-    tuned = paths.model_weights()
-    return [paths.head_file(), *([tuned] if name == "fine_tune" and tuned.exists() else [])]
-
-
 def _hashes(folder: Path, inputs: list[Path]) -> dict[str, str]:
     """Return the sha256 of the written files, by their names in the folder, and of the inputs."""
     written = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
@@ -211,14 +208,6 @@ def _hashes(folder: Path, inputs: list[Path]) -> dict[str, str]:
 
 def _commit() -> str:
     """Describe the commit that is checked out; a project may be used without git."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{commit}, with uncommitted changes" if changed else commit
-
-
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], check=True, capture_output=True, text=True)  # noqa: S603, S607
-    return done.stdout.strip()
+    commit = git.run("rev-parse", "HEAD")
+    changed = git.run("status", "--porcelain", "--untracked-files=no")
+    return f"{commit or 'unknown'}{', with uncommitted changes' if changed else ''}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import config, paths
-from pipeline.reproducibility import dvc_lock, dvc_project
+from pipeline.reproducibility import dvc_lock, dvc_project, git
 from pipeline.runtime.errors import UserError
 
 # Kept between runs; found again, they would make a new run no new one.
@@ -32,7 +32,7 @@ class Clone:
             UserError: no such revision, or this is no git checkout with DVC in it.
         """
         self._here, scratch = Path.cwd(), scratch.resolve()
-        self.commit = _git_output("rev-parse", "--short", f"{revision}^{{commit}}")
+        self.commit = git.run("rev-parse", "--short", f"{revision}^{{commit}}") or ""
         if not self.commit:
             raise UserError(
                 f"verify: expected a branch, tag or commit, got {revision!r}; "
@@ -42,8 +42,12 @@ class Clone:
         with dvc_project.opened() as project:
             self.cache = project.cache
         for folder in (self.folder, self.committed):
-            _git(scratch, "clone", "--quiet", str(self._here), str(folder))
-            _git(folder, "checkout", "--quiet", "--detach", self.commit)
+            cloned = git.run("clone", "--quiet", str(self._here), str(folder))
+            if (cloned, git.run("checkout", "--quiet", self.commit, folder=folder)) != ("", ""):
+                raise UserError(
+                    f"verify: expected `git clone {self._here}` to work, got a failure; run it by "
+                    "hand to see why"
+                )
         if not (self.folder / ".dvc").is_dir():
             raise UserError(
                 f"verify: expected a commit with DVC's folder .dvc, got {self.commit}, which has "
@@ -178,7 +182,7 @@ class Clone:
 
     def _dvc(self, *words: str, quiet: bool = False) -> None:
         """Run DVC with the packages of this process; its output goes to stderr."""
-        environment = _environment() | {"DVC_NO_ANALYTICS": "1"}
+        environment = git.environment() | {"DVC_NO_ANALYTICS": "1"}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment["PYTHONPATH"] = os.fspath(self.folder)
         subprocess.run(  # noqa: S603
@@ -189,41 +193,6 @@ class Clone:
             stderr=subprocess.DEVNULL if quiet else None,
             check=True,
         )
-
-
-def _git(folder: Path, *words: str) -> None:
-    done = _run_git(folder, *words)
-    if done.returncode:
-        raise UserError(
-            f"verify: expected `git {words[0]}` to work here, got "
-            f"{' '.join(done.stderr.split())!r}; run it by hand to see why"
-        )
-
-
-def _git_output(*words: str) -> str:
-    """Return what git prints here; empty if it fails."""
-    done = _run_git(Path(), *words)
-    return "" if done.returncode else done.stdout.strip()
-
-
-def _run_git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(  # noqa: S603
-        ["git", *words],  # noqa: S607
-        cwd=folder,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment without what git hooks and DVC set for this folder."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("GIT_") and name != "DVC_STAGE"
-    }
 
 
 def _matches(stage: str, name: str) -> bool:

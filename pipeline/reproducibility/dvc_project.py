@@ -41,10 +41,6 @@ class Change(NamedTuple):
     how: str
 
 
-class AbsentError(Exception):
-    """A file is neither in DVC's cache nor on a remote."""
-
-
 class DvcProject:
     """The DVC project in a folder. Use it as `with opened(folder) as project:`."""
 
@@ -136,31 +132,19 @@ def opened(folder: Path = Path()) -> Iterator[DvcProject]:
         ) from None
 
 
-def fetch(revision: str, paths: Iterable[Path], folder: Path) -> None:
-    """Copy files of a commit from git, DVC's cache or its remote below `folder`.
+def fetch(revision: str, paths: Iterable[Path], folder: Path) -> list[Path]:
+    """Copy files and folders of a commit from git, DVC's cache or its remote below `folder`.
 
-    A file that the commit does not have, or that is nowhere, is left out.
+    Return those that the commit does not have, or that are nowhere.
     """
-    files = DVCFileSystem(os.getcwd(), rev=revision)
-    for path in paths:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(*ABSENT):
-            files.get_file(path.as_posix(), str(folder / path))
-
-
-def fetch_outputs(revision: str, paths: Iterable[Path], folder: Path) -> None:
-    """Copy files and folders of a commit from DVC's cache or remote below `folder`.
-
-    Raises:
-        AbsentError: one of them is in neither.
-    """
-    files = DVCFileSystem(os.getcwd(), rev=revision)
+    files, absent = DVCFileSystem(os.getcwd(), rev=revision), []
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         try:
             files.get(path.as_posix(), str(folder / path), recursive=True)
         except ABSENT:
-            raise AbsentError(path) from None
+            absent.append(path)
+    return absent
 
 
 def _changes(status: Iterable[Any]) -> Iterator[Change]:

@@ -116,7 +116,6 @@ NOTES: dict[str, tuple[Make, str]] = {
         "left by a killed run: data/.partial-numbers.csv; nothing reads it",
     ),
     "no home": (lambda _, patch: patch.delenv("HOME"), "HOME: not set; only Keras' download of "),
-    "a wrong clock": (lambda *_: os.utime("dvc.yaml", (4e9, 4e9)), "clock: files here are "),
     "a shallow clone": (
         lambda tiny, _: write(".git/shallow", tiny.git("rev-parse", "HEAD")),
         "git: older commits are not here, so nothing compares with them; `git fetch --unshallow`",
