@@ -111,9 +111,7 @@ def test_going_back_to_old_parameters_trains_nothing(
 @pytest.mark.slow
 def test_another_commit_is_compared_by_its_predictions(other: tuple[Project, list[str]]) -> None:
     project, _ = other
-    printed = project.run(
-        sys.executable, "-m", "pipeline.commands.compare", "main", "--out", ".compared"
-    )
+    printed = project.run(sys.executable, "-m", "pipeline", "compare", "main", "--out", ".compared")
     lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if "log loss |" in line]
     assert [line[:3] for line in lines] == [
         ["valid", "120", "log loss"],
@@ -137,7 +135,7 @@ def test_a_clone_without_data_is_compared_by_intervals(
 ) -> None:
     clone = Project(tmp_path / "clone")
     other[0].git("clone", "--quiet", ".", str(clone.folder))
-    printed = clone.run(sys.executable, "-m", "pipeline.commands.compare", "origin/main")
+    printed = clone.run(sys.executable, "-m", "pipeline", "compare", "origin/main")
     assert "predictions of origin&#47;main are neither in DVC's cache nor in a remote" in printed
     assert "| figure | `origin/main` | this run | change | intervals |\n" in printed
     assert "in &#96;" not in printed
@@ -153,7 +151,7 @@ def test_an_experiment_tries_a_value_without_a_commit(project: Project) -> None:
     lines = list(csv.DictReader(shown.splitlines()))
     clips = {line["Experiment"] or line["rev"]: line["submit.clip"] for line in lines}
     assert clips == {"workspace": "0.02", "main": "auto", "tried": "0.02"}
-    printed = project.run(sys.executable, "-m", "pipeline.commands.compare", "main", "tried")
+    printed = project.run(sys.executable, "-m", "pipeline", "compare", "main", "tried")
     assert "| `submit.clip` | `auto` | `0.02` |\n" in printed
     assert "\n1 parameter and 0 figures differ.\n" in printed
 

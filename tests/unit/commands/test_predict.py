@@ -208,9 +208,7 @@ def test_class_names_need_the_file_or_the_network(
     monkeypatch.setattr(requests.Session, "get", fail)
     with pytest.raises(UserError, match="got no connection; connect once, or give `--im"):
         predictor.class_names(None)
-    with pytest.raises(
-        UserError, match=r"expected Keras' .*index\.json, got 'absent.jso"
-    ):
+    with pytest.raises(UserError, match=r"expected Keras' .*index\.json, got 'absent.jso"):
         predictor.class_names(Path("absent.json"))
 
 
