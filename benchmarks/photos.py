@@ -105,7 +105,7 @@ def write_zip(path: Path, members: Iterable[Member]) -> None:
 def readable(content: bytes) -> bool:
     """Whether `split` would accept it."""
     try:
-        decode.inspect(content)
+        decode.decode(content)
     except decode.Unreadable:
         return False
     return True

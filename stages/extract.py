@@ -141,7 +141,7 @@ class Extraction:
         wanted, openvino = params.backbones[self.name], params.extract.engine == "openvino"
         precision = "float32" if openvino else params.extract.precision
         with devices.scope():
-            base = build.build(
+            base = build.network(
                 self.name,
                 self.images.shape[1],
                 wanted.include_top,
@@ -161,7 +161,7 @@ class Extraction:
             from pipeline.backbones import openvino as other
 
             threads, size = params.compute.threads, params.extract.batch_size
-            return other.compile(model, size, params.extract.precision, threads), width
+            return other.compile_model(model, size, params.extract.precision, threads), width
         return functools.partial(devices.predict_on_batch, model), width
 
     def _features(
@@ -172,7 +172,7 @@ class Extraction:
 
         ranges, seed = self.params.extract.changes()
         seen = views.make(images, keys, view, views.Ranges(**ranges), seed)
-        features = inference.padded(function, seen, self.params.extract.batch_size)
+        features = inference.run_padded(function, seen, self.params.extract.batch_size)
         return _stored(features, self.params.extract.dtype)
 
     def _kinds(self) -> list[str]:

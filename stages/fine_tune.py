@@ -282,7 +282,7 @@ class Tuning:
         from pipeline.backbones import devices, inference
 
         function = functools.partial(devices.predict_on_batch, model)
-        return lambda batch: inference.padded(function, batch, size)
+        return lambda batch: inference.run_padded(function, batch, size)
 
     def _layers(self) -> list[str | None]:
         """Return the first layer of each backbone that is trained, None for a frozen one."""

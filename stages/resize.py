@@ -160,7 +160,7 @@ class Resizing:
 
     def _pixels(self, content: bytes) -> NDArray[np.uint8]:
         wanted = self.params.resize
-        return resize.pixels(content, wanted.size, wanted.fit, wanted.interpolation)
+        return resize.decode_and_resize(content, wanted.size, wanted.fit, wanted.interpolation)
 
     def _kind(self) -> str:
         """The row cache's name: all that a row depends on but the image."""

@@ -40,15 +40,15 @@ def main() -> None:
     with ExitStack() as opened:
         train = opened.enter_context(sources.open_source(Path(params.data.train)))
         states = [(train, train.state())]
-        found = labels.arrange(train.names, params.data.train, params.data.classes)
-        chosen = list(labels.first_of_each_class(found.found, params.split.per_class_limit))
+        found = labels.infer_layout(train.names, params.data.train, params.data.classes)
+        chosen = list(labels.limit_per_class(found.entries, params.split.per_class_limit))
         work = [("train", train, item) for item in chosen]
-        passed_over = Counter(train.passed_over)
+        passed_over = Counter(train.ignored)
         if os.path.realpath(params.data.test) != os.path.realpath(params.data.train):
             test = opened.enter_context(sources.open_source(Path(params.data.test)))
             states.append((test, test.state()))
-            work += [("test", test, item) for item in labels.arrange_unlabelled(test.names)]
-            passed_over.update(test.passed_over)
+            work += [("test", test, item) for item in labels.unlabelled(test.names)]
+            passed_over.update(test.ignored)
         with progress("split", len(work)) as bar:
             rows, thumbnails = [], []
             for row, thumbnail in in_order(lambda item: _judge(found.classes, *item), work):
@@ -67,7 +67,7 @@ def main() -> None:
     ledger.write_ledger(paths.LEDGER, rows)
     counts = ledger.summary(rows, found.classes)
     counts |= {
-        "beyond_per_class_limit": len(found.found) - len(chosen),
+        "beyond_per_class_limit": len(found.entries) - len(chosen),
         "passed_over": dict(passed_over),
         "label_fixes": fixed,
     }
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def _judge(
-    classes: Sequence[str], name: str, archive: sources.Source, item: labels.Found
+    classes: Sequence[str], name: str, archive: sources.Source, item: labels.Entry
 ) -> tuple[Row, NDArray[np.uint8] | None]:
     """Read one file, decode it whole, and write down what it is, or why it is rejected.
 
@@ -101,7 +101,7 @@ def _judge(
             raise decode.Unreadable("no label: it lies outside the folders of the classes")
         content = archive.read(item.name)
         row = replace(row, sha256=hashlib.sha256(content).hexdigest())
-        facts, image = decode.inspect_and_decode(content)
+        facts, image = decode.decode_with_info(content)
     except decode.Unreadable as fault:
         return replace(row, reason=str(fault)), None
     row = replace(row, width=facts.width, height=facts.height, mode=facts.mode)

@@ -145,7 +145,9 @@ def _dense(
         return loop.one_view_each(batches, labels.label, rng)
 
     def logits(batch: head.FloatArray) -> head.FloatArray:
-        return inference.padded(functools.partial(devices.predict_on_batch, model), batch, BATCH)
+        return inference.run_padded(
+            functools.partial(devices.predict_on_batch, model), batch, BATCH
+        )
 
     def validate() -> loop.Batch:
         predicted = head.predictions(features.batches(BATCH, valid), params.predict.views, logits)

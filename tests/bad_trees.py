@@ -12,8 +12,8 @@ TOLD = (
     "images each. What is accepted is told by how many of the files found are used."
 )
 LINK_OUT = (
-    "refused: train: expected files inside the folder, got the link {!r} that leads out of it; put "
-    "the files themselves in its place"
+    "refused: train: expected files inside the folder, got the link {!r} that leads out of it; "
+    "replace it with the files themselves"
 )
 OUTSIDE = "rejected: no label: it lies outside the folders of the classes"
 
@@ -176,7 +176,7 @@ INPUTS = [
         "one class alone",
         lambda folder: shutil.rmtree(folder / "dogs"),
         (
-            "refused: train: expected labels in file names ('cat.0.jpg') or one folder a "
+            "refused: train: expected labels in file names ('cat.0.jpg') or one folder per "
             "class ('cats/1.jpg'), got 'cats/0.jpg'; rename or rearrange the images"
         ),
     ),
@@ -217,7 +217,7 @@ INPUTS = [
         "images beside each other, under numbers",
         flat,
         (
-            "refused: train: expected labels in file names ('cat.0.jpg') or one folder a "
+            "refused: train: expected labels in file names ('cat.0.jpg') or one folder per "
             "class ('cats/1.jpg'), got '0.jpg'; rename or rearrange the images"
         ),
     ),
@@ -322,8 +322,8 @@ INPUTS = [
         "a folder `valid` with a class that `train` has not",
         lambda folder: subsets(folder, "valid/birds"),
         (
-            "refused: train: expected in 'valid' only classes that are in the training "
-            "images, 'cats', 'dogs', got 'birds'; rename or remove it"
+            "refused: train: expected in 'valid' only classes of the training images, "
+            "'cats', 'dogs', got 'birds'; rename or remove it"
         ),
     ),
     Bad(
@@ -331,7 +331,7 @@ INPUTS = [
         "a folder `valid` with images and no classes",
         lambda folder: subsets(folder, "valid"),
         (
-            "refused: train: expected labels in file names ('cat.0.jpg') or one folder a "
+            "refused: train: expected labels in file names ('cat.0.jpg') or one folder per "
             "class ('cats/1.jpg'), got 'valid/0.jpg'; rename or rearrange the images"
         ),
     ),

@@ -144,7 +144,7 @@ INPUTS = [
         "fewer than there are",
         "a zip that says it holds one member",
         lambda good: patched(zipped(good.items()), END, 8, "<HH", 1, 1),
-        "refused: train.zip: expected as many members as the end of its directory tells, 1, got "
+        "refused: train.zip: expected 1 members, as its directory declares, got "
         "20; download it again",
     ),
     Bad(
@@ -158,7 +158,7 @@ INPUTS = [
         "a zip of one text",
         lambda good: zipped([("readme.txt", b"hello")]),
         (
-            "refused: train.zip: expected labels in file names ('cat.0.jpg') or one folder a "
+            "refused: train.zip: expected labels in file names ('cat.0.jpg') or one folder per "
             "class ('cats/1.jpg'), got 'readme.txt'; rename or rearrange the images"
         ),
     ),

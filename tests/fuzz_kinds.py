@@ -94,11 +94,11 @@ def _images() -> list[bytes]:
 def _read_image(content: bytes) -> str:
     """As `split` and `resize` do; what the one accepts the other can read."""
     try:
-        _, image = decode.inspect_and_decode(content)
+        _, image = decode.decode_with_info(content)
     except decode.Unreadable:
         return "rejected"
     assert near_duplicates.thumbnail(image).shape == (near_duplicates.SIDE, near_duplicates.SIDE)
-    assert resize.pixels(content, 8, "crop", "bicubic").shape == (8, 8, 3)
+    assert resize.decode_and_resize(content, 8, "crop", "bicubic").shape == (8, 8, 3)
     return "accepted"
 
 
@@ -119,9 +119,9 @@ def _read_zip(content: bytes) -> str:
                 assert len(opened.read(name)) <= sources.MAX_MEMBER_BYTES
             except decode.Unreadable:
                 word = "rejected"
-        assert len(labels.arrange_unlabelled(opened.names)) == len(opened.names)
-        arranged = labels.arrange(opened.names, str(path), None)
-        assert len(arranged.found) == len(opened.names)
+        assert len(labels.unlabelled(opened.names)) == len(opened.names)
+        arranged = labels.infer_layout(opened.names, str(path), None)
+        assert len(arranged.entries) == len(opened.names)
     return word
 
 
@@ -433,7 +433,7 @@ def _weights() -> list[bytes]:
     """A file in each of the two formats that are read."""
     new, old = map(Path, WEIGHTS_FORMATS)
     _small_model().save_weights(new)
-    importlib.import_module("test_hdf5").as_published(old, _small_model())
+    importlib.import_module("legacy_weights").save(old, _small_model())
     return [path.name.encode() + b"\0" + path.read_bytes() for path in (new, old)]
 
 
@@ -444,7 +444,7 @@ def _read_weights(content: bytes) -> str:
     path.write_bytes(written)
     try:
         hdf5.load(_small_model(), path)
-    except hdf5.Unfit:
+    except hdf5.WeightsFileError:
         return "rejected"
     return "accepted"
 

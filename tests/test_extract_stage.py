@@ -40,7 +40,7 @@ FRESH = Path("data/fresh.zarr")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of the convnet."""
     path = tmp_path_factory.mktemp("weights") / "convnet.weights.h5"
-    build.build("convnet", None, False, None).save_weights(path)
+    build.network("convnet", None, False, None).save_weights(path)
     return path
 
 
@@ -75,7 +75,7 @@ def test_the_output_is_whole_and_each_view_is_the_networks_of_that_view(album: A
     assert rows.shape == (18, 3, 128)
     assert rows.dtype == np.float32
     pixels = arrays.Rows(RESIZED)
-    base = build.build("convnet", 48, False, WEIGHTS)
+    base = build.network("convnet", 48, False, WEIGHTS)
     network = build.extractor(base, "convnet", None, "flatten")
     ranges = dict(album.params["extract"]["augment"])
     seed = ranges.pop("seed")
@@ -142,7 +142,7 @@ def test_other_weights_compute_all(album: Album) -> None:
     album.change({"extract": {"views": 1}})
     prepare(album)
     assert computed(album.extract()) == 18
-    network = build.build("convnet", None, False, WEIGHTS)
+    network = build.network("convnet", None, False, WEIGHTS)
     kernel, bias = network.get_layer("conv4").get_weights()
     network.get_layer("conv4").set_weights([kernel, bias + 1])
     network.save_weights(WEIGHTS)
@@ -201,7 +201,7 @@ def test_after_any_history_the_output_is_that_of_a_fresh_run(
 def test_features_beyond_the_range_of_their_type_stop_the_run(
     album: Album,
 ) -> None:
-    network = build.build("convnet", None, False, WEIGHTS)
+    network = build.network("convnet", None, False, WEIGHTS)
     kernel, bias = network.get_layer("conv4").get_weights()
     network.get_layer("conv4").set_weights([np.zeros_like(kernel), bias + 70_000])
     network.save_weights(WEIGHTS)

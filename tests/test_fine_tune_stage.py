@@ -102,8 +102,10 @@ def test_the_loss_before_the_first_step_is_the_heads(
 
 def moved() -> set[str]:
     """The convolutions whose weights in the tuned model are not those that it started from."""
-    before = build.build("convnet", 48, False, WEIGHTS)
-    extractor = build.extractor(build.build("convnet", 48, False, None), "convnet", None, "flatten")
+    before = build.network("convnet", 48, False, WEIGHTS)
+    extractor = build.extractor(
+        build.network("convnet", 48, False, None), "convnet", None, "flatten"
+    )
     classifier = loop.head_model(
         head.load(HEAD / "head.npz"), input_dropout=0.0, dropout=0.0, seed=0
     )

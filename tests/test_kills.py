@@ -119,7 +119,7 @@ def test_extract_goes_on_where_it_was_killed(
     album.split()
     album.resize()
     WEIGHTS.parent.mkdir()
-    build.build("convnet", None, False, None).save_weights(WEIGHTS)
+    build.network("convnet", None, False, None).save_weights(WEIGHTS)
     assert run(EXTRACT, [30, 60, 75])[0] == [Run(KILLED, -1, "")] * 3
     keys = [digest.tobytes() for digest in arrays.Rows(RESIZED).digests]
     known = kept(keys, np.float32, (128,))

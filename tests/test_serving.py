@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
+from optional_packages import needs_openvino
 from PIL import Image
-from test_openvino import needs_openvino
 
 from pipeline.images import resize
 from pipeline.training import serving_model

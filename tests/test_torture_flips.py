@@ -191,7 +191,7 @@ def a_zip() -> Reader:
                 found = {name: archive.read(name) for name in archive.names}
             except Unreadable:  # a row of the ledger, with the reason
                 return None
-            return None if archive.passed_over else found
+            return None if archive.ignored else found
 
     return read
 

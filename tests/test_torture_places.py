@@ -218,7 +218,7 @@ def test_a_zip_that_changes_while_it_is_read_is_refused(
     _happening_while_read(monkeypatch, lambda: happening(archive))
     told = album.fails("split", FIXES, LEDGER, "metrics/split.json")
     assert told.startswith("error: ")
-    assert "data/raw/train.zip: expected images that stay as they are while they are read" in told
+    assert "data/raw/train.zip: expected images that do not change while they are read" in told
     assert not LEDGER.exists()
 
 
@@ -240,7 +240,7 @@ def test_a_folder_that_changes_while_it_is_read_is_refused(
 
     _happening_while_read(monkeypatch, happen)
     told = album.fails("split", FIXES, LEDGER, "metrics/split.json")
-    assert f"{TRAIN}: expected images that stay as they are while they are read" in told or (
+    assert f"{TRAIN}: expected images that do not change while they are read" in told or (
         happening == "a photo less" and "to be rejected" in told
     )
     assert not LEDGER.exists()
@@ -271,9 +271,7 @@ def test_a_zip_whose_directory_lost_members_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content)
     with zipfile.ZipFile(path) as archive:
         assert len(archive.infolist()) == 1
-    with pytest.raises(
-        Exception, match="expected as many members as the end of its directory tells, 5, "
-    ):
+    with pytest.raises(Exception, match="expected 5 members, as its directory declares, "):
         sources.open_source(path)
 
 

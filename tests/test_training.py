@@ -247,11 +247,10 @@ def test_models_are_stacked_in_their_order() -> None:
 
 
 def test_a_row_does_not_depend_on_how_many_stand_beside_it() -> None:
-    model = build.extractor(build.build("convnet", 46, False, None), "convnet", None, "avg")
+    model = build.extractor(build.network("convnet", 46, False, None), "convnet", None, "avg")
     images = np.random.default_rng(0).integers(0, 256, (40, 46, 46, 3), dtype=np.uint8)
     sizes = (1, 7, 32)
-    batches = [images[:size] for size in sizes]
-    outputs = list(inference.predict(model, batches, 32))
+    outputs = [inference.run_padded(model.predict_on_batch, images[:size], 32) for size in sizes]
     assert [output.shape for output in outputs] == [(1, 128), (7, 128), (32, 128)]
     assert len(np.unique(outputs[2], axis=0)) == 32
     for output, size in zip(outputs, sizes, strict=True):

@@ -26,7 +26,7 @@ def extractor(name: str, size: int, layer: str, precision: str = "float32") -> k
     """With random weights and statistics of batch norms, trainable from a layer on."""
     keras.utils.set_random_seed(0)
     with network_split.arithmetic(precision):
-        base = build.build(name, size, False, None)
+        base = build.network(name, size, False, None)
         made = build.extractor(base, name, None, "avg")
     rng = np.random.default_rng(0)
     for part in base.layers:

@@ -144,14 +144,16 @@ def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album
     )
     album.resize()
     WEIGHTS.parent.mkdir()
-    build.build("convnet", None, False, None).save_weights(WEIGHTS)
+    build.network("convnet", None, False, None).save_weights(WEIGHTS)
     album.extract()
     train_head(album)
     album.run(
         *("fine_tune", LEDGER, RESIZED, WEIGHTS, WEIGHTS, HEAD, MODEL),
         *("metrics/fine_tune.json", "metrics/fine_tune.csv"),
     )
-    extractor = build.extractor(build.build("convnet", 48, False, None), "convnet", None, "flatten")
+    extractor = build.extractor(
+        build.network("convnet", 48, False, None), "convnet", None, "flatten"
+    )
     classifier = loop.head_model(
         head.load(HEAD / "head.npz"), input_dropout=0.5, dropout=0.0, seed=0
     )

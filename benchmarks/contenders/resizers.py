@@ -31,11 +31,13 @@ def hold_to(cores: int) -> None:
 def ours(size: int) -> Callable[[bytes], Any]:
     from pipeline.images import decode, resize
 
-    enough = resize.enough(size, "bicubic")
+    enough = resize.min_side(size, "bicubic")
 
     def pixels(content: bytes) -> Any:
         found = decode.decode_reduced(content, enough)
-        return resize.resize(found.image, size, "squash", "bicubic", found.whole, found.factor)
+        return resize.resize(
+            found.image, size, "squash", "bicubic", found.original_size, found.factor
+        )
 
     return pixels
 

@@ -1,24 +1,23 @@
-"""Batch norms folded into the convolutions beside them: the same output with less work.
+"""Fold batch norms into adjacent convolutions: the same output with less work.
 
-In inference a batch norm is one multiplication and one addition a channel,
+In inference a batch norm is one multiplication and one addition per channel,
 
     scale = gamma / sqrt(moving variance + epsilon)        shift = beta - scale * moving mean
 
-which a convolution beside it takes over: B. Jacob et al., "Quantization and Training of Neural
+which a convolution beside it can absorb: B. Jacob et al., "Quantization and Training of Neural
 Networks for Efficient Integer-Arithmetic-Only Inference" (2018), section 3.2; the notation is that
 of S. Ioffe and C. Szegedy, "Batch Normalization" (2015). A batch norm is folded
-  - if its input is a convolution's output, or the joined channels of several, which nothing else
-    uses and which went through no activation: scale * conv(x) + shift;
-  - else if its output goes to one Conv2D or DepthwiseConv2D that pads nothing:
+  - if its input is the output of a convolution, or of several joined by channels, that has no other
+    use and no activation: scale * conv(x) + shift;
+  - else if its output goes to one Conv2D or DepthwiseConv2D without padding:
     conv(scale * x + shift).
-It stays behind an addition, a pooling or a concatenation that others use too and before an
-activation (ResNetV2, DenseNet); where zeros are padded between it and the convolution, because they
-would need another value; where it or the convolution is called twice; on another axis than the
-last; and where it is called with `training=True`.
+It stays after an addition, a pooling or a concatenation with other uses if an activation follows
+(ResNetV2, DenseNet); before a convolution with padding, where zeros would need another value; if it
+or the convolution is called twice; on an axis other than the last; and if it is called with
+`training=True`.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -26,34 +25,35 @@ import numpy as np
 from keras.layers import Conv2D, Conv2DTranspose, DepthwiseConv2D, SeparableConv2D
 from numpy.typing import NDArray
 
+from pipeline.backbones.keras_private import producers
+
 LAST_AXIS = (-1, 3)  # of (n, height, width, channels)
 
 
 class Affine(NamedTuple):
-    """What a batch norm does to each channel in inference."""
+    """The map that a batch norm applies to each channel in inference."""
 
     scale: NDArray[np.float64]  # (channels,)
     shift: NDArray[np.float64]  # (channels,)
 
 
 class Plan(NamedTuple):
-    """Which batch norms go, and what each convolution, by its name, takes over from them."""
+    """Batch norms to remove, and the maps that each convolution, by name, absorbs."""
 
-    folded: set[str]
+    removed: set[str]
     before: dict[str, Affine]
     after: dict[str, Affine]
 
 
 def fold(model: keras.Model, dtype: str = "float32") -> keras.Model:
-    """A model with the same input, output and weights, its batch norms folded where that is exact.
+    """Return a copy of a model, for inference, with batch norms folded where that is exact.
 
-    For inference only. The given model stays as it is; layers keep their names. A model inside the
-    model is folded by itself.
+    Layers keep their names. A nested model is folded by itself.
 
     Args:
         model: functional, computing in float32.
         dtype: policy of the new model's layers, "float32" or "bfloat16". Rescaling and
-            Normalization, which see pixels and their means, compute in float32 in any case.
+            Normalization always compute in float32, since they process pixels and their means.
     """
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
@@ -66,18 +66,18 @@ def fold(model: keras.Model, dtype: str = "float32") -> keras.Model:
         if isinstance(operation, keras.layers.Layer):
             pixels = isinstance(operation, (keras.layers.Rescaling, keras.layers.Normalization))
             config["dtype"] = "float32" if pixels else dtype
-            # They are overwritten: do not draw them from a seed that others use.
+            # Overwritten below: do not consume random numbers of the global seed.
             config |= {key: "zeros" for key in config if key.endswith("_initializer")}
         if operation.name in plan.before or operation.name in plan.after:
             config["use_bias"] = True
         return type(operation).from_config(config)
 
     def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if operation.name in plan.folded else operation(*args, **kwargs)
+        return args[0] if operation.name in plan.removed else operation(*args, **kwargs)
 
     new = keras.models.clone_model(model, _inputs(model), clone, call)
     for layer in new.layers:
-        if isinstance(layer, keras.Model):  # it has its weights
+        if isinstance(layer, keras.Model):  # already has its weights
             continue
         old = model.get_layer(layer.name)
         before, after = plan.before.get(layer.name), plan.after.get(layer.name)
@@ -88,7 +88,7 @@ def fold(model: keras.Model, dtype: str = "float32") -> keras.Model:
 
 
 def _inputs(model: keras.Model) -> Any:
-    """New inputs by the old ones' names, which `clone_model` does not keep."""
+    """Return new inputs with the old names, which `clone_model` does not keep."""
     kind = keras.layers.InputLayer
     names = {id(layer.output): layer.name for layer in model.layers if isinstance(layer, kind)}
     return keras.tree.map_structure(
@@ -100,76 +100,64 @@ def _inputs(model: keras.Model) -> Any:
 def _plan(model: keras.Model) -> Plan:
     plan = Plan(set(), {}, {})
     sources, users = _graph(model)
-    known: dict[str, Any] = {layer.name: layer for layer in model.layers}
+    layers: dict[str, Any] = {layer.name: layer for layer in model.layers}
 
-    def joined(name: str) -> list[Any]:
-        """The convolutions whose joined channels are what that layer gives to one other alone."""
-        layer: Any = known.get(name)
+    def convolutions_into(name: str) -> list[Any]:
+        """Return the convolutions whose joined channels that layer outputs, if it has one user."""
+        layer: Any = layers.get(name)
         if len(users[name]) != 1:
             return []
         if type(layer) is keras.layers.Concatenate and layer.axis in LAST_AXIS:
-            parts = [joined(source) for source in sources.get(name, [])]
+            parts = [convolutions_into(source) for source in sources.get(name, [])]
             return [part for some in parts for part in some] if all(parts) else []
         kinds = (Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose)
         return [layer] if _is(layer, kinds) and layer.activation is keras.activations.linear else []
 
-    for name, norm in known.items():
+    for name, norm in layers.items():
         if type(norm) is not keras.layers.BatchNormalization or norm.axis not in LAST_AXIS:
             continue
         if len(sources.get(name, [])) != 1:
             continue
         affine, user = _affine(norm), users[name][0]
-        if convolutions := joined(sources[name][0]):
+        if convolutions := convolutions_into(sources[name][0]):
             ends = np.cumsum([part.output.shape[-1] for part in convolutions])[:-1]
             pieces = zip(*(np.split(vector, ends) for vector in affine), strict=True)
             for part, piece in zip(convolutions, pieces, strict=True):
                 plan.after[part.name] = Affine(*piece)
-        elif len(users[name]) == 1 and user in sources and _pads_nothing(known.get(user)):
+        elif len(users[name]) == 1 and user in sources and _has_no_padding(layers.get(user)):
             plan.before[user] = affine
         else:
             continue
-        plan.folded.add(name)
+        plan.removed.add(name)
     return plan
 
 
 def _graph(model: keras.Model) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Whose output each operation takes, and whose input its own is ("" for the model's output).
+    """Return the sources and the users of each operation, by name; "" for the model's output.
 
     Only operations that are called once, and not in training mode, have sources.
     """
     config = model.get_config()
-    sources = {}
-    users = defaultdict(list)
+    sources, users = {}, defaultdict(list)
     for operation in config["layers"]:
         name, calls = operation["name"], operation["inbound_nodes"]
-        producers = list(_producers(calls))
-        for producer in producers:
-            users[producer].append(name)
+        inputs = list(producers(calls))
+        for source in inputs:
+            users[source].append(name)
         if len(calls) == 1 and calls[0]["args"] and not calls[0]["kwargs"].get("training"):
-            sources[name] = producers
+            sources[name] = inputs
     for leaf in keras.tree.flatten(config["output_layers"]):  # name, call, tensor, name, ...
         if isinstance(leaf, str):
             users[leaf].append("")
     return sources, users
 
 
-def _producers(call: Any) -> Iterator[str]:
-    """The names of the operations that made the tensors in a call's serialized arguments."""
-    if isinstance(call, dict):
-        if "keras_history" in call:
-            yield call["keras_history"][0]
-        call = list(call.values())
-    if isinstance(call, (list, tuple)):
-        for argument in call:
-            yield from _producers(argument)
-
-
 def _is(layer: Any, convolutions: tuple[type, ...]) -> bool:
     return type(layer) in convolutions and layer.data_format == "channels_last"
 
 
-def _pads_nothing(layer: Any) -> bool:
-    """Whether it is a convolution that can take over what comes before it, borders included."""
+def _has_no_padding(layer: Any) -> bool:
+    """Return whether a layer is a convolution that can absorb a map before it."""
     if not _is(layer, (Conv2D, DepthwiseConv2D)):
         return False
     return layer.padding == "valid" or set(layer.kernel_size) == {1}
@@ -188,15 +176,15 @@ def _float64(variable: keras.Variable) -> NDArray[np.float64]:
 
 
 def _weights(layer: Any, before: Affine | None, after: Affine | None) -> list[NDArray[np.float32]]:
-    """A convolution's kernels and bias, computed in float64, with what it takes over."""
+    """Return a convolution's kernels and bias with the maps absorbed, computed in float64."""
     arrays = [array.astype(np.float64) for array in layer.get_weights()]
     bias = arrays.pop() if layer.use_bias else np.zeros(1)  # (channels out,)
     *depthwise, kernel = arrays  # a SeparableConv2D has two kernels
     kind = type(layer)
     if before and kind is Conv2D:  # (height, width, channels in of a group, channels out)
         by_group = (vector.reshape(layer.groups, -1).T for vector in before)
-        each = layer.filters // layer.groups
-        scale, shift = (np.repeat(vectors, each, axis=1) for vectors in by_group)
+        repeats = layer.filters // layer.groups
+        scale, shift = (np.repeat(vectors, repeats, axis=1) for vectors in by_group)
         bias = bias + (kernel * shift).sum(axis=(0, 1, 2))
         kernel = kernel * scale
     elif before:  # (height, width, channels in, multiplier)

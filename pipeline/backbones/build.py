@@ -1,8 +1,9 @@
-"""Convolutional networks without their classifier: images in, one feature vector an image out.
+"""Build convolutional networks without their classifier, and extractors of features from them.
 
-Input: RGB images, uint8 or float, values 0 to 255, shape (n, size, size, 3). Each backbone's own
-preprocessing is part of the model. The base always runs in inference mode, so that batch norms use
-their moving statistics and dropout is off, also while its layers are trained.
+Input: RGB images, uint8 or float, values 0 to 255, shape (n, size, size, 3). Output: one feature
+vector per image. Each backbone's own preprocessing is part of the model. The base always runs in
+inference mode, also while its layers are trained: batch norms use their moving statistics and
+dropout is off.
 """
 
 import difflib
@@ -17,47 +18,40 @@ from pipeline.backbones import gabor, weights_file
 from pipeline.runtime.errors import UserError
 
 CONVNET = "convnet"
-OWN = (CONVNET, gabor.NAME)  # not of keras.applications: no classifier, no ImageNet weights
+BUILT_IN = (CONVNET, gabor.NAME)  # not of keras.applications: no classifier, no ImageNet weights
 CONVNET_FILTERS = (32, 64, 128, 128)
 PREDICTIONS = {"predictions": "softmax", "log_predictions": "log_softmax"}
 
 
 def names() -> list[str]:
-    """All backbones: `convnet`, `gabor` and every Keras application, by its Keras name."""
-    return [*OWN, *sorted(_applications())]
+    """Return all backbones: `convnet`, `gabor` and the Keras name of every Keras application."""
+    return [*BUILT_IN, *sorted(_applications())]
 
 
-def build(
-    name: str,
-    size: int | None,
-    include_top: bool,
-    weights: Path | None,
-    logits: bool = False,
+def network(
+    name: str, size: int | None, include_top: bool, weights: Path | None, logits: bool = False
 ) -> keras.Model:
-    """Build a backbone for images of `size` x `size`.
+    """Build a backbone for images of `size` x `size` pixels; None for its default.
 
     Args:
-        name: one of `names()`.
-        size: in pixels; None for the backbone's own choice.
         include_top: with the application's classifier of 1,000 ImageNet classes.
-        weights: a `.weights.h5` or Keras' legacy `.h5` file, or None for random weights by Keras'
-            global seed.
-        logits: leave the softmax of the classifier off.
+        weights: a `.weights.h5` or Keras' legacy `.h5` file; None draws from Keras' global seed.
+        logits: omit the softmax of the classifier.
 
     Raises:
         UserError: no such backbone, a size it does not take, or weights that do not fit it.
     """
-    require_known(name)
-    if name in OWN and include_top:
+    require_name(name)
+    if name in BUILT_IN and include_top:
         raise UserError(
-            f"params.yaml: fetch_weights.{name}.include_top: expected false, got true; "
+            f"params.yaml: backbones.{name}.include_top: expected false, got true; "
             f"{name} has no classifier of its own"
         )
     try:
         if name == CONVNET:
             model = _convnet(size)
         elif name == gabor.NAME:
-            model = gabor.build(size)
+            model = gabor.network(size)
         else:
             model = getattr(keras.applications, name)(
                 weights=None,
@@ -66,29 +60,32 @@ def build(
                 **({"classifier_activation": None} if include_top and logits else {}),
             )
     except ValueError as error:
+        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
         raise UserError(
             f"params.yaml: resize.size: expected an image size that {name} takes, got {size} "
-            f"({_first_sentence(error)}); change resize.size or the backbone"
+            f"({reason}); change resize.size or the backbone"
         ) from None
     if weights is not None:
-        whole = None if include_top or name in OWN else lambda: build(name, None, True, None)
+        no_top = include_top or name in BUILT_IN
         try:
-            weights_file.load(model, weights, whole)
-        except weights_file.Unfit as error:
+            weights_file.load(
+                model, weights, None if no_top else lambda: network(name, None, True, None)
+            )
+        except weights_file.WeightsFileError as error:
             raise UserError(
                 f"{weights}: expected weights of {name} {'with' if include_top else 'without'} its "
-                f"classifier, got a file that does not fit ({error}); correct fetch_weights.{name}"
+                f"classifier, got a file that does not fit ({error}); correct backbones.{name}"
             ) from None
     return model
 
 
-def require_known(name: str) -> None:
-    """Refuse a name that is none of `names()`, with the nearest ones."""
+def require_name(name: str) -> None:
+    """Raise a `UserError` with the nearest names unless `name` is one of `names()`."""
     if name not in names():
         near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()[:3]
         raise UserError(
-            "params.yaml: extract.backbones: expected convnet, gabor or the name of a Keras "
-            f"application, got {name!r}; the nearest are {', '.join(near)}"
+            "params.yaml: backbones: expected convnet, gabor or the name of a Keras application, "
+            f"got {name!r}; the nearest are {', '.join(near)}"
         )
 
 
@@ -97,89 +94,87 @@ def extractor(
     name: str,
     layer: str | None,
     pooling: str,
-    change: Callable[[keras.Model], keras.Model] = lambda trunk: trunk,
+    transform: Callable[[keras.Model], keras.Model] = lambda trunk: trunk,
     preprocessing: str = "backbone",
 ) -> keras.Model:
-    """Put preprocessing before and pooling behind a base.
+    """Put preprocessing before and pooling after a base.
 
     Args:
-        base: from `build`; with `logits` if `pooling` is one of `PREDICTIONS`.
-        name: of the backbone, for its preprocessing.
-        layer: whose output is taken; None for the last convolutional one (n, height, width, c).
-        pooling: of that output over height and width: "avg", "max", or "flatten" for none; or
-            "predictions", "log_predictions": the classifier's probabilities or their logarithms.
-        change: made to the network between preprocessing and pooling, as `folding.fold` does.
+        base: from `network`; with `logits` if `pooling` is one of `PREDICTIONS`.
+        layer: its output is pooled; None for the last feature map (n, height, width, c).
+        pooling: over height and width: "avg", "max", or "flatten" for none; or "predictions",
+            "log_predictions": the classifier's probabilities or their logarithms.
+        transform: applied to the network in between, such as `batch_norm_folding.fold`.
         preprocessing: "backbone" for its own, "rescale" for pixels / 255.
 
     Returns:
         Model from images (n, size, size, 3) to features (n, d) float32.
-
-    Raises:
-        UserError: no such layer.
     """
     if pooling in PREDICTIONS:
-        chosen = base.layers[-1]
+        last = base.layers[-1]
     elif layer:
-        chosen = find_layer(base, layer, "extract.layer")
+        last = find_layer(base, layer, f"backbones.{name}.layer")
     else:
-        chosen = last_convolutional(base)
-    trunk = InferenceMode(change(keras.Model(base.inputs, chosen.output, name=name)))
+        last = last_feature_map(base)
+    trunk = InferenceMode(transform(keras.Model(base.inputs, last.output, name=name)))
     images = keras.Input(base.input_shape[1:], name="images")
     features = trunk(Preprocess(name, preprocessing)(images))
-    if pooling in PREDICTIONS or len(features.shape) == 4:
-        features = _pooling_layer(pooling)(features)
+    options = {"name": "pooling", "dtype": "float32"}  # also after a network in bfloat16
+    if pooling in PREDICTIONS:
+        pool = keras.layers.Activation(PREDICTIONS[pooling], **options)
+    elif pooling == "flatten" or len(features.shape) != 4:
+        pool = keras.layers.Flatten(**options)
+    elif pooling == "avg":
+        pool = keras.layers.GlobalAveragePooling2D(**options)
     else:
-        features = keras.layers.Flatten(name="pooling", dtype="float32")(features)
-    return keras.Model(images, features, name=f"{name}_extractor")
+        pool = keras.layers.GlobalMaxPooling2D(**options)
+    return keras.Model(images, pool(features), name=f"{name}_extractor")
 
 
 def find_layer(model: keras.Model, layer: str, key: str) -> keras.layers.Layer:
-    """The layer of that name; a `UserError` that names `key` and the nearest names if none is."""
-    known = {known.name: known for known in model.layers}
-    if layer not in known:
-        near = difflib.get_close_matches(layer, list(known), n=3, cutoff=0)
+    """Return the layer of that name, or raise a `UserError` about `key` with the nearest names."""
+    layers = {candidate.name: candidate for candidate in model.layers}
+    if layer not in layers:
+        near = difflib.get_close_matches(layer, list(layers), n=3, cutoff=0)
         raise UserError(
             f"params.yaml: {key}: expected the name of a layer that the features come through, "
             f"got {layer!r}; the nearest are {', '.join(near)}"
         )
-    return known[layer]
+    return layers[layer]
 
 
-def last_convolutional(base: keras.Model) -> keras.layers.Layer:
-    """The last layer whose output still has height and width.
+def last_feature_map(base: keras.Model) -> keras.layers.Layer:
+    """Return the last layer with an output that has height and width.
 
-    In a base with its classifier, the last one before the pooling over the whole image, since some
-    classifiers are convolutions themselves (MobileNet's).
+    In a base with its classifier, the last one before the global pooling, since some classifiers
+    are convolutions themselves (MobileNet's).
     """
     layers = list(base.layers)
     if len(base.output_shape) == 2:
         kinds = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
-        pooled = [place for place, layer in enumerate(layers) if isinstance(layer, kinds)]
-        layers = layers[: pooled[-1]] if pooled else layers
+        poolings = [index for index, layer in enumerate(layers) if isinstance(layer, kinds)]
+        layers = layers[: poolings[-1]] if poolings else layers
     return next(layer for layer in reversed(layers) if len(layer.output.shape) == 4)
 
 
 def unfreeze_from(model: keras.Model, layer: str) -> None:
-    """Make an `extractor` trainable from `layer` on, its batch norms never.
-
-    Raises:
-        UserError: it has no such layer.
-    """
+    """Make an `extractor` trainable from `layer` on, except for its batch norms."""
     trunk = model.get_layer("trunk").model
-    first = trunk.layers.index(find_layer(trunk, layer, "fine_tune.unfreeze_from"))
+    key = f"backbones.{trunk.name}.unfreeze_from"
+    first = trunk.layers.index(find_layer(trunk, layer, key))
     trunk.trainable = True
-    for place, part in enumerate(trunk.layers):
+    for index, part in enumerate(trunk.layers):
         batch_norm = isinstance(part, keras.layers.BatchNormalization)
-        part.trainable = place >= first and not batch_norm
+        part.trainable = index >= first and not batch_norm
     if not trunk.trainable_weights:
         raise UserError(
-            "params.yaml: fine_tune.unfreeze_from: expected a layer from which on there are "
-            f"weights to train, got {layer!r}; name an earlier one"
+            f"params.yaml: {key}: expected a layer with weights to train from there on, "
+            f"got {layer!r}; name an earlier one"
         )
 
 
 class InferenceMode(keras.layers.Layer):  # type: ignore[misc]
-    """A model that behaves as in inference, also inside a model that is being trained.
+    """A model in inference mode, also inside a model that is being trained.
 
     `model(x, training=False)` in a functional model does not do that: Keras 3 replaces the
     argument by that of the outer call (`operation_fn` in keras/src/models/functional.py).
@@ -194,15 +189,15 @@ class InferenceMode(keras.layers.Layer):  # type: ignore[misc]
 
 
 class Preprocess(keras.layers.Layer):  # type: ignore[misc]
-    """From pixel values 0 to 255, RGB, to what a backbone was trained on.
+    """Turn RGB values 0 to 255 into what a backbone was trained on.
 
     Input and output shape (n, size, size, 3), output float32. `convnet` and `gabor` take
-    pixels / 255; so does every backbone if `preprocessing` is "rescale" and not "backbone".
+    pixels / 255; so does every backbone with `preprocessing` "rescale".
     """
 
     def __init__(self, backbone: str, preprocessing: str = "backbone") -> None:
         super().__init__(name="preprocess", dtype="float32", trainable=False)
-        if preprocessing == "rescale" or backbone in OWN:
+        if preprocessing == "rescale" or backbone in BUILT_IN:
             self._function: Callable[[Any], Any] = lambda images: images / 255.0
         else:
             self._function = _applications()[backbone].preprocess_input
@@ -215,16 +210,16 @@ class Preprocess(keras.layers.Layer):  # type: ignore[misc]
 
 
 def _applications() -> dict[str, types.ModuleType]:
-    """Each Keras application's name, and the module that holds its `preprocess_input`."""
+    """Return each Keras application's name, and the module with its `preprocess_input`."""
     return {
-        name: getattr(keras.applications, build.__module__.rpartition(".")[2])
-        for name, build in vars(keras.applications).items()
-        if name[0].isupper() and callable(build)
+        name: getattr(keras.applications, function.__module__.rpartition(".")[2])
+        for name, function in vars(keras.applications).items()
+        if name[0].isupper() and callable(function)
     }
 
 
 def _convnet(size: int | None) -> keras.Model:
-    """Convolutions of 32, 64, 128, 128 filters, 3 x 3, each followed by 2 x 2 max pooling.
+    """Build 3 x 3 convolutions of 32, 64, 128, 128 filters, each followed by 2 x 2 max pooling.
 
     The small network of F. Chollet, "Building powerful image classification models using very
     little data" (2016) and "Deep Learning with Python" (2017), section 5.2.
@@ -234,19 +229,3 @@ def _convnet(size: int | None) -> keras.Model:
         convolution = keras.layers.Conv2D(filters, 3, activation="relu", name=f"conv{number}")
         x = keras.layers.MaxPooling2D(2, name=f"pool{number}")(convolution(x))
     return keras.Model(images, x, name=CONVNET)
-
-
-def _pooling_layer(pooling: str) -> keras.layers.Layer:
-    """In float32 also behind a network that computes in another type."""
-    named = {"name": "pooling", "dtype": "float32"}
-    if pooling == "avg":
-        return keras.layers.GlobalAveragePooling2D(**named)
-    if pooling == "max":
-        return keras.layers.GlobalMaxPooling2D(**named)
-    if pooling in PREDICTIONS:
-        return keras.layers.Activation(PREDICTIONS[pooling], **named)
-    return keras.layers.Flatten(**named)
-
-
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split()).split(". ")[0].rstrip(".")

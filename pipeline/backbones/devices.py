@@ -1,8 +1,8 @@
-"""Several accelerators of one machine, each with its part of every batch.
+"""Compute on several accelerators of one machine, each with its part of every batch.
 
-Data parallelism is what the backend offers: `keras.distribution` on JAX, `tf.distribute` on
-TensorFlow. On a machine without accelerators the processor stands in for them, as so many virtual
-devices: slower, but the same code. With one device nothing here does anything.
+Data parallelism is the backend's: `keras.distribution` on JAX, `tf.distribute` on TensorFlow.
+Without accelerators the processor provides as many virtual devices: slower, but the same code. With
+one device nothing here has any effect.
 """
 
 import contextlib
@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from pipeline.runtime.errors import UserError
 
 _count = 1
-_strategy: Any = None  # of TensorFlow, once there are several devices
-
-_built: weakref.WeakSet[Any] = weakref.WeakSet()  # models that have seen a batch
+_strategy: Any = None  # TensorFlow's, with several devices
+_built: weakref.WeakSet[Any] = weakref.WeakSet()  # models that have processed a batch
 
 
 def use(backend: str, count: int) -> None:
-    """Take `count` devices into use; once, after the backend was imported.
+    """Set the number of devices; once, after the backend was imported.
 
     Raises:
         UserError: the machine has accelerators, but fewer.
@@ -40,24 +39,25 @@ def use(backend: str, count: int) -> None:
         )
         return
     tf = importlib.import_module("tensorflow")
-    if accelerators := tf.config.list_physical_devices("GPU"):
+    kind = "GPU"
+    if accelerators := tf.config.list_physical_devices(kind):
         _require(count, len(accelerators))
-        names = [device.name for device in tf.config.list_logical_devices("GPU")[:count]]
     else:
-        processor = tf.config.list_physical_devices("CPU")[0]
+        kind = "CPU"
         virtual = [tf.config.LogicalDeviceConfiguration()] * count
+        processor = tf.config.list_physical_devices(kind)[0]
         tf.config.set_logical_device_configuration(processor, virtual)
-        names = [device.name for device in tf.config.list_logical_devices("CPU")]
-    _strategy = tf.distribute.MirroredStrategy(names)
+    devices = tf.config.list_logical_devices(kind)[:count]
+    _strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 def scope() -> contextlib.AbstractContextManager[Any]:
-    """Models that are built and compiled in it compute on all devices."""
+    """Return a context; models built and compiled in it compute on all devices."""
     return contextlib.nullcontext() if _strategy is None else _strategy.scope()
 
 
 def predict_on_batch(model: keras.Model, batch: NDArray[Any]) -> NDArray[np.float32]:
-    """The outputs of a batch, each device computing its part of it."""
+    """Return the outputs of a batch, each device computing its part."""
     parts = _parts(batch)
     if _count > 1 and _strategy is None:  # JAX; its `train_on_batch` does this by itself
         tensor = keras.ops.convert_to_tensor(parts)
@@ -72,12 +72,13 @@ def train_on_batch(
     label: NDArray[np.int64],
     example_weight: NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
-    """One step on a batch, each device computing its part of it; loss and metrics by name.
+    """Train one step on a batch, each device computing its part; return loss and metrics by name.
 
-    `example_weight`, (n,), is that of each row in loss and metrics; 1 where it is not given.
+    Rows that fill the batch up to a multiple of the devices get weight 0, so the model must compile
+    its metrics as `weighted_metrics`.
 
-    Rows that fill the batch up to a multiple of the devices have no weight. The model's metrics are
-    compiled as `weighted_metrics`.
+    Args:
+        example_weight: of each row in loss and metrics, (n,); None for 1.
     """
     if _count == 1:
         return dict(
@@ -89,7 +90,7 @@ def train_on_batch(
     filled = len(label) + -len(label) % _count
     weight = np.zeros(filled, np.float32)
     weight[: len(label)] = 1 if example_weight is None else example_weight
-    weight *= filled / len(label)  # the loss is the mean over all of `filled`
+    weight *= filled / len(label)  # the loss is the mean over all `filled` rows
     step = model.train_on_batch(
         _parts(inputs), _parts(label), sample_weight=_parts(weight), return_dict=True
     )
@@ -97,7 +98,7 @@ def train_on_batch(
 
 
 def _parts(batch: NDArray[Any]) -> Any:
-    """A batch filled up to a multiple of the devices; on TensorFlow a part for each."""
+    """Fill a batch up to a multiple of the devices; on TensorFlow split it, a part for each."""
     if _count == 1:
         return batch
     filled = range(len(batch) + -len(batch) % _count)
@@ -111,9 +112,9 @@ def _parts(batch: NDArray[Any]) -> Any:
     )
 
 
-def _require(expected: int, found: int) -> None:
-    if found < expected:
+def _require(count: int, available: int) -> None:
+    if available < count:
         raise UserError(
-            f"params.yaml: compute.devices: expected at most the {found} accelerators of this "
-            f"machine, got {expected}; lower it"
+            f"params.yaml: compute.devices: expected at most the {available} accelerators of this "
+            f"machine, got {count}; lower it"
         )

@@ -1,17 +1,17 @@
-"""Keras' published files, over https, whole or not at all, in Keras' own folder.
+"""Download Keras' published files over https to Keras' own folder, completely or not at all.
 
-`keras.utils.get_file` writes under the final name, so that a killed download passes for a whole
-file; it waits for ever, takes any size, follows a redirect to http, and where its folder cannot be
-written it goes to one in /tmp that anybody may have filled.
-
-HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are heeded. What lies in the folder is not downloaded.
+Files that are already there are not downloaded. `keras.utils.get_file` writes under the final name,
+so that a killed download passes for a complete file; it has no timeout and no size limit, follows
+redirects to http, and falls back to a folder in /tmp that anybody can write to. HTTPS_PROXY,
+NO_PROXY and REQUESTS_CA_BUNDLE are respected. Keras is not imported.
 """
 
 import hashlib
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import requests
@@ -21,29 +21,30 @@ from tqdm import tqdm
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 
-if TYPE_CHECKING:  # it imports Keras, which `engine.start` has to do first
-    from pipeline.backbones.published import Published
-
-MOST_BYTES = 2 * 2**30  # the largest file of keras.applications has 1.4 GB
-PATIENCE_S = (20, 60)  # for a connection, and for the next byte
-ATTEMPTS = 5  # each goes on where the one before was cut off
+MAX_BYTES = 2 * 2**30  # the largest file of keras.applications has 1.4 GB
+TIMEOUTS_S = (20, 60)  # to connect, and until the next byte
+ATTEMPTS = 5  # each resumes where the previous one was cut off
 BLOCK_BYTES = 2**18
-CUT_OFF = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-)
+CUT_OFF = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
-def fetch(file: "Published", where: str, remedy: str) -> Path:
-    """The path of a published file, downloaded unless it is there with its hash.
+@dataclass(frozen=True)
+class Published:
+    """A file that Keras publishes."""
+
+    name: str  # in Keras' folder
+    url: str
+    hash: str | None  # md5 or sha256 in hex; Keras has none for MobileNet and MobileNetV2
+
+
+def fetch(file: Published, where: str, remedy: str) -> Path:
+    """Return the path of a published file; download it unless it is there with its hash.
 
     Args:
-        where, remedy: the begin and the end of the sentence if that fails.
+        where, remedy: start and end of the error message.
 
     Raises:
-        UserError: no connection, no https, too large, another file than the published one, or a
-            user without a home folder.
+        UserError: no connection, no https, too large, another hash, or a user without a home.
     """
     path = _keras_folder(where) / "models" / file.name
     if path.is_file() and file.hash in (None, _hash(path, file.hash)):
@@ -52,19 +53,28 @@ def fetch(file: "Published", where: str, remedy: str) -> Path:
     with atomic_files.replacing(path) as partial:
         try:
             with _session() as session, partial.open("wb") as opened:
-                _receive(session, file.url, opened, expected, remedy)
+                _receive(session, file.url, opened)
         except requests.exceptions.InvalidSchema as error:
-            raise UserError(f"{expected} by https alone, got {error}; {remedy}") from None
+            raise UserError(f"{expected} by https only, got {error}; {remedy}") from None
         except requests.HTTPError as error:
-            told = f"{error.response.status_code} {error.response.reason}"
-            raise UserError(f"{expected}, got {told!r}; {remedy}") from None
+            status = f"{error.response.status_code} {error.response.reason}"
+            raise UserError(f"{expected}, got {status!r}; {remedy}") from None
+        except _TooLargeError:
+            raise UserError(
+                f"{expected}, at most {MAX_BYTES:,} bytes, got more; {remedy}"
+            ) from None
         except requests.RequestException as error:
-            told = "no answer in time" if isinstance(error, requests.Timeout) else "no connection"
-            raise UserError(f"{expected}, got {told}; {remedy}") from None
-        found = _hash(partial, file.hash)
-        if file.hash not in (None, found):
-            raise UserError(f"{expected} with hash {file.hash}, got {found}; {remedy}")
+            timeout = isinstance(error, requests.Timeout)
+            problem = "no answer in time" if timeout else "no connection"
+            raise UserError(f"{expected}, got {problem}; {remedy}") from None
+        actual = _hash(partial, file.hash)
+        if file.hash not in (None, actual):
+            raise UserError(f"{expected} with hash {file.hash}, got {actual}; {remedy}")
     return path
+
+
+class _TooLargeError(Exception):
+    pass
 
 
 def _keras_folder(where: str) -> Path:
@@ -78,7 +88,7 @@ def _keras_folder(where: str) -> Path:
 
 
 def _session() -> requests.Session:
-    """One that knows no other scheme than https, wherever it is redirected."""
+    """Return a session that speaks https only, also after redirects."""
     session = requests.Session()
     session.adapters.clear()
     session.mount("https://", HTTPAdapter())
@@ -86,51 +96,44 @@ def _session() -> requests.Session:
     return session
 
 
-def _receive(
-    session: requests.Session, url: str, file: BinaryIO, expected: str, remedy: str
-) -> None:
-    """Write the body to an empty file; a connection that is cut off is taken up again."""
-    version = ""
+def _receive(session: requests.Session, url: str, file: BinaryIO) -> None:
+    """Write the body to an empty file; resume after a connection that is cut off."""
+    etag = ""
     for attempt in range(1, ATTEMPTS + 1):
-        begun = file.tell()
+        start = file.tell()
         headers = {"Accept-Encoding": "identity"}
-        if begun and version:  # only of the very same file is the rest worth anything
-            headers |= {"Range": f"bytes={begun}-", "If-Range": version}
+        if start and etag:  # the rest of another version would be useless
+            headers |= {"Range": f"bytes={start}-", "If-Range": etag}
         try:
-            with session.get(url, headers=headers, stream=True, timeout=PATIENCE_S) as answer:
-                answer.raise_for_status()
-                rest = answer.headers.get("Content-Range", "").startswith(f"bytes {begun}-")
-                if answer.status_code != requests.codes.partial_content or not rest:
-                    begun = 0
+            with session.get(url, headers=headers, stream=True, timeout=TIMEOUTS_S) as response:
+                response.raise_for_status()
+                resumed = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+                if response.status_code != requests.codes.partial_content or not resumed:
+                    start = 0
                     file.seek(0)
                     file.truncate()
-                tag = answer.headers.get("ETag", "")
-                version = tag if tag.startswith('"') else ""  # W/"..." may name another one
-                declared = int(answer.headers.get("Content-Length") or 0)
-                _write(answer, file, begun + declared, expected, remedy)
+                etag = response.headers.get("ETag", "")
+                etag = etag if etag.startswith('"') else ""  # W/"..." may name another version
+                _write(response, file, start + int(response.headers.get("Content-Length") or 0))
                 return
         except CUT_OFF:
-            if attempt == ATTEMPTS or file.tell() <= begun:
+            if attempt == ATTEMPTS or file.tell() <= start:
                 raise
 
 
-def _write(
-    answer: requests.Response, file: BinaryIO, total: int, expected: str, remedy: str
-) -> None:
+def _write(response: requests.Response, file: BinaryIO, total: int) -> None:
     quiet = not sys.stderr.isatty()
     with tqdm(total=total or None, unit="B", unit_scale=True, disable=quiet) as bar:
-        if total <= MOST_BYTES:
-            for block in answer.iter_content(BLOCK_BYTES):
-                file.write(block)
-                bar.update(len(block))
-                if file.tell() > MOST_BYTES:
-                    break
-            else:
-                return
-    raise UserError(f"{expected}, at most {MOST_BYTES:,} bytes, got more; {remedy}")
+        if total > MAX_BYTES:
+            raise _TooLargeError
+        for block in response.iter_content(BLOCK_BYTES):
+            file.write(block)
+            bar.update(len(block))
+            if file.tell() > MAX_BYTES:
+                raise _TooLargeError
 
 
 def _hash(path: Path, like: str | None) -> str:
-    """Of the kind that Keras gives: some of its hashes are md5, the others sha256."""
+    """Return the file's hash of the same kind: Keras has md5 and sha256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5" if len(like or "") == 32 else "sha256").hexdigest()

@@ -66,7 +66,7 @@ def filter_means(extractor: keras.Model, layer: str, size: int) -> keras.Model:
 def split_at_last_convolution(extractor: keras.Model) -> tuple[keras.Model, keras.Model]:
     """Return models from images to the last convolution's output, and from there to features."""
     trunk, pooling = extractor.get_layer("trunk").model, extractor.get_layer("pooling")
-    last = build.last_convolutional(trunk).output
+    last = build.last_feature_map(trunk).output
     images = keras.Input(extractor.input_shape[1:])
     pixels = extractor.get_layer("preprocess")(images)
     x = middle = keras.Input(last.shape[1:])

@@ -1,9 +1,9 @@
-"""Views of an image: itself, its mirror image, and seeded augmentations of it.
+"""Make views of images: the image, its mirror image, and seeded augmentations.
 
-Input and output: uint8 (n, size, size, 3), RGB. A view is a function of seed, image and number
-alone, so it is the same in every batch and every run. View 0 is the image, view 1 its mirror image,
-left and right; from view 2 on, one affine change, drawn within ranges that mean what they mean to
-Keras' layers (RandomRotation, RandomTranslation, RandomShear, RandomZoom, RandomFlip).
+Input and output: uint8 (n, size, size, 3), RGB. A view depends on seed, image and view number only,
+so it is the same in every batch and every run. View 0 is the image, view 1 its mirror image (left
+and right); from view 2 on it is one affine map, drawn within the same ranges as those of Keras'
+layers RandomRotation, RandomTranslation, RandomShear, RandomZoom and RandomFlip.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """How far an augmentation may go: degrees to either side, the others fractions."""
+    """Limits of an augmentation: degrees to either side for `rotation`, fractions otherwise."""
 
     rotation: float
     shift: float
@@ -29,35 +29,37 @@ class Ranges:
 def make(
     images: NDArray[np.uint8], digests: Sequence[bytes], view: int, ranges: Ranges, seed: int
 ) -> NDArray[np.uint8]:
-    """View number `view` of each image; `digests` tell the images apart, the sha256 of each."""
+    """Return view number `view` of each image; `digests` are the images' sha256."""
     if view == 0:
         return images
     if view == 1:
         return images[:, :, ::-1]
     size = images.shape[1]
-    changes = np.stack([_change(digest, view, ranges, seed, size) for digest in digests])
+    transforms = np.stack([_transform(digest, view, ranges, seed, size) for digest in digests])
     moved = keras.ops.image.affine_transform(
-        images.astype(np.float32), changes, interpolation="bilinear", fill_mode="nearest"
+        images.astype(np.float32), transforms, interpolation="bilinear", fill_mode="nearest"
     )
     pixels: NDArray[np.float32] = keras.ops.convert_to_numpy(moved)
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
-def _change(digest: bytes, view: int, ranges: Ranges, seed: int, size: int) -> NDArray[np.float32]:
-    """From a pixel of the view to its place in the image, float32 (8,) as Keras takes it.
+def _transform(
+    digest: bytes, view: int, ranges: Ranges, seed: int, size: int
+) -> NDArray[np.float32]:
+    """Return the map from a pixel of the view to its position in the image, (8,), as in Keras.
 
-    The change turns, shears, zooms and mirrors about the centre, then shifts.
+    It rotates, shears, zooms and mirrors about the center, then shifts.
     """
-    drawn = hashlib.sha256(digest + view.to_bytes(4) + seed.to_bytes(4)).digest()
-    rng = np.random.Generator(np.random.Philox(key=int.from_bytes(drawn[:16])))
+    key = hashlib.sha256(digest + view.to_bytes(4) + seed.to_bytes(4)).digest()
+    rng = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16])))
     angle, right, down, across, along, zoom = rng.uniform(-1, 1, 6)
     mirror = -1.0 if ranges.flip and rng.random() < 0.5 else 1.0
     angle *= np.deg2rad(ranges.rotation)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     shear = np.array([[1, across * ranges.shear], [along * ranges.shear, 1]])
     scale = np.diag([mirror, 1.0]) * (1 + zoom * ranges.zoom)
-    linear = turn @ shear @ scale
-    centre = np.array([size - 1, size - 1]) / 2
-    offset = centre - linear @ centre + np.array([right, down]) * ranges.shift * size
+    linear = rotation @ shear @ scale
+    center = np.array([size - 1, size - 1]) / 2
+    offset = center - linear @ center + np.array([right, down]) * ranges.shift * size
     (a, b), (c, d) = linear
     return np.array([a, b, offset[0], c, d, offset[1], 0, 0], dtype=np.float32)

@@ -126,7 +126,9 @@ def _read(params: Params, file: File) -> tuple[str, Images | str]:
     """Return a file's name and pixels (size, size, 3), or the reason why it is no image."""
     wanted = params.resize
     try:
-        return file.name, resize.pixels(file.read(), wanted.size, wanted.fit, wanted.interpolation)
+        return file.name, resize.decode_and_resize(
+            file.read(), wanted.size, wanted.fit, wanted.interpolation
+        )
     except decode.Unreadable as reason:
         return file.name, str(reason)
 

@@ -89,7 +89,7 @@ class Predictor:
 
         def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
             batches = (images[start : start + size] for start in range(0, len(images), size))
-            return np.concatenate([inference.padded(run, batch, size) for batch in batches])
+            return np.concatenate([inference.run_padded(run, batch, size) for batch in batches])
 
         return in_batches
 
@@ -109,7 +109,9 @@ class Predictor:
         from pipeline.backbones import openvino
 
         try:
-            return openvino.compile(model, self.batch_size, "float32", self.params.compute.threads)
+            return openvino.compile_model(
+                model, self.batch_size, "float32", self.params.compute.threads
+            )
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 "predict --engine: expected a network that OpenVINO can run, got "
@@ -137,7 +139,7 @@ class ImageNet:
 
         params = predictor.params
         name, backbone = next(iter(params.backbones.items()))
-        if name in build.OWN:
+        if name in build.BUILT_IN:
             raise UserError(
                 f"predict --imagenet: expected a backbone that was trained on ImageNet, got "
                 f"{name!r}, which has no classes of its own; leave --imagenet out"
@@ -149,7 +151,7 @@ class ImageNet:
             )
         if weights_file is None and backbone.include_top:
             weights_file = paths.weights(name)
-        base = build.build(name, params.resize.size, True, weights_file, logits=True)
+        base = build.network(name, params.resize.size, True, weights_file, logits=True)
         if weights_file is None:
             _download_weights(base, name)
         self._probability = predictor.function(build.extractor(base, name, None, "predictions"))
@@ -172,10 +174,10 @@ def class_names(path: Path | None) -> list[str]:
         UserError: it has another content, or cannot be downloaded.
     """
     if path is None:
-        from pipeline.backbones import published
+        from pipeline.backbones import weights
 
         remedy = "connect once, or give `--imagenet-classes FILE`"
-        path = download.fetch(published.class_index(), "predict --imagenet", remedy)
+        path = download.fetch(weights.class_index(), "predict --imagenet", remedy)
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         return [str(index[str(number)][1]) for number in range(1000)]

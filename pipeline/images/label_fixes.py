@@ -1,7 +1,7 @@
-"""Labels that are known to be wrong. Pure: names in, indices out.
+"""Match corrections of wrong labels to files. Pure: names in, indices out.
 
 A fix names a file as the inputs do, or by the end of its path (`cat.1.jpg` for `train/cat.1.jpg`),
-and gives it another class, or takes it out of the data.
+and gives it another class or excludes it from the data.
 """
 
 import posixpath
@@ -16,32 +16,26 @@ EXCLUDE = "exclude"
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """What should be done with one file.
+    """A correction of one file's label."""
 
-    Attributes:
-        member: its path inside the zip or folder, or the end of it.
-        label: its class, or `EXCLUDE`.
-        source: who says so.
-    """
-
-    member: str
-    label: str
-    source: str
+    member: str  # path inside the zip or folder, or the end of it
+    label: str  # a class, or `EXCLUDE`
+    source: str  # who reported it
 
 
 def match(
     fixes: Iterable[Fix], members: Sequence[str], classes: Sequence[str], where: str
 ) -> tuple[dict[int, Fix], list[Fix]]:
-    """The fix of each member that has one, by its place in `members`; and those that match none.
+    """Return the fix of each member by its index in `members`, and the fixes that match none.
 
     Raises:
-        UserError: a class that is not one of `classes`, a fix that two members match, or a member
-            that two fixes match; the sentence begins with `where`.
+        UserError: a label that is not one of `classes`, a fix that two members match, or a member
+            that two fixes match; the message begins with `where`.
     """
     by_name: dict[str, list[int]] = defaultdict(list)
-    for place, member in enumerate(members):
-        by_name[posixpath.basename(member)].append(place)
-    found: dict[int, Fix] = {}
+    for index, member in enumerate(members):
+        by_name[posixpath.basename(member)].append(index)
+    matched: dict[int, Fix] = {}
     unmatched = []
     for fix in fixes:
         if fix.label not in (EXCLUDE, *classes):
@@ -49,22 +43,19 @@ def match(
                 f"{where}: {fix.member}: expected as label {EXCLUDE!r} or one of "
                 f"{', '.join(classes)}, got {fix.label!r}; correct that line"
             )
-        places = [
-            place
-            for place in by_name[posixpath.basename(fix.member)]
-            if f"/{members[place]}".endswith(f"/{fix.member}")
-        ]
-        if len(places) > 1:
+        same_name = by_name[posixpath.basename(fix.member)]
+        indices = [i for i in same_name if f"/{members[i]}".endswith(f"/{fix.member}")]
+        if len(indices) > 1:
             raise UserError(
                 f"{where}: {fix.member}: expected one file of that name, got "
-                f"{members[places[0]]} and {members[places[1]]}; give more of its path"
+                f"{members[indices[0]]} and {members[indices[1]]}; give more of its path"
             )
-        if not places:
+        if not indices:
             unmatched.append(fix)
-        elif places[0] in found:
+        elif indices[0] in matched:
             raise UserError(
-                f"{where}: {members[places[0]]}: expected one line about it, got two; remove one"
+                f"{where}: {members[indices[0]]}: expected one line about it, got two; remove one"
             )
         else:
-            found[places[0]] = fix
-    return found, unmatched
+            matched[indices[0]] = fix
+    return matched, unmatched

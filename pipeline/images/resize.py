@@ -1,12 +1,13 @@
-"""An RGB picture of any size to a square array. Pure.
+"""Resize an RGB image of any size to a square array. Pure.
 
-Promises uint8, shape (size, size, 3), RGB, not to be written to. An image that already has the
-right size comes back with its own values: no filter touches it.
+Returns uint8 (size, size, 3), RGB, read-only. An image that already has the right size keeps its
+values: no filter touches it.
 
-Pillow's filters, computed by `cykooz.resizer` with the processor's vector instructions: a third of
-the time, the same integers on every kind of processor. On 400 photos, bicubic, Pillow's own differ
-by 1 of 255 levels in a seventh of the values, and by more in one of 10,000, beside hard edges: 26
-at most. "box" differs by more than 1 in one of 1,000, as sums are rounded at other pixels' borders.
+The filters are Pillow's, computed by `cykooz.resizer` with the processor's vector instructions: a
+third of the time, the same integers on every kind of processor. On 400 photos, bicubic, Pillow's
+own values differ by 1 of 255 levels in a seventh of the values, and by more in one of 10,000,
+beside hard edges: 26 at most. "box" differs by more than 1 in one of 1,000, as sums are rounded at
+the borders of other pixels.
 """
 
 import threading
@@ -22,20 +23,20 @@ FITS = ("squash", "crop", "pad")
 INTERPOLATIONS = {
     "nearest": ResizeAlg.nearest(),
     "bilinear": ResizeAlg.convolution(FilterType.bilinear),
-    "bicubic": ResizeAlg.convolution(FilterType.catmull_rom),  # Keys' with a = -1/2, as Pillow's
+    "bicubic": ResizeAlg.convolution(FilterType.catmull_rom),  # Keys, a = -1/2, as in Pillow
     "lanczos": ResizeAlg.convolution(FilterType.lanczos3),
     "box": ResizeAlg.convolution(FilterType.box),
 }
+_EXACT = ("nearest", "box")  # one pixel more or less changes their result much
 
-_of_thread = threading.local()  # a resizer keeps buffers, for one image at a time
-_EXACT = ("nearest", "box")  # of these, one pixel more or less changes much
+_thread = threading.local()  # its `resizer` keeps buffers, for one image at a time
 
 
-def enough(size: int, interpolation: str) -> int | None:
-    """How many pixels each side must keep where an image is reduced on its way to `resize`.
+def min_side(size: int, interpolation: str) -> int | None:
+    """Return how many pixels a side must keep when an image is reduced before `resize`.
 
     That is twice `size`, as in Pillow's `Image.thumbnail` (`reducing_gap`), or None: all of them.
-    Measured on JPEGs against pixels from the whole image, of 255 levels: 652 photos of up to
+    Measured on JPEGs against pixels from the full image, in 255 levels: 652 photos of up to
     500 x 500 at 64 differ by 0.3 on average (the worst photo by 1.1), 99 % of the values by 2 at
     most, one by 18; photos enlarged to 12 megapixels, at 64, 150 and 224, by 0.1 to 0.25, 3 at
     most; mosaics of photos, of that size, by 0.2 to 0.7, 14 at most. "box" would differ by 0.6 to
@@ -44,14 +45,10 @@ def enough(size: int, interpolation: str) -> int | None:
     return None if interpolation in _EXACT else 2 * size
 
 
-def pixels(content: bytes, size: int, fit: str, interpolation: str) -> NDArray[np.uint8]:
-    """An image file's bytes as `size` by `size` pixels, as the pipeline sees it.
-
-    Raises:
-        decode.Unreadable: it is no whole image.
-    """
-    picture = decode.decode_reduced(content, enough(size, interpolation))
-    return resize(picture.image, size, fit, interpolation, picture.whole, picture.factor)
+def decode_and_resize(content: bytes, size: int, fit: str, interpolation: str) -> NDArray[np.uint8]:
+    """Return the pixels, (size, size, 3), of an image file's bytes; raise `decode.Unreadable`."""
+    reduced = decode.decode_reduced(content, min_side(size, interpolation))
+    return resize(reduced.image, size, fit, interpolation, reduced.original_size, reduced.factor)
 
 
 def resize(
@@ -59,69 +56,48 @@ def resize(
     size: int,
     fit: str,
     interpolation: str,
-    whole: tuple[int, int] | None = None,
+    original_size: tuple[int, int] | None = None,
     factor: int = 1,
 ) -> NDArray[np.uint8]:
-    """Fit an RGB `image` into `size` by `size` pixels; returns an array of shape (size, size, 3).
+    """Fit an RGB `image` into an array of shape (size, size, 3).
 
-    `fit` is one of `FITS`: "squash" scales both sides to `size`, whatever the proportions;
-    "crop" scales the shorter side and keeps the centre of the longer one; "pad" scales the longer
-    side and centres the picture on black. `interpolation` is a key of `INTERPOLATIONS`; all but
-    "nearest" widen their filter when they shrink, so nothing aliases.
-
-    Where `image` is reduced, `whole` is the width and height of the picture before, and one pixel
-    stands for `factor` by `factor` of it, the last ones for fewer: the same part of the picture is
-    taken, to the fraction of a pixel.
+    Args:
+        fit: "squash" scales both sides to `size` and ignores the proportions; "crop" scales the
+            shorter side and keeps the center of the longer one; "pad" scales the longer side and
+            centers the image on black.
+        interpolation: a key of `INTERPOLATIONS`; all but "nearest" widen their filter when they
+            shrink, so that nothing aliases.
+        original_size: width and height before `image` was reduced by `factor`, whose last column
+            or row may stand for fewer pixels; the same part of the image is taken as without the
+            reduction, to a fraction of a pixel.
     """
     if image.mode != "RGB":
         raise ValueError(f"resize: expected an image of mode 'RGB', got {image.mode!r}")
-    width, height = whole or image.size
-    box, into = (0, 0, width, height), (size, size)
+    width, height = original_size or image.size
+    left, top, across, down = 0, 0, width, height
+    target = size, size
     if fit == "crop":
-        box = _centre(width, height)
+        # On a pixel border: between two pixels, even an unscaled image would be blurred.
+        across = down = min(width, height)
+        left, top = (width - across) // 2, (height - down) // 2
     elif fit == "pad":
-        into = _inside(width, height, size)
+        longer = max(width, height)
+        target = _scaled(width, size, longer), _scaled(height, size, longer)
     elif fit != "squash":
         raise ValueError(f"resize: expected a fit of {FITS}, got {fit!r}")
-    left, top, right, bottom = (edge / factor for edge in box)
-    fitted = Image.new("RGB", into)
-    _resizer().resize_pil(
-        image,
-        fitted,
-        ResizeOptions(
-            INTERPOLATIONS[interpolation], crop_box=CropBox(left, top, right - left, bottom - top)
-        ),
-    )
-    return np.asarray(fitted if fitted.size == (size, size) else _on_black(fitted, size))
+    box = CropBox(left / factor, top / factor, across / factor, down / factor)
+    if not hasattr(_thread, "resizer"):
+        _thread.resizer = Resizer()
+    fitted = Image.new("RGB", target)
+    options = ResizeOptions(INTERPOLATIONS[interpolation], crop_box=box)
+    _thread.resizer.resize_pil(image, fitted, options)
+    if target != (size, size):
+        square = Image.new("RGB", (size, size))  # black
+        square.paste(fitted, ((size - target[0]) // 2, (size - target[1]) // 2))
+        fitted = square
+    return np.asarray(fitted)
 
 
-def _resizer() -> Resizer:
-    """That of this thread."""
-    if not hasattr(_of_thread, "resizer"):
-        _of_thread.resizer = Resizer()
-    resizer: Resizer = _of_thread.resizer
-    return resizer
-
-
-def _centre(width: int, height: int) -> tuple[int, int, int, int]:
-    """The middle square, as (left, top, right, bottom).
-
-    It begins on a whole pixel, at most half a pixel off centre: between two pixels, even an image
-    that needs no scaling would be blurred.
-    """
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    return left, top, left + side, top + side
-
-
-def _inside(width: int, height: int, size: int) -> tuple[int, int]:
-    """Width and height when the longer side becomes `size`."""
-    longer = max(width, height)
-    across, down = (max(1, (side * size + longer // 2) // longer) for side in (width, height))
-    return across, down
-
-
-def _on_black(fitted: Image.Image, size: int) -> Image.Image:
-    square = Image.new("RGB", (size, size))  # black
-    square.paste(fitted, ((size - fitted.width) // 2, (size - fitted.height) // 2))
-    return square
+def _scaled(side: int, size: int, longer: int) -> int:
+    """Return `side` in pixels, rounded, once the longer side has become `size`."""
+    return max(1, (side * size + longer // 2) // longer)

@@ -76,7 +76,7 @@ def assemble(
     for name, path in weights(params).items():
         backbone = params.backbones[name]
         with network_split.arithmetic(precision):
-            base = build.build(
+            base = build.network(
                 name,
                 size,
                 backbone.include_top,
@@ -113,7 +113,7 @@ def load(params: Params, size: int, n_classes: int, model: str) -> Network:
         tuned = sealed_files.require_sealed(paths.model_weights(), "fine_tune")
         try:
             weights_file.load(network.whole, tuned)
-        except weights_file.Unfit as error:
+        except weights_file.WeightsFileError as error:
             raise UserError(
                 f"{tuned}: expected the weights of the fine-tuned network, got a file that does "
                 f"not fit ({error}); run `dvc repro fine_tune` again"

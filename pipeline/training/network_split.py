@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from pipeline.backbones import batch_norm_folding
+from pipeline.backbones import batch_norm_folding, keras_private
 from pipeline.backbones.build import InferenceMode, find_layer
 from pipeline.runtime.errors import UserError
 
@@ -145,6 +145,6 @@ def _passing(trunk: keras.Model, first: int) -> list[Any]:
         if isinstance(operation, keras.layers.InputLayer):
             continue
         for tensor in keras.tree.flatten(operation.input):
-            if id(tensor._keras_history.operation) not in late:
+            if id(keras_private.operation_of(tensor)) not in late:
                 found[id(tensor)] = tensor
     return list(found.values())

@@ -119,7 +119,11 @@ def text(pattern: str, replacement: str) -> Edit:
     return substitute("params.yaml", pattern, replacement)
 
 
-DECODE, BUILD, LOOP = "pipeline/images/decode.py", "pipeline/backbones/build.py", "pipeline/training/loop.py"
+DECODE, BUILD, LOOP = (
+    "pipeline/images/decode.py",
+    "pipeline/backbones/build.py",
+    "pipeline/training/loop.py",
+)
 ARRAYS, PLOTS = "pipeline/storage/arrays.py", "pipeline/reporting/plots.py"
 AUGMENT = {"rotation": 5, "shift": 0, "shear": 0, "zoom": 0, "flip": True, "seed": 7}
 
@@ -142,7 +146,9 @@ HARMLESS = [
     Case("words of errors in the ledger", transform("pipeline/storage/ledger.py", RaisedWords)),
     Case("words of log lines in a stage", transform("stages/submit.py", PrintedWords)),
     Case("words of progress in a stage", transform("stages/split.py", PrintedWords)),
-    Case("code of the entry point", rewrite("pipeline/runtime/entrypoint.py", "{}\nX = 1\n".format)),
+    Case(
+        "code of the entry point", rewrite("pipeline/runtime/entrypoint.py", "{}\nX = 1\n".format)
+    ),
     Case("code of the threads", rewrite("pipeline/runtime/parallel.py", "{}\nX = 1\n".format)),
     Case("code of the progress bar", rewrite("pipeline/runtime/progress.py", "{}\nX = 1\n".format)),
     Case("code that checks parameters", rewrite("pipeline/config.py", "{}\nX = 1\n".format)),
@@ -156,23 +162,56 @@ HARMLESS = [
         for name in names
     ),
     Case("a comment in params.yaml", text(r"\Z", "\n# nothing\n")),
-    Case("another order of keys", rewrite("params.yaml", lambda text: yaml.safe_dump(yaml.safe_load(text)))),
+    Case(
+        "another order of keys",
+        rewrite("params.yaml", lambda text: yaml.safe_dump(yaml.safe_load(text))),
+    ),
     Case("0.0 for 0", text(r"^  dropout: 0\b.*$", "  dropout: 0.0")),
     Case("a list of one layer", text(r"unfreeze_from: conv1", "unfreeze_from: [conv1]")),
     Case("null written out", params(lambda keys: keys["data"].update(classes=None))),
-    Case("a null left out", params(lambda keys: keys["compute"].pop("devices_", None) or keys["train_head"].update(class_weights=None))),
-    Case("another path to the same images", text(r"data/sample/train.zip", "./data/sample/train.zip")),
-    Case("changes for views that there are not", params(lambda keys: keys["extract"].update(augment=AUGMENT))),
-    Case("what verify accepts", params(lambda keys: keys["verify"].update(absolute=0.5, relative=0.5))),
-    Case("a path in absolute form", rewrite("params.yaml", lambda text: text)) if False else Case(
-        "exponents", text(r"learning_rate: 0.0005\b", "learning_rate: 5e-04")
+    Case(
+        "a null left out",
+        params(
+            lambda keys: (
+                keys["compute"].pop("devices_", None)
+                or keys["train_head"].update(class_weights=None)
+            )
+        ),
     ),
+    Case(
+        "another path to the same images", text(r"data/sample/train.zip", "./data/sample/train.zip")
+    ),
+    Case(
+        "changes for views that there are not",
+        params(lambda keys: keys["extract"].update(augment=AUGMENT)),
+    ),
+    Case(
+        "what verify accepts",
+        params(lambda keys: keys["verify"].update(absolute=0.5, relative=0.5)),
+    ),
+    Case("a path in absolute form", rewrite("params.yaml", lambda text: text))
+    if False
+    else Case("exponents", text(r"learning_rate: 0.0005\b", "learning_rate: 5e-04")),
 ]
 
 FROM_PIXELS = ("audit", "explain", "extract", "fine_tune", "resize")
 MATTERING = [
-    Case("a constant of near duplicates", substitute("pipeline/images/near_duplicates.py", r"^([A-Z_]+ = )(\d+)", r"\g<1>1\2"), ("split",)),
-    Case("a version of Pillow", bump("pillow"), ("evaluate", "explain", "report", "resize", "split")),
-    Case("a version of Keras", bump("keras"), ("audit", "explain", "extract", "fetch_weights", "fine_tune", "report", "train_head")),
-    Case("a version of TensorFlow", bump("tensorflow"), ("explain", "extract", "fetch_weights", "fine_tune", "report", "train_head")),
+    Case(
+        "a constant of near duplicates",
+        substitute("pipeline/images/near_duplicates.py", r"^([A-Z_]+ = )(\d+)", r"\g<1>1\2"),
+        ("split",),
+    ),
+    Case(
+        "a version of Pillow", bump("pillow"), ("evaluate", "explain", "report", "resize", "split")
+    ),
+    Case(
+        "a version of Keras",
+        bump("keras"),
+        ("audit", "explain", "extract", "fetch_weights", "fine_tune", "report", "train_head"),
+    ),
+    Case(
+        "a version of TensorFlow",
+        bump("tensorflow"),
+        ("explain", "extract", "fetch_weights", "fine_tune", "report", "train_head"),
+    ),
 ]

@@ -70,7 +70,7 @@ def networks(name: str) -> tuple[keras.Model, keras.Model, keras.Model]:
     params, section = read(name), dense_head(name)
     ((backbone, settings),) = params.backbones.items()
     pooling = settings.pooling
-    base = build.build(
+    base = build.network(
         *(backbone, params.resize.size, settings.include_top, None),
         logits=pooling in build.PREDICTIONS,
     )

@@ -19,7 +19,7 @@ MOBILENET_V2 = ["Conv1", "block_4_expand", "block_8_project", "block_13_expand",
 def test_layers_are_convolutions_from_the_first_to_the_last(
     name: str, count: int, layers: list[str]
 ) -> None:
-    extractor = build.extractor(build.build(name, 64, False, None), name, None, "avg")
+    extractor = build.extractor(build.network(name, 64, False, None), name, None, "avg")
     assert intermediate.spread_layers(extractor, count) == layers
 
 

@@ -18,7 +18,7 @@ KERNEL = np.random.default_rng(0).normal(size=(3, 3, 3, 2)).astype(np.float32)
 @pytest.fixture(scope="module")
 def convnet() -> keras.Model:
     keras.utils.set_random_seed(0)
-    return build.extractor(build.build("convnet", 64, False, None), "convnet", None, "avg")
+    return build.extractor(build.network("convnet", 64, False, None), "convnet", None, "avg")
 
 
 def with_kernel(kernel: NDArray[Any], bias: float = 0, activation: str | None = None) -> Any:

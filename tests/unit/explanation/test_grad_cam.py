@@ -112,7 +112,7 @@ def test_heatmaps_have_the_resolution_of_the_last_convolution_and_change_no_weig
     """MobileNet's classifier is itself a convolution, of 1 x 1 pixel."""
     keras.utils.set_random_seed(0)
     top = pooling in build.PREDICTIONS
-    extractor = build.extractor(build.build(name, 96, top, None, logits=top), name, None, pooling)
+    extractor = build.extractor(build.network(name, 96, top, None, logits=top), name, None, pooling)
     build.unfreeze_from(extractor, extractor.get_layer("trunk").model.layers[4].name)
     head = classifier(np.random.default_rng(0).normal(size=(extractor.output_shape[-1], 3)))
     before, trainable = extractor.get_weights(), len(extractor.trainable_weights)

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-COMMITTED = Path(__file__).parents[1] / "data" / "sample"
+COMMITTED = Path(__file__).parents[2] / "data" / "sample"
 Files = dict[str, bytes]
 
 

@@ -1,4 +1,4 @@
-"""`evaluate` by hand, on predictions that are made up."""
+"""`evaluate` in this process, on predictions that are made up."""
 
 import json
 import shutil
@@ -11,22 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.storage import arrays, ledger
+from pipeline.storage import arrays, ledger, tables
 from pipeline.training.history import COLUMNS
 from stages import evaluate
 
-ROOT = Path(__file__).parent.parent
-ARGUMENTS = [
-    "data/split.csv",
-    "data/head",
-    "data/model",
-    "h.csv",
-    "m.csv",
-    "e.json",
-    "i.json",
-    "curves",
-    "pictures",
-]
+ROOT = Path(__file__).parents[2]
 
 
 def write(head: list[float], fine_tune: list[float], subsets: list[str]) -> None:
@@ -51,14 +40,18 @@ def write(head: list[float], fine_tune: list[float], subsets: list[str]) -> None
             dtype=np.float32,
             fingerprint=ledger.fingerprint(rows),
         )
-    for name in ("h.csv", "m.csv"):
-        ledger.write_csv(Path(name), COLUMNS, [(0, 0.7, 0.5, 0.7, 0.5), (1, 0.6, 0.6, 0.6, 0.6)])
+    for name in ("head", "fine_tune"):
+        tables.write_csv(
+            Path(f"metrics/{name}_history.csv"),
+            COLUMNS,
+            [(0, 0.7, 0.5, 0.7, 0.5), (1, 0.6, 0.6, 0.6, 0.6)],
+        )
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["stages/evaluate.py", *ARGUMENTS])
+    monkeypatch.setattr(sys, "argv", ["stage"])
     shutil.copyfile(ROOT / "params.yaml", "params.yaml")
 
 
@@ -72,7 +65,7 @@ def test_rounding_does_not_choose_the_final_model() -> None:
     change("evaluate", decimals=2)
     write([0.957], [0.965], ["valid"])
     assert evaluate.main() == 0
-    figures = json.loads(Path("e.json").read_text(encoding="utf-8"))
+    figures = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))
     losses = [figures[name]["valid"]["log_loss"] for name in ("head", "fine_tune")]
     assert (losses, figures["chosen"]) == ([0.04, 0.04], "fine_tune")
 
@@ -80,19 +73,19 @@ def test_rounding_does_not_choose_the_final_model() -> None:
 def test_valid_chooses_even_where_test_says_otherwise() -> None:
     write([0.9, 0.6], [0.8, 0.99], ["valid", "test"])
     assert evaluate.main() == 0
-    assert json.loads(Path("e.json").read_text(encoding="utf-8"))["chosen"] == "head"
+    assert json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))["chosen"] == "head"
 
 
 def test_without_a_test_subset_curves_and_pictures_are_those_of_valid() -> None:
     write([0.9, 0.4], [0.8, 0.7], ["valid", "valid"])
     assert evaluate.main() == 0
-    figures = json.loads(Path("e.json").read_text(encoding="utf-8"))
+    figures = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))
     assert figures["head"].keys() == {"valid"}
     assert figures["head"]["valid"]["accuracy"] == 0.5
     assert figures["chosen"] == "fine_tune"
-    lines = Path("curves/head_confusion.csv").read_text(encoding="utf-8").splitlines()
+    lines = Path("metrics/curves/head_confusion.csv").read_text(encoding="utf-8").splitlines()
     assert lines == ["actual,predicted", "cat,cat", "dog,dog", "cat,dog", "dog,cat"]
-    pictures = {path.name for path in Path("pictures").iterdir()}
+    pictures = {path.name for path in Path("metrics/pictures").iterdir()}
     assert pictures == {
         "confusion.png",
         "learning_curves.png",
@@ -102,7 +95,7 @@ def test_without_a_test_subset_curves_and_pictures_are_those_of_valid() -> None:
         "scores.png",
         "thresholds.png",
     }
-    points = Path("curves/final_thresholds.csv").read_text(encoding="utf-8").splitlines()
+    points = Path("metrics/curves/final_thresholds.csv").read_text(encoding="utf-8").splitlines()
     assert points[:2] == ["threshold,accuracy", "0.0,0.5"]
     assert len(points) == 202
 
@@ -118,7 +111,7 @@ SURE = [0.999] * 24 + [0.001] * 6  # as sure of its six errors as of the rest
 def test_the_final_model_is_the_chosen_one_at_the_temperature_that_valid_asks_for() -> None:
     write([0.2] * 60, SURE * 2, SUBSETS)
     assert evaluate.main() == 0
-    figures = read("e.json")
+    figures = read("metrics/evaluate.json")
     assert figures["chosen"] == "fine_tune"
     # Of 30 images 24 are right: the odds of 999 become 24 / 6, so that log 999 / T = log 4.
     assert figures["temperature"] == pytest.approx(np.log(999) / np.log(4), rel=1e-4)
@@ -133,10 +126,10 @@ def test_without_calibration_the_final_model_is_the_chosen_one() -> None:
     change("evaluate", calibration="none")
     write([0.6, 0.4] * 30, SURE * 2, SUBSETS)
     assert evaluate.main() == 0
-    figures = read("e.json")
+    figures = read("metrics/evaluate.json")
     assert figures["temperature"] == 1
     assert figures["final"] == figures[figures["chosen"]]
-    found = read("i.json")["differences"]["final against head"]["test"]
+    found = read("metrics/intervals.json")["differences"]["final against head"]["test"]
     assert found["log_loss"] == {
         "difference": 0,
         "interval": [0, 0],
@@ -147,7 +140,7 @@ def test_without_calibration_the_final_model_is_the_chosen_one() -> None:
 def test_every_figure_has_its_interval_and_every_pair_its_difference() -> None:
     write([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)
     assert evaluate.main() == 0
-    figures, bounds = read("e.json"), read("i.json")
+    figures, bounds = read("metrics/evaluate.json"), read("metrics/intervals.json")
     assert (bounds["confidence"], bounds["resamples"]) == (0.95, 2_000)
     for model in ("head", "fine_tune", "final"):
         for subset in ("valid", "test"):
@@ -162,7 +155,9 @@ def test_every_figure_has_its_interval_and_every_pair_its_difference() -> None:
 def test_a_rerun_gives_the_same_bytes() -> None:
     write([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)
     assert evaluate.main() == 0
-    outputs = [path for path in Path().rglob("*") if path.is_file() and "data" not in path.parts]
+    outputs = [
+        path for path in Path().rglob("*") if path.is_file() and not {"data"} & {*path.parts}
+    ]
     before = {path: path.read_bytes() for path in outputs}
     assert evaluate.main() == 0
     assert {path: path.read_bytes() for path in outputs} == before
@@ -171,7 +166,7 @@ def test_a_rerun_gives_the_same_bytes() -> None:
 def test_thresholds_are_chosen_on_valid_and_shown_on_test() -> None:
     write([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)
     assert evaluate.main() == 0
-    found = read("e.json")["thresholds"]
+    found = read("metrics/evaluate.json")["thresholds"]
     assert found.keys() == {"half", "symmetric", "accurate"}
     assert found["half"]["threshold"] == 0.5
     assert found["half"]["test"] == {"accuracy": 1, "error_rate": {"cat": 0, "dog": 0}}
@@ -185,16 +180,16 @@ def test_test_is_also_scored_as_if_label_fixes_held() -> None:
     rows[3] = replace(rows[3], fix="exclude")
     ledger.write_ledger(Path("data/split.csv"), rows)
     assert evaluate.main() == 0
-    figures = read("e.json")
+    figures = read("metrics/evaluate.json")
     head = figures["head"]
     assert (head["test"]["images"], head["test"]["accuracy"]) == (2, 0)
     assert (head["test_with_label_fixes"]["images"]) == 1
     assert head["test_with_label_fixes"]["accuracy"] == 1
     assert figures["fine_tune"]["test_with_label_fixes"]["accuracy"] == 0
-    assert "test_with_label_fixes" in read("i.json")["head"]
+    assert "test_with_label_fixes" in read("metrics/intervals.json")["head"]
 
 
 def test_without_label_fixes_test_is_scored_once() -> None:
     write([0.9, 0.4], [0.95, 0.7], ["valid", "test"])
     assert evaluate.main() == 0
-    assert read("e.json")["head"].keys() == {"valid", "test"}
+    assert read("metrics/evaluate.json")["head"].keys() == {"valid", "test"}

@@ -1,4 +1,4 @@
-"""`explain` by hand: the right images, true to their colours, with what is known of each."""
+"""`explain` in this process: the right images, with true colors, and what is known of each."""
 
 import json
 import sys
@@ -19,11 +19,8 @@ from pipeline.training import head, network
 from stages import explain
 
 SIZE = 48
+OUT = Path("metrics/explain")
 SURE = [9, 8, 7, 6, 5, 1, -1, -2, -3, 0.1, -0.2, 4]  # log-odds of the true class, image by image
-ARGUMENTS = [
-    *("split.csv", "resized.zarr", "w.weights.h5", "w.weights.h5", "head", "model"),
-    *("evaluate.json", "audit", "explain"),
-]
 AUDIT = {  # with the columns that are read
     "labels.csv": "member,source,suggested,likely\n7.jpg,train,cat,yes\n8.jpg,train,dog,no\n",
     "outliers.csv": "member,source\n3.jpg,train\n",
@@ -37,8 +34,10 @@ AUDIT = {  # with the columns that are read
 def run(write_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve images, cats and dogs in turn, two of `train`; a rejected file among them."""
     section = {"examples": 2, "layers": 2, "filters": 2}
-    write_params(explain=section, extract={"pooling": "avg"})
-    monkeypatch.setattr(sys, "argv", ["stages/explain.py", *ARGUMENTS])
+    backbone = {"weights": "random", "seed": 0, "include_top": False, "pooling": "avg"}
+    backbones = {"convnet": backbone | {"preprocessing": "backbone", "unfreeze_from": "conv1"}}
+    write_params(explain=section, backbones=backbones)
+    monkeypatch.setattr(sys, "argv", ["stage"])
     monkeypatch.setattr(keras_setup, "start", lambda *_, **__: None)
     rows = [
         ledger.Row(
@@ -48,33 +47,36 @@ def run(write_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> N
         for i in range(len(SURE))
     ]  # fmt: skip
     rows.insert(5, ledger.Row("x", "train", "<x>.jpg", "", -1, "", "", 0, 0, "", "", "cut short"))
-    ledger.write_ledger(Path("split.csv"), rows)
+    ledger.write_ledger(Path("data/split.csv"), rows)
     fingerprint = ledger.fingerprint(rows)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (len(SURE), SIZE, SIZE, 3)).astype(np.uint8)
     odds = np.array(SURE) * np.where(np.arange(len(SURE)) % 2, 1, -1)  # of dog
     predicted = log_softmax(np.stack([np.zeros_like(odds), odds], axis=1))
     for path, values in (
-        ("resized.zarr", pixels),
-        ("head/predictions.zarr", predicted),
-        ("model/predictions.zarr", predicted),
+        ("data/resized.zarr", pixels),
+        ("data/head/predictions.zarr", predicted),
+        ("data/model/predictions.zarr", predicted),
     ):
         arrays.write(
             Path(path), [values], shape=values.shape, dtype=values.dtype, fingerprint=fingerprint
         )
     keras.utils.set_random_seed(0)
-    build.build("convnet", SIZE, False, None).save_weights("w.weights.h5")
+    Path("data/weights").mkdir()
+    Path("metrics/audit").mkdir(parents=True)
+    build.network("convnet", SIZE, False, None).save_weights("data/weights/convnet.weights.h5")
     kernel = rng.normal(0, 1, (build.CONVNET_FILTERS[-1], 2)).astype(np.float32)
-    head.Head((kernel,), (np.zeros(2, np.float32),)).save(Path("head/head.npz"))
+    head.Head((kernel,), (np.zeros(2, np.float32),)).save(Path("data/head/head.npz"))
     figures = {"chosen": "head", "temperature": 2.0, "clip": 0.01}
-    Path("evaluate.json").write_text(json.dumps(figures), encoding="utf-8")
-    Path("audit").mkdir()
+    Path("metrics/evaluate.json").write_text(json.dumps(figures), encoding="utf-8")
     for name, lines in AUDIT.items():
-        Path("audit", name).write_text(lines, encoding="utf-8")
+        Path("metrics/audit", name).write_text(lines, encoding="utf-8")
 
 
 def told() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(Path("explain/explain.json").read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(
+        Path("metrics/explain/explain.json").read_text(encoding="utf-8")
+    )
     return content
 
 
@@ -103,7 +105,7 @@ def test_galleries_hold_the_images_that_their_titles_say() -> None:
 
 def test_an_image_is_true_to_its_colours_and_told_with_its_calibrated_probability() -> None:
     assert explain.main() == 0
-    pixels = arrays.Rows(Path("resized.zarr")).read(0, len(SURE))
+    pixels = arrays.Rows(Path("data/resized.zarr")).read(0, len(SURE))
     galleries = {gallery["title"]: gallery["images"] for gallery in told()["galleries"]}
     image = galleries["Surest and wrong: dog"][0]
     assert image == {
@@ -117,7 +119,7 @@ def test_an_image_is_true_to_its_colours_and_told_with_its_calibrated_probabilit
         "probability": round(1 / (1 + np.exp(-2 / 2)), 4),  # log-odds of 2, temperature 2
         "note": "",
     }
-    with Image.open("explain/images/7.png") as opened:
+    with Image.open("metrics/explain/images/7.png") as opened:
         assert (np.asarray(opened) == pixels[7]).all()
     assert galleries["Likely label errors"][0]["note"] == "rather cat?"
     assert galleries["Rejected files"][0]["note"] == "cut short"
@@ -136,7 +138,10 @@ def test_every_picture_that_is_named_is_there_and_no_other() -> None:
     } - {None}
     named |= {layer["picture"] for layer in found["activations"]["layers"] + found["filters"]}
     named.add(found["activations"]["picture"])
-    there = {path.relative_to("explain").as_posix() for path in Path("explain").rglob("*.png")}
+    there = {
+        path.relative_to("metrics/explain").as_posix()
+        for path in Path("metrics/explain").rglob("*.png")
+    }
     assert named == there
     assert [layer["layer"] for layer in found["filters"]] == ["conv1", "conv4"]
 
@@ -145,7 +150,7 @@ def test_the_bytes_repeat() -> None:
     written = []
     for _ in range(2):
         assert explain.main() == 0
-        files = [path for path in Path("explain").rglob("*") if path.is_file()]
+        files = [path for path in Path("metrics/explain").rglob("*") if path.is_file()]
         written.append({path: path.read_bytes() for path in files})
     assert written[0] == written[1]
 
@@ -187,12 +192,12 @@ def test_what_is_not_there_is_told_in_a_sentence_and_nothing_is_written(
     write_params(explain=section)
     assert explain.main() == 1
     assert capsys.readouterr().err == f"error: {sentence}\n"
-    assert not Path("explain").exists()
+    assert not Path("metrics/explain").exists()
 
 
 def test_of_two_backbones_each_shows_the_named_layers_that_it_has() -> None:
     extractors = {
-        name: build.extractor(build.build(name, SIZE, False, None), name, None, "avg")
+        name: build.extractor(build.network(name, SIZE, False, None), name, None, "avg")
         for name in ("convnet", "gabor")
     }
     net = network.Network(extractors, None, None)

@@ -1,4 +1,4 @@
-"""`audit` by hand, on features and pixels in which faults are planted."""
+"""`audit` in this process, on features and pixels in which faults are planted."""
 
 import csv
 import json
@@ -12,17 +12,16 @@ import pytest
 from pipeline.storage import arrays, ledger
 from stages import audit
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 IMAGES = 60  # cats and dogs in turn
 SWAPPED, ODD, DARK, BLANK, COPY = 7, 20, 11, 12, 41  # the copy is one of the image before it
-ARGUMENTS = ["data/split.csv", "data/resized.zarr", "f.zarr", "f.zarr", "a.json", "audit"]
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger with 60 labelled images and one without a label, rejected ones aside."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["stages/audit.py", *ARGUMENTS])
+    monkeypatch.setattr(sys, "argv", ["stage"])
     shutil.copyfile(ROOT / "params.yaml", "params.yaml")
     rng = np.random.default_rng(0)
     rows = [
@@ -47,14 +46,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     features[ODD, 0] = -4 * features[ODD, 0]
     features[ODD, 0, 0] = 0
     features[COPY, 0] = features[COPY - 2, 0]
-    for path, values in (("data/resized.zarr", pixels), ("f.zarr", features)):
+    for path, values in (("data/resized.zarr", pixels), ("data/features/convnet.zarr", features)):
         arrays.write(
             Path(path), [values], shape=values.shape, dtype=values.dtype, fingerprint=fingerprint
         )
 
 
 def lines(name: str) -> list[dict[str, str]]:
-    with Path("audit", name).open(encoding="utf-8", newline="") as file:
+    with Path("metrics/audit", name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -71,7 +70,7 @@ def test_what_is_planted_stands_in_the_tables() -> None:
     assert (pair["member"], pair["other"]) == (f"<{COPY - 2}>.jpg", f"<{COPY}>.jpg")
     assert (pair["subset"], pair["other_subset"]) == ("valid", "train")
     assert float(pair["likeness"]) < 0.01
-    figures = json.loads(Path("a.json").read_text(encoding="utf-8"))
+    figures = json.loads(Path("metrics/audit.json").read_text(encoding="utf-8"))
     likely = [line["member"] for line in lines("labels.csv") if line["likely"] == "yes"]
     assert len(likely) == figures["likely_label_errors"]
     assert all(float(line["margin"]) > 0 for line in lines("labels.csv"))
@@ -84,7 +83,7 @@ def test_a_rerun_gives_the_same_bytes() -> None:
     written = []
     for _ in range(2):
         assert audit.main() == 0
-        written.append({path.name: path.read_bytes() for path in Path("audit").iterdir()})
+        written.append({path.name: path.read_bytes() for path in Path("metrics/audit").iterdir()})
     assert written[0] == written[1]
 
 

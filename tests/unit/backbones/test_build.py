@@ -1,0 +1,340 @@
+"""Shapes of backbones, their preprocessing, and what training may change in them."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+
+from pipeline.backbones import build
+from pipeline.backbones.batch_norm_folding import fold
+from pipeline.runtime.errors import UserError
+
+CONVNET_SIDES = {
+    150: {"conv1": 148, "pool1": 74, "conv2": 72, "pool2": 36}
+    | {"conv3": 34, "pool3": 17, "conv4": 15, "pool4": 7},
+    64: {"conv1": 62, "pool1": 31, "conv2": 29, "pool2": 14}
+    | {"conv3": 12, "pool3": 6, "conv4": 4, "pool4": 2},
+}
+# A pixel of red 10, green 20, blue 255, as each backbone's paper or code wants it.
+PREPROCESSED = {
+    "convnet": (10 / 255, 20 / 255, 1.0),
+    "gabor": (10 / 255, 20 / 255, 1.0),
+    "VGG16": (255 - 103.939, 20 - 116.779, 10 - 123.68),  # blue, green, red less their means
+    "ResNet50": (255 - 103.939, 20 - 116.779, 10 - 123.68),
+    "MobileNetV2": (10 / 127.5 - 1, 20 / 127.5 - 1, 1.0),
+    "ResNet50V2": (10 / 127.5 - 1, 20 / 127.5 - 1, 1.0),
+    "DenseNet121": (
+        (10 / 255 - 0.485) / 0.229,
+        (20 / 255 - 0.456) / 0.224,
+        (1.0 - 0.406) / 0.225,
+    ),
+    "EfficientNetV2B0": (10.0, 20.0, 255.0),  # has layers of its own for that
+    "MobileNetV3Small": (10.0, 20.0, 255.0),
+}
+in_bfloat16 = functools.partial(fold, dtype="bfloat16")
+
+
+def images(n: int, size: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def convnet(size: int) -> keras.Model:
+    return build.network("convnet", size, include_top=False, weights=None)
+
+
+def set_statistics(model: keras.Model) -> None:
+    """Give batch norms statistics as after training: no mean is 0, no variance 1."""
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.gamma.shape
+            layer.set_weights([rng.uniform(0.5, 1.5, shape) for _ in range(4)])
+
+
+def trunk_of(extractor: keras.Model) -> keras.Model:
+    return extractor.get_layer("trunk").model
+
+
+def test_names_are_the_built_in_ones_and_every_keras_application() -> None:
+    applications = vars(keras.applications)
+    expected = sorted(name for name in applications if callable(applications[name]))
+    assert build.names() == ["convnet", "gabor", *expected]
+    assert {"VGG16", "ResNet50V2", "MobileNetV3Small", "NASNetMobile"} < set(expected)
+
+
+@pytest.mark.parametrize("size", CONVNET_SIDES)
+def test_the_convnet_has_these_layers(size: int) -> None:
+    filters = dict(zip("1234", (32, 64, 128, 128), strict=True))
+    expected = {name: (s, s, filters[name[-1]]) for name, s in CONVNET_SIDES[size].items()}
+    layers = convnet(size).layers
+    shapes = {layer.name: layer.output.shape[1:] for layer in layers}
+    assert shapes == {"input": (size, size, 3)} | expected
+    assert {layer.activation.__name__ for layer in layers if "conv" in layer.name} == {"relu"}
+
+
+def test_the_convnet_has_the_parameters_of_its_book() -> None:
+    """F. Chollet, "Deep Learning with Python" (2017), section 5.2: 3,453,121 for 150 pixels."""
+    extractor = build.extractor(convnet(150), "convnet", None, "flatten")
+    assert extractor.output_shape == (None, 6272)
+    head = 6272 * 512 + 512 + 512 + 1  # dense layers of 512 units and of 1
+    assert extractor.count_params() + head == 3_453_121
+
+
+@pytest.mark.parametrize("name", PREPROCESSED)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("preprocessing", ["backbone", "rescale"])
+def test_preprocessing_gives_these_values(
+    name: str, dtype: type[np.generic], preprocessing: str
+) -> None:
+    pixel = np.array([[[[10, 20, 255]]]]).astype(dtype)
+    values = np.asarray(build.Preprocess(name, preprocessing)(pixel))
+    assert values.dtype == np.float32
+    expected = PREPROCESSED["convnet" if preprocessing == "rescale" else name]
+    assert_allclose(values.ravel(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "preprocessing"),
+    [
+        ("VGG16", "block1_conv1", "backbone"),
+        ("VGG16", "block1_conv1", "rescale"),
+        ("MobileNetV2", None, "backbone"),
+        ("ResNet50V2", None, "backbone"),
+    ],
+)
+def test_an_extractor_is_the_bare_network_on_preprocessed_images(
+    name: str, layer: str | None, preprocessing: str
+) -> None:
+    keras.utils.set_random_seed(0)
+    base = build.network(name, 32, include_top=False, weights=None)
+    set_statistics(base)
+    bare = keras.Model(base.input, base.get_layer(layer).output) if layer else base
+    preprocessed = np.asarray(build.Preprocess(name, preprocessing)(images(3, 32)))
+    expected = np.asarray(bare(preprocessed, training=False)).reshape(3, -1)
+    extractor = build.extractor(base, name, layer, "flatten", preprocessing=preprocessing)
+    features = extractor.predict_on_batch(images(3, 32))
+    assert features.dtype == np.float32
+    assert len(np.unique(features)) > 100
+    assert_allclose(features, expected, rtol=1e-4, atol=1e-4 * abs(expected).max())
+
+
+@pytest.mark.parametrize("layer", [None, "conv3"])
+@pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
+def test_features_are_pooled_from_the_last_or_the_named_layer(
+    pooling: str, layer: str | None
+) -> None:
+    base = convnet(64)
+    model = keras.Model(base.inputs, base.get_layer(layer or "pool4").output)
+    output = model.predict_on_batch(images(3, 64).astype(np.float32) / 255)
+    expected = {
+        "avg": output.mean(axis=(1, 2)),
+        "max": output.max(axis=(1, 2)),
+        "flatten": output.reshape(3, -1),
+    }[pooling]
+    features = build.extractor(base, "convnet", layer, pooling).predict_on_batch(images(3, 64))
+    assert_allclose(features, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_without_height_and_width_is_not_pooled() -> None:
+    keras.utils.set_random_seed(0)
+    base = build.network("MobileNetV2", 32, include_top=True, weights=None)
+    extractor = build.extractor(base, "MobileNetV2", "predictions", "avg")
+    probability = extractor.predict_on_batch(images(2, 32))
+    assert probability.shape == (2, 1000)
+    assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("MobileNetV2", 1280), ("MobileNet", 1024)])
+def test_with_its_classifier_a_backbone_is_still_cut_at_its_last_feature_map(
+    name: str, channels: int
+) -> None:
+    for include_top in (False, True):
+        base = build.network(name, 64, include_top, None)
+        extractor = build.extractor(base, name, None, "flatten")
+        assert extractor.output_shape == (None, 2 * 2 * channels)
+
+
+def predictions(base: keras.Model, name: str, n: int) -> list[NDArray[np.float32]]:
+    """Probabilities and log-probabilities, float32 (n, 1000)."""
+    poolings = ("predictions", "log_predictions")
+    found = [np.asarray(build.extractor(base, name, None, it)(images(n, 32))) for it in poolings]
+    assert all((str(it.dtype), it.shape) == ("float32", (n, 1000)) for it in found)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "last"), [("MobileNetV2", "predictions"), ("MobileNet", "conv_preds")]
+)
+def test_predictions_are_the_probabilities_of_the_classifier(name: str, last: str) -> None:
+    """MobileNet's last layer is the activation, MobileNetV2's a dense layer with its own."""
+    keras.utils.set_random_seed(0)
+    base = build.network(name, 32, include_top=True, weights=None, logits=True)
+    plain = build.network(name, 32, include_top=True, weights=None)
+    plain.set_weights(base.get_weights())
+    expected = np.asarray(build.extractor(plain, name, "predictions", "avg")(images(3, 32)))
+    probability, log_probability = predictions(base, name, 3)
+    assert_allclose(probability, expected, rtol=1e-4)
+    assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
+    assert_allclose(log_probability, np.log(expected), rtol=1e-4)
+    *kernels, bias = base.get_layer(last).get_weights()
+    bias[0] = 1000  # a probability of e-1000 is 0 in float32; its logarithm is a number
+    base.get_layer(last).set_weights([*map(np.zeros_like, kernels), bias])
+    probability, log_probability = predictions(base, name, 1)
+    assert_array_equal(probability, [[1.0] + [0.0] * 999])
+    assert_array_equal(log_probability, [[0.0] + [-1000.0] * 999])
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
+def test_features_are_float32_after_a_network_in_bfloat16(pooling: str) -> None:
+    extractor = build.extractor(convnet(46), "convnet", None, pooling, in_bfloat16)
+    assert trunk_of(extractor).get_layer("conv1").compute_dtype == "bfloat16"
+    assert np.asarray(extractor(images(1, 46))).dtype == np.float32
+
+
+def test_probabilities_are_float32_after_a_network_in_bfloat16() -> None:
+    """bfloat16 itself has only 8 significant bits."""
+    inputs = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    base = keras.Model(inputs, keras.layers.Dense(5, name="logits")(pooled))
+    extractor = build.extractor(base, "convnet", None, "log_predictions", in_bfloat16)
+    assert trunk_of(extractor).get_layer("logits").compute_dtype == "bfloat16"
+    log_probability = np.asarray(extractor(images(4, 8)))
+    assert log_probability.dtype == np.float32
+    assert_allclose(np.exp(log_probability).sum(axis=1), 1, rtol=1e-6)
+
+
+def test_a_transform_is_applied_between_preprocessing_and_pooling() -> None:
+    base, seen = convnet(46), []
+
+    def transform(trunk: keras.Model) -> keras.Model:
+        seen.append(trunk.name)
+        return keras.Model(trunk.inputs, trunk.output + 1000)
+
+    plain = build.extractor(base, "convnet", None, "avg").predict_on_batch(images(2, 46))
+    changed = build.extractor(base, "convnet", None, "avg", transform)
+    assert seen == ["convnet"]
+    assert_allclose(changed.predict_on_batch(images(2, 46)), plain + 1000, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "include_top", "sentence"),
+    [
+        (
+            "mobilenetv2",
+            64,
+            False,
+            r"backbones: expected convnet, gabor or the name of a Keras application, got "
+            r"'mobilenetv2'; the nearest are MobileNetV2, MobileNet, MobileNetV3Small",
+        ),
+        ("convnet", 64, True, r"backbones\.convnet\.include_top: expected false, got true; .*"),
+        ("gabor", 64, True, r"backbones\.gabor\.include_top: expected false, got true; .*"),
+        *(
+            (
+                name,
+                16,
+                False,
+                rf"resize\.size: expected an image size that {name} takes, got 16 "
+                r"\([^\n]+[^.\s]\); change resize\.size or the backbone",
+            )
+            for name in ("VGG16", "MobileNetV2", "InceptionV3", "convnet", "gabor")
+        ),
+    ],
+)
+def test_networks_that_cannot_be_built_are_refused(
+    name: str, size: int, include_top: bool, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^params\.yaml: {sentence}$"):
+        build.network(name, size, include_top, None)
+
+
+def test_an_unknown_layer_is_refused_with_the_nearest_names() -> None:
+    with pytest.raises(UserError) as refused:
+        build.extractor(convnet(64), "convnet", "conv9", "avg")
+    assert str(refused.value) == (
+        "params.yaml: backbones.convnet.layer: expected the name of a layer that the features come "
+        "through, got 'conv9'; the nearest are conv4, conv3, conv2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cut", "layer", "sentence"),
+    [
+        ("pool2", "conv3", "the features come through, got 'conv3'; .* conv2, conv1, pool2"),
+        (None, "pool4", "weights to train from there on, got 'pool4'; name an earlier one"),
+    ],
+)
+def test_a_layer_that_cannot_be_unfrozen_is_refused(
+    cut: str | None, layer: str, sentence: str
+) -> None:
+    extractor = build.extractor(convnet(64), "convnet", cut, "avg")
+    with pytest.raises(UserError, match=rf"backbones\.convnet\.unfreeze_from: .* {sentence}$"):
+        build.unfreeze_from(extractor, layer)
+
+
+def small_network() -> keras.Model:
+    """A convolution, a batch norm and heavy dropout."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv")(x)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.Dropout(0.9, name="dropout")(x)
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3, name="last")(x))
+    set_statistics(model)
+    return model
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_only_inference_mode_keeps_statistics_and_dropout_out_of_training(wrapped: bool) -> None:
+    network = small_network()
+    inputs = keras.Input((8, 8, 3))
+    x = (build.InferenceMode(network) if wrapped else network)(inputs)
+    model = keras.Model(inputs, keras.layers.Flatten()(x))
+    pixels = images(4, 8) / np.float32(255)
+    same = np.array_equal(model(pixels, training=True), model(pixels, training=False))
+    norm = network.get_layer("norm")
+    mean = np.asarray(norm.moving_mean)
+    kernel = np.asarray(network.get_layer("conv").kernel)
+    model.compile("sgd", "mse")
+    model.train_on_batch(pixels, np.zeros((4, 64)))
+    assert same is np.array_equal(norm.moving_mean, mean) is wrapped
+    assert not np.array_equal(network.get_layer("conv").kernel, kernel)  # it does train
+
+
+@pytest.fixture(scope="module")
+def unfrozen() -> keras.Model:
+    """MobileNetV2's extractor, unfrozen from its last block's end on."""
+    keras.utils.set_random_seed(0)
+    base = build.network("MobileNetV2", 32, include_top=False, weights=None)
+    set_statistics(base)
+    extractor = build.extractor(base, "MobileNetV2", None, "avg")
+    build.unfreeze_from(extractor, "block_16_project")
+    return extractor
+
+
+def test_training_changes_layers_from_the_named_one_on_and_no_batch_norm(
+    unfrozen: keras.Model,
+) -> None:
+    layers = trunk_of(unfrozen).layers
+    last = ["block_16_project", "block_16_project_BN", "Conv_1", "Conv_1_bn", "out_relu"]
+    assert [layer.name for layer in layers][-5:] == last
+    trainable = {layer.name for layer in layers if layer.trainable_weights}
+    assert trainable == {"block_16_project", "Conv_1"}
+    before = {layer.name: layer.get_weights() for layer in layers}
+    unfrozen.compile("adam", "mse")
+    unfrozen.train_on_batch(images(4, 32).astype(np.float32), np.ones((4, 1280)))
+    changed = {
+        layer.name
+        for layer in layers
+        if not all(map(np.array_equal, layer.get_weights(), before[layer.name]))
+    }
+    assert changed == trainable
+
+
+def test_unfreezing_does_not_change_the_features() -> None:
+    extractor = build.extractor(convnet(46), "convnet", None, "avg")
+    before = extractor.predict_on_batch(images(2, 46))
+    build.unfreeze_from(extractor, "conv4")
+    assert_array_equal(extractor.predict_on_batch(images(2, 46)), before)

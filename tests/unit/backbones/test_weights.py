@@ -1,0 +1,168 @@
+"""Weights come from a seed, a file or a download; those of another network are refused."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import legacy_weights
+import pytest
+from numpy.testing import assert_array_equal
+
+from pipeline.backbones import build, weights
+from pipeline.runtime.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def mobilenet() -> keras.Model:
+    return weights.random("MobileNetV2", False, 5)
+
+
+def saved(model: keras.Model) -> tuple[Path, str]:
+    """A file of a model's weights in the working folder, and its sha256."""
+    path = Path("mine.weights.h5")
+    model.save_weights(path)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def assert_same(first: keras.Model, second: keras.Model) -> None:
+    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
+        assert_array_equal(one, other)
+
+
+def test_random_weights_depend_on_their_seed_alone() -> None:
+    first, same, other = (weights.random("convnet", False, seed) for seed in (1, 1, 2))
+    assert_same(first, same)
+    assert weights.digest(first) == weights.digest(same) != weights.digest(other)
+
+
+def test_a_digest_covers_shapes_types_and_values_in_order() -> None:
+    model = weights.random("convnet", False, 1)
+    expected = hashlib.sha256()
+    for array in model.get_weights():
+        expected.update(f"{array.shape} float32\n".encode() + array.tobytes())
+    assert weights.digest(model) == expected.hexdigest()
+
+
+@pytest.mark.slow
+def test_the_same_weights_are_the_same_bytes_in_two_processes() -> None:
+    script = (
+        "from pipeline.backbones import keras_setup\n"
+        "keras_setup.start('tensorflow', 1, None)\n"
+        "from pipeline.backbones import weights\n"
+        "weights.random('convnet', False, 3).save_weights('{}.weights.h5')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for name in "ab":
+        subprocess.run([sys.executable, "-c", script.format(name)], env=environment, check=True)
+    assert Path("a.weights.h5").read_bytes() == Path("b.weights.h5").read_bytes()
+
+
+def test_a_file_gives_its_weights_at_every_image_size(mobilenet: keras.Model) -> None:
+    path, sha256 = saved(mobilenet)
+    assert_same(weights.from_file("MobileNetV2", False, path, sha256), mobilenet)
+    assert_same(build.network("MobileNetV2", 46, False, path), mobilenet)
+
+
+def test_a_file_with_a_classifier_gives_the_layers_before_it() -> None:
+    complete = weights.random("MobileNetV2", True, 5)
+    base = weights.from_file("MobileNetV2", False, *saved(complete))
+    for one, other in zip(base.get_weights(), complete.get_weights()[:-2], strict=True):
+        assert_array_equal(one, other)
+
+
+def test_a_missing_file_or_another_hash_is_refused() -> None:
+    with pytest.raises(UserError) as refused:
+        weights.from_file("VGG16", False, Path("none.weights.h5"), "0" * 64)
+    assert str(refused.value) == (
+        "params.yaml: backbones.VGG16.path: expected a weights file, got nothing at "
+        "'none.weights.h5'; put it there or correct the path"
+    )
+    Path("weights.h5").write_bytes(b"other")
+    with pytest.raises(UserError) as refused:
+        weights.from_file("VGG16", False, Path("weights.h5"), "0" * 64)
+    assert str(refused.value) == (
+        f"weights.h5: expected sha256 {'0' * 64} (backbones.VGG16.sha256), got "
+        f"{hashlib.sha256(b'other').hexdigest()}; "
+        "get the right file, or correct the hash if you trust this one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "include_top"),
+    [
+        ("convnet", "MobileNetV2", False),
+        ("VGG16", "VGG19", False),
+        ("MobileNetV2", "convnet", False),
+        ("MobileNetV2", "MobileNetV2", True),
+    ],
+)
+def test_weights_of_another_network_are_refused(
+    source: str, name: str, include_top: bool, mobilenet: keras.Model
+) -> None:
+    model = mobilenet if source == "MobileNetV2" else weights.random(source, False, 0)
+    classifier = "with" if include_top else "without"
+    sentence = (
+        rf"^mine\.weights\.h5: expected weights of {name} {classifier} its classifier, got a file "
+        rf"that does not fit \([^\n]+[^.\s]\); correct backbones\.{name}$"
+    )
+    with pytest.raises(UserError, match=sentence):
+        weights.from_file(name, include_top, *saved(model))
+
+
+@pytest.mark.parametrize("name", ["mine.weights.h5", "mine.h5", "mine.bin"])
+def test_a_text_file_is_refused(name: str) -> None:
+    Path(name).write_bytes(b"text")
+    with pytest.raises(UserError, match=r"a file that does not fit \([^\n]+\); correct backbones"):
+        weights.from_file("convnet", False, Path(name), hashlib.sha256(b"text").hexdigest())
+
+
+@pytest.mark.parametrize("length", [0, 100, 5_000])
+def test_a_truncated_download_of_another_program_is_refused(
+    length: int, mobilenet: keras.Model
+) -> None:
+    path, _ = saved(mobilenet)
+    Path("cut.h5").write_bytes(path.read_bytes()[:length])
+    sentence = r"complete download in \., got a damaged file \([^\n]+\); remove cut\.h5 and run"
+    with pytest.raises(UserError, match=sentence):
+        weights.from_download("MobileNetV2", False, Path("cut.h5"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("convnet", "backbones.convnet.weights: expected random or file, got 'imagenet'; there"),
+        ("gabor", "backbones.gabor.weights: expected random or file, got 'imagenet'; there are no"),
+        ("VGG17", "expected convnet, gabor or the name of a Keras application, got 'VGG17'"),
+    ],
+)
+def test_a_backbone_without_published_weights_is_refused(name: str, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        weights.published(name, False)
+
+
+def test_keras_has_the_address_and_the_hash_of_its_files() -> None:
+    get_file = keras.utils.get_file
+    vgg16 = weights.published("VGG16", False)
+    assert vgg16.url.startswith("https://storage.googleapis.com/")
+    assert (vgg16.name, vgg16.hash) == (
+        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "6d6bbae143d832006294945121d1f1fc",
+    )
+    assert weights.class_index().name == "imagenet_class_index.json"
+    assert keras.utils.get_file is get_file
+
+
+def test_a_published_file_in_the_legacy_format_gives_its_weights() -> None:
+    model = weights.random("MobileNet", False, 0)
+    legacy_weights.save(Path("published.h5"), model)
+    assert_same(weights.from_download("MobileNet", False, Path("published.h5")), model)
