@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from imported import ROOT, params_read, project_files
+from album import AUGMENT
 from PIL import Image
 from project import Project
 from sklearn.datasets import load_digits
 
+from pipeline import paths
+
+ROOT = Path(__file__).parents[2]
+
 STAGES = [
+    "code",
     "split",
     "resize",
-    "names",
     "fetch_weights@convnet",
     "extract@convnet",
     "audit",
@@ -27,6 +31,7 @@ STAGES = [
     "submit",
     "report",
 ]
+OUTSIDE_DVC = ("ROW_CACHE", "FROZEN_ACTIVATIONS", "CHECKPOINT", "MACHINES", "WEIGHT_DIGESTS")
 FROM_HEAD = ["train_head", "fine_tune", "evaluate", "explain", "submit", "report"]
 FROM_HEAD_TO_SUBMIT = [stage for stage in FROM_HEAD if stage not in ("explain", "report")]
 NOT_IN_RUN_CACHE = {"size", "nfiles"}
@@ -46,39 +51,36 @@ def definitions() -> dict[str, dict[str, list[str]]]:
 
 
 @pytest.mark.parametrize("stage", definitions())
-def test_a_stage_depends_on_its_script_and_on_every_module_that_it_imports(stage: str) -> None:
-    listed = {dep for dep in definitions()[stage]["deps"] if dep.endswith(".py")}
-    assert listed == project_files(ROOT / "stages" / f"{stage}.py")
+def test_a_stage_depends_on_its_code_and_on_no_source_file(stage: str) -> None:
+    definition = definitions()[stage]
+    definition = definition.get("do", definition)
+    assert not [dep for dep in definition.get("deps", []) if dep.endswith(".py")] or stage == "code"
+    listed = [entry["code.yaml"] for entry in definition.get("params", []) if "code.yaml" in entry]
+    assert [keys[0] for keys in listed] == ([] if stage == "code" else [stage])
 
 
-@pytest.mark.parametrize("stage", definitions())
-def test_a_stage_lists_exactly_the_params_that_its_script_reads(stage: str) -> None:
-    listed = {re.sub(r"\$\{.*?\}", "*", key) for key in definitions()[stage].get("params", [])}
-    scripts = [ROOT / "stages" / f"{stage}.py"]
-    if "pipeline/training/network.py" in project_files(scripts[0]):
-        scripts.append(ROOT / "stages" / "network.py")
-    read = set().union(*map(params_read, scripts))
-    unlisted = {key for key in read if not any(_covers(one, key) for one in listed)}
-    unread = {one for one in listed if not any(_covers(one, key) for key in read)}
-    assert (unlisted, unread) == (set(), set())
+def test_dvc_yaml_and_the_library_name_the_same_paths() -> None:
+    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    named = {
+        value.as_posix()
+        for name, value in vars(paths).items()
+        if isinstance(value, Path) and name not in ("DATA", "METRICS", "RECIPES", *OUTSIDE_DVC)
+    }
+    assert {path for path in named if path not in text} == set()
 
 
-def _covers(listed: str, read: str) -> bool:
-    """Whether a key in dvc.yaml and what a script reads are the same, or one lies in the other."""
-    return f"{read}.".startswith(f"{listed}.") or f"{listed}.".startswith(f"{read}.")
-
-
-@pytest.mark.parametrize("stage", definitions())
-def test_no_param_is_hidden_from_dvcs_run_cache(stage: str) -> None:
+def test_no_setting_is_hidden_from_dvcs_run_cache() -> None:
     """DVC leaves keys named `size` and `nfiles` out of its run-cache's hash (_get_cache_hash in
-    dvc/stage/cache.py): inside a section listed whole, a change of one would restore old outputs.
+    dvc/stage/cache.py): a change of one would restore old outputs.
     """
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for key in definitions()[stage].get("params", []):
-        section = params
-        for name in key.split(".${")[0].split("."):
-            section = section[name]
-        assert not (isinstance(section, dict) and NOT_IN_RUN_CACHE & section.keys()), key
+    waiting = [yaml.safe_load((ROOT / name).read_text()) for name in ("code.yaml", "settings.yaml")]
+    while waiting:
+        section = waiting.pop()
+        if isinstance(section, dict):
+            assert not NOT_IN_RUN_CACHE & section.keys()
+            waiting += section.values()
+        elif isinstance(section, list):
+            waiting += section
 
 
 def test_a_second_run_does_nothing(done: Project) -> None:
@@ -88,7 +90,7 @@ def test_a_second_run_does_nothing(done: Project) -> None:
 
 def test_a_size_seen_never_before_is_not_taken_from_the_run_cache(project: Project) -> None:
     project.change({"resize.size": 50})
-    assert project.repro("resize") == ["resize"]
+    assert project.repro("resize") == ["code", "resize"]
     assert '"shape": [\n    899,\n    50,\n    50,\n    3\n  ]' in project.read(
         "data/resized.zarr/zarr.json"
     )
@@ -96,7 +98,7 @@ def test_a_size_seen_never_before_is_not_taken_from_the_run_cache(project: Proje
 
 @pytest.mark.slow
 def test_a_head_key_reruns_the_head_and_what_follows(other: tuple[Project, list[str]]) -> None:
-    assert other[1] == FROM_HEAD
+    assert other[1] == ["code", *FROM_HEAD]
 
 
 @pytest.mark.slow
@@ -105,7 +107,7 @@ def test_going_back_to_old_parameters_trains_nothing(
 ) -> None:
     project = other[0].copy_to(tmp_path / "a copy")
     project.git("checkout", "--quiet", "main", "--", "params.yaml")
-    assert project.repro() == ["evaluate"]
+    assert project.repro() == ["code", "evaluate"]
 
 
 @pytest.mark.slow
@@ -123,7 +125,7 @@ def test_another_commit_is_compared_by_its_predictions(other: tuple[Project, lis
         [there["log_loss"], here], abs=1e-4
     )
     assert here != there["log_loss"]
-    changed = "| `train_head.logistic.inverse_regularization` | `0.01` | `0.02` |\n"
+    changed = "| `train_head.inverse_regularization` | `0.01` | `0.02` |\n"
     assert changed in printed
     svgs = {path.stem for path in (project.folder / ".compared" / "plots").iterdir()}
     assert {"head_loss", "head_roc", "fine_tune_reliability", "final_thresholds"} <= svgs
@@ -145,7 +147,7 @@ def test_a_clone_without_data_is_compared_by_intervals(
 @pytest.mark.slow
 def test_an_experiment_tries_a_value_without_a_commit(project: Project) -> None:
     printed = project.run("dvc", "exp", "run", "--name", "tried", "-S", "submit.clip=0.02")
-    assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == ["submit", "report"]
+    assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == ["code", "submit", "report"]
     assert project.git("log", "--format=%s").splitlines() == ["reproduced", "as it is"]
     shown = project.run("dvc", "exp", "show", "--csv", "--only-changed")
     lines = list(csv.DictReader(shown.splitlines()))
@@ -165,7 +167,7 @@ def test_queued_experiments_run_in_copies_and_leave_the_working_tree_alone(
         printed = project.run("dvc", "exp", "run", "--run-all")
     finally:
         project.run("dvc", "queue", "stop")
-    assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == ["submit", "report"]
+    assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == ["code", "submit", "report"]
     assert project.git("status", "--porcelain") == ""
     assert "queued" in project.run("dvc", "exp", "list")
     assert re.search(r"queued .*Success", project.run("dvc", "queue", "status"))
@@ -190,7 +192,7 @@ def test_photos_in_data_raw_can_be_given_to_dvc(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_one_more_view_is_all_that_is_computed(project: Project) -> None:
-    project.change({"extract.views": 3})
+    project.change({"extract.views": 3, "extract.augment": AUGMENT})
     printed = project.run("dvc", "repro", "extract@convnet")
     found = re.search(r"([\d,]+) computed, ([\d,]+) known before$", printed, re.M)
     assert found is not None
@@ -201,35 +203,37 @@ def test_one_more_view_is_all_that_is_computed(project: Project) -> None:
 
 def test_a_submit_key_reruns_submit_and_the_report_that_shows_it(project: Project) -> None:
     project.change({"submit.clip": 0.2})
-    assert project.repro() == ["submit", "report"]
+    assert project.repro() == ["code", "submit", "report"]
 
 
 @pytest.mark.slow
 def test_a_split_key_leaves_the_features_alone(project: Project) -> None:
     project.change({"split.seed": 1})
-    assert project.repro("audit", "submit") == ["split", "resize", "audit", *FROM_HEAD_TO_SUBMIT]
-
-
-@pytest.mark.slow
-def test_another_backbone_extracts_only_the_new_one(project: Project) -> None:
-    project.change(
-        {
-            "extract.backbones": ["convnet", "MobileNet"],
-            "fetch_weights.MobileNet": {"source": "random", "seed": 0, "include_top": False},
-        }
-    )
-    assert project.repro() == [
-        "names",
-        "fetch_weights@MobileNet",
-        "extract@MobileNet",
-        "report",
+    assert project.repro("audit", "submit") == [
+        "code",
+        "split",
+        "resize",
+        "audit",
+        *FROM_HEAD_TO_SUBMIT,
     ]
 
 
 @pytest.mark.slow
-def test_with_no_epochs_the_head_passes_through_fine_tuning(project: Project) -> None:
-    project.change({"fine_tune.epochs": 0})
-    assert project.repro("submit") == FROM_HEAD_TO_SUBMIT[1:]
+def test_another_backbone_extracts_only_the_new_one(project: Project) -> None:
+    convnet = yaml.safe_load(project.read("params.yaml"))["backbones"]["convnet"]
+    project.change({"backbones.MobileNet": {**convnet, "pooling": "avg", "unfreeze_from": None}})
+    ran = project.repro("train_head")
+    assert ran == ["code", "fetch_weights@MobileNet", "extract@MobileNet", "train_head"]
+    project.git("checkout", "--quiet", "--", "params.yaml", "dvc.lock")
+    assert project.repro("train_head") == ["code"]
+    features = project.folder / "data" / "features"
+    assert [path.name for path in features.iterdir()] == ["convnet.zarr"]
+
+
+@pytest.mark.slow
+def test_without_fine_tuning_the_head_passes_through_fine_tuning(project: Project) -> None:
+    project.change({"fine_tune": None})
+    assert project.repro("submit") == ["code", *FROM_HEAD_TO_SUBMIT[1:]]
     folders = [project.folder / "data" / name for name in ("head", "model")]
     files = [
         {
@@ -253,7 +257,7 @@ def test_a_branch_shows_its_params_metrics_and_plots(other: tuple[Project, list[
     params = project.run("dvc", "params", "diff", "main", "other")
     assert params.splitlines()[1].split() == [
         "params.yaml",
-        "train_head.logistic.inverse_regularization",
+        "train_head.inverse_regularization",
         "0.01",
         "0.02",
     ]
@@ -327,9 +331,12 @@ def test_ten_classes_in_ten_folders_work(tmp_path: Path) -> None:
             "split.near_duplicates": None,  # half of the digits are nearly the same as another one
             "extract.views": 1,  # a mirrored digit is none
             "predict.views": 1,
-            "train_head.kind": "logistic",
-            "train_head.logistic.inverse_regularization": 0.1,
-            "fine_tune.epochs": 0,
+            "train_head": {
+                "kind": "logistic",
+                "inverse_regularization": 0.1,
+                "max_iterations": 500,
+            },
+            "fine_tune": None,
             "explain.filters": 1,
             "explain.layers": 1,
             "compute.threads": 1,

@@ -1,0 +1,44 @@
+"""A stage runs again when an output byte could change, and only then: real edits, real runs."""
+
+import json
+
+import pytest
+from edits import HARMLESS, MATTERING, Case
+from project import Project
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dag")]
+
+
+@pytest.fixture(scope="module")
+def project(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A copy of the finished sample, which each test leaves as it was."""
+    return done.copy_to(tmp_path_factory.mktemp("reruns") / "project")
+
+
+def restore(project: Project) -> None:
+    project.git("checkout", "--quiet", "--", ".")
+    project.run("dvc", "repro", "--quiet", "code", "report")
+
+
+@pytest.mark.parametrize("case", HARMLESS, ids=lambda case: case.name)
+def test_after_a_harmless_edit_only_code_and_report_run(case: Case, project: Project) -> None:
+    before = project.read("params.yaml")
+    case.edit(project.folder)
+    edited_params = project.read("params.yaml") != before
+    ran = project.repro()
+    restore(project)
+    # A lock that only tests use is no dependency of `code`.
+    assert ran in ([["code", "report"]] if edited_params else [["code"], []])
+
+
+@pytest.mark.parametrize("case", MATTERING, ids=lambda case: case.name)
+def test_an_edit_that_matters_makes_the_stages_stale_that_use_it(
+    case: Case, project: Project
+) -> None:
+    before = project.read("params.yaml")
+    case.edit(project.folder)
+    shown = {"report"} if project.read("params.yaml") != before else set()  # it shows all params
+    project.run("dvc", "repro", "--quiet", "code")
+    stale = json.loads(project.run("dvc", "status", "--json"))
+    restore(project)
+    assert {stage.partition("@")[0] for stage in stale} == {*case.stages} | shown
