@@ -62,7 +62,7 @@ def compared(folder: Path, name: str, first: Any, second: Any, tolerance: Tolera
             paths[-1].write_bytes(content.encode() if isinstance(content, str) else content)
         else:
             WRITERS[name][0](paths[-1], content)
-    return output_diff.between(*paths, tolerance)
+    return output_diff.between(paths[0], paths[1], tolerance)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -146,7 +146,7 @@ def test_attributes_of_an_array_must_be_equal(tmp_path: Path) -> None:
     compared(tmp_path, "features.zarr", NUMBERS, NUMBERS, SOME)
     paths = [tmp_path / side / "features.zarr" for side in ("1", "2")]
     zarr.open_array(paths[1], mode="a").attrs["rows"] = "another ledger"
-    assert output_diff.between(*paths, SOME).beyond == "features.zarr: attributes"
+    assert output_diff.between(paths[0], paths[1], SOME).beyond == "features.zarr: attributes"
 
 
 def test_of_plots_the_fraction_of_differing_pixels_counts(tmp_path: Path) -> None:
