@@ -83,7 +83,7 @@ def _imported() -> Any:
             "params.yaml: extract.engine: expected a package that is installed, got 'openvino'; "
             "run `pip install 'pipeline[openvino]'`, or set extract.engine: keras"
         )
-    if keras.config.backend() != "tensorflow":
+    if keras.config.backend() not in ("tensorflow", "openvino"):  # the latter in `predict`
         raise UserError(
             "params.yaml: compute.backend: expected tensorflow, as extract.engine is openvino, "
             f"got {keras.config.backend()!r}; change one of them"
