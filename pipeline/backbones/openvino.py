@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backbones import keras_setup
-from pipeline.runtime.machine import INSTRUCTION_SETS
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.machine import processors
+from pipeline.runtime.machine import INSTRUCTION_SETS, processors
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 ONE_CALL = threading.Lock()  # two first calls at once can deadlock in OpenVINO's Python binding
