@@ -240,7 +240,7 @@ def test_a_killed_download_leaves_no_file_and_does_not_disturb_the_next(server: 
         "session = requests.Session()\n"
         "session.mount(sys.argv[1], HTTPAdapter())\n"
         "download._session, download.BLOCK_BYTES = lambda: session, 1000\n"
-        "weights.fetch(download.Published('weights.h5', sys.argv[1], None), 'x', 'y')\n"
+        "download.fetch(download.Published('weights.h5', sys.argv[1], None), 'x', 'y')\n"
     )
     server.answers = [hang]
     process = subprocess.Popen(
