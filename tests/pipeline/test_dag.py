@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -45,7 +46,7 @@ def project(done: Project, tmp_path: Path) -> Project:
     return done.copy_to(tmp_path / "a copy")
 
 
-def definitions() -> dict[str, dict[str, list[str]]]:
+def definitions() -> dict[str, dict[str, Any]]:
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
     return dict(content["stages"])
 

@@ -138,7 +138,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def fetch(server: Server, hash: str | None = None, url: str = "") -> Path:
     file = Published(NAME, url or server.url + "published", hash)
-    return weights.fetch(file, "fetch_weights X", "connect once")
+    return download.fetch(file, "fetch_weights X", "connect once")
 
 
 def require_refused(server: Server, got: str, hash: str | None = None, url: str = "") -> None:
@@ -240,7 +240,7 @@ def test_a_killed_download_leaves_no_file_and_does_not_disturb_the_next(server: 
         "session = requests.Session()\n"
         "session.mount(sys.argv[1], HTTPAdapter())\n"
         "download._session, download.BLOCK_BYTES = lambda: session, 1000\n"
-        "weights.fetch(download.Published('weights.h5', sys.argv[1], None), 'x', 'y')\n"
+        "download.fetch(download.Published('weights.h5', sys.argv[1], None), 'x', 'y')\n"
     )
     server.answers = [hang]
     process = subprocess.Popen(

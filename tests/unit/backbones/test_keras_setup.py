@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.backbones import keras_setup
-from pipeline.runtime import cpu
+from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.threads import processors
+from pipeline.runtime.machine import processors
 
 ROOT = Path(__file__).parents[3]
 EXPECTED = {
@@ -136,7 +136,7 @@ def test_settings_beyond_the_machine_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delitem(sys.modules, "keras", raising=False)
-    monkeypatch.setattr(cpu, "flags", lambda: frozenset(["sse4_1"]))
+    monkeypatch.setattr(machine, "flags", lambda: frozenset(["sse4_1"]))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: "found" if installed else None)
     with pytest.raises(UserError, match=rf"^params\.yaml: {sentence}"):
         keras_setup.start("jax", threads, instruction_set)
