@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from torture import digest
 from project import Project
 from tiny import Tiny
+from torture import digest
 
 from pipeline.commands import verify
 from pipeline.runtime import machine
