@@ -201,7 +201,7 @@ def add_image(folder: Path) -> None:
     shutil.copyfile(max(folder.iterdir()), folder / "cat.5000.png")
 
 
-CHANGES: dict[str, tuple[str, Callable[[Path], None]]] = {
+CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "another zip": ("data/raw/train.zip", lambda path: write_zips(Path(), seed=1)),
     "other bytes in the zip": ("data/raw/train.zip", overwrite),
     "no zip": ("data/raw/train.zip", Path.unlink),
