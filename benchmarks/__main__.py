@@ -33,7 +33,7 @@ from benchmarks import (
 )
 from benchmarks.measure import ROOT, Failed
 from benchmarks.settings import FULL, QUICK, Settings
-from pipeline.runtime.entrypoint import script
+from pipeline.runtime.entrypoint import command
 from pipeline.runtime.errors import UserError
 
 BENCHMARKS = {
@@ -52,7 +52,7 @@ BENCHMARKS = {
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 
 
-@script
+@command
 def main() -> None:
     """Run the chosen benchmarks; each writes its section as soon as it is done."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that folders and processes go, too

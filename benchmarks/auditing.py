@@ -17,7 +17,7 @@ from benchmarks.measure import run
 from benchmarks.project import Project, command, of_labelled, run_stage
 from benchmarks.settings import Settings
 from benchmarks.tables import table
-from pipeline.storage import ledger
+from pipeline.storage import ledger, tables
 from pipeline.storage.ledger import Row
 
 TITLE = "The audit of labels"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import photos, printed
 from benchmarks.measure import Contender, Outcome, interleave
-from benchmarks.project import Project, command, of_labelled, run_stage
+from benchmarks.project import Project, command, of_labelled, run_stage, weights_from
 from benchmarks.settings import Settings
 from benchmarks.tables import counted, ratio, spread, table
 
@@ -49,13 +49,17 @@ def _prepared(folder: Path, taken: photos.Photos, backbone: str, count: int, siz
     """A project whose head is trained."""
     changes = {
         "resize.size": size,
-        "train_head.logistic.inverse_regularization": 0.01,
-        "fine_tune.unfreeze_from": LAYERS[backbone],
+        "train_head.inverse_regularization": 0.01,
+        f"backbones.{backbone}": {
+            **weights_from(taken, backbone),
+            "preprocessing": "backbone",
+            "pooling": "avg",
+            "unfreeze_from": LAYERS[backbone],
+        },
         "fine_tune.learning_rate": 1e-5,
         "fine_tune.epochs": EPOCHS,
-        "fine_tune.augment.flip": False,
     }
-    project = of_labelled(folder, taken, backbone, count, changes)
+    project = of_labelled(folder, taken, backbone, count, changes, "mobilenetv2-fine-tune")
     for stage in ("split", "resize", "fetch_weights", "extract", "train_head"):
         run_stage(project, stage, backbone)
     return project

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import photos, printed
 from benchmarks.measure import Contender, Outcome, interleave, python
-from benchmarks.project import ONE_VIEW, Project, command, run_stage, with_recipe
+from benchmarks.project import ONE_VIEW, Project, output, run_stage, with_recipe
 from benchmarks.settings import Settings
 from benchmarks.tables import counted, number, ratio, spread, table
 
@@ -48,7 +48,7 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
         contenders.append(Contender(name, ["dvc", "repro"], place, needs=needs, before=renew))
     first = with_recipe(folder / "weights", taken, BACKBONE, inputs)
     run_stage(first, "fetch_weights", BACKBONE)
-    weights = first.folder / command("fetch_weights", BACKBONE)[-1]
+    weights = output(first, "fetch_weights", BACKBONE)
     work = folder / "tutorial"
 
     def empty() -> None:

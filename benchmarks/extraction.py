@@ -11,7 +11,8 @@ from benchmarks.project import (
     Project,
     command,
     of_labelled,
-    remove_outputs,
+    output,
+    remove_output,
     run_stage,
 )
 from benchmarks.settings import Settings
@@ -58,7 +59,7 @@ def _contenders(
     shutil.unpack_archive(folder / "train.zip", folder / "unpacked")
     for stage in ("split", "resize", "fetch_weights"):
         run_stage(project, stage, backbone, NO_ROW_CACHE)
-    weights = project.folder / command("fetch_weights", backbone)[-1]
+    weights = output(project, "fetch_weights", backbone)
     model = folder / "model.xml"
 
     def export() -> None:
@@ -91,7 +92,7 @@ def _ours(project: Project, backbone: str, engine: str, precision: str) -> Conte
     def set_up() -> None:
         changes = {"extract.engine": engine, "extract.precision": precision}
         project.change({**changes, "extract.batch_size": BATCH_SIZES[engine]})
-        remove_outputs(project, "extract", backbone)
+        remove_output(project, "extract", backbone)
 
     return Contender(
         f"ours, {ENGINES[engine]}, {precision}",

@@ -1,4 +1,4 @@
-"""Copies of this project under the Kaggle recipe, and the commands of their stages."""
+"""Copies of this project under a recipe, and the commands of their stages."""
 
 import hashlib
 import shutil
@@ -7,97 +7,98 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks import photos
 from benchmarks.measure import ROOT, Run, python, run
 from benchmarks.photos import Photos
+from pipeline.commands import recipe as recipes
 
 sys.path.append(str(ROOT / "tests"))
 from project import Project as Project
 
 NO_ROW_CACHE = {"STAGES_ROW_CACHE_GIB": "0"}
-FEW_IMAGES = {"split.valid": 0.25, "split.test": 0.25}  # so that each class reaches every subset
+FEW_IMAGES = {"split.valid": 0.25, "split.test": 0.25}  # so that each class is in every subset
 ONE_VIEW = {"extract.views": 1, "predict.views": 1}
 ROW_CACHE = "data/.rows"
+OF_A_BACKBONE = ("fetch_weights", "extract")  # stages that run once per backbone
+OUTPUTS = {
+    "split": "data/split.csv",
+    "resize": "data/resized.zarr",
+    "fetch_weights": "data/weights/{}.weights.h5",
+    "extract": "data/features/{}.zarr",
+    "audit": "metrics/audit",
+    "train_head": "data/head",
+    "fine_tune": "data/model",
+}
 
 
-def with_recipe(folder: Path, taken: Photos, backbone: str, changes: Mapping[str, Any]) -> Project:
-    """A copy in `folder` for one backbone; its weights are trained ones where there is a file."""
+def with_recipe(
+    folder: Path,
+    taken: Photos,
+    backbone: str,
+    changes: Mapping[str, Any],
+    recipe: str = "mobilenetv2",
+) -> Project:
+    """Copy the project to `folder` for one backbone, with trained weights if there is a file."""
     project = Project.copy_of_this(folder)
-    recipe = ROOT / "recipes" / "mobilenetv2.yaml"
-    shutil.copyfile(recipe, folder / "params.yaml")
-    project.change(
-        {
-            "fetch_weights": {backbone: weights_from(taken, backbone)},
-            "extract.backbones": [backbone],
-            "train_head.backbones": [backbone],
-            **changes,
-        }
-    )
+    network = {"preprocessing": "backbone", "pooling": "avg"}
+    params = recipes.read(recipe)
+    params["backbones"] = {backbone: weights_from(taken, backbone) | network}
+    text = yaml.safe_dump(params, sort_keys=False)
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    project.change(changes)
     return project
 
 
 def of_labelled(
-    folder: Path, taken: Photos, backbone: str, count: int, changes: Mapping[str, Any]
+    folder: Path,
+    taken: Photos,
+    backbone: str,
+    count: int,
+    changes: Mapping[str, Any],
+    recipe: str = "mobilenetv2",
 ) -> Project:
-    """One of so many labelled photos, which lie in `folder`/train.zip, and one view."""
+    """Make a project of `count` labeled images, which lie in `folder`/train.zip, and one view."""
     raw = folder / "train.zip"
     named = photos.numbered("train", photos.labelled(taken.train, count), range(count))
     photos.write_zip(raw, named)
     inputs = {"data.train": str(raw), "data.test": str(raw)}
-    return with_recipe(
-        folder / "project", taken, backbone, {**FEW_IMAGES, **ONE_VIEW, **inputs, **changes}
-    )
+    changes = {**FEW_IMAGES, **ONE_VIEW, **inputs, **changes}
+    return with_recipe(folder / "project", taken, backbone, changes, recipe)
 
 
 def weights_from(taken: Photos, backbone: str) -> dict[str, Any]:
-    """A section of `fetch_weights`, without classifier."""
+    """Return the keys of a backbone's weights, without classifier."""
     path = taken.weights.get(backbone)
     if path is None:
-        return {"source": "random", "seed": 0, "include_top": False}
+        return {"weights": "random", "seed": 0, "include_top": False}
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"source": "file", "path": str(path), "sha256": sha256, "include_top": False}
+    return {"weights": "file", "path": str(path), "sha256": sha256, "include_top": False}
 
 
-def command(stage: str, backbone: str, last: str | None = None) -> list[str]:
-    """What `dvc repro` would call, for a head on one backbone or, with `last`, on two."""
-    first, last = backbone, last or backbone
-    weights = f"data/weights/{first}.weights.h5"
-    features = f"data/features/{first}.zarr"
-    tuned = ["metrics/fine_tune.json", "metrics/fine_tune_history.csv"]
-    arguments = {
-        "split": ["data/label_fixes.csv", "data/split.csv", "metrics/split.json"],
-        "resize": ["data/split.csv", "data/resized.zarr"],
-        "fetch_weights": [first, weights],
-        "extract": [first, "data/resized.zarr", weights, features],
-        "audit": [
-            *("data/split.csv", "data/resized.zarr", features, f"data/features/{last}.zarr"),
-            *("metrics/audit.json", "metrics/audit"),
-        ],
-        "train_head": [
-            *("data/split.csv", features, f"data/features/{last}.zarr"),
-            *("data/head", "metrics/head.json", "metrics/head_history.csv"),
-        ],
-        "fine_tune": [
-            *("data/split.csv", "data/resized.zarr", weights, f"data/weights/{last}.weights.h5"),
-            *("data/head", "data/model", *tuned),
-        ],
-    }
-    return python(f"stages.{stage}", *arguments[stage])
+def command(stage: str, backbone: str) -> list[str]:
+    """Return the command that `dvc repro` calls."""
+    return python(f"stages.{stage}", *([backbone] if stage in OF_A_BACKBONE else []))
 
 
-def remove_outputs(project: Project, stage: str, backbone: str) -> None:
-    """As DVC does before it runs a stage."""
-    output = project.folder / command(stage, backbone)[-1]
-    if output.is_dir():
-        shutil.rmtree(output)
-    output.unlink(missing_ok=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
+def output(project: Project, stage: str, backbone: str) -> Path:
+    """Return the output that DVC removes before a stage runs."""
+    return project.folder / OUTPUTS[stage].format(backbone)
+
+
+def remove_output(project: Project, stage: str, backbone: str) -> None:
+    """Remove a stage's output like DVC does."""
+    path = output(project, stage, backbone)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def run_stage(
     project: Project, stage: str, backbone: str, environment: Mapping[str, str] | None = None
 ) -> Run:
     """Run a stage anew."""
-    remove_outputs(project, stage, backbone)
+    remove_output(project, stage, backbone)
     return run(command(stage, backbone), project.folder, environment)

@@ -44,7 +44,7 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
         if not scored:
             for stage in ("split", "resize"):
                 run_stage(project, stage, "")
-        for backbone in params["extract"]["backbones"]:
+        for backbone in params["backbones"]:
             run_stage(project, "fetch_weights", backbone)
             run_stage(project, "extract", backbone)  # finds what an earlier recipe has computed
         say(f"{recipe}: features extracted")
@@ -92,16 +92,15 @@ def _held_out(
     rows = [row for row in ledger.read_ledger(ledger_at) if row.label and row.accepted]
     labels = ledger.labels(rows)
     loss, right = np.empty(len(rows)), np.empty(len(rows))
-    backbones = params["train_head"]["backbones"]
     stages = {"train_head": "head", "fine_tune": "model"}
-    if not params["fine_tune"]["epochs"]:
+    if params.get("fine_tune") is None:
         del stages["fine_tune"]
     for part in range(PARTS):
         dealt = deal(rows, labels.classes, part)
         ledger.write_ledger(ledger_at, dealt)
         for stage, model in stages.items():
             shutil.rmtree(project.folder / "data" / model, ignore_errors=True)  # as DVC does
-            run(command(stage, backbones[0], backbones[-1]), project.folder)
+            run(command(stage, ""), project.folder)
         stored = arrays.Rows(project.folder / "data" / model / "predictions.zarr")
         test = ledger.labels(dealt).rows("test")
         figures = recipes.scores(stored.take(test), labels.label[test])

@@ -10,7 +10,7 @@ from benchmarks.project import (
     FEW_IMAGES,
     NO_ROW_CACHE,
     command,
-    remove_outputs,
+    remove_output,
     run_stage,
     with_recipe,
 )
@@ -63,7 +63,7 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
             command("resize", BACKBONE),
             project.folder,
             NO_ROW_CACHE,
-            before=lambda: remove_outputs(project, "resize", BACKBONE),
+            before=lambda: remove_output(project, "resize", BACKBONE),
         ),
     ]
     outcomes = interleave([*one_core, *more_cores], settings.rounds, say)

@@ -110,7 +110,9 @@ def test_the_processors_instructions_count(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
     names = set()
     for flags in ("avx2 fma", "avx2 fma avx512f"):
-        machine.CPUINFO.write_text(f"model name\t: ACME 9000\nflags\t\t: {flags}\n", encoding="utf-8")
+        machine.CPUINFO.write_text(
+            f"model name\t: ACME 9000\nflags\t\t: {flags}\n", encoding="utf-8"
+        )
         machine.flags.cache_clear()
         names.add(of())
     machine.flags.cache_clear()

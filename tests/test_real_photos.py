@@ -111,9 +111,7 @@ def test_frozen_mobilenetv2_classifies_the_photos_and_writes_the_submission(
 
 def _predict_says_what_the_pipeline_said(project: Project) -> None:
     """Of the unlabelled photos, whose submission is clipped and rounded to 1e-6."""
-    command = (
-        "python -m pipeline.commands.predict data/raw/test.zip --csv 2>/dev/null >predicted.csv"
-    )
+    command = "python -m pipeline predict data/raw/test.zip --csv 2>/dev/null >predicted.csv"
     project.run("bash", "-c", command)
     clip = json.loads(project.read("metrics/evaluate.json"))["clip"]
     submitted = dict(list(csv.reader(project.read("data/submission.csv").splitlines()))[1:])
@@ -125,7 +123,7 @@ def _predict_says_what_the_pipeline_said(project: Project) -> None:
 
 
 def _an_export_says_nearly_the_same(project: Project) -> None:
-    printed = project.run("python", "-m", "pipeline.commands.export", "--format", "openvino")
+    printed = project.run("python", "-m", "pipeline", "export", "--format", "openvino")
     found = re.search(r"probability is ([\d.]+), the mean [\d.]+, and (\d+) got", printed)
     assert found is not None
     assert float(found[1]) < 0.02

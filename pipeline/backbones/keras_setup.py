@@ -28,7 +28,7 @@ def start(backend: str, threads: int | None, instruction_set: str | None, device
     same settings does nothing.
 
     Args:
-        backend: of Keras, "tensorflow" or "jax".
+        backend: of Keras, "tensorflow" or "jax"; "openvino" can only predict.
         threads: per operation; None for all that this process may use.
         instruction_set: highest that oneDNN may use, by its names (AVX2, AVX512_CORE, ...; see
             "CPU Dispatcher Control" in oneDNN's documentation); None for the best available.
@@ -78,6 +78,8 @@ def start(backend: str, threads: int | None, instruction_set: str | None, device
     if devices > 1:  # JAX reads this if it finds no accelerator
         virtual = f"--xla_force_host_platform_device_count={devices}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {virtual}".strip()
+    if backend == "openvino":
+        silence_openvino()
     with _quiet_unless_it_fails():
         keras = importlib.import_module("keras")
     keras.config.set_floatx("float32")

@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backbones import keras_setup
-from pipeline.runtime.machine import INSTRUCTION_SETS
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.machine import processors
+from pipeline.runtime.machine import INSTRUCTION_SETS, processors
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 ONE_CALL = threading.Lock()  # two first calls at once can deadlock in OpenVINO's Python binding
@@ -83,7 +82,7 @@ def _imported() -> Any:
             "params.yaml: extract.engine: expected a package that is installed, got 'openvino'; "
             "run `pip install 'pipeline[openvino]'`, or set extract.engine: keras"
         )
-    if keras.config.backend() != "tensorflow":
+    if keras.config.backend() not in ("tensorflow", "openvino"):  # the latter in `predict`
         raise UserError(
             "params.yaml: compute.backend: expected tensorflow, as extract.engine is openvino, "
             f"got {keras.config.backend()!r}; change one of them"

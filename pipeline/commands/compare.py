@@ -1,122 +1,115 @@
-"""This run against that of another commit: what differs, and is it more than chance?
+"""Compare this run with that of another commit, or two commits.
 
-Writes a folder with one page, `index.html`, the same as Markdown, `comparison.md`, and the plots of
-both sides, `plots/*.svg`; prints the Markdown.
-    python -m pipeline.commands.compare REVISION [OTHER] [--out FOLDER]
+    pipeline compare main
+    pipeline compare v1.0 my-branch --out comparison
 
-REVISION is a branch, a tag or a commit, OTHER what it is compared with: the working tree, if left
-out. Parameters, figures and curves are in git. Predictions come from DVC's cache or its remote;
-without them the figures' committed intervals stand in for a comparison image by image.
+REVISION is a branch, tag or commit; OTHER is the newer side, by default the working tree. Prints
+Markdown: differing code, parameters and metrics, and whether the final models differ beyond chance.
+Writes a folder with the same as `comparison.md` and `index.html`, and `plots/*.svg` of both runs.
+Everything is read from git, except predictions, from DVC's cache or its remote; without them the
+committed confidence intervals are compared.
 """
 
 import argparse
 import logging
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline import paths
 from pipeline.commands import git_runs
-from pipeline.commands.git_runs import Value
+from pipeline.commands.git_runs import Run
 from pipeline.evaluation import selected_model
 from pipeline.evaluation.comparison import LOWER_IS_BETTER, NO_DIFFERENCE, compare_runs
 from pipeline.images.labels import natural_key
 from pipeline.reporting import comparison, html, overlays
 from pipeline.reporting.comparison import Change, Comparison, Plot, Verdict
+from pipeline.reproducibility import code_changes, dvc_project
 from pipeline.runtime import atomic_files
-from pipeline.runtime.entrypoint import quiet_if_nobody_reads, script
+from pipeline.runtime.entrypoint import quiet_if_nobody_reads
 from pipeline.runtime.errors import UserError
 from pipeline.storage import curves
 
-OUT = Path("comparison")
 PAGE, TEXT, PLOTS = "index.html", "comparison.md", "plots"
-METRICS, INTERVALS = str(paths.EVALUATION), str(paths.INTERVALS)
-OUTPUTS = (str(paths.LEDGER), *(str(paths.predictions(at)) for at in (paths.HEAD, paths.MODEL)))
 SUBSETS = ("valid", "test")
 MODELS = {"fine_tune": "fine-tuned", "head": "head"}
-BY_EPOCH = ("loss", "accuracy")
-# Each plot's kind and csv, by its name.
+HISTORIES = {"fine_tune": paths.FINE_TUNE_HISTORY, "head": paths.HEAD_HISTORY}
+# The kind and CSV of each plot, by the plot's name.
 SOURCES = {
     f"{model}_{kind}": (
         kind,
-        f"metrics/{model}_history.csv"
-        if kind in BY_EPOCH
-        else f"metrics/curves/{model}_{kind}.csv",
+        HISTORIES[model] if kind in ("loss", "accuracy") else paths.CURVES / f"{model}_{kind}.csv",
     )
     for model in MODELS
-    for kind in (*BY_EPOCH, "roc", "precision_recall", "reliability", "confusion")
-} | {"final_thresholds": ("thresholds", "metrics/curves/final_thresholds.csv")}
-FILES = (METRICS, INTERVALS, *(path for _, path in SOURCES.values()))
+    for kind in ("loss", "accuracy", "roc", "precision_recall", "reliability", "confusion")
+} | {"final_thresholds": ("thresholds", paths.CURVES / "final_thresholds.csv")}
+PREDICTIONS = (
+    paths.LEDGER,
+    *(paths.predictions(folder) for folder in selected_model.FOLDERS.values()),
+)
+Metrics = Mapping[str, Mapping[str, Any]]
 
 
-@script
-def main() -> None:
-    """Gather both sides, then write the folder whole and print the Markdown."""
-    asked = _asked()
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # of what it warns of, a sentence tells
-    params, metrics = git_runs.values(asked.revision, asked.other)
-    with tempfile.TemporaryDirectory() as folder:
-        old, new = Path(folder, "old"), Path(folder, "new") if asked.other else Path()
-        for revision, side in ((asked.revision, old), (asked.other, new)):
-            if revision:
-                git_runs.fetch(revision, FILES, side)
-        verdicts, reason = _paired(asked, old, new)
-        bounds = (curves.intervals(old / INTERVALS), curves.intervals(new / INTERVALS))
-        verdicts = verdicts or _unpaired(metrics, bounds)
-        drawings, same, undrawn = _drawn(asked, old, new)
-    found = Comparison(
-        asked.revision,
-        asked.other,
-        verdicts,
-        reason,
-        [Change(one.key, one.old, one.new) for one in _differing(params)],
-        _figures(metrics, bounds),
-        drawings,
-        same,
-        undrawn,
-    )
-    text = comparison.markdown(found)
-    _write(asked.out, comparison.page(found), text, drawings)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("revision", metavar="REVISION")
+    parser.add_argument("other", nargs="?", metavar="OTHER")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("comparison"))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Compare both runs, write the folder and print the Markdown."""
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # what it warns about is reported below
+    files = (paths.INTERVALS, *(path for _, path in SOURCES.values()))
+    with git_runs.opened(arguments.revision, arguments.other, files) as (old, new):
+        params = _changes(old.params(), new.params())
+        metrics = old.metrics(), new.metrics()
+        bounds = tuple(curves.intervals(run.folder / paths.INTERVALS) for run in (old, new))
+        verdicts, unpaired = _paired(old, new)
+        stages, code = code_changes.code_differences(old.code(), new.code())
+        plots, unchanged, not_drawn = _plots(old, new)
+        result = Comparison(
+            old=old.name,
+            new=new.revision,
+            verdicts=verdicts or _unpaired(metrics, (bounds[0], bounds[1])),
+            unpaired=unpaired,
+            stages=stages,
+            code=code,
+            params=params,
+            metrics=_metrics(metrics, (bounds[0], bounds[1])),
+            plots=plots,
+            unchanged=unchanged,
+            not_drawn=not_drawn,
+        )
+    text = comparison.markdown(result)
+    _write(arguments.out, comparison.page(result), text, plots)
     with quiet_if_nobody_reads():
         print(text, end="")
-    print(f"compare: {asked.out / PAGE}", file=sys.stderr)
+    print(f"compare: {arguments.out / PAGE}", file=sys.stderr)
 
 
-def _asked() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.commands.compare", description="Compare two runs of this project."
-    )
-    parser.add_argument("revision", help="branch, tag or commit")
-    parser.add_argument("other", nargs="?", help="another one, in place of the working tree")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, default=OUT, help="comparison")
-    return parser.parse_args()
-
-
-def _paired(asked: argparse.Namespace, old: Path, new: Path) -> tuple[list[Verdict], str]:
-    """How the final models compare image by image, or why they cannot be compared so."""
+def _paired(old: Run, new: Run) -> tuple[list[Verdict], str]:
+    """Compare the final models image by image, or say why that is impossible."""
     sides = []
-    for revision, folder in ((asked.revision, old), (asked.other, new)):
-        name = f"of {revision}" if revision else "of this run"
-        try:
-            if revision:
-                git_runs.fetch_outputs(revision, OUTPUTS, folder)
-            sides.append(selected_model.read_run(folder))
-        except git_runs.AbsentError:
+    for run in (old, new):
+        name = f"of {run.name}"
+        if run.revision and dvc_project.fetch(run.revision, PREDICTIONS, run.folder):
             return [], (
-                f"Not paired by image: predictions {name} are neither in DVC's cache nor in a "
+                f"Not paired by image: predictions {name} are neither in DVC's cache nor on a "
                 "remote; push them from where they were computed, or check that commit out and "
                 "run dvc repro once."
             )
-        except UserError as fault:
-            told = str(fault).replace(f"{folder}/", "").partition(";")[0]
-            remedy = "a later commit may do" if revision else "dvc pull or dvc repro brings them"
+        try:
+            sides.append(selected_model.read_run(run.folder))
+        except UserError as error:
+            reason = str(error).replace(f"{run.folder}/", "").partition(";")[0]
+            remedy = "a later commit may do" if run.revision else "run dvc pull or dvc repro"
             return [], (
-                f"Not paired by image: predictions {name} cannot be read here ({told}); {remedy}."
+                f"Not paired by image: predictions {name} cannot be read ({reason}); {remedy}."
             )
     if sides[0].classes != sides[1].classes:
-        return [], "Not paired by image: the two sides have other classes."
+        return [], "Not paired by image: the classes of the two runs differ."
     verdicts = [
         Verdict(
             subset,
@@ -133,32 +126,31 @@ def _paired(asked: argparse.Namespace, old: Path, new: Path) -> tuple[list[Verdi
         for metric, one in metrics.items()
     ]
     if not verdicts:
-        return [], "Not paired by image: no image is held out by both sides under one label."
+        return [], "Not paired by image: no image is held out by both runs under one label."
     return verdicts, ""
 
 
-def _unpaired(metrics: Iterable[Value], bounds: curves.Both) -> list[Verdict]:
-    """The final models' figures of either subset, with both sides' committed intervals."""
-    known = {one.key: one for one in metrics if one.path == METRICS}
-    found = []
+def _unpaired(metrics: tuple[Metrics, Metrics], bounds: curves.Both) -> list[Verdict]:
+    """Compare the final models' metrics by the committed intervals of both runs."""
+    old, new = (one.get(str(paths.EVALUATION)) or {} for one in metrics)
+    verdicts = []
     for subset in SUBSETS:
-        for figure in html.CAPTIONS["METRICS"]:
-            key = f"final.{subset}.{figure}"
-            chance = _chance(key, bounds)
-            images = known.get(f"final.{subset}.images")
-            if not (chance and images and key in known) or None in known[key] + images:
+        images = new.get(f"final.{subset}.images")
+        for metric in html.CAPTIONS["METRICS"]:
+            key = f"final.{subset}.{metric}"
+            intervals = _intervals(key, bounds)
+            a, b = old.get(key), new.get(key)
+            if not intervals or images is None or a is None or b is None:
                 continue
-            old, new = known[key].old, known[key].new
-            better = (new < old) == (figure in LOWER_IS_BETTER)
-            apart = "better" if better else "worse"
-            shown = apart if chance == comparison.APART else NO_DIFFERENCE
+            better = "better" if (b < a) == (metric in LOWER_IS_BETTER) else "worse"
+            outcome = better if intervals == comparison.APART else NO_DIFFERENCE
             pair = (bounds[0][key], bounds[1][key])
-            found.append(Verdict(subset, figure, images.new, old, new, pair, None, shown))
-    return found
+            verdicts.append(Verdict(subset, metric, images, a, b, pair, None, outcome))
+    return verdicts
 
 
-def _chance(key: str, bounds: curves.Both) -> str:
-    """Whether both sides' intervals of a figure overlap; empty where a side has none."""
+def _intervals(key: str, bounds: curves.Both) -> str:
+    """Return whether both runs' intervals of a metric overlap; empty where a run has none."""
     if not all(key in side for side in bounds):
         return ""
     (low, high), (other_low, other_high) = (side[key] for side in bounds)
@@ -166,61 +158,60 @@ def _chance(key: str, bounds: curves.Both) -> str:
     return comparison.OVERLAP if overlap else comparison.APART
 
 
-def _differing(values: Iterable[Value]) -> list[Value]:
-    return sorted((one for one in values if one.differs), key=lambda one: natural_key(one.key))
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    keys = sorted(old.keys() | new.keys(), key=natural_key)
+    return [Change(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
 
-def _figures(metrics: Iterable[Value], bounds: curves.Both) -> Mapping[str, list[Change]]:
-    """The figures that differ, by file, what `evaluate` tells first."""
-    found: dict[str, list[Change]] = {METRICS: []}
-    for one in _differing(metrics):
-        chance = _chance(one.key, bounds) if one.path == METRICS else ""
-        found.setdefault(one.path, []).append(Change(one.key, one.old, one.new, chance))
-    return {path: lines for path, lines in found.items() if lines}
+def _metrics(metrics: tuple[Metrics, Metrics], bounds: curves.Both) -> dict[str, list[Change]]:
+    """Return the metrics that differ, by file, those of `evaluate` first."""
+    changes = {}
+    for path in map(str, git_runs.METRICS):
+        lines = _changes(metrics[0].get(path, {}), metrics[1].get(path, {}))
+        if path == str(paths.EVALUATION):
+            lines = [
+                Change(one.key, one.old, one.new, _intervals(one.key, bounds)) for one in lines
+            ]
+        if lines:
+            changes[path] = lines
+    return changes
 
 
-def _drawn(
-    asked: argparse.Namespace, old: Path, new: Path
-) -> tuple[list[Plot], list[str], list[str]]:
-    """Drawings of the curves that differ, titles of those that do not, why others are not drawn."""
-    drawings, same, undrawn = [], [], []
-    for name, (kind_name, path) in SOURCES.items():
-        kind_title, about = html.CAPTIONS["OVERLAYS"][kind_name]
-        names = overlays.COLUMNS[kind_name]
-        model = MODELS.get(name.removesuffix(f"_{kind_name}"), "")
+def _plots(old: Run, new: Run) -> tuple[list[Plot], list[str], list[str]]:
+    """Return plots that differ, titles of those that do not, and why others are not drawn."""
+    plots, unchanged, not_drawn = [], [], []
+    for name, (kind, path) in SOURCES.items():
+        kind_title, about = html.CAPTIONS["OVERLAYS"][kind]
+        model = MODELS.get(name.removesuffix(f"_{kind}"), "")
         title = f"{kind_title}, {model}" if model else kind_title
-        sides: dict[str, Any] = {}
-        for side, folder in ((asked.revision, old), (asked.other or "this run", new)):
+        drawable: dict[str, Any] = {}
+        for run in (old, new):
             try:
-                sides[side] = curves.columns(folder / path, names, kind_name != "confusion")
-            except UserError as fault:
-                told = str(fault).replace(f"{folder}/", "").partition(";")[0]
-                undrawn.append(f"{title}, {side}, is not drawn ({told}).")
-        drawable = {side: columns for side, columns in sides.items() if columns}
+                columns = curves.columns(
+                    run.folder / path, overlays.COLUMNS[kind], kind != "confusion"
+                )
+            except UserError as error:
+                reason = str(error).replace(f"{run.folder}/", "").partition(";")[0]
+                not_drawn.append(f"{title}, {run.name}, is not drawn ({reason}).")
+            else:
+                drawable |= {run.name: columns} if columns else {}
         if len(drawable) == 2 and len({str(columns) for columns in drawable.values()}) == 1:
-            same.append(title)
+            unchanged.append(title)
         elif drawable:
-            drawn = overlays.svg(kind_name, drawable)
-            drawings.append(Plot(name, title, about, drawn))
-    return drawings, same, undrawn
+            plots.append(Plot(name, title, about, overlays.svg(kind, drawable)))
+    return plots, unchanged, not_drawn
 
 
-def _write(out: Path, page: str, text: str, drawings: Iterable[Plot]) -> None:
-    """Write the folder whole, in place of an earlier comparison only."""
-    strange = {path.name for path in out.iterdir()} - {PAGE, TEXT, PLOTS} if out.is_dir() else set()
-    if strange or (out.exists() and not out.is_dir()):
+def _write(out: Path, page: str, text: str, plots: Iterable[Plot]) -> None:
+    """Write the folder atomically; only an earlier comparison is replaced."""
+    other = {path.name for path in out.iterdir()} - {PAGE, TEXT, PLOTS} if out.is_dir() else set()
+    if other or (out.exists() and not out.is_dir()):
         raise UserError(
-            f"compare: expected a new folder or an earlier comparison to write to, got {out}"
-            f"{f' with {sorted(strange)[0]} in it' if strange else ', a file'}; name another folder"
+            f"compare --out: expected a new folder or an earlier comparison, got {out}"
+            f"{f' with {sorted(other)[0]} in it' if other else ', a file'}; name another folder"
         )
     with atomic_files.replacing(out) as partial:
         (partial / PLOTS).mkdir(parents=True)
-        (partial / PAGE).write_text(page, encoding="utf-8", newline="\n")
-        (partial / TEXT).write_text(text, encoding="utf-8", newline="\n")
-        for one in drawings:
-            path = partial / PLOTS / f"{one.name}.svg"
-            path.write_text(one.svg, encoding="utf-8", newline="\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        contents = {PAGE: page, TEXT: text} | {f"{PLOTS}/{one.name}.svg": one.svg for one in plots}
+        for name, content in contents.items():
+            (partial / name).write_text(content, encoding="utf-8", newline="\n")

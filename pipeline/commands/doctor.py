@@ -1,244 +1,294 @@
-"""What is wrong here, and the command that mends it.
+"""Find what is wrong here, and the command that fixes it.
 
-    python -m pipeline.commands.doctor
+    pipeline doctor
+    pipeline doctor --quick
 
-Looks at the packages, the machine, the parameters and inputs, the disk, DVC's and git's files, the
-outputs and DVC's cache, which it hashes. It changes nothing. Each line begins with `ok`, `note` or
-`FAULT`; the status is 1 if there is a fault.
+Checks packages, machine, parameters and inputs, disk, the files of DVC and git, outputs and DVC's
+cache, which it hashes. Changes nothing. Each line begins with `ok`, `note` or `FAULT`; the status
+is 1 if there is a fault. --quick checks only what must hold before any stage runs, and prints
+faults only; `make repro` calls it before DVC, which reports an absent input after it has removed
+the stage's outputs.
 """
 
-import importlib.metadata
+import argparse
+import fcntl
+import functools
+import json
 import os
-import re
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-from packaging.requirements import InvalidRequirement, Requirement
-
-from pipeline.commands import preflight
-from pipeline.reproducibility import dvc_files, dvc_lock, lock_status
-from pipeline.runtime import environment, machine
-from pipeline.runtime.entrypoint import arguments, quiet_if_nobody_reads, script
+from pipeline import config, paths
+from pipeline.reproducibility import git
+from pipeline.runtime import environment, fingerprint, machine
+from pipeline.runtime.entrypoint import quiet_if_nobody_reads
 from pipeline.runtime.errors import UserError
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
-REQUIREMENTS = Path("requirements.lock")
-ROW_CACHE = Path("data/.rows")
-FOLDERS = [Path("data"), Path("metrics"), Path("data/weights"), Path("data/features")]
-NEEDED_BYTES = 2**30  # free, for outputs in work and packages' temporary files
-LONGEST_NAME = 120  # bytes that our own names add at most to the project's path
-LONGEST_PATH = 4096  # of Linux (limits.h)
-CLOCK_SECONDS = 120  # by which two machines' clocks may differ
+FOLDERS = [paths.DATA, paths.METRICS, paths.WEIGHTS, paths.FEATURES]
+LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+CONFLICT = "<<<<<<< "
+NEEDED_BYTES = 2**30  # free, for temporary files and outputs
 
 
 class Finding(NamedTuple):
     kind: str
-    told: str
+    text: str
 
 
-@script
-def main() -> None:
-    """Print all findings; status 1 if one is a fault."""
-    arguments(__doc__, count=0)
-    faults = 0
+ok, note, fault = (functools.partial(Finding, kind) for kind in (OK, NOTE, FAULT))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--quick", action="store_true", help="only parameters, inputs, processor")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print all findings; exit with status 1 if one is a fault.
+
+    Raises:
+        UserError: with --quick, one sentence per fault.
+    """
+    if arguments.quick:
+        if faults := parameter_faults():
+            raise UserError("\n".join(faults))
+        return
+    count = 0
     with quiet_if_nobody_reads():
         for check in CHECKS:
-            for kind, told in _findings(check):
-                faults += kind == FAULT
-                print(f"{kind:6}{told}", flush=True)
-        print(f"doctor: {faults} fault{'s' * (faults != 1)}")
-    if faults:
+            for kind, text in _findings(check):
+                count += kind == FAULT
+                print(f"{kind:6}{text}", flush=True)
+        print(f"doctor: {count} fault{'s' * (count != 1)}")
+    if count:
         sys.exit(1)
 
 
+def parameter_faults() -> list[str]:
+    """Return a sentence for each parameter, named file or processor that no stage can run with.
+
+    Raises:
+        UserError: `params.yaml` or a `STAGES_*` variable cannot be read.
+    """
+    environment.check()
+    params = config.read()
+    faults = config.missing_files(params)
+    threads, available = params.compute.threads, machine.processors()
+    if threads is not None and threads > available:
+        faults.append(
+            f"{paths.PARAMS}: compute.threads: expected at most the {available} processors of "
+            f"this machine, got {threads}; lower it (results then differ in their last digits)"
+        )
+    try:
+        machine.require(params.compute.instruction_set)
+    except UserError as error:
+        faults.append(str(error))
+    return faults
+
+
 def _findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """What a check finds; one that cannot go on is a fault itself."""
+    """Yield the findings of a check; an error that ends it is a fault."""
     try:
         yield from check()
-    except UserError as fault:
-        yield from (Finding(FAULT, sentence) for sentence in str(fault).splitlines())
+    except UserError as error:
+        yield from map(fault, str(error).splitlines())
     except OSError as error:
-        yield Finding(
-            FAULT,
+        yield fault(
             f"{error.filename}: expected to be able to use it, got "
             f"{os.strerror(error.errno or 0)!r}; check permissions and owner",
         )
 
 
 def _packages() -> Iterator[Finding]:
-    """Whether what is installed is what is locked."""
-    wrong = []
-    names = 0
-    for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
-        if not re.match(r"[A-Za-z0-9]", line):
-            continue
-        try:
-            wanted = Requirement(line.rstrip("\\ "))
-        except InvalidRequirement:
-            continue
-        if wanted.marker is not None and not wanted.marker.evaluate():
-            continue
-        names += 1
-        try:
-            version = importlib.metadata.version(wanted.name)
-        except importlib.metadata.PackageNotFoundError:
-            version = "none"
-        if version not in wanted.specifier:
-            wrong.append(f"{wanted.name} {version} in place of {str(wanted.specifier)[2:]}")
+    """Compare the installed packages with the locked ones."""
+    versions = fingerprint.locked(paths.RUN_LOCK.resolve())
+    wrong = [
+        f"{name} {present or 'none'} instead of {version}"
+        for name, version in versions.items()
+        if (present := fingerprint.installed(name)) != version
+    ]
     if wrong:
-        shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        yield Finding(
-            FAULT,
-            f"packages: expected those of {REQUIREMENTS}, got {shown}; `make clean-venv && make "
-            "repro`",
+        rest = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        yield fault(
+            f"packages: expected those of {paths.RUN_LOCK}, got {', '.join(wrong[:5])}{rest}; "
+            "run `make clean-venv repro`",
         )
     else:
-        yield Finding(OK, f"packages: the {names} of {REQUIREMENTS}")
+        yield ok(f"packages: the {len(versions)} of {paths.RUN_LOCK}")
 
 
-def _this_machine() -> Iterator[Finding]:
-    """What it is, and whether it is of the kind that made the outputs."""
+def _machine() -> Iterator[Finding]:
+    """Describe the machine, and compare it with the one that made the outputs here."""
+    import psutil
+
     here = machine.this()
     best = (here["instruction_sets"] or ["instruction sets unknown"])[-1]
     free = psutil.virtual_memory().available / 2**30
-    yield Finding(
-        OK,
+    yield ok(
         f"machine: {here['system']}, {here['processor']} ({best}), {here['processors']} "
         f"processors, {free:.1f} GiB of memory free, Python {here['python']}",
     )
-    recorded = {stage.name: machine.of(stage.name) for stage in _locked()}
-    others = {name: machine.differences(then, here) for name, then in recorded.items() if then}
-    different = {name: told for name, told in others.items() if told}
+    different = {}
+    for stage in _locked_stages():
+        recorded = machine.recorded(stage)
+        if recorded and (differences := machine.differences(recorded, here)):
+            different[stage] = differences
     if different:
-        name, told = next(iter(different.items()))
-        yield Finding(
-            NOTE,
-            f"machine: {', '.join(different)} ran on another kind ({name}: {'; '.join(told)}); "
-            "`make verify` tells whether that matters",
+        name, differences = next(iter(different.items()))
+        yield note(
+            f"machine: {', '.join(different)} ran on another kind ({name}: "
+            f"{'; '.join(differences)}); `make verify` shows whether that matters",
         )
 
 
-def _locked() -> list[dvc_lock.Locked]:
-    """What the lock says, if it can be read; `_dvc` tells if not."""
+def _locked_stages() -> list[str]:
+    """Return the stages in `dvc.lock`; none if it is damaged, which `_dvc` reports."""
+    from pipeline.reproducibility import dvc_lock
+
     try:
-        return dvc_lock.read(dvc_lock.PATH)
+        return [stage.name for stage in dvc_lock.read()]
     except UserError:
         return []
 
 
 def _user() -> Iterator[Finding]:
-    """Home, temporary folder, this folder's own path, the clock."""
+    """Check home, temporary folder and this folder's path."""
     home = os.environ.get("HOME")
     if not home or not os.access(home, os.W_OK):
-        yield Finding(
-            NOTE,
-            f"HOME: {'not set' if not home else f'{home!r} cannot be written to'}; the pipeline "
-            "works without, but for Keras' download of weights: set KERAS_HOME to a folder",
+        yield note(
+            f"HOME: {'not set' if not home else f'{home!r} is not writable'}; only Keras' "
+            "download of weights needs it: set KERAS_HOME to a folder",
         )
     with tempfile.TemporaryFile():
         pass
-    length = len(os.fsencode(Path.cwd()))
-    if length + LONGEST_NAME > LONGEST_PATH:
-        yield Finding(
-            FAULT,
-            f"path: expected this folder's to have at most {LONGEST_PATH - LONGEST_NAME:,} bytes, "
-            f"got {length:,}; move it up",
-        )
     if braces := sorted(set("{}") & set(str(Path.cwd()))):
-        yield Finding(
-            FAULT,
-            f"path: expected this folder's without braces, got {' '.join(braces)} in it, at which "
-            "DVC fails; move or rename it",
+        yield fault(
+            f"path: expected this folder's without braces, which DVC cannot handle, got "
+            f"{' '.join(braces)} in it; move or rename it",
         )
-    newest = max((path.stat().st_mtime for path in Path().glob("*")), default=0.0)
-    if newest > time.time() + CLOCK_SECONDS:
-        yield Finding(
-            NOTE,
-            f"clock: files here are {newest - time.time():,.0f} s newer than now; results do not "
-            "depend on it, but set it right (`timedatectl`)",
-        )
-    yield Finding(OK, "folders: home, temporary files and clock looked at")
+    yield ok("folders: home and temporary files checked")
 
 
 def _parameters() -> Iterator[Finding]:
-    if found := preflight.faults():
-        raise UserError("\n".join(found))
-    yield Finding(OK, "parameters: params.yaml is sound, and the files it names are here")
+    faults = parameter_faults()
+    yield from map(fault, faults)
+    if not faults:
+        yield ok("parameters: params.yaml is valid, and the files it names are here")
 
 
 def _disk() -> Iterator[Finding]:
-    """Room, and the right to write."""
+    """Check free space and write permissions."""
     free = shutil.disk_usage(".").free
-    told = f"disk: {free / 2**30:.1f} GiB free"
-    if ROW_CACHE.is_dir():
-        held = sum(path.stat().st_size for path in ROW_CACHE.rglob("*") if path.is_file())
+    text = f"disk: {free / 2**30:.1f} GiB free"
+    if paths.ROW_CACHE.is_dir():
+        used = sum(path.stat().st_size for path in paths.ROW_CACHE.rglob("*") if path.is_file())
         most = environment.row_cache_bytes() / 2**30
-        told += f", {held / 2**30:.2f} of at most {most:.0f} GiB in the row cache {ROW_CACHE}"
+        text += f", {used / 2**30:.2f} of at most {most:.0f} GiB in the row cache {paths.ROW_CACHE}"
     if free < NEEDED_BYTES:
-        yield Finding(
-            FAULT,
-            f"{told}; expected {NEEDED_BYTES / 2**30:.0f} GiB: `dvc gc --workspace` removes what "
-            f"other commits computed, `rm -r {ROW_CACHE}` the row cache",
+        yield fault(
+            f"{text}; expected {NEEDED_BYTES / 2**30:.0f} GiB: `dvc gc --workspace` removes the "
+            f"outputs of other commits, `rm -r {paths.ROW_CACHE}` the row cache",
         )
     else:
-        yield Finding(OK, told)
+        yield ok(text)
     for folder in (Path(), Path(".dvc"), *FOLDERS):
         if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
-            yield Finding(
-                FAULT,
-                f"{folder}/: expected a folder that can be written to, got a read-only one; work "
-                "in a clone of your own, or correct its owner (`ls -ld`)",
+            yield fault(
+                f"{folder}/: expected a writable folder, got a read-only one; work in a clone of "
+                "your own, or correct its owner (`ls -ld`)",
             )
 
 
 def _dvc() -> Iterator[Finding]:
-    """Files of DVC and git, stages at work, what killed ones have left."""
-    found = list(dvc_files.faults())
-    yield from (Finding(FAULT, sentence) for sentence in found)
-    if dvc_files.is_shallow():
-        yield Finding(
-            NOTE,
+    """Check the files of DVC and git, running stages, and leftovers of killed ones."""
+    faults = list(_dvc_faults())
+    yield from map(fault, faults)
+    if git.run("rev-parse", "--is-shallow-repository") == "true":
+        yield note(
             "git: older commits are not here, so nothing compares with them; `git fetch "
             "--unshallow`",
         )
-    held = dvc_files.at_work(FOLDERS)
-    if held:
-        yield Finding(NOTE, f"at work in this folder: {', '.join(map(str, held))}")
-    strays = [path for folder in FOLDERS for path in folder.glob(".partial-*")]
-    if strays and not held:
-        yield Finding(
-            NOTE,
-            f"left by a killed run: {', '.join(map(str, strays))}; the next run of that stage "
-            "removes it, nothing reads it",
+    running = list(_running())
+    if running:
+        yield note(f"running in this folder: {', '.join(map(str, running))}")
+    leftovers = [path for folder in FOLDERS for path in folder.glob(".partial-*")]
+    if leftovers and not running:
+        yield note(
+            f"left by a killed run: {', '.join(map(str, leftovers))}; nothing reads it, and the "
+            "next run of that stage removes it",
         )
-    if not found:
-        yield Finding(OK, "dvc and git: their files are sound")
+    if not faults:
+        yield ok("dvc and git: their files are valid")
+
+
+def _dvc_faults() -> Iterator[str]:
+    """Yield a sentence for each file that DVC or git cannot work with."""
+    from pipeline.reproducibility import dvc_lock
+
+    if not Path(".dvc").is_dir():
+        yield ".dvc: expected the project's folder, got another; run this beside dvc.yaml"
+        return
+    if not git.run("rev-parse", "--is-inside-work-tree"):
+        yield (
+            ".git: expected a git checkout, got none that git can read; `git clone` the project "
+            "(an archive has no history), or see `git status`"
+        )
+    if LOCK.exists():
+        if CONFLICT in LOCK.read_text(encoding="utf-8", errors="replace"):
+            yield (
+                f"{LOCK}: expected one version, got a merge conflict; `git checkout --ours "
+                f"{LOCK}`, then `dvc repro`"
+            )
+        else:
+            try:
+                dvc_lock.read()
+            except UserError as error:
+                yield str(error)
+    try:
+        json.loads(RWLOCK.read_text(encoding="utf-8") if RWLOCK.exists() else "{}")
+    except ValueError:
+        yield (
+            f"{RWLOCK}: expected JSON, got a file that a full disk or a kill cut off; "
+            f"`rm {RWLOCK}` while no dvc is running"
+        )
+
+
+def _running() -> Iterator[Path]:
+    """Yield what another process has locked, such as `data/extract` while that stage runs."""
+    for path in sorted(path for folder in FOLDERS for path in folder.glob(".*.lock")):
+        try:
+            handle = os.open(path, os.O_RDWR)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield path.with_name(path.name.removeprefix(".").removesuffix(".lock"))
+        finally:
+            os.close(handle)
 
 
 def _outputs() -> Iterator[Finding]:
-    """Whether outputs, cache, code, inputs and parameters are those of the lock."""
-    if not dvc_lock.PATH.exists():
-        yield Finding(NOTE, f"outputs: no {dvc_lock.PATH}; `make repro` computes all")
+    """Compare outputs, cache, code, inputs and parameters with `dvc.lock`."""
+    from pipeline.reproducibility import lock_status
+
+    if not LOCK.exists():
+        yield note(f"outputs: no {LOCK}; `make repro` computes all")
         return
-    state = lock_status.look()
-    yield from (Finding(FAULT, sentence) for sentence in state.faults)
-    yield Finding(OK if state.whole else NOTE, state.told())
+    state = lock_status.compare()
+    yield from map(fault, state.faults)
+    yield Finding(OK if state.complete else NOTE, state.counts())
+    yield from map(note, state.notes)
     if state.stale:
-        yield Finding(
-            NOTE,
-            f"outputs: of other parameters, inputs or code than here are {', '.join(state.stale)}; "
-            "`make verify-quick` tells which, `dvc repro` brings them up to date",
+        yield note(
+            f"outputs: made from other inputs, parameters or code: {', '.join(state.stale)}; "
+            "`make verify-quick` shows which, `dvc repro` updates them",
         )
 
 
-CHECKS = (_packages, _this_machine, _user, _parameters, _disk, _dvc, _outputs)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+CHECKS = (_packages, _machine, _user, _parameters, _disk, _dvc, _outputs)

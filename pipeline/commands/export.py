@@ -1,228 +1,213 @@
-"""One model file for others: photos of any size in, calibrated probabilities out.
+"""Write the final model as one file: images of any size in, calibrated probabilities out.
 
-Reads what `predict` reads, and the data of `valid` for a check; writes a folder with the model,
-`classes.json` and `MODEL_CARD.md`, whole or not at all.
-    pipeline export [--format saved_model|openvino] [--out FOLDER] [--tolerance NUMBER]
+    pipeline export
+    pipeline export --format openvino --out model-for-the-app
 
-The file is read again and compared, on images in their original sizes, with what the pipeline said
-of them. Keras' TensorFlow backend writes it, whatever `compute.backend` is. OpenVINO's two files
-have the same bytes on every run, a SavedModel's have not, though it computes the same.
+Reads what `predict` reads, and the images of valid to check the result. Writes a folder atomically:
+the model, classes.json and MODEL_CARD.md. The written file is loaded again and compared, on images
+in their original sizes, with the pipeline's own predictions. OpenVINO's two files have the same
+bytes on every run; a SavedModel computes the same, but its bytes differ.
 """
 
 import argparse
 import hashlib
 import importlib.util
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import config as parameters
+from pipeline import config, paths
 from pipeline.backbones import keras_setup
-from pipeline.commands import model_card
 from pipeline.evaluation import selected_model
 from pipeline.evaluation.probabilities import Floats
 from pipeline.images import decode, sources
+from pipeline.reporting import comparison, html
+from pipeline.reproducibility import git
 from pipeline.runtime import atomic_files, machine
-from pipeline.runtime.entrypoint import script
 from pipeline.runtime.errors import UserError
-from pipeline.storage import ledger, sealed_files, tables
+from pipeline.schema import Params
+from pipeline.storage import ledger, tables
 from pipeline.training import network
 
 CARD, CLASSES = "MODEL_CARD.md", "classes.json"
-WRITTEN = ("model", "model.xml", "model.bin")  # beside them, by one format or the other
-OUT = Path("data/export")
-IMAGES = 64  # of the check, spread over valid
+MODEL_FILES = ("model", "model.xml", "model.bin")  # of both formats
+IMAGES = 64  # compared, spread over valid
 TOLERANCE = 0.05  # in probability
 VIEWS = 2  # the image and its mirror image; further ones are drawn by a hash of the image
 PACKAGES = ("keras", "tensorflow", "openvino", "numpy", "pillow")
-LEDGER, SPLIT = Path("data/split.csv"), Path("metrics/split.json")
-FIGURES, INTERVALS = Path("metrics/evaluate.json"), Path("metrics/intervals.json")
-HEAD, MODEL = Path("data/head"), Path("data/model")
 
-Function = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Served = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
-@script
-def main() -> None:
-    """Build, write, check, describe."""
-    asked = _asked()
-    params = parameters.read()
-    rows = ledger.read_ledger(atomic_files.require(LEDGER, "split"))
-    evaluated, intervals, split = (
-        tables.read_json(path, stage)
-        for path, stage in ((FIGURES, "evaluate"), (INTERVALS, "evaluate"), (SPLIT, "split"))
-    )
-    classes, name = ledger.labels(rows).classes, selected_model.selection().name
-    weights = {
-        backbone: sealed_files.require_sealed(
-            Path("data/weights", f"{backbone}.weights.h5"), f"fetch_weights@{backbone}"
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How the exported model compares with the pipeline's own predictions.
+
+    Attributes:
+        images: number predicted by both, spread over valid.
+        largest, mean: of the absolute differences in probability.
+        changed: number of images with another class.
+        tolerance: largest accepted difference.
+    """
+
+    images: int
+    largest: float
+    mean: float
+    changed: int
+    tolerance: float
+
+    def sentence(self) -> str:
+        """Describe the result."""
+        return (
+            f"{self.images:,} images of valid, from their original files: the largest difference "
+            f"in probability is {self.largest:.6f}, the mean {self.mean:.6f}, and {self.changed} "
+            f"got another class (differences up to {self.tolerance:g} are accepted)"
         )
-        for backbone in params.train_head.backbones
-    }
-    _require_free(asked.out)
-    keras_setup.start(**params.compute.model_dump() | {"backend": "tensorflow", "devices": 1})
-    from pipeline.training import serving_model
-
-    wanted = params.resize
-    loaded = network.load(params, wanted.size, weights, HEAD, MODEL, len(classes), name)
-    views = min(params.predict.views, VIEWS)
-    served = serving_model.model(
-        loaded.whole, wanted.fit, wanted.interpolation, views, evaluated["temperature"]
-    )
-    with atomic_files.replacing(asked.out) as partial:
-        partial.mkdir()
-        serving_model.write(served, partial, asked.format)
-        written = serving_model.read(partial, asked.format)
-        _, log_probability = selected_model.read(ledger.fingerprint(rows))
-        expected = _expected(rows, log_probability)
-        check = _compare(written, params, rows, expected, asked.tolerance)
-        tables.write_json(partial / CLASSES, {"classes": list(classes)})
-        facts = model_card.Facts(
-            form=asked.format,
-            file=serving_model.FORMATS[asked.format],
-            classes=classes,
-            backbones=list(weights),
-            evaluated=evaluated,
-            intervals=intervals,
-            split=split,
-            resize=(wanted.size, wanted.fit, wanted.interpolation),
-            views=(views, params.predict.views),
-            check=check,
-            versions=machine.versions(PACKAGES),
-            hashes=_hashes(partial, [*weights.values(), *_trained(name), LEDGER, parameters.PATH]),
-            commit=_commit(),
-        )
-        atomic_files.write_text(partial / CARD, model_card.text(facts))
-        for lock in partial.glob(".*.lock"):
-            lock.unlink()
-    print(f"export: {asked.format} in {asked.out}, described in {asked.out / CARD}")
-    print(f"export: checked on {check.sentence()}")
 
 
-def _asked() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.commands.export",
-        description="Write the final model as one file for others.",
-    )
-    parser.add_argument("--format", default="saved_model", help="saved_model (default) or openvino")
-    parser.add_argument("--out", default=OUT, type=Path, metavar="FOLDER")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--format", default="saved_model", choices=("saved_model", "openvino"))
+    parser.add_argument("--out", default=paths.DATA / "export", type=Path, metavar="FOLDER")
     parser.add_argument(
         "--tolerance",
         default=TOLERANCE,
         type=float,
-        help=f"largest difference in probability to the pipeline's own ({TOLERANCE:g})",
+        help=f"largest accepted difference in probability (default {TOLERANCE:g})",
     )
-    asked = parser.parse_args()
-    if asked.format not in ("saved_model", "openvino"):
-        raise UserError(
-            f"export --format: expected saved_model or openvino, got {asked.format!r}; choose one"
-        )
-    if asked.format == "openvino" and importlib.util.find_spec("openvino") is None:
-        raise UserError(
-            "export --format: expected a package that is installed, got 'openvino'; "
-            "run `pip install 'stages[openvino]'`, or choose saved_model"
-        )
-    return asked
 
 
-def _require_free(out: Path) -> None:
-    """Refuse to take the place of what is no earlier export."""
-    held = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    earlier = {CARD, CLASSES} <= held <= {CARD, CLASSES, *WRITTEN} or not held
+def run(arguments: argparse.Namespace) -> None:
+    """Build, write, check and describe the model."""
+    if arguments.format == "openvino" and importlib.util.find_spec("openvino") is None:
+        raise UserError(
+            "export --format: expected an installed package, got 'openvino'; run `pip install "
+            "'pipeline[openvino]'`, or choose saved_model"
+        )
+    params = config.read()
+    rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
+    evaluated, intervals, split = (
+        tables.read_json(path, stage)
+        for path, stage in (
+            (paths.EVALUATION, "evaluate"),
+            (paths.INTERVALS, "evaluate"),
+            (paths.SPLIT_METRICS, "split"),
+        )
+    )
+    classes = ledger.labels(rows).classes
+    selected = selected_model.selection()
+    weights = network.weights(params)
+    _require_replaceable(arguments.out)
+    keras_setup.start(**params.compute.model_dump() | {"backend": "tensorflow", "devices": 1})
+    from pipeline.training import serving_model
+
+    resize = params.resize
+    views = min(params.predict.views, VIEWS)
+    whole = network.load(params, resize.size, len(classes), selected.name).whole
+    model = serving_model.model(
+        whole, resize.fit, resize.interpolation, views, selected.temperature
+    )
+    with atomic_files.replacing(arguments.out) as partial:
+        partial.mkdir()
+        serving_model.write(model, partial, arguments.format)
+        served = serving_model.read(partial, arguments.format)
+        _, log_probability = selected_model.read(ledger.fingerprint(rows))
+        check = _compare(served, params, rows, log_probability, arguments.tolerance)
+        tables.write_json(partial / CLASSES, {"classes": list(classes)})
+        inputs = [*weights.values(), paths.head_file(), paths.LEDGER, paths.PARAMS]
+        if selected.name == "fine_tune" and paths.model_weights().exists():
+            inputs.append(paths.model_weights())
+        content = {
+            "form": arguments.format,
+            "file": serving_model.FORMATS[arguments.format],
+            "classes": classes,
+            "backbones": list(weights),
+            "evaluated": evaluated,
+            "intervals": intervals,
+            "split": split,
+            "resize": resize,
+            "views": views,
+            "pipeline_views": params.predict.views,
+            "check": check,
+            "versions": machine.versions(PACKAGES),
+            "hashes": _hashes(partial, inputs),
+            "commit": _commit(),
+        }
+        card = html.render("model_card.md.jinja", (), content, comparison.FORMATS)
+        atomic_files.write_text(partial / CARD, card)
+        for lock in partial.glob(".*.lock"):
+            lock.unlink()
+    print(f"export: {arguments.format} in {arguments.out}, described in {arguments.out / CARD}")
+    print(f"export: checked on {check.sentence()}")
+
+
+def _require_replaceable(out: Path) -> None:
+    """Refuse a path that holds anything but an earlier export."""
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    earlier = {CARD, CLASSES} <= names <= {CARD, CLASSES, *MODEL_FILES} or not names
     if out.exists() and not (out.is_dir() and earlier):
         raise UserError(
-            f"export --out: expected a new folder or one of an earlier export, got {str(out)!r}, "
+            f"export --out: expected a new folder or an earlier export, got {str(out)!r}, "
             "which holds something else; name another one"
         )
 
 
-def _expected(rows: list[ledger.Row], log_probability: Floats) -> dict[str, NDArray[np.float64]]:
-    """What the pipeline says of each valid image, probabilities (n_classes,) by its member."""
-    accepted = [row for row in rows if row.accepted]
-    return {
-        row.member: np.exp(given).astype(np.float64)
-        for row, given in zip(accepted, log_probability, strict=True)
-        if row.subset == "valid"
-    }
-
-
 def _compare(
-    served: Function,
-    params: parameters.Params,
+    served: Served,
+    params: Params,
     rows: list[ledger.Row],
-    expected: dict[str, NDArray[np.float64]],
+    log_probability: Floats,
     tolerance: float,
-) -> model_card.Check:
+) -> Check:
     """Predict valid images from their original files, each in its own size.
 
     Raises:
-        UserError: a larger difference than the tolerance, or files that have changed.
+        UserError: the difference exceeds the tolerance, or a file has changed.
     """
-    hashes = {row.member: row.sha256 for row in rows if row.source == "train"}
-    members = list(expected)
-    members = [
-        members[at]
-        for at in np.unique(np.linspace(0, len(members) - 1, IMAGES).round().astype(int))
-    ]
-    differences, changed = [], 0
-    with sources.open_source(Path(params.data.train)) as archive:
-        for member in members:
+    accepted = zip((row for row in rows if row.accepted), log_probability, strict=True)
+    valid = [(row, np.exp(values)) for row, values in accepted if row.subset == "valid"]
+    spread = np.unique(np.linspace(0, len(valid) - 1, IMAGES).round().astype(int))
+    differences, changed, members = [], 0, []
+    with sources.open_source(Path(params.data.train)) as source:
+        for row, expected in (valid[i] for i in spread):
             try:
-                content = archive.read(member)
+                content = source.read(row.member)
             except (decode.Unreadable, KeyError):
                 content = b""
-            if hashlib.sha256(content).hexdigest() != hashes[member]:
+            if hashlib.sha256(content).hexdigest() != row.sha256:
                 raise UserError(
-                    f"{params.data.train} member {member}: expected the bytes that `split` judged, "
-                    "got others or none; run `dvc repro` to judge what is there now"
+                    f"{params.data.train} member {row.member}: expected the bytes that `split` "
+                    "read, got others or none; run `dvc repro`"
                 )
-            given = served(np.asarray(decode.decode(content))[None])[0]
-            differences.append(np.abs(given - expected[member]))
-            changed += int(given.argmax() != expected[member].argmax())
+            probability = served(np.asarray(decode.decode(content))[None])[0]
+            differences.append(np.abs(probability - expected))
+            changed += int(probability.argmax() != expected.argmax())
+            members.append(row.member)
     largest = float(np.max(differences))
-    check = model_card.Check(len(members), largest, float(np.mean(differences)), changed, tolerance)
     if not largest <= tolerance:
         worst = members[int(np.argmax(np.max(differences, axis=1)))]
         raise UserError(
             f"export: expected the pipeline's own probabilities up to {tolerance:g}, got a "
             f"difference of {largest:.6f} at {worst}; find out why, or give another --tolerance"
         )
-    return check
+    mean = float(np.mean(differences))
+    return Check(len(members), largest, mean, changed, tolerance)
 
 
-def _trained(name: str) -> list[Path]:
-    tuned = MODEL / "model.weights.h5"
-    return [HEAD / "head.npz", *([tuned] if name == "fine_tune" and tuned.exists() else [])]
-
-
-def _hashes(folder: Path, used: list[Path]) -> dict[str, str]:
-    """sha256 of the written files, by their names in the folder, and of what they came from."""
+def _hashes(folder: Path, inputs: list[Path]) -> dict[str, str]:
+    """Return the sha256 of the written files, by their names in the folder, and of the inputs."""
     written = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
     return {
         **{path.relative_to(folder).as_posix(): atomic_files.sha256(path) for path in written},
-        **{path.as_posix(): atomic_files.sha256(path) for path in used},
+        **{path.as_posix(): atomic_files.sha256(path) for path in inputs},
     }
 
 
 def _commit() -> str:
-    """The commit that is checked out, in words; a project may be used without git."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return "not known"
-    return f"{commit.strip()}{', with changes that are not committed' if changed.strip() else ''}"
-
-
-def _git(*words: str) -> str:
-    run: Any = subprocess.run(["git", *words], check=True, capture_output=True, text=True)  # noqa: S603, S607
-    return str(run.stdout)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    """Describe the commit that is checked out; a project may be used without git."""
+    commit = git.run("rev-parse", "HEAD")
+    changed = git.run("status", "--porcelain", "--untracked-files=no")
+    return f"{commit or 'unknown'}{', with uncommitted changes' if changed else ''}"

@@ -1,31 +1,30 @@
-"""How predictions are shown: a table, csv or JSON, line by line as they come.
+"""Formats of predictions: a table, CSV or JSON, written line by line as they come.
 
-An answer is one file's name with its probabilities (n_classes,), or with the reason why it gave no
-image. Names come from outside: what would steer a terminal is shown as an escape.
+File names come from outside: the table and CSV escape what would control a terminal.
 """
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-TOP = 5  # of the ImageNet classes
+TOP = 5  # ImageNet classes
 Named = tuple[str, float]  # a class and its probability
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What is said of one file.
+class Prediction:
+    """The result for one file.
 
     Attributes:
-        name: of the file, as `printable` gives it for all but JSON.
-        probability: float64 (n_classes,); None where there is no image.
-        error: why there is none.
-        imagenet: the backbone's own `TOP` classes, if they were asked for.
+        name: of the file, unescaped.
+        probability: float64 (n_classes,); None if the file is no image.
+        error: why it is none.
+        imagenet: the backbone's own `TOP` classes, if requested.
     """
 
     name: str
@@ -34,108 +33,79 @@ class Answer:
     imagenet: Sequence[Named] = ()
 
 
+Predictions = Iterable[Prediction]
+
+
 def printable(text: str) -> str:
-    """The text with control characters, odd spaces and broken encodings as escapes."""
+    """Escape control characters, unusual spaces and broken encodings."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in text
     )
 
 
-class Table:
-    """Aligned columns: file, class, probability, and the ImageNet classes behind them."""
+def write_table(
+    out: TextIO, predictions: Predictions, classes: Sequence[str], names: Iterable[str]
+) -> None:
+    """Write aligned columns: file, class, probability, ImageNet classes if requested.
 
-    def __init__(self, out: TextIO, classes: Sequence[str], names: Sequence[str]) -> None:
-        """`names` of all files, for the width of the first column."""
-        self._out, self._classes = out, [printable(name) for name in classes]
-        self._widths = [
-            max(map(len, (heading, *known)), default=0)
-            for heading, known in (
-                ("file", [printable(name) for name in names]),
-                ("class", self._classes),
-            )
+    `names` of all files determine the width of the first column.
+    """
+    classes = [printable(name) for name in classes]
+    width = max(len("file"), *(len(printable(name)) for name in names), 0)
+    class_width = max(len("class"), *map(len, classes))
+    print(f"{'file':{width}}  {'class':{class_width}}  probability", file=out)
+    for one in predictions:
+        if one.probability is None:
+            continue
+        best = int(one.probability.argmax())
+        own = "".join(f"  {name} {value:.4f}" for name, value in one.imagenet)
+        label = f"{classes[best]:{class_width}}  {one.probability[best]:11.4f}{own}"
+        print(f"{printable(one.name):{width}}  {label}", file=out)
+
+
+def write_csv(
+    out: TextIO, predictions: Predictions, classes: Sequence[str], imagenet: bool
+) -> None:
+    """Write file, class, probability, a column per class, ImageNet classes, error."""
+    classes = [printable(name) for name in classes]
+    ranks = range(1, TOP * imagenet + 1)
+    own = [f"imagenet_{rank}{suffix}" for rank in ranks for suffix in ("", "_probability")]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["file", "class", "probability", *classes, *own, "error"])
+    for one in predictions:
+        name = printable(one.name)
+        if one.probability is None:
+            writer.writerow([name, *[""] * (2 + len(classes) + len(own)), one.error])
+            continue
+        best = int(one.probability.argmax())
+        values = [f"{value:.6f}" for value in one.probability]
+        top = [cell for label, value in one.imagenet for cell in (label, f"{value:.6f}")]
+        writer.writerow([name, classes[best], values[best], *values, *top, ""])
+
+
+def write_json(out: TextIO, predictions: Predictions, classes: Sequence[str]) -> None:
+    """Write a list of objects, one per line: file, class, probability, ...; or file, error."""
+    before = "[\n"
+    for one in predictions:
+        print(before + json.dumps(_object(one, classes)), end="", file=out)
+        before = ",\n"
+    print("[]" if before == "[\n" else "\n]", file=out)
+
+
+def _object(prediction: Prediction, classes: Sequence[str]) -> dict[str, object]:
+    if prediction.probability is None:
+        return {"file": prediction.name, "error": prediction.error}
+    values = [round(float(value), 6) for value in prediction.probability]
+    best = int(prediction.probability.argmax())
+    content: dict[str, object] = {
+        "file": prediction.name,
+        "class": classes[best],
+        "probability": values[best],
+        "probabilities": dict(zip(classes, values, strict=True)),
+    }
+    if prediction.imagenet:
+        content["imagenet"] = [
+            {"class": name, "probability": round(value, 6)} for name, value in prediction.imagenet
         ]
-
-    def begin(self) -> None:
-        self._line("file", "class", "probability")
-
-    def show(self, answer: Answer) -> None:
-        if answer.probability is None:
-            return
-        best = int(answer.probability.argmax())
-        own = "".join(f"  {name} {value:.4f}" for name, value in answer.imagenet)
-        probability = f"{answer.probability[best]:11.4f}{own}"
-        self._line(printable(answer.name), self._classes[best], probability)
-
-    def end(self) -> None:
-        """Nothing closes a table."""
-
-    def _line(self, name: str, label: str, rest: str) -> None:
-        file, known = self._widths
-        print(f"{name:{file}}  {label:{known}}  {rest}", file=self._out)
-
-
-class Csv:
-    """file, class, probability, a column a class, five ImageNet classes if asked for, error."""
-
-    def __init__(self, out: TextIO, classes: Sequence[str], imagenet: bool) -> None:
-        self._writer = csv.writer(out, lineterminator="\n")
-        self._classes, self._imagenet = classes, imagenet
-
-    def begin(self) -> None:
-        own = [
-            f"imagenet_{place}{what}"
-            for place in range(1, TOP * self._imagenet + 1)
-            for what in ("", "_probability")
-        ]
-        classes = [printable(name) for name in self._classes]
-        self._writer.writerow(["file", "class", "probability", *classes, *own, "error"])
-
-    def show(self, answer: Answer) -> None:
-        if answer.probability is None:
-            empty = [""] * (2 + len(self._classes) + 2 * TOP * self._imagenet)
-            self._writer.writerow([printable(answer.name), *empty, answer.error])
-            return
-        best = int(answer.probability.argmax())
-        given = [f"{value:.6f}" for value in answer.probability]
-        own = [cell for name, value in answer.imagenet for cell in (name, f"{value:.6f}")]
-        label = printable(self._classes[best])
-        self._writer.writerow([printable(answer.name), label, given[best], *given, *own, ""])
-
-    def end(self) -> None:
-        """Nothing closes a csv."""
-
-
-class Json:
-    """A list of objects, one a line: file, class, probability, probabilities; or file, error."""
-
-    def __init__(self, out: TextIO, classes: Sequence[str]) -> None:
-        self._out, self._classes = out, classes
-        self._before = "[\n"
-
-    def begin(self) -> None:
-        """The bracket is written with the first object."""
-
-    def show(self, answer: Answer) -> None:
-        print(self._before + json.dumps(self._object(answer)), end="", file=self._out)
-        self._before = ",\n"
-
-    def end(self) -> None:
-        print("[]" if self._before == "[\n" else "\n]", file=self._out)
-
-    def _object(self, answer: Answer) -> dict[str, Any]:
-        if answer.probability is None:
-            return {"file": answer.name, "error": answer.error}
-        given = [round(float(value), 6) for value in answer.probability]
-        best = int(answer.probability.argmax())
-        found = {
-            "file": answer.name,
-            "class": self._classes[best],
-            "probability": given[best],
-            "probabilities": dict(zip(self._classes, given, strict=True)),
-        }
-        if answer.imagenet:
-            found["imagenet"] = [
-                {"class": name, "probability": round(value, 6)} for name, value in answer.imagenet
-            ]
-        return found
+    return content

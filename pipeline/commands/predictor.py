@@ -1,13 +1,14 @@
-"""The final model of a run, started to predict images: pixels in, calibrated probabilities out.
+"""The final model of a run, loaded to classify images, and its backbone's ImageNet classifier.
 
-Pixels are uint8 (n, size, size, 3), RGB, as `resize` makes them. They are seen in `predict.views`
-views; the network computes in float32, by OpenVINO or by the backend that `compute.backend` names.
+Images are uint8 (n, size, size, 3), RGB, as `resize` makes them, seen in `predict.views` views. The
+networks compute in float32, by OpenVINO or by the backend that `compute.backend` names.
 
-Keras' own OpenVINO backend starts in half the time of TensorFlow, but what it makes of a network
-runs at a third of the speed of what OpenVINO converts from TensorFlow: so it serves few images.
+Keras' own OpenVINO backend starts in half the time of TensorFlow, but runs at a third of the speed
+of a network that OpenVINO converts from TensorFlow: so it serves few images.
 """
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,97 +16,85 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import config as parameters
-from pipeline.backbones import keras_setup
+from pipeline import paths
+from pipeline.backbones import download, keras_setup
+from pipeline.commands.formatters import TOP, Named
 from pipeline.evaluation import calibration, selected_model
 from pipeline.evaluation.probabilities import mean_log_probability
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
-from pipeline.storage import ledger, sealed_files
+from pipeline.schema import Params
+from pipeline.storage import ledger
 from pipeline.training import network
 
-OPENVINO_BATCH = 8  # images at a time, with which it is fastest
-FEW = 64  # images for which a quick start counts more than speed
+OPENVINO_BATCH = 8  # images per batch at which OpenVINO is fastest
+FEW = 64  # up to so many images, a quick start counts more than speed
 
-Pixels = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 Function = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
-class Final:
+class Predictor:
     """The final model.
 
     Attributes:
         classes: names, in the order of the probabilities.
         network: its Keras models.
-        weights: the file of each backbone.
-        batch_size: images that are computed at a time.
+        batch_size: images per batch.
     """
 
-    def __init__(self, params: parameters.Params, total: int, kind: str) -> None:
-        """Start Keras, for `total` images; `kind` is "openvino" or "keras".
+    def __init__(self, params: Params, total: int, engine: str) -> None:
+        """Start Keras for `total` images; `engine` is "openvino" or "keras".
 
         Raises:
-            UserError: a file is missing or does not fit, or a network that OpenVINO cannot run.
+            UserError: a file is missing or does not fit, or OpenVINO cannot run the network.
         """
-        ledger_at = atomic_files.require(Path("data/split.csv"), "split")
-        self.params, self.kind = params, kind
-        told = selected_model.selection()
-        self.temperature = float(told.temperature)
-        self.classes = ledger.labels(ledger.read_ledger(ledger_at)).classes
-        self.weights = {
-            name: sealed_files.require_sealed(
-                Path("data/weights", f"{name}.weights.h5"), f"fetch_weights@{name}"
-            )
-            for name in params.train_head.backbones
-        }
-        largest = OPENVINO_BATCH if kind == "openvino" else params.extract.batch_size
+        self.params, self._engine = params, engine
+        rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
+        self.classes = ledger.labels(rows).classes
+        selected = selected_model.selection()
+        self._temperature = float(selected.temperature)
+        network.weights(params)  # before Keras starts, which takes seconds
+        largest = OPENVINO_BATCH if engine == "openvino" else params.extract.batch_size
         self.batch_size = min(largest, total * params.predict.views)
         settings = params.compute.model_dump()
-        if kind == "openvino":
+        if engine == "openvino":
             settings |= {"backend": "openvino" if total <= FEW else "tensorflow", "devices": 1}
         keras_setup.start(**settings)
-        self.network = network.load(
-            params,
-            params.resize.size,
-            self.weights,
-            Path("data/head"),
-            Path("data/model"),
-            len(self.classes),
-            told.name,
-        )
-        self._logits = self._function_to_logits()
+        size = params.resize.size
+        self.network = network.load(params, size, len(self.classes), selected.name)
+        self._logits = self._logits_function()
 
-    def probability(self, images: Pixels) -> NDArray[np.float64]:
-        """Of each class, (n, n_classes)."""
+    def probability(self, images: Images) -> NDArray[np.float64]:
+        """Return calibrated probabilities (n, n_classes)."""
         from pipeline.backbones import views
 
-        ranges, count = self.params.extract.augment.model_dump(), self.params.predict.views
-        seed = ranges.pop("seed")
+        (ranges, seed), count = self.params.extract.changes(), self.params.predict.views
         digests = _digests(images) if count > 2 else []
         seen = [
             views.make(images, digests, view, views.Ranges(**ranges), seed) for view in range(count)
         ]
         logits = np.split(self._logits(np.concatenate(seen)), count)
         log_probability = mean_log_probability(logits)
-        return np.exp(calibration.scaled(log_probability, self.temperature)).astype(np.float64)
+        return np.exp(calibration.scaled(log_probability, self._temperature)).astype(np.float64)
 
     def function(self, model: Any) -> Function:
-        """A Keras model of images as a function of any number of them."""
+        """Return a Keras model of images as a function of any number of them."""
         from pipeline.backbones import devices, inference
 
         run: Function = functools.partial(devices.predict_on_batch, model)
-        if self.kind == "openvino":
-            run = self._by_openvino(model)
+        if self._engine == "openvino":
+            run = self._compiled_by_openvino(model)
         size = self.batch_size
 
         def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
-            batches = (images[at : at + size] for at in range(0, len(images), size))
+            batches = (images[start : start + size] for start in range(0, len(images), size))
             return np.concatenate([inference.run_padded(run, batch, size) for batch in batches])
 
         return in_batches
 
-    def _function_to_logits(self) -> Function:
-        if self.kind == "openvino":  # which folds batch norms by itself
+    def _logits_function(self) -> Function:
+        if self._engine == "openvino":  # which folds batch norms by itself
             return self.function(self.network.whole)
         from pipeline.training import network_split
 
@@ -116,7 +105,7 @@ class Final:
         parts, last = [self.function(part) for part in folded], self.function(rest)
         return lambda images: last(np.concatenate([part(images) for part in parts], axis=-1))
 
-    def _by_openvino(self, model: Any) -> Function:
+    def _compiled_by_openvino(self, model: Any) -> Function:
         from pipeline.backbones import openvino
 
         try:
@@ -125,13 +114,98 @@ class Final:
             )
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
-                "predict --engine: expected a network that OpenVINO can run, got one that it "
-                f"cannot ({' '.join(str(error).split())[:120]}); give `--engine keras`"
+                "predict --engine: expected a network that OpenVINO can run, got "
+                f"{' '.join(str(error).split())[:120]!r}; give `--engine keras`"
             ) from error
 
 
-def _digests(images: Pixels) -> list[bytes]:
-    """What augmented views are drawn by; only they wait for zarr to be imported."""
+class ImageNet:
+    """The first backbone's classifier of the 1,000 ImageNet classes."""
+
+    def __init__(
+        self, predictor: Predictor, weights_file: Path | None, class_index: Path | None
+    ) -> None:
+        """Load its weights and the names of its classes.
+
+        Args:
+            weights_file: with the classifier; None for the run's own if they have it, else for
+                Keras' download.
+            class_index: Keras' imagenet_class_index.json; None for the download.
+
+        Raises:
+            UserError: no such file, or a backbone without these classes.
+        """
+        from pipeline.backbones import build
+
+        params = predictor.params
+        name, backbone = next(iter(params.backbones.items()))
+        if name in build.BUILT_IN:
+            raise UserError(
+                f"predict --imagenet: expected a backbone that was trained on ImageNet, got "
+                f"{name!r}, which has no classes of its own; leave --imagenet out"
+            )
+        if weights_file is not None and not weights_file.is_file():
+            raise UserError(
+                f"predict --imagenet-weights: expected a weights file, got nothing at "
+                f"{str(weights_file)!r}; correct the path"
+            )
+        if weights_file is None and backbone.include_top:
+            weights_file = paths.weights(name)
+        base = build.network(name, params.resize.size, True, weights_file, logits=True)
+        if weights_file is None:
+            _download_weights(base, name)
+        self._probability = predictor.function(build.extractor(base, name, None, "predictions"))
+        self._names = class_names(class_index)
+
+    def top_classes(self, images: Images) -> list[list[Named]]:
+        """Return the `TOP` classes of each image with their probabilities, highest first."""
+        probability = self._probability(images)
+        order = np.argsort(-probability, axis=1, kind="stable")[:, :TOP]
+        return [
+            [(self._names[i], float(row[i])) for i in best]
+            for row, best in zip(probability, order, strict=True)
+        ]
+
+
+def class_names(path: Path | None) -> list[str]:
+    """Read the names of the 1,000 ImageNet classes from a file, or from Keras' download.
+
+    Raises:
+        UserError: it has another content, or cannot be downloaded.
+    """
+    if path is None:
+        from pipeline.backbones import weights
+
+        remedy = "connect once, or give `--imagenet-classes FILE`"
+        path = download.fetch(weights.class_index(), "predict --imagenet", remedy)
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        return [str(index[str(number)][1]) for number in range(1000)]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"predict --imagenet-classes: expected Keras' imagenet_class_index.json, got "
+            f"{str(path)!r} ({error}); correct the path"
+        ) from None
+
+
+def _download_weights(base: Any, name: str) -> None:
+    """Give `base` the published ImageNet weights; needs the network the first time."""
+    from pipeline.backbones import weights
+
+    remedy = "connect once, or give `--imagenet-weights FILE`"
+    published = weights.published(name, include_top=True)
+    path = download.fetch(published, "predict --imagenet", remedy)
+    try:
+        base.set_weights(weights.from_download(name, True, path).get_weights())
+    except ValueError:
+        raise UserError(
+            f"predict --imagenet: expected images of the size that the classifier of {name} "
+            f"takes, got resize.size {base.input_shape[1]}; leave --imagenet out"
+        ) from None
+
+
+def _digests(images: Images) -> list[bytes]:
+    """Return the hashes that augmented views are drawn by; only they need zarr imported."""
     from pipeline.storage import arrays
 
     return [arrays.digest(image) for image in images]

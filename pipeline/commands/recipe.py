@@ -11,7 +11,6 @@
 import argparse
 import difflib
 import itertools
-import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +20,6 @@ import yaml
 
 from pipeline import config, paths
 from pipeline.runtime import atomic_files
-from pipeline.runtime.entrypoint import command
 from pipeline.runtime.errors import UserError
 from pipeline.schema import Backbone, FineTune, Params, Section
 
@@ -179,13 +177,3 @@ def run(arguments: argparse.Namespace) -> None:
         _require_nothing_to_lose(paths.PARAMS)
     atomic_files.write_text(paths.PARAMS, text)
     print(f"recipe: {paths.PARAMS} is now recipe {arguments.name}; `make repro` runs it")
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="pipeline recipe",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
-    sys.exit(command(run)(parser.parse_args()))

@@ -1,13 +1,13 @@
-"""Does a commit reproduce its `dvc.lock` and its metrics?
+"""Run a commit again and compare its outputs with those that it records.
 
-Runs the stages again in a clone, with every cache off, and compares each output: the same bytes, or
-the same numbers within the tolerance of `params.yaml`'s section `verify`.
-    python -m pipeline.commands.verify [STAGE ...] [--revision REV] [--scratch FOLDER]
-    python -m pipeline.commands.verify --quick
+    pipeline verify
+    pipeline verify extract evaluate --revision v1.0
+    pipeline verify --quick
 
-Without names all stages run, from the inputs on. `--quick` runs nothing: it tells whether params,
-inputs and code are those of `dvc.lock`, and whether what is cached is unharmed. Status 0 if so, 1
-if not. Nothing in this folder or in DVC's cache is changed.
+Runs all stages, or those named, in a clone with every cache off. Each output must have the recorded
+bytes, or the recorded numbers within the tolerance of `verify` in params.yaml. With --quick nothing
+runs: inputs, parameters and code must be those of dvc.lock, and DVC's cache unharmed. The status is
+1 if not. Nothing in this folder or in DVC's cache is changed.
 """
 
 import argparse
@@ -20,10 +20,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline import config as parameters
-from pipeline.reproducibility import clean_clone, dvc_lock, lock_status, output_diff
+from pipeline import config, paths
+from pipeline.reproducibility import clean_clone, code_changes, dvc_lock, lock_status, output_diff
 from pipeline.runtime import machine
-from pipeline.runtime.entrypoint import script
 from pipeline.runtime.errors import UserError
 
 IDENTICAL, CLOSE, DIFFERENT = "same bytes", "within tolerance", "DIFFERENT"
@@ -31,57 +30,72 @@ NOT_COMPARED = "other bytes"
 
 
 class Compared(NamedTuple):
-    """An output of the run and what it should have been."""
+    """An output of the new run and how it compares with the recorded one."""
 
     stage: str
     path: str
-    verdict: str
-    told: str
+    result: str
+    remark: str
 
 
-@script
-def main() -> None:
-    """Print what was compared; status 1 if anything is not as it should be."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clone goes, too
-    asked = _asked()
-    if asked.quick:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="run only these")
+    parser.add_argument("--revision", default="HEAD", help="branch, tag or commit (default HEAD)")
+    parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="where to make the clone")
+    parser.add_argument("--quick", action="store_true", help="run nothing")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print how each output compares.
+
+    Raises:
+        UserError: an output differs by more than the tolerance.
+    """
+    if arguments.quick:
+        if arguments.stages or arguments.revision != "HEAD" or arguments.scratch:
+            raise UserError(
+                "verify --quick: expected no other argument, as it checks this folder as it is, "
+                "got some; remove them"
+            )
         lock_status.check()
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clone is removed
     started = time.perf_counter()
-    tolerance = output_diff.Tolerance(**parameters.read().verify.model_dump())
-    with _scratch(asked.scratch) as folder:
-        clone = clean_clone.Clone(folder, asked.revision)
+    tolerance = output_diff.Tolerance(**config.read().verify.model_dump())
+    with _scratch(arguments.scratch) as folder:
+        clone = clean_clone.Clone(folder, arguments.revision)
         expected = clone.locked()
-        names = clone.chosen(expected, asked.stages)
-        clone.run(names, whole=not asked.stages)
-        got = {stage.name: stage for stage in clone.locked()}
+        names = clone.select(arguments.stages)
+        clone.run(names, everything=not arguments.stages)
+        rerun = {stage.name: stage for stage in clone.locked()}
         compared = [
-            _compared(clone, stage.name, path, digest, got[stage.name].outs.get(path), tolerance)
+            _compared(clone, stage.name, path, digest, rerun[stage.name].outs.get(path), tolerance)
             for stage in expected
             if stage.name in names
             for path, digest in stage.outs.items()
         ]
         _print_table(compared)
-        wrong = [found for found in compared if found.verdict in (DIFFERENT, NOT_COMPARED)]
         counts = ", ".join(
-            f"{count} {verdict}"
-            for verdict in (IDENTICAL, CLOSE, DIFFERENT, NOT_COMPARED)
-            if (count := sum(found.verdict == verdict for found in compared))
+            f"{count} {result}"
+            for result in (IDENTICAL, CLOSE, DIFFERENT, NOT_COMPARED)
+            if (count := sum(one.result == result for one in compared))
         )
         print(
             f"\nverify: {len(compared)} outputs of {len(names)} stages at {clone.commit}: {counts} "
             f"({time.perf_counter() - started:.0f} s)"
         )
-        first = next((found for found in compared if found.verdict != IDENTICAL), None)
+        first = next((one for one in compared if one.result != IDENTICAL), None)
         if first is not None:
             stage = next(stage for stage in expected if stage.name == first.stage)
-            for line in _explained(clone, stage, got[stage.name]):
+            for line in _explanation(clone, stage, rerun[stage.name]):
                 print(f"verify: {line}")
+    wrong = [one.stage for one in compared if one.result in (DIFFERENT, NOT_COMPARED)]
     if wrong:
         raise UserError(
-            f"verify: expected the outputs that {clone.commit} records, got other ones of "
-            f"{', '.join(dict.fromkeys(found.stage for found in wrong))}; see above, and raise "
-            "`verify` in params.yaml only if you can say why they may differ"
+            f"verify: expected the outputs that {clone.commit} records, got others of "
+            f"{', '.join(dict.fromkeys(wrong))}; see above, and raise `verify` in params.yaml only "
+            "if you know why they may differ"
         )
 
 
@@ -90,85 +104,70 @@ def _compared(
     stage: str,
     path: str,
     expected: str,
-    got: str | None,
+    actual: str | None,
     tolerance: output_diff.Tolerance,
 ) -> Compared:
     if not clone.is_recorded(path, expected):
-        told = f"what is committed is not what {dvc_lock.PATH} says: `dvc repro`, and commit both"
-        return Compared(stage, path, DIFFERENT, told)
-    if got == expected:
+        remark = f"git has other bytes than {dvc_lock.PATH}: `dvc repro`, and commit both"
+        return Compared(stage, path, DIFFERENT, remark)
+    if actual == expected:
         return Compared(stage, path, IDENTICAL, "")
     if (original := clone.original(path, expected)) is None:
-        told = "the recorded one is not in DVC's cache here: `dvc fetch` it to compare numbers"
-        return Compared(stage, path, NOT_COMPARED, told)
-    found = output_diff.between(original, clone.folder / path, tolerance)
-    told = "; ".join(filter(None, (found.told(), f"first: {found.beyond}" if found.beyond else "")))
-    return Compared(stage, path, DIFFERENT if found.beyond else CLOSE, told)
+        remark = "the recorded one is not in DVC's cache here: `dvc fetch` it to compare numbers"
+        return Compared(stage, path, NOT_COMPARED, remark)
+    difference = output_diff.between(original, clone.folder / path, tolerance)
+    first = f"first: {difference.beyond}" if difference.beyond else ""
+    remark = "; ".join(filter(None, (difference.largest(), first)))
+    return Compared(stage, path, DIFFERENT if difference.beyond else CLOSE, remark)
 
 
-def _explained(
-    clone: clean_clone.Clone, expected: dvc_lock.Locked, got: dvc_lock.Locked
+def _explanation(
+    clone: clean_clone.Clone, expected: dvc_lock.Locked, rerun: dvc_lock.Locked
 ) -> Iterator[str]:
-    """Why the first stage that differs may do so: its inputs, chance, or the machine."""
+    """Yield why the first differing stage may differ: its inputs, randomness, or the machine."""
     yield f"the first stage that differs is {expected.name}"
-    others = [path for path, digest in got.deps.items() if expected.deps.get(path) != digest]
-    others += [key for key, value in got.params.items() if expected.params.get(key) != value]
-    if others:
-        yield f"it read something else than recorded: {', '.join(others)}"
+    inputs = [path for path, digest in rerun.deps.items() if expected.deps.get(path) != digest]
+    inputs += code_changes.differences(expected.params, rerun.params)
+    if inputs:
+        yield f"it read other inputs than recorded: {', '.join(inputs)}"
         return
-    yield f"it read what is recorded: {', '.join(path for path in got.deps if _is_data(path))}"
-    clone.run([expected.name], whole=False)
+    if expected.name == lock_status.CODE_STAGE:
+        old, new = (
+            code_changes.parsed((folder / paths.CODE).read_text(encoding="utf-8"))
+            for folder in (clone.committed, clone.folder)
+        )
+        stages, changes = code_changes.code_differences(old, new)
+        yield f"code of {', '.join(stages)}: {code_changes.listed(changes)}"
+        return
+    yield f"it read the recorded inputs: {', '.join(rerun.deps)}"
+    clone.run([expected.name], everything=False)
     again = next(stage for stage in clone.locked() if stage.name == expected.name)
-    if again.outs != got.outs:
+    if again.outs != rerun.outs:
         yield "it is not deterministic here: a third run wrote other bytes than the second"
         return
     yield "it is deterministic here: a third run wrote the bytes of the second"
-    then = machine.of(expected.name, clone.committed / machine.PATH)
-    if not then:
-        yield f"what machine made the record is not known ({machine.PATH} does not tell)"
+    recorded = machine.recorded(expected.name)
+    if not recorded:
+        yield f"the machine of the recorded run is unknown ({paths.MACHINES} has none)"
         return
-    told = machine.differences(then, machine.this())
-    if told:
-        yield f"this machine differs: {'; '.join(told)}"
+    if differences := machine.differences(recorded, machine.this()):
+        yield f"this machine differs: {'; '.join(differences)}"
     else:
-        yield f"this machine is of the same kind by all that {machine.PATH} tells"
-
-
-def _is_data(path: str) -> bool:
-    return not path.startswith("stages/") and path != "requirements.lock"
+        yield f"this machine equals the one in {paths.MACHINES}"
 
 
 def _print_table(compared: Sequence[Compared]) -> None:
     print("\n| stage | output | result | |\n|---|---|---|---|")
-    for found in compared:
-        print(f"| {' | '.join(found)} |")
+    for one in compared:
+        print(f"| {' | '.join(one)} |")
 
 
 @contextlib.contextmanager
-def _scratch(below: Path | None) -> Iterator[Path]:
-    """A folder for the clone, gone at the end."""
-    if below is not None and not below.is_dir():
-        raise UserError(f"--scratch: expected a folder, got {str(below)!r}; make it first")
+def _scratch(parent: Path | None) -> Iterator[Path]:
+    """Yield a folder for the clone; remove it at the end."""
+    if parent is not None and not parent.is_dir():
+        raise UserError(f"--scratch: expected a folder, got {str(parent)!r}; make it first")
     with tempfile.TemporaryDirectory(
-        prefix="verify-", dir=below, ignore_cleanup_errors=True
+        prefix="verify-", dir=parent, ignore_cleanup_errors=True
     ) as folder:
         yield Path(folder)
-
-
-def _asked() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.commands.verify",
-        description="Run stages again in a clone and compare what they write with dvc.lock.",
-    )
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help="only these; all if none")
-    parser.add_argument("--revision", default="HEAD", help="branch, tag or commit (HEAD)")
-    parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="where the clone is made")
-    parser.add_argument("--quick", action="store_true", help="run nothing")
-    asked = parser.parse_args()
-    if asked.quick and (asked.stages or asked.revision != "HEAD" or asked.scratch):
-        parser.error("--quick looks at this folder as it is; give it nothing else")
-    return asked
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -70,6 +70,7 @@ class Comparison:
     Attributes:
         old, new: names of the runs; `new` is None for the working tree.
         unpaired: why the final models are not compared image by image; empty if they are.
+        stages, code: stages with different code, and the modules and packages that differ.
         metrics: those that differ, by the file they come from.
         unchanged: titles of the plots that do not differ.
         not_drawn: why other plots are missing, one sentence each.
@@ -84,6 +85,8 @@ class Comparison:
     plots: Sequence[Plot]
     unchanged: Sequence[str]
     not_drawn: Sequence[str]
+    stages: Sequence[str] = ()
+    code: Sequence[str] = ()
 
     @property
     def new_name(self) -> str:

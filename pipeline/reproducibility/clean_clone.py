@@ -1,30 +1,28 @@
-"""A clone of this project in which stages run again, beside what the commit records."""
+"""Clones of a commit, one to run its stages again and one to compare with."""
 
 import contextlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-
-from pipeline.reproducibility import dvc_lock
+from pipeline import config, paths
+from pipeline.reproducibility import dvc_lock, dvc_project, git
 from pipeline.runtime.errors import UserError
 
-CACHES = ("data/.rows", "data/.activations", "data/.training")
+# Kept between runs; found again, they would make a new run no new one.
+KEPT = (paths.ROW_CACHE, paths.FROZEN_ACTIVATIONS, paths.CHECKPOINT.parent)
 
 
 class Clone:
-    """Two checkouts of one commit: `folder`, in which stages run, and `committed`, left alone.
+    """Two checkouts of one commit: stages run in `folder`, `committed` stays as it is.
 
-    Both share this project's DVC cache, to which `folder` adds nothing.
+    Both read this project's DVC cache; `folder` adds nothing to it.
 
     Attributes:
-        commit: its abbreviated hash.
+        commit: abbreviated hash.
     """
 
     def __init__(self, scratch: Path, revision: str) -> None:
@@ -34,114 +32,136 @@ class Clone:
             UserError: no such revision, or this is no git checkout with DVC in it.
         """
         self._here, scratch = Path.cwd(), scratch.resolve()
-        self.commit = self._git(self._here, "rev-parse", "--short", f"{revision}^{{commit}}")
+        self.commit = git.run("rev-parse", "--short", f"{revision}^{{commit}}") or ""
         if not self.commit:
             raise UserError(
                 f"verify: expected a branch, tag or commit, got {revision!r}; "
                 "`git branch --all` lists the branches"
             )
         self.folder, self.committed = scratch / "rerun", scratch / "committed"
-        with _repo(self._here) as repo:
-            self.cache = dvc_lock.cache_of(repo)
+        with dvc_project.opened() as project:
+            self.cache = project.cache
         for folder in (self.folder, self.committed):
-            self._command(scratch, "git", "clone", "--quiet", self._here, folder)
-            self._command(folder, "git", "checkout", "--quiet", "--detach", self.commit)
+            cloned = git.run("clone", "--quiet", str(self._here), str(folder))
+            if (cloned, git.run("checkout", "--quiet", self.commit, folder=folder)) != ("", ""):
+                raise UserError(
+                    f"verify: expected `git clone {self._here}` to work, got a failure; run it by "
+                    "hand to see why"
+                )
         if not (self.folder / ".dvc").is_dir():
             raise UserError(
                 f"verify: expected a commit with DVC's folder .dvc, got {self.commit}, which has "
-                "none; give a later one"
+                "none; choose a later one"
             )
         local = self._here / ".dvc/config.local"
         if local.is_file():
             shutil.copyfile(local, self.folder / ".dvc/config.local")
         self._dvc("cache", "dir", "--local", os.fspath(self.cache), quiet=True)
-        self._recorded = self.locked()
-        outs = {path for stage in self._recorded for path in stage.outs}
-        with _repo(self.committed) as repo:
+        self._recorded = {stage.name: stage for stage in self.locked()}
+        self._outs = {path for stage in self._recorded.values() for path in stage.outs}
+        with dvc_project.opened(self.folder) as project:
+            outs = [out for stage in project.stages() for out in stage.outs.items()]
+        self._cached = {path for path, cached in outs if cached}
+        with dvc_project.opened(self.committed) as project:
             self._in_git = {
-                path: dvc_lock.digest(repo, self.committed / path)
-                for path in outs
+                path: project.digest(self.committed / path)
+                for path in self._outs
                 if (self.committed / path).exists()
             }
 
     def locked(self) -> list[dvc_lock.Locked]:
-        """What `dvc.lock` says of the stages of `dvc.yaml`, in the order of the DAG.
+        """Return the entries of `dvc.lock` for the stages of `dvc.yaml`, in the DAG's order.
 
         Raises:
-            UserError: it does not know one of them.
+            UserError: a stage has none, or other outputs.
         """
-        known = dvc_lock.read(self.folder / dvc_lock.PATH)
-        with _repo(self.folder) as repo:
-            outs = {
-                stage.name: {out.def_path for out in stage.outs}
-                for stage in repo.index.stages
-                if not stage.is_data_source
-            }
-        recorded = {stage.name: stage.outs.keys() for stage in known}
+        entries = dvc_lock.read(self.folder / dvc_lock.PATH)
+        with dvc_project.opened(self.folder) as project:
+            outs = {stage.name: stage.outs.keys() for stage in project.stages()}
+        recorded = {entry.name: entry.outs.keys() for entry in entries}
         if unknown := sorted(name for name in outs if outs[name] != recorded.get(name)):
             raise UserError(
                 f"{dvc_lock.PATH}: expected all stages of dvc.yaml at {self.commit}, with their "
                 f"outputs, got none or others of {', '.join(unknown)}; run `dvc repro` and commit "
                 "it"
             )
-        return [stage for stage in known if stage.name in outs]
+        return [entry for entry in entries if entry.name in outs]
 
-    def chosen(self, locked: Sequence[dvc_lock.Locked], names: Sequence[str]) -> list[str]:
-        """The stages of these names, of a matrix all, in the order of the DAG; all without names.
+    def select(self, names: Sequence[str]) -> list[str]:
+        """Return the stages of these names in the DAG's order; all without names.
+
+        `extract` means `extract@NAME` of every backbone.
 
         Raises:
             UserError: there is no such stage.
         """
-        known = [stage.name for stage in locked]
+        every = list(self._recorded)
         for name in names:
-            if not any(_is_of(one, name) for one in known):
+            if not any(_matches(stage, name) for stage in every):
                 raise UserError(
-                    f"verify: expected stages of {dvc_lock.PATH} ({', '.join(known)}), got "
+                    f"verify: expected stages of {dvc_lock.PATH} ({', '.join(every)}), got "
                     f"{name!r}; correct the name"
                 )
-        return [one for one in known if not names or any(_is_of(one, name) for name in names)]
+        return [stage for stage in every if not names or any(_matches(stage, n) for n in names)]
 
-    def run(self, names: Sequence[str], *, whole: bool) -> None:
-        """Run all stages, or these alone, from the outputs that the others have recorded.
+    def run(self, names: Sequence[str], *, everything: bool) -> None:
+        """Run all stages, or only these from the recorded outputs of the others.
 
         Raises:
-            UserError: an input is not to be had, or a stage fails.
+            UserError: an input is unavailable, or a stage fails.
         """
-        for cache in CACHES:  # what an earlier run here has kept would be no new run
-            shutil.rmtree(self.folder / cache, ignore_errors=True)
-        stages = {stage.name: stage for stage in self._recorded}
-        made = {out for stage in self._recorded for out in stage.outs}
+        for kept in KEPT:
+            shutil.rmtree(self.folder / kept, ignore_errors=True)
+        self._bring_inputs()
         for name in names:
-            for path in stages[name].deps:
-                if not (self.folder / path).exists() and not (whole and path in made):
-                    self._fetch(path, made_by_a_stage=path in made)
-            if not whole:
+            for path in self._recorded[name].deps:
+                outs = sorted(out for out in self._outs if dvc_lock.overlap(path, out))
+                if everything and outs:
+                    continue
+                for one in outs or [path]:  # a folder may hold outputs of several stages
+                    if not self._bring(one):
+                        raise UserError(
+                            f"{one}: expected it in this folder, in DVC's cache or on its remote, "
+                            "got none; put it there, `dvc pull` it, or verify all stages"
+                        )
+            if not everything:
                 self._repro("--single-item", name)
-        if whole:
+        if everything:
             self._repro()
 
     def is_recorded(self, path: str, digest: str) -> bool:
-        """Whether git, if it has that output, has what `dvc.lock` says."""
+        """Return whether git has the bytes in `dvc.lock`; true for an output that is not in git."""
         return self._in_git.get(path, digest) == digest
 
     def original(self, path: str, digest: str) -> Path | None:
-        """An output as it is recorded: from git, or linked together from DVC's cache; or None."""
+        """Return an output as recorded, from git or linked from DVC's cache; None if in neither."""
         at = self.committed / path
         if at.exists():
             return at
-        found = dvc_lock.members(self.cache, digest)
-        if found is None or not all(member.is_file() for member in found.values()):
+        members = dvc_lock.members(self.cache, digest)
+        if members is None or not all(member.is_file() for member in members.values()):
             return None
-        for name, member in found.items():
+        for name, member in members.items():
             link = at / name if name else at
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(member)
         return at
 
-    def _fetch(self, path: str, *, made_by_a_stage: bool) -> None:
-        """Bring an input that is not in git: from this folder, else DVC's cache or remote."""
+    def _bring_inputs(self) -> None:
+        """Bring the files that `params.yaml` names; the stage itself says which is missing."""
+        with contextlib.suppress(UserError):  # an older commit lists them as dependencies
+            params = config.read(self.folder / paths.PARAMS)
+            named = [params.data.train, params.data.test]
+            named += [one.path for one in params.backbones.values() if one.path is not None]
+            for path in named:
+                self._bring(path)
+
+    def _bring(self, path: str) -> bool:
+        """Bring a file or folder that is not in git, from this folder or DVC's cache or remote."""
         here, there = self._here / path, self.folder / path
-        if made_by_a_stage or there.with_name(f"{there.name}.dvc").is_file():
+        if there.exists():
+            return True
+        if path in self._cached or there.with_name(f"{there.name}.dvc").is_file():
             for command in ("checkout", "pull"):
                 if not there.exists():
                     with contextlib.suppress(subprocess.CalledProcessError):
@@ -149,11 +169,7 @@ class Clone:
         elif here.exists():
             there.parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(here, there)
-        if not there.exists():
-            raise UserError(
-                f"{path}: expected it in this folder, in DVC's cache or on its remote, got it "
-                "nowhere; put it there, `dvc pull` it, or verify all stages"
-            )
+        return there.exists()
 
     def _repro(self, *words: str) -> None:
         try:
@@ -161,12 +177,12 @@ class Clone:
         except subprocess.CalledProcessError:
             raise UserError(
                 f"verify: expected the stages of {self.commit} to run, got a failure (above); "
-                "mend it there first"
+                "fix it there first"
             ) from None
 
     def _dvc(self, *words: str, quiet: bool = False) -> None:
-        """Run it with the packages of this process; what it prints goes to stderr."""
-        environment = _environment() | {"DVC_NO_ANALYTICS": "1"}
+        """Run DVC with the packages of this process; its output goes to stderr."""
+        environment = git.environment() | {"DVC_NO_ANALYTICS": "1"}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment["PYTHONPATH"] = os.fspath(self.folder)
         subprocess.run(  # noqa: S603
@@ -178,68 +194,13 @@ class Clone:
             check=True,
         )
 
-    @staticmethod
-    def _git(folder: Path, *words: str) -> str:
-        """What git prints; "" if it fails."""
-        ended = subprocess.run(  # noqa: S603
-            ["git", *words],  # noqa: S607
-            cwd=folder,
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return ended.stdout.strip() if ended.returncode == 0 else ""
 
-    @staticmethod
-    def _command(folder: Path, *words: str | Path) -> None:
-        ended = subprocess.run(  # noqa: S603
-            list(map(str, words)),
-            cwd=folder,
-            env=_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ended.returncode:
-            raise UserError(
-                f"verify: expected `{' '.join(map(str, words[:2]))}` to work here, got "
-                f"{' '.join(ended.stderr.split())!r}; run it by hand to see why"
-            )
-
-
-@contextlib.contextmanager
-def _repo(folder: Path) -> Iterator[Any]:
-    """DVC's view of a folder.
-
-    Raises:
-        UserError: what DVC cannot read.
-    """
-    try:
-        with Repo(os.fspath(folder)) as repo:
-            yield repo
-    except DvcException as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"dvc: expected to be able to read the project, got {reason!r}; see `dvc status` there"
-        ) from None
-
-
-def _environment() -> dict[str, str]:
-    """Without what git hooks and DVC set for this folder."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("GIT_") and name != "DVC_STAGE"
-    }
-
-
-def _is_of(stage: str, name: str) -> bool:
-    return stage == name or stage.partition("@")[0] == name
+def _matches(stage: str, name: str) -> bool:
+    return name in (stage, stage.partition("@")[0])
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """The same content under another path; what is linked is never written to by a stage."""
+    """Link or copy a file or folder; no stage writes into its inputs."""
 
     def copy(one: str, other: str) -> str:
         try:

@@ -1,10 +1,10 @@
-"""What `dvc.lock` says of each stage: the hashes of all that it read and wrote."""
+"""Read `dvc.lock`, the hashes and parameters of each stage's last run, and DVC's cache folder."""
 
 import graphlib
 import hashlib
 import json
-import os
 import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -13,22 +13,27 @@ import yaml
 from pipeline.runtime.errors import UserError
 
 PATH = Path("dvc.lock")
-FOLDER = ".dir"  # how the hash of a folder ends
+FOLDER = ".dir"  # suffix of a folder's hash
 
 
 class Locked(NamedTuple):
-    """A stage as it last ran: each path with the hash of its content, each param with its value."""
+    """A stage as it last ran: hashes by path, and values by parameter file and key."""
 
     name: str
     deps: dict[str, str]
     outs: dict[str, str]
-    params: dict[str, Any]
+    params: dict[str, dict[str, Any]]
+
+    def inputs(self) -> Iterator[str]:
+        """Yield the paths of its data and of its parameter files."""
+        yield from self.deps
+        yield from self.params
 
 
-def read(path: Path) -> list[Locked]:
-    """The stages of a `dvc.lock`, each behind those whose outputs it reads.
+def read(path: Path = PATH) -> list[Locked]:
+    """Read the stages, each behind those that write its inputs.
 
-    Where entries of stages that are no more close a circle, they stand as they do in the file.
+    If entries of removed stages form a cycle, the order is that of the file.
 
     Raises:
         UserError: there is no such file, or it is damaged.
@@ -38,28 +43,28 @@ def read(path: Path) -> list[Locked]:
         stages = {
             name: Locked(
                 name,
-                _hashes(given.get("deps", [])),
-                _hashes(given.get("outs", [])),
-                {
-                    f"{file} {key}": value
-                    for file, values in given.get("params", {}).items()
-                    for key, value in values.items()
-                },
+                _hashes(entry.get("deps", [])),
+                _hashes(entry.get("outs", [])),
+                {file: dict(values) for file, values in entry.get("params", {}).items()},
             )
-            for name, given in content["stages"].items()
+            for name, entry in content["stages"].items()
         }
     except FileNotFoundError:
         raise UserError(
-            f"{path}: expected what the last run wrote, got no such file; run `dvc repro` first"
+            f"{path}: expected the record of the last run, got no such file; run `dvc repro` first"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError, ValueError):
         raise UserError(
-            f"{path}: expected what DVC writes, got a damaged file; `git checkout {path.name}`, "
-            "then `dvc repro`"
+            f"{path}: expected a file written by DVC, got a damaged one; `git checkout "
+            f"{path.name}`, then `dvc repro`"
         ) from None
-    made_by = {out: name for name, stage in stages.items() for out in stage.outs}
     graph = {
-        name: {made_by[path] for path in stage.deps if path in made_by}
+        name: {
+            other.name
+            for other in stages.values()
+            if other.name != name
+            and any(overlap(path, out) for path in stage.inputs() for out in other.outs)
+        }
         for name, stage in stages.items()
     }
     try:
@@ -68,51 +73,33 @@ def read(path: Path) -> list[Locked]:
         return list(stages.values())
 
 
+def overlap(path: str, out: str) -> bool:
+    """Return whether one path is the other or lies in it, as `data/features/a.zarr`."""
+    return path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/")
+
+
 def _hashes(entries: list[dict[str, Any]]) -> dict[str, str]:
     return {entry["path"]: str(entry[entry.get("hash", "md5")]) for entry in entries}
 
 
-def cache_of(repo: Any) -> Path:
-    """The folder of a `dvc.repo.Repo`'s cache, above `files/md5`."""
-    return Path(repo.cache.local.path).parent.parent
-
-
-def digest(repo: Any, path: Path) -> str:
-    """DVC's hash of a file or folder, computed anew (as `dvc_data.hashfile.tree` does).
-
-    Args:
-        repo: the `dvc.repo.Repo` that it lies in, for what `.dvcignore` leaves out.
-        path: of it.
-    """
-    if path.is_file():
-        return md5(path)
-    files = sorted(
-        (Path(found).relative_to(os.path.abspath(path)).as_posix(), Path(found))
-        for found in repo.dvcignore.find(repo.fs, os.path.abspath(path))
-    )
-    listed = [{"md5": md5(found), "relpath": name} for name, found in files]
-    text = json.dumps(listed, sort_keys=True)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + FOLDER
-
-
 def md5(path: Path) -> str:
-    """Of a file's bytes, in hex: what DVC goes by."""
+    """Return the md5 of a file's bytes in hex, which DVC identifies content by."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def in_cache(cache: Path, digest: str) -> Path:
-    """Where DVC's cache keeps what has that hash (DVC 3: `files/md5`)."""
+    """Return where the cache of DVC 3 keeps the content with that hash."""
     return cache / "files" / "md5" / digest[:2] / digest[2:]
 
 
 def members(cache: Path, digest: str) -> dict[str, Path] | None:
-    """The cached files of an output by their names in it, "" for one that is a file.
+    """Return the cached files of an output by their names in it; "" for a file.
 
-    None if the list of a folder's files is not in the cache; the files themselves may be missing.
+    None if the list of a folder's files is not in the cache; the files themselves may be absent.
 
     Raises:
-        UserError: that list is damaged, or names what lies outside of the folder.
+        UserError: that list is damaged, or names a path outside of the folder.
     """
     listed = in_cache(cache, digest)
     if not digest.endswith(FOLDER):
@@ -132,7 +119,7 @@ def members(cache: Path, digest: str) -> dict[str, Path] | None:
 
 
 def _inside(name: str) -> str:
-    """Refuse a name that leads out of its folder: whoever writes to a cache may forge a list."""
+    """Refuse a name that leads out of its folder: anyone who can write to a cache can forge one."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise ValueError(name)

@@ -1,7 +1,7 @@
-"""Whether this folder is what its `dvc.lock` says, found without running anything.
+"""Compare this folder with its `dvc.lock` without running anything.
 
 `dvc status` ends with 1 on every fresh clone, and `dvc repro --dry --allow-missing` with 0 where
-stages would run. Here what is absent is counted, and only what is wrong is a fault.
+stages would run. Here an absent file is counted, and only a wrong one is a fault.
 """
 
 import os
@@ -9,206 +9,217 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
 from tqdm import tqdm
 
-from pipeline.reproducibility import dvc_lock
+from pipeline import config, paths
+from pipeline.reproducibility import code_changes, dvc_lock, dvc_project
+from pipeline.reproducibility.dvc_project import DELETED, Change, DvcProject
+from pipeline.runtime import fingerprint
 from pipeline.runtime.errors import UserError
 
 RUN = "run `dvc repro`"
-GONE = "deleted"  # DVC's word for a file or folder that is not there
+CODE_STAGE = "code"
 
 
 class State(NamedTuple):
-    """What was found.
+    """The result.
 
     Attributes:
-        stale: by stage, a sentence on what it read that is not as `dvc.lock` says.
-        faults: sentences, each of an output that is not as `dvc.lock` says.
-        outputs: how many it names.
-        here: how many of them are in this folder, as it says.
-        to_cache: how many of them are DVC's to cache; the others are in git.
-        cached: how many of these are in its cache, unharmed.
+        stale: by stage, a sentence on inputs, code or parameters that are not those of `dvc.lock`.
+        faults: sentences, each on an output that is not as `dvc.lock` says.
+        notes: sentences on differences that change no output.
+        outputs: number of outputs in `dvc.lock`.
+        present: number of them in this folder, unharmed.
+        to_cache: number of them that DVC caches; the others are in git.
+        cached: number of these in its cache, unharmed.
         absent: inputs that are not here and that no stage writes.
     """
 
     stale: dict[str, str]
     faults: list[str]
+    notes: list[str]
     outputs: int
-    here: int
+    present: int
     to_cache: int
     cached: int
     absent: list[str]
 
     @property
-    def whole(self) -> bool:
-        """Whether all outputs are here, and in the cache where they should be."""
-        return self.here == self.outputs and self.cached == self.to_cache
+    def complete(self) -> bool:
+        """Whether all outputs are here, and in the cache if DVC caches them."""
+        return self.present == self.outputs and self.cached == self.to_cache
 
-    def told(self) -> str:
-        """The counts as a sentence."""
+    def counts(self) -> str:
+        """Return the counts as a sentence."""
         counts = (
-            f"outputs: {self.here} of {self.outputs} are here; {self.cached} of the "
+            f"outputs: {self.present} of {self.outputs} are here; {self.cached} of the "
             f"{self.to_cache} that DVC caches are in its cache, unharmed"
         )
-        return counts if self.whole else f"{counts}; `dvc pull` or `dvc repro` brings the others"
+        return counts if self.complete else f"{counts}; `dvc pull` or `dvc repro` adds the others"
 
 
 def check() -> None:
-    """Print what was found.
+    """Print the result.
 
     Raises:
-        UserError: a sentence for each fault.
+        UserError: one sentence per fault.
     """
-    state = look()
-    print(f"verify: {state.told()}")
+    state = compare()
+    print(f"verify: {state.counts()}")
     for path in state.absent:
         print(f"verify: {path}: not here, so it was not compared with {dvc_lock.PATH}")
-    if wrong := [*state.stale.values(), *state.faults]:
-        raise UserError("\n".join(wrong))
-    print(f"verify: params, inputs and code are those of {dvc_lock.PATH}")
+    for note in state.notes:
+        print(f"verify: {note}")
+    if faults := [*state.stale.values(), *state.faults]:
+        raise UserError("\n".join(faults))
+    print(f"verify: inputs, parameters and code are those of {dvc_lock.PATH}")
 
 
-def look() -> State:
+def compare() -> State:
     """Compare this folder and DVC's cache with `dvc.lock`; files are hashed anew."""
-    known = {stage.name: stage for stage in dvc_lock.read(dvc_lock.PATH)}
+    locked = {stage.name: stage for stage in dvc_lock.read()}
     faults: list[str] = []
-    try:
-        with Repo() as repo:
-            cache = dvc_lock.cache_of(repo)
-            stages = [stage for stage in repo.index.stages if not stage.is_data_source]
-            written = {
-                path: digest
-                for stage in stages
-                if stage.addressing in known
-                for path, digest in known[stage.addressing].outs.items()
-            }
-            in_git = {out.def_path for stage in stages for out in stage.outs if not out.use_cache}
-            to_cache = [path for path in written if path not in in_git]
-            cached = sum(  # before DVC looks, which removes what it finds harmed
-                _of_cache(cache, path, written[path], faults) for path in _bar(to_cache)
-            )
-            changed = repo.status()
-            told = {
-                stage.addressing: list(_changes(changed.get(stage.addressing, [])))
-                for stage in stages
-            }
-            gone = {path for changes in told.values() for path, how in changes if how == GONE}
-            gone -= written.keys()
-            given = {
-                os.path.relpath(out.fs_path): out.hash_info.value
-                for stage in repo.index.stages
-                if stage.is_data_source
-                for out in stage.outs
-            }
-            absent = {path for path in gone if path in given or _is_outside(repo, path)}
-            unlike = {
-                stage.addressing
-                for stage in stages
-                if stage.addressing in known
-                and {out.def_path for out in stage.outs} != known[stage.addressing].outs.keys()
-            }
-            here = sum(
-                _of_folder(repo, path, written[path], faults, in_git=path in in_git)
-                for path in _bar(written)
-            )
-    except DvcException as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"dvc: expected to be able to read this project, got {reason!r}; see `dvc status`"
-        ) from None
-    stale = {
-        name: f"{name}: expected what it reads as {dvc_lock.PATH} says, got {', '.join(reasons)}; "
-        f"{RUN}, or undo that"
-        for name, changes in told.items()
-        if (
-            reasons := _reasons(known.get(name), changes, {**given, **written}, gone - absent)
-            + ["other outputs in dvc.yaml"] * (name in unlike)
+    with dvc_project.opened() as project:
+        stages = [stage for stage in project.stages() if stage.name in locked]
+        outs = {
+            path: digest for stage in stages for path, digest in locked[stage.name].outs.items()
+        }
+        uncached = {path for stage in stages for path, cached in stage.outs.items() if not cached}
+        to_cache = [path for path in outs if path not in uncached]
+        in_git = {path for path in uncached & outs.keys() if not project.is_ignored(path)}
+        cached = sum(  # before DVC looks, which removes damaged files
+            _cached(project.cache, path, outs[path], faults) for path in _bar(to_cache)
         )
-    }
-    return State(stale, faults, len(written), here, len(to_cache), cached, sorted(absent))
+        changes = project.changes()
+        stages = project.stages()
+        data_files = project.data_files()
+        lost = {one.path for of_one in changes.values() for one in of_one if one.how == DELETED}
+        lost -= outs.keys()
+        absent = {path for path in lost if path in data_files or _is_outside(project, path)}
+        present = sum(
+            _present(project, path, outs[path], faults, in_git=path in in_git)
+            for path in _bar(outs)
+        )
+    notes: list[str] = []
+    stale = {}
+    for stage in stages:
+        entry = locked.get(stage.name)
+        reasons = ["a stage that never ran"]
+        if entry is not None:
+            reported = changes.get(stage.name, [])
+            reasons = []
+            if stage.name == CODE_STAGE:
+                reported, reasons = _without_edits(reported, notes)
+            reasons += _reasons(entry, reported, {**data_files, **outs}, lost - absent)
+            if stage.outs.keys() != entry.outs.keys():
+                reasons.append("other outputs in dvc.yaml")
+        if reasons:
+            stale[stage.name] = (
+                f"{stage.name}: expected inputs, parameters and code as {dvc_lock.PATH} says, got "
+                f"{', '.join(reasons)}; {RUN}, or undo that"
+            )
+    return State(stale, faults, notes, len(outs), present, len(to_cache), cached, sorted(absent))
 
 
-def _is_outside(repo: Any, path: str) -> bool:
-    """Whether git is not to keep it, so that its absence says nothing."""
-    return os.path.isabs(path) or path.startswith("..") or bool(repo.scm.is_ignored(path))
+def _is_outside(project: DvcProject, path: str) -> bool:
+    """Return whether git does not keep a path, so that its absence means nothing."""
+    return os.path.isabs(path) or path.startswith("..") or project.is_ignored(path)
 
 
 def _bar(outputs: Iterable[str]) -> Iterable[str]:
     return tqdm(list(outputs), "hashing", disable=None, unit="output")
 
 
+def _without_edits(changes: list[Change], notes: list[str]) -> tuple[list[Change], list[str]]:
+    """Replace edited sources and parameters of stage `code` by what they change in its outputs.
+
+    Edits that change neither `code.yaml` nor `settings.yaml` become a note.
+    """
+    edited = [one.path for one in changes if one.how == "modified"]
+    if not edited:
+        return changes, []
+    settings = config.settings(config.read())
+    reasons = []
+    for path, content in (
+        (paths.CODE, fingerprint.everything([*settings, "report"])),
+        (paths.SETTINGS, settings),
+    ):
+        text = path.read_text(encoding="utf-8") if path.exists() else None
+        if differences := code_changes.differences(code_changes.parsed(text), content):
+            reasons.append(f"edits that change {path} ({code_changes.listed(differences)})")
+    if not reasons:
+        notes.append(
+            f"{', '.join(edited)}: edited, but code.yaml and settings.yaml stay as they are"
+        )
+    return [one for one in changes if one.path not in edited], reasons
+
+
 def _reasons(
-    known: dvc_lock.Locked | None,
-    changes: Iterable[tuple[str, str]],
-    written: Mapping[str, str],
+    locked: dvc_lock.Locked,
+    changes: Iterable[Change],
+    hashes: Mapping[str, str],
     lost: Container[str],
-) -> list[str]:
-    """Why a stage is stale; none if it is not. What is not here is no reason, unless it is lost."""
-    if known is None:
-        return ["a stage that never ran"]
-    return [
-        *(f"{path} {how}" for path, how in changes if how != GONE or path in lost),
-        *(
-            f"another {path} than was written or given, as after a merge"
-            for path, digest in known.deps.items()
-            if written.get(path, digest) != digest
-        ),
-    ]
-
-
-def _changes(told: Iterable[Any]) -> Iterator[tuple[str, str]]:
-    """What DVC's `stage.status()` says of a stage's command, deps and params: (what, how)."""
-    for change in told:
-        if not isinstance(change, Mapping):
-            yield "its command", "changed"  # "changed command" or "always changed"
+) -> Iterator[str]:
+    """Yield why a stage is stale; an absent input is a reason only if it is lost."""
+    contents: dict[str, Any] = {}
+    for path, key, how in changes:
+        if how == DELETED and path not in lost:
             continue
-        for path, how in change.get("changed deps", {}).items():
-            if isinstance(how, Mapping):  # of a file of parameters
-                yield from ((f"{path} {key}", f"is {what}") for key, what in how.items())
-            else:
-                yield path, how
+        if path in (str(paths.CODE), str(paths.SETTINGS)) and how == "modified":
+            if path not in contents:
+                contents[path] = code_changes.parsed(Path(path).read_text(encoding="utf-8"))
+            before = locked.params.get(path, {}).get(key)
+            now = code_changes.lookup(contents[path], key)
+            name = "code" if path == str(paths.CODE) else "parameters"
+            yield f"other {name} ({code_changes.listed(code_changes.differences(before, now))})"
+        else:
+            yield f"{path} {key} is {how}" if key else f"{path} {how}"
+    for path, digest in locked.deps.items():
+        if hashes.get(path, digest) != digest:
+            yield f"{path} with another hash than its stage recorded, as after a merge"
 
 
-def _of_cache(cache: Path, path: str, digest: str, faults: list[str]) -> bool:
-    """Whether an output is in the cache; what is there and harmed is a fault."""
+def _cached(cache: Path, path: str, digest: str, faults: list[str]) -> bool:
+    """Return whether the cache has an output; add a fault for each damaged file."""
     try:
-        found = dvc_lock.members(cache, digest)
+        members = dvc_lock.members(cache, digest)
     except UserError as fault:
         faults.append(str(fault))
         return False
-    if found is None:
+    if members is None:
         return False
-    files = list(found.values())
+    files = list(members.values())
     if digest.endswith(dvc_lock.FOLDER):
         files.append(dvc_lock.in_cache(cache, digest))
-    whole = True
+    complete = True
     for file in files:
         if not file.is_file():
-            whole = False
+            complete = False
         elif dvc_lock.md5(file) != f"{file.parent.name}{file.name}".removesuffix(dvc_lock.FOLDER):
-            whole = False
+            complete = False
             faults.append(
-                f"{os.path.relpath(file)}: expected the bytes that its name tells, of {path}, got "
-                "other ones; remove it, then `dvc pull`, or `dvc repro --force` the stage"
+                f"{os.path.relpath(file)}: expected the bytes of {path} that its name is the hash "
+                "of, got others; remove it, then `dvc pull`, or `dvc repro --force` the stage"
             )
-    return whole
+    return complete
 
 
-def _of_folder(repo: Any, path: str, digest: str, faults: list[str], *, in_git: bool) -> bool:
-    """Whether an output is in this folder as it should be; another one is a fault."""
+def _present(
+    project: DvcProject, path: str, digest: str, faults: list[str], *, in_git: bool
+) -> bool:
+    """Return whether an output is in this folder, unharmed; add a fault for another one."""
     at = Path(path)
     if not at.exists():
         if in_git:
             faults.append(
-                f"{path}: expected a file of git's, got none; `git checkout {path}` or {RUN}"
+                f"{path}: expected a file that git tracks, got none; `git checkout {path}` or {RUN}"
             )
         return False
-    if dvc_lock.digest(repo, at) == digest:
+    if project.digest(at) == digest:
         return True
+    remedy = f"git checkout {path}" if in_git else f"dvc checkout --force {path}"
+    remedy = "" if at.is_symlink() and not in_git else f"`{remedy}` or "
     faults.append(
-        f"{path}: expected what {dvc_lock.PATH} says, got other bytes; "
-        f"{f'`git checkout {path}`' if in_git else f'`dvc checkout --force {path}`'} or {RUN}"
+        f"{path}: expected the bytes that {dvc_lock.PATH} records, got others; {remedy}{RUN}"
     )
     return False

@@ -86,7 +86,7 @@ def libraries() -> dict[str, dict[str, Entry]]:
 def forget() -> None:
     """Read every source file again at the next call."""
     _parsed.cache_clear()
-    _locked.cache_clear()
+    locked.cache_clear()
 
 
 def differing(expected: Entry, actual: Entry) -> list[str]:
@@ -103,11 +103,11 @@ def require_installed(entry: Entry) -> None:
     """
     for name, version in entry.items():
         if "/" not in name:
-            installed = _installed(name)
-            if installed != version:
+            present = installed(name)
+            if present != version:
                 raise UserError(
                     f"{paths.CODE}: expected {name} {version}, as {paths.RUN_LOCK} says, got "
-                    f"{installed or 'none installed'}; run `make clean-venv repro`, or `dvc repro` "
+                    f"{present or 'none installed'}; run `make clean-venv repro`, or `dvc repro` "
                     "with the packages of that file"
                 )
 
@@ -274,16 +274,16 @@ def _ends_with(function: ast.expr, names: tuple[str, ...]) -> bool:
 
 def _versions(distributions: Iterable[str]) -> Entry:
     """Return the locked version of each; one that is not locked has the installed version."""
-    locked = _locked()
-    versions = {name: locked.get(_normal(name)) or _installed(name) for name in distributions}
+    known = locked()
+    versions = {name: known.get(_normal(name)) or installed(name) for name in distributions}
     return {name: version for name, version in sorted(versions.items()) if version}
 
 
 @functools.cache
-def _locked() -> dict[str, str]:
+def locked(path: Path = ROOT / paths.RUN_LOCK) -> dict[str, str]:
     """Read the pinned versions that hold for this Python and system."""
     try:
-        text = (ROOT / paths.RUN_LOCK).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     versions = {}
@@ -299,7 +299,8 @@ def _locked() -> dict[str, str]:
     return versions
 
 
-def _installed(name: str) -> str:
+def installed(name: str) -> str:
+    """Return the installed version of a distribution; empty if there is none."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

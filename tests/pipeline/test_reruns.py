@@ -17,7 +17,7 @@ def project(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def restore(project: Project) -> None:
     project.git("checkout", "--quiet", "--", ".")
-    project.run("dvc", "repro", "--quiet", "code", "report")
+    project.run("dvc", "checkout", "--quiet", "metrics/report")
 
 
 @pytest.mark.parametrize("case", HARMLESS, ids=lambda case: case.name)

@@ -138,7 +138,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def fetch(server: Server, hash: str | None = None, url: str = "") -> Path:
     file = Published(NAME, url or server.url + "published", hash)
-    return weights.fetch(file, "fetch_weights X", "connect once")
+    return download.fetch(file, "fetch_weights X", "connect once")
 
 
 def require_refused(server: Server, got: str, hash: str | None = None, url: str = "") -> None:

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from pipeline.runtime.threads import processors
 
 from pipeline.backbones import keras_setup
 from pipeline.runtime import cpu
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.threads import processors
 
 ROOT = Path(__file__).parents[3]
 EXPECTED = {

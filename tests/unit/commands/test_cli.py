@@ -1,0 +1,47 @@
+"""One command line for all commands."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.commands import cli
+
+Pipeline = Callable[..., SimpleNamespace]
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_each_command_explains_itself_with_an_example(name: str, pipeline: Pipeline) -> None:
+    said = pipeline(name, "--help")
+    assert said.status == 0
+    assert f"\n    pipeline {name}" in said.out
+    assert f"usage: pipeline {name} " in said.out
+
+
+def test_help_lists_all_commands(pipeline: Pipeline) -> None:
+    said = pipeline("--help")
+    assert said.status == 0
+    assert all(f"{name} " in said.out and text in said.out for name, text in cli.COMMANDS.items())
+
+
+@pytest.mark.parametrize("words", [(), ("predikt",), ("verify", "--quik")])
+def test_unknown_words_are_refused_with_status_2(
+    words: tuple[str, ...], pipeline: Pipeline
+) -> None:
+    said = pipeline(*words)
+    assert said.status == 2
+    assert said.err.startswith("usage: pipeline ")
+
+
+def test_only_the_command_that_is_called_is_imported() -> None:
+    code = (
+        "import sys; from pipeline.commands import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'keras', 'dvc', 'zarr', 'yaml'} & sys.modules.keys()\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

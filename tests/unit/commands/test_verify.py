@@ -1,0 +1,233 @@
+"""`pipeline verify` runs a commit again and says whether its outputs come again, else why not."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from killing import digest
+from tiny import Tiny
+
+from pipeline import paths
+from pipeline.runtime import machine
+
+Verify = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture
+def run(tiny: Tiny, pipeline: Verify, tmp_path: Path) -> Verify:
+    """Call `verify`; its clone is gone afterwards."""
+
+    def call(*words: str) -> SimpleNamespace:
+        scratch = tmp_path / "scratch"
+        scratch.mkdir(exist_ok=True)
+        said = pipeline("verify", *words, "--scratch", scratch)
+        assert list(scratch.iterdir()) == []
+        return said
+
+    return call
+
+
+def last(said: SimpleNamespace) -> str:
+    assert said.status == 1
+    return str(said.out.splitlines()[-1])
+
+
+def edit(tiny: Tiny, name: str, old: str, new: str) -> None:
+    text = tiny.read(name)
+    assert old in text
+    (tiny.folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def test_the_same_bytes_are_reproduced_and_nothing_here_changes(tiny: Tiny, run: Verify) -> None:
+    before = digest(tiny.folder / ".dvc" / "cache"), digest(tiny.folder / "data")
+    said = run()
+    assert said.status == 0
+    lines = said.out.splitlines()
+    assert lines[1:7] == [
+        "| stage | output | result | |",
+        "|---|---|---|---|",
+        "| draw | data/numbers.csv | same bytes |  |",
+        "| score | data/model | same bytes |  |",
+        "| score | metrics/score.json | same bytes |  |",
+        "",
+    ]
+    commit = tiny.git("rev-parse", "--short", "HEAD").strip()
+    assert lines[7].startswith(f"verify: 3 outputs of 2 stages at {commit}: 3 same bytes (")
+    assert (digest(tiny.folder / ".dvc" / "cache"), digest(tiny.folder / "data")) == before
+    assert tiny.git("status", "--porcelain") == ""
+
+
+def test_differences_are_measured_and_another_machine_is_named(tiny: Tiny, run: Verify) -> None:
+    other = machine.this() | {"processor": "Another One"}
+    record = {"machines": {"a": other}, "stages": {"draw": "a"}}
+    (tiny.folder / paths.MACHINES).write_text(json.dumps(record))
+    tiny.outside("offset", "0.001")
+    said = run()
+    assert (
+        "| draw | data/numbers.csv | DIFFERENT | 0.001 absolute, 0.001 relative; at numbers.csv "
+        "line 3; first: numbers.csv line 1: 1 and 1.001 |"
+    ) in said.out
+    assert (
+        "| score | data/model | DIFFERENT | 0.002 absolute, 0.001 relative; at head.npz weights "
+        "[2]; first: head.npz weights [0]: 2 and 2.002 |"
+    ) in said.out
+    here = machine.this()["processor"]
+    assert last(said) == f"verify: this machine differs: processor: Another One, now {here}"
+    assert said.out.splitlines()[-4:-1] == [
+        "verify: the first stage that differs is draw",
+        "verify: it read the recorded inputs: draw.py, raw/numbers.txt",
+        "verify: it is deterministic here: a third run wrote the bytes of the second",
+    ]
+    assert "got others of draw, score; see above, and raise `verify` in params.yaml" in said.err
+
+    tiny.change({"verify.absolute": 0.003})
+    said = run()
+    assert said.status == 0
+    assert ": 3 within tolerance (" in said.out
+
+
+def test_randomness_is_distinguished_from_another_machine(tiny: Tiny, run: Verify) -> None:
+    tiny.outside("chance", "")
+    said = run("score")
+    assert "data/numbers.csv" not in said.out.partition("\n\n")[0]  # that stage did not run
+    assert "| score | data/model | DIFFERENT | first: note.txt" in said.out
+    assert "| score | metrics/score.json | same bytes |  |" in said.out
+    not_again = (
+        "verify: it is not deterministic here: a third run wrote other bytes than the second"
+    )
+    assert last(said) == not_again
+
+    kept = 'kept = Path("data/.rows/one")\nkept.parent.mkdir(parents=True, exist_ok=True)\n'
+    kept += "kept.exists() or kept.write_text(uuid.uuid4().hex)\noutside ="
+    edit(tiny, "score.py", "outside =", kept)  # a cache between runs does not hide it
+    edit(
+        tiny, "score.py", 'uuid.uuid4().hex if (outside / "chance").exists() else ""',
+        "kept.read_text()",
+    )  # fmt: skip
+    tiny.dvc("repro", "--quiet")
+    tiny.commit("random")
+    assert last(run("score")) == not_again
+
+
+def test_other_inputs_are_named(tiny: Tiny, run: Verify) -> None:
+    (tiny.folder / "raw" / "numbers.txt").write_text("1\n2\n5\n")
+    other = "verify: it read other inputs than recorded: "
+    assert last(run("draw")) == f"{other}raw/numbers.txt"
+    tiny.change({"split.seed": 7})
+    edit(tiny, "draw.py", "+ offset", "+ 7")
+    tiny.commit("not run")
+    expected = f"{other}draw.py, raw/numbers.txt, params.yaml.split.seed 0 -> 7"
+    assert last(run("draw")) == expected
+
+
+def test_without_the_recorded_output_other_bytes_are_not_called_close(
+    tiny: Tiny, run: Verify
+) -> None:
+    tiny.change({"verify.absolute": 1})
+    tiny.outside("offset", "0.001")
+    shutil.rmtree(tiny.folder / ".dvc" / "cache")
+    assert "| draw | data/numbers.csv | other bytes | the recorded one is not in" in run("draw").out
+
+
+def test_an_earlier_commit_is_compared_with_its_own_record(tiny: Tiny, run: Verify) -> None:
+    edit(tiny, "score.py", "numbers.mean()", "numbers.max()")
+    tiny.dvc("repro", "--quiet")
+    tiny.commit("the largest")
+    said = run("score", "--revision", "HEAD~1")
+    assert said.status == 0
+    assert ": 2 same bytes (" in said.out
+
+
+def test_one_stage_runs_with_the_outputs_in_a_folder_that_it_reads(tiny: Tiny, run: Verify) -> None:
+    edit(tiny, "dvc.yaml", "outs: [data/numbers.csv]", "outs: [data/parts/numbers.csv]")
+    edit(tiny, "dvc.yaml", "score.py, data/numbers.csv]", "score.py, data/parts]")
+    edit(tiny, "draw.py", 'Path("data").mkdir(', 'Path("data/parts").mkdir(parents=True, ')
+    for name in ("draw.py", "score.py"):
+        edit(tiny, name, "data/numbers.csv", "data/parts/numbers.csv")
+    tiny.dvc("repro", "--quiet")
+    tiny.commit("a folder")
+    assert run("score").status == 0
+    assert run().status == 0
+
+
+def test_forged_metrics_are_not_reproduced(tiny: Tiny, run: Verify) -> None:
+    (tiny.folder / "metrics" / "score.json").write_text('{"loss": 0.0001}')
+    tiny.commit("forged")
+    said = run("score")
+    assert said.status == 1
+    assert "| score | metrics/score.json | DIFFERENT | git has other bytes than dvc.lo" in said.out
+
+
+def test_in_a_git_hook_the_branch_stays(
+    tiny: Tiny, run: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(tiny.folder / ".git"))
+    assert run("draw").status == 0
+    monkeypatch.delenv("GIT_DIR")
+    assert tiny.git("branch", "--show-current") == "main\n"
+
+
+def test_a_linked_input_is_followed(tiny: Tiny, run: Verify) -> None:
+    raw = tiny.folder / "raw" / "numbers.txt"
+    raw.rename(tiny.folder / "elsewhere.txt")
+    raw.symlink_to("../elsewhere.txt")
+    assert run("draw").status == 0
+
+
+def remove_dvc(tiny: Tiny) -> None:
+    tiny.git("checkout", "--quiet", "--orphan", "old")
+    tiny.git("rm", "-r", "--quiet", "--cached", ".dvc")
+    tiny.git("commit", "--quiet", "--message=before DVC")
+    tiny.git("checkout", "--quiet", "--force", "main")
+
+
+def add_an_output(tiny: Tiny) -> None:
+    edit(tiny, "dvc.yaml", "[data/numbers.csv]\n  score", "[data/numbers.csv, more]\n  score")
+    tiny.commit("one more")
+
+
+FAULTS: dict[str, tuple[Callable[[Tiny], object], list[str], str]] = {
+    "an unknown revision": (
+        lambda tiny: None,
+        ["--revision", "nowhere"],
+        "expected a branch, tag or commit, got 'nowhere'; `git branch --all` lists the branches",
+    ),
+    "an unknown stage": (
+        lambda tiny: None,
+        ["scoer"],
+        "expected stages of dvc.lock (draw, score), got 'scoer'; correct the name",
+    ),
+    "an absent input": (
+        lambda tiny: (tiny.folder / "raw" / "numbers.txt").unlink(),
+        [],
+        "raw/numbers.txt: expected it in this folder, in DVC's cache or on its remote, got none;",
+    ),
+    "a failing stage": (
+        lambda tiny: tiny.outside("offset", "none"),
+        ["draw"],
+        "got a failure (above); fix it there first",
+    ),
+    "an output that the lock lacks": (
+        add_an_output,
+        [],
+        "with their outputs, got none or others of draw; run `dvc repro` and commit it",
+    ),
+    "a commit without DVC": (
+        remove_dvc,
+        ["--revision", "old"],
+        "expected a commit with DVC's folder .dvc, got ",
+    ),
+    "--quick with more": (lambda tiny: None, ["--quick"], "verify --quick: expected no other arg"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_sentence(fault: str, tiny: Tiny, run: Verify) -> None:
+    make, words, sentence = FAULTS[fault]
+    make(tiny)
+    said = run(*words)
+    assert said.status == 1
+    assert sentence in said.err.rpartition("error: ")[2]
