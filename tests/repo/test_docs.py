@@ -30,7 +30,7 @@ PAGES = [
     page
     for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md")
     for page in sorted(ROOT.glob(name))
-    if page.name != "BAD_INPUT.md"  # generated; its words are inputs
+    if page.name != "bad_input.md"  # generated; its words are inputs
 ]
 DVC_YAML: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -182,7 +182,7 @@ def load(name: str) -> Any:
     if rows := os.environ.get("SHARD_ROWS"):
         for module in list(sys.modules.values()):
             if hasattr(module, "SHARD_ROWS"):
-                module.SHARD_ROWS = int(rows)
+                vars(module)["SHARD_ROWS"] = int(rows)
     return stage
 
 

@@ -77,7 +77,7 @@ def test_extract_continues_where_it_was_killed(
     album.split()
     album.resize()
     assert inject(["fetch_weights", "convnet"], [WHOLE], Path())[0]["status"] == 0
-    runs = [*(kill(site) for site in (60, 120, 150)), WHOLE, FRESH]
+    runs = [*(kill(site) for site in (50, 80, 100)), WHOLE, FRESH]
     *killed, last, fresh = run(["extract", "convnet"], runs)
     assert [(result["status"], result["output"]) for result in killed] == [(KILLED, "")] * 3
     (computed, kept), from_nothing = counted([last, fresh])

@@ -57,23 +57,15 @@ def array(dtype: str) -> Reader:
 
 
 def weights() -> Reader:
+    names = [f"layers/conv{number}/vars/{part}" for number in range(4) for part in (0, 1)]
     with h5py.File(PATH, "w") as file:
-        for number in range(4):
-            file[f"layers/conv{number}/vars/0"] = noise(3, 3, 8, 8)
-            file[f"layers/conv{number}/vars/1"] = noise(8)
+        for name in names:
+            file[name] = noise(3, 3, 8, 8) if name.endswith("0") else noise(8)
     sealed_files.seal(PATH)
 
     def read() -> Any:
-        found: dict[str, bytes] = {}
         with h5py.File(sealed_files.require_sealed(PATH, "fetch_weights@convnet")) as file:
-            file.visititems(
-                lambda name, stored: (
-                    found.__setitem__(name, stored[()].tobytes())
-                    if isinstance(stored, h5py.Dataset)
-                    else None
-                )
-            )
-        return found
+            return [file[name][()].tobytes() for name in names]
 
     return read
 

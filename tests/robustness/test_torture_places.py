@@ -190,77 +190,50 @@ def test_two_stages_in_one_folder_write_the_same_bytes_or_one_is_refused(
     record("two-stages", {"refused": statuses.count(1), "ended well": statuses.count(0)})
 
 
-def replaced(path: Path) -> None:
-    """Put another zip in its place."""
-    write_zips(path.parent.parent.parent, seed=1)
+def overwrite(path: Path) -> None:
+    """Write another zip into the same file, as `cp` does."""
+    Path("other/data/raw").mkdir(parents=True)
+    write_zips(Path("other"), seed=1)
+    path.write_bytes((Path("other") / path).read_bytes())
 
 
-def written_over(path: Path) -> None:
-    """Overwrite it in place, as `cp` does."""
-    content = path.read_bytes()
-    write_zips(path.parent.parent.parent, seed=1)
-    other = path.read_bytes()
-    path.write_bytes(content)
-    with path.open("r+b") as file:
-        file.write(other)
-        file.truncate()
+def add_image(folder: Path) -> None:
+    shutil.copyfile(max(folder.iterdir()), folder / "cat.5000.png")
 
 
-def removed(path: Path) -> None:
-    path.unlink()
+CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "another zip": ("data/raw/train.zip", lambda path: write_zips(Path(), seed=1)),
+    "other bytes in the zip": ("data/raw/train.zip", overwrite),
+    "no zip": ("data/raw/train.zip", Path.unlink),
+    "one more image": (str(TRAIN), add_image),
+    "another image": (str(TRAIN), lambda path: max(path.iterdir()).write_bytes(b"others")),
+    "one image less": (str(TRAIN), lambda path: max(path.iterdir()).unlink()),
+}
 
 
-@pytest.mark.parametrize("happening", [replaced, written_over, removed])
-def test_a_zip_that_changes_while_it_is_read_is_refused(
-    happening: Callable[[Path], None], album: Album, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", CHANGES)
+def test_inputs_that_change_while_they_are_read_are_refused(
+    change: str, album: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("data/raw").mkdir(parents=True, exist_ok=True)
-    write_zips(Path(), seed=0)
-    archive = Path("data/raw/train.zip").absolute()
-    album.change({"data": {"train": "data/raw/train.zip", "test": "data/raw/test.zip"}})
-    _happening_while_read(monkeypatch, lambda: happening(archive))
-    printed = album.fails("split")
-    assert printed.startswith("error: ")
-    assert "data/raw/train.zip: expected images that " in printed
-    assert not LEDGER.exists()
-
-
-@pytest.mark.parametrize("happening", ["one more", "another one", "one less"])
-def test_a_folder_that_changes_while_it_is_read_is_refused(
-    happening: str, album: Album, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    source, happen = CHANGES[change]
     album.split()
     LEDGER.unlink()
-    last = TRAIN / max(album.pictures)
-
-    def happen() -> None:
-        if happening == "one more":
-            (TRAIN / "cat.5000.png").write_bytes(album.picture())
-        elif happening == "another one":
-            last.write_bytes(album.picture())
-        else:
-            last.unlink()
-
-    _happening_while_read(monkeypatch, happen)
-    printed = album.fails("split")
-    assert f"{TRAIN}: expected images that " in printed or (
-        happening == "one less" and "to be rejected" in printed
+    write_zips(Path(), seed=0)
+    album.change(
+        {"data": {"train": source, "test": "data/raw/test.zip"}, "split.max_rejected": 0.9}
     )
-    assert not LEDGER.exists()
-
-
-def _happening_while_read(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], None]) -> None:
-    """Once, before the fifth image is judged."""
     original, lock, count = judge.judge, threading.Lock(), [0]
 
-    def judging(*words: Any) -> Any:
+    def judge_fifth_after_the_change(*words: Any) -> Any:
         with lock:
             count[0] += 1
             if count[0] == 5:
-                happen()
+                happen(Path(source))
         return original(*words)
 
-    monkeypatch.setattr(judge, "judge", judging)
+    monkeypatch.setattr(judge, "judge", judge_fifth_after_the_change)
+    assert f"{source}: expected images that " in album.fails("split")
+    assert not LEDGER.exists()
 
 
 def test_a_zip_whose_directory_lost_members_is_refused(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from killing import digest
 from tiny import Tiny
+from torture import digest
 
 from pipeline import paths
 from pipeline.runtime import machine
