@@ -12,8 +12,7 @@ import numpy as np
 
 from pipeline import config, paths
 from pipeline.evaluation import calibration, classification, comparison, scores, thresholds
-from pipeline.evaluation.comparison import Scored
-from pipeline.evaluation.probabilities import Floats
+from pipeline.evaluation.classification import Curve
 from pipeline.evaluation.scores import FINAL, MODELS
 from pipeline.evaluation.selected_model import FOLDERS, STAGES
 from pipeline.reporting import plots
@@ -22,11 +21,6 @@ from pipeline.stage import stage
 from pipeline.storage import arrays, ledger, tables
 
 GRID = np.linspace(0, 1, 201)  # thresholds of the curves
-CURVES = {  # columns of the CSV files
-    "roc": ("fpr", "tpr"),
-    "precision_recall": ("recall", "precision"),
-    "reliability": ("confidence", "accuracy"),
-}
 
 
 @stage
@@ -74,8 +68,8 @@ def main() -> None:
         _draw_models(partial, scored[drawn], classes, f"{FINAL} ({selected.name}) on {drawn}")
         if of_second:
             lines = {name: one["threshold"] for name, one in summary["thresholds"].items()}
-            path, title = partial / "scores.png", f"{FINAL} on {drawn}"
-            plots.probabilities(path, *of_second[drawn], classes, title, lines)
+            title = f"{FINAL} on {drawn}"
+            plots.probabilities(partial / "scores.png", *of_second[drawn], classes, title, lines)
             by_threshold.pop(scores.WITH_FIXES, None)
             curves = {name: (GRID, accuracy) for name, accuracy in by_threshold.items()}
             plots.accuracy_by_threshold(partial / "thresholds.png", curves, lines, classes[1])
@@ -84,30 +78,31 @@ def main() -> None:
 
 
 def _write_curves(
-    folder: Path, model: str, subset: Scored, classes: Sequence[str], decimals: int
+    folder: Path, model: str, subset: comparison.Scored, classes: Sequence[str], decimals: int
 ) -> None:
     """Write one model's curves, and the true and predicted class of every image."""
     predicted, label = subset.predictions[model], subset.label
-    points = (
-        classification.roc_curve(predicted, label),
-        classification.precision_recall_curve(predicted, label),
-        classification.reliability_curve(predicted, label)[:2],
-    )
-    for (name, columns), values in zip(CURVES.items(), points, strict=True):
-        _write_points(folder / f"{model}_{name}.csv", columns, values, decimals)
-    pairs = zip(label, predicted.argmax(axis=1), strict=True)
-    lines = ((classes[actual], classes[index]) for actual, index in pairs)
+    precisions = classification.precision_recall_curve(predicted, label)
+    confidence, accuracy, _ = classification.reliability_curve(predicted, label)
+    for name, x, y, points in (
+        ("roc", "fpr", "tpr", classification.roc_curve(predicted, label)),
+        ("precision_recall", "recall", "precision", precisions),
+        ("reliability", "confidence", "accuracy", (confidence, accuracy)),
+    ):
+        _write_points(folder / f"{model}_{name}.csv", (x, y), points, decimals)
+    names = np.array(classes, dtype=object)
+    lines = zip(names[label], names[predicted.argmax(axis=1)], strict=True)
     tables.write_csv(folder / f"{model}_confusion.csv", ("actual", "predicted"), lines)
 
 
-def _write_points(
-    path: Path, header: tuple[str, str], columns: Sequence[Floats], decimals: int
-) -> None:
-    rounded = (np.asarray(column, np.float64).round(decimals).tolist() for column in columns)
+def _write_points(path: Path, header: Sequence[str], points: Curve, decimals: int) -> None:
+    rounded = (np.asarray(values, np.float64).round(decimals).tolist() for values in points)
     tables.write_csv(path, header, zip(*rounded, strict=True))
 
 
-def _draw_models(folder: Path, subset: Scored, classes: Sequence[str], title: str) -> None:
+def _draw_models(
+    folder: Path, subset: comparison.Scored, classes: Sequence[str], title: str
+) -> None:
     """Plot the curves of all models, and the final one's confusion matrix and probabilities."""
     curves = scores.curves(*subset)
     images = curves.pop("images")
