@@ -21,7 +21,7 @@ from benchmarks.measure import Contender, Failed, Outcome, Run, interleave, run
 from benchmarks.recipes import Scores
 from benchmarks.settings import FULL, QUICK
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MIB = 2**20
 
 
