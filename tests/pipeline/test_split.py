@@ -312,9 +312,7 @@ def test_near_duplicates_stay_in_one_subset_and_are_counted(
     assert "split: warning: these are 23% of all" in printed
 
 
-def test_resize_writes_the_accepted_rows_in_the_order_of_the_ledger(
-    split_well: SplitWell,
-) -> None:
+def test_resize_writes_the_accepted_rows_in_the_order_of_the_ledger(split_well: SplitWell) -> None:
     plain = {f"test/{i}.png": solid(i) for i in (1, 2, 10)}
     write_zip("train.zip", labelled() | {"cat.5.png": b""})
     write_zip("test.zip", plain)

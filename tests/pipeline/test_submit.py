@@ -128,9 +128,7 @@ def test_a_rejected_image_gets_the_training_prior_and_is_named(
     assert printed.startswith("submit: 10.png was rejected (truncated image); it gets the prior\n")
 
 
-def test_predictions_of_another_ledger_are_refused(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_predictions_of_another_ledger_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     rows = ledger_of(["cat", "dog"])
     write_predictions(rows, EVEN, "head")
     ledger.write_ledger(LEDGER, rows[1:])

@@ -234,10 +234,7 @@ def test_a_wrong_command_line_is_refused(words: list[str], told: str) -> None:
 def test_variants_are_compared_with_their_reference_image_by_image() -> None:
     right, loss = np.array([1.0, 1, 0, 1]), np.array([0.1, 0.2, 2.0, 0.3])
     told = variants.describe(
-        {
-            "one": (Scores(loss, right), None),
-            "two": (Scores(loss - 0.1, np.ones(4)), "one"),
-        }
+        {"one": (Scores(loss, right), None), "two": (Scores(loss - 0.1, np.ones(4)), "one")}
     )
     assert told.splitlines()[-2:] == [
         "| one | 75.00% | 0.6500 |  |  |  |",
