@@ -35,7 +35,13 @@ STAGES = {
     "submit",
     "report",
 }
-FEW_PHOTOS = {"split.per_class_limit": 40, "split.valid": 0.25, "split.test": 0.25}
+FEW_PHOTOS = {
+    "split.per_class_limit": 40,
+    "split.valid": 0.25,
+    "split.test": 0.25,
+    "explain.layers": 1,
+    "explain.filters": 1,
+}
 Usage = dict[str, tuple[float, float]]  # seconds and MiB of each stage
 Repro = Callable[[Project, str], Usage]
 
