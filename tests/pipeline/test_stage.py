@@ -84,7 +84,7 @@ def test_an_array_of_other_images_is_refused(name: str, path: Path, run: Run) ->
     ledger.write_ledger(paths.LEDGER, [ROW])
     zeros = np.zeros((1, 1, 4), dtype=np.float32)
     arrays.write(path, [zeros], shape=(1, 1, 4), dtype="float32", fingerprint="of other images")
-    assert f"{path}: expected the rows of the data/split.csv" in run(name)
+    assert f"{path}: expected the rows of the current data/split.csv" in run(name)
 
 
 @pytest.mark.parametrize("name", STAGES)
