@@ -35,10 +35,12 @@ def patched(archive: bytes, signature: bytes, offset: int, form: str, *values: i
     return bytes(changed)
 
 
-def declaring(archive: bytes, size: int) -> bytes:
-    """Change the declared size of the first member, in both headers."""
+def declaring(archive: bytes, size: int, checksum: int | None = None) -> bytes:
+    """Change the declared size, and checksum, of the first member, in both headers."""
     for signature, offset in ((LOCAL, 14), (CENTRAL, 16)):
         archive = patched(archive, signature, offset + 8, "<I", size)
+        if checksum is not None:
+            archive = patched(archive, signature, offset, "<I", checksum)
     return archive
 
 
