@@ -157,11 +157,7 @@ def _split(classes: Sequence[str], reason: str) -> dict[str, Any]:
 
 def _evaluated(classes: Sequence[str], subsets: Sequence[str]) -> dict[str, Any]:
     of_class = {"precision": 0.98, "recall": 0.97, "f1": 0.975, "images": 999, "misclassified": 17}
-    told = {
-        "images": 2_000,
-        "misclassified": 35,
-        "per_class": dict.fromkeys(classes, of_class),
-    }
+    told = {"images": 2_000, "misclassified": 35, "per_class": dict.fromkeys(classes, of_class)}
     found: dict[str, Any] = {"chosen": "fine_tune", "temperature": 1.25, "clip": 0.0123}
     for model, figures in (("head", HEAD), ("fine_tune", FIGURES), ("final", FIGURES)):
         found[model] = dict.fromkeys(subsets, figures | told)

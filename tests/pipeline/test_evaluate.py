@@ -41,11 +41,8 @@ def write(head: list[float], fine_tune: list[float], subsets: list[str]) -> None
             fingerprint=ledger.fingerprint(rows),
         )
     for name in ("head", "fine_tune"):
-        tables.write_csv(
-            Path(f"metrics/{name}_history.csv"),
-            COLUMNS,
-            [(0, 0.7, 0.5, 0.7, 0.5), (1, 0.6, 0.6, 0.6, 0.6)],
-        )
+        epochs = [(0, 0.7, 0.5, 0.7, 0.5), (1, 0.6, 0.6, 0.6, 0.6)]
+        tables.write_csv(Path(f"metrics/{name}_history.csv"), COLUMNS, epochs)
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +50,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["stage"])
     shutil.copyfile(ROOT / "params.yaml", "params.yaml")
+
+
+def read(name: str) -> Any:
+    return json.loads(Path(f"metrics/{name}.json").read_text(encoding="utf-8"))
+
+
+def evaluated(head: list[float], fine_tune: list[float], subsets: list[str]) -> Any:
+    """Write predictions and run the stage; return the metrics."""
+    write(head, fine_tune, subsets)
+    assert evaluate.main() == 0
+    return read("evaluate")
 
 
 def change(section: str, **values: object) -> None:
@@ -63,55 +71,36 @@ def change(section: str, **values: object) -> None:
 
 def test_rounding_does_not_choose_the_final_model() -> None:
     change("evaluate", decimals=2)
-    write([0.957], [0.965], ["valid"])
-    assert evaluate.main() == 0
-    figures = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))
+    figures = evaluated([0.957], [0.965], ["valid"])
     losses = [figures[name]["valid"]["log_loss"] for name in ("head", "fine_tune")]
     assert (losses, figures["chosen"]) == ([0.04, 0.04], "fine_tune")
 
 
 def test_valid_chooses_even_where_test_says_otherwise() -> None:
-    write([0.9, 0.6], [0.8, 0.99], ["valid", "test"])
-    assert evaluate.main() == 0
-    assert json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))["chosen"] == "head"
+    assert evaluated([0.9, 0.6], [0.8, 0.99], ["valid", "test"])["chosen"] == "head"
 
 
-def test_without_a_test_subset_curves_and_pictures_are_those_of_valid() -> None:
-    write([0.9, 0.4], [0.8, 0.7], ["valid", "valid"])
-    assert evaluate.main() == 0
-    figures = json.loads(Path("metrics/evaluate.json").read_text(encoding="utf-8"))
+def test_without_a_test_subset_curves_and_plots_are_those_of_valid() -> None:
+    figures = evaluated([0.9, 0.4], [0.8, 0.7], ["valid", "valid"])
     assert figures["head"].keys() == {"valid"}
     assert figures["head"]["valid"]["accuracy"] == 0.5
     assert figures["chosen"] == "fine_tune"
     lines = Path("metrics/curves/head_confusion.csv").read_text(encoding="utf-8").splitlines()
     assert lines == ["actual,predicted", "cat,cat", "dog,dog", "cat,dog", "dog,cat"]
-    pictures = {path.name for path in Path("metrics/pictures").iterdir()}
-    assert pictures == {
-        "confusion.png",
-        "learning_curves.png",
-        "precision_recall.png",
-        "reliability.png",
-        "roc.png",
-        "scores.png",
-        "thresholds.png",
-    }
+    curves = {"precision_recall", "reliability", "roc", "thresholds"}
+    plots = {path.stem for path in Path("metrics/pictures").glob("*.png")}
+    assert plots == {"confusion", "learning_curves", "scores"} | curves
     points = Path("metrics/curves/final_thresholds.csv").read_text(encoding="utf-8").splitlines()
     assert points[:2] == ["threshold,accuracy", "0.0,0.5"]
     assert len(points) == 202
 
 
-def read(path: str) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
 SUBSETS = ["valid"] * 30 + ["test"] * 30
-SURE = [0.999] * 24 + [0.001] * 6  # as sure of its six errors as of the rest
+CONFIDENT = [0.999] * 24 + [0.001] * 6  # in its six errors, too
 
 
-def test_the_final_model_is_the_chosen_one_at_the_temperature_that_valid_asks_for() -> None:
-    write([0.2] * 60, SURE * 2, SUBSETS)
-    assert evaluate.main() == 0
-    figures = read("metrics/evaluate.json")
+def test_the_final_model_is_the_chosen_one_at_the_temperature_that_valid_requires() -> None:
+    figures = evaluated([0.2] * 60, CONFIDENT * 2, SUBSETS)
     assert figures["chosen"] == "fine_tune"
     # Of 30 images 24 are right: the odds of 999 become 24 / 6, so that log 999 / T = log 4.
     assert figures["temperature"] == pytest.approx(np.log(999) / np.log(4), rel=1e-4)
@@ -124,23 +113,16 @@ def test_the_final_model_is_the_chosen_one_at_the_temperature_that_valid_asks_fo
 
 def test_without_calibration_the_final_model_is_the_chosen_one() -> None:
     change("evaluate", calibration="none")
-    write([0.6, 0.4] * 30, SURE * 2, SUBSETS)
-    assert evaluate.main() == 0
-    figures = read("metrics/evaluate.json")
+    figures = evaluated([0.6, 0.4] * 30, CONFIDENT * 2, SUBSETS)
     assert figures["temperature"] == 1
     assert figures["final"] == figures[figures["chosen"]]
-    found = read("metrics/intervals.json")["differences"]["final against head"]["test"]
-    assert found["log_loss"] == {
-        "difference": 0,
-        "interval": [0, 0],
-        "shown": "no difference shown",
-    }
+    difference = read("intervals")["differences"]["final against head"]["test"]["log_loss"]
+    assert difference == {"difference": 0, "interval": [0, 0], "shown": "no difference shown"}
 
 
 def test_every_figure_has_its_interval_and_every_pair_its_difference() -> None:
-    write([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)
-    assert evaluate.main() == 0
-    figures, bounds = read("metrics/evaluate.json"), read("metrics/intervals.json")
+    figures = evaluated([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)
+    bounds = read("intervals")
     assert (bounds["confidence"], bounds["resamples"]) == (0.95, 2_000)
     for model in ("head", "fine_tune", "final"):
         for subset in ("valid", "test"):
@@ -164,32 +146,25 @@ def test_a_rerun_gives_the_same_bytes() -> None:
 
 
 def test_thresholds_are_chosen_on_valid_and_shown_on_test() -> None:
-    write([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)
-    assert evaluate.main() == 0
-    found = read("metrics/evaluate.json")["thresholds"]
-    assert found.keys() == {"half", "symmetric", "accurate"}
-    assert found["half"]["threshold"] == 0.5
-    assert found["half"]["test"] == {"accuracy": 1, "error_rate": {"cat": 0, "dog": 0}}
+    thresholds = evaluated([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)["thresholds"]
+    assert thresholds.keys() == {"half", "symmetric", "accurate"}
+    assert thresholds["half"]["threshold"] == 0.5
+    assert thresholds["half"]["test"] == {"accuracy": 1, "error_rate": {"cat": 0, "dog": 0}}
 
 
 def test_test_is_also_scored_as_if_label_fixes_held() -> None:
-    write([0.9, 0.4], [0.95, 0.7], ["valid", "test"])
+    figures = evaluated([0.9, 0.4], [0.95, 0.7], ["valid", "test"])
+    assert figures["head"].keys() == {"valid", "test"}
     rows = ledger.read_ledger(Path("data/split.csv"))
     assert [row.member for row in rows] == ["cat.0.jpg", "dog.0.jpg", "cat.1.jpg", "dog.1.jpg"]
     rows[2] = replace(rows[2], fix="dog")
     rows[3] = replace(rows[3], fix="exclude")
     ledger.write_ledger(Path("data/split.csv"), rows)
     assert evaluate.main() == 0
-    figures = read("metrics/evaluate.json")
+    figures = read("evaluate")
     head = figures["head"]
     assert (head["test"]["images"], head["test"]["accuracy"]) == (2, 0)
     assert (head["test_with_label_fixes"]["images"]) == 1
     assert head["test_with_label_fixes"]["accuracy"] == 1
     assert figures["fine_tune"]["test_with_label_fixes"]["accuracy"] == 0
-    assert "test_with_label_fixes" in read("metrics/intervals.json")["head"]
-
-
-def test_without_label_fixes_test_is_scored_once() -> None:
-    write([0.9, 0.4], [0.95, 0.7], ["valid", "test"])
-    assert evaluate.main() == 0
-    assert read("metrics/evaluate.json")["head"].keys() == {"valid", "test"}
+    assert "test_with_label_fixes" in read("intervals")["head"]

@@ -76,37 +76,29 @@ def test_a_submission_of_two_classes_holds_the_second_class_of_the_chosen_model(
     write_predictions(rows, [[0.75, 0.25], [0.5, 0.5], [0.125, 0.875]], chosen)
     assert submit.main() == 0
     assert OUT.read_bytes() == b"id,label\n1,0.250000\n2,0.500000\n10,0.875000\n"
-    assert (
-        f"submit: 3 rows by {chosen} in {OUT}, none nearer to 0 or 1 than 0.01\n"
-        in capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out
+    assert f"submit: 3 rows by {chosen} in {OUT}, none nearer to 0 or 1 than 0.01\n" in printed
 
 
-def test_no_probability_is_nearer_to_0_or_1_than_the_clip(
-    write_params: WriteParams,
+@pytest.mark.parametrize(
+    ("clip", "temperature", "expected"),
+    [
+        (0.02, 1.0, [0.98, 0.02, 0.9]),
+        (0, 1.0, [1, 0, 0.9]),
+        ("auto", 2.0, [0.99, 0.01, 0.75]),  # odds of 9 become 3
+    ],
+)
+def test_clip_and_temperature_are_applied(
+    write_params: WriteParams, clip: float | str, temperature: float, expected: list[float]
 ) -> None:
-    write_params(submit={"clip": 0.02})
-    write_predictions(ledger_of(["cat", "dog"]), [[0, 1], [1, 0], [0.03, 0.97]], "head")
+    write_params(submit={"clip": clip})
+    write_predictions(ledger_of(["cat", "dog"]), [[0, 1], [1, 0], [0.1, 0.9]], "head")
+    tables.write_json(EVALUATION, {"chosen": "head", "temperature": temperature, "clip": 0.01})
     assert submit.main() == 0
-    assert OUT.read_bytes() == b"id,label\n1,0.980000\n2,0.020000\n10,0.970000\n"
-
-
-def test_clip_and_temperature_are_those_of_evaluate() -> None:
-    write_predictions(ledger_of(["cat", "dog"]), [[0, 1], [0.9, 0.1], [0.5, 0.5]], "head")
-    choice = {"chosen": "head", "temperature": 2.0, "clip": 0.125}
-    tables.write_json(EVALUATION, choice)
-    assert submit.main() == 0
-    # 0.1 is odds of 1/9; at a temperature of 2 they are 1/3.
-    assert OUT.read_bytes() == b"id,label\n1,0.875000\n2,0.250000\n10,0.500000\n"
-
-
-def test_a_clip_of_zero_leaves_the_probabilities(
-    write_params: WriteParams,
-) -> None:
-    write_params(submit={"clip": 0})
-    write_predictions(ledger_of(["cat", "dog"]), [[0, 1], [1, 0], [0.03, 0.97]], "head")
-    assert submit.main() == 0
-    assert OUT.read_bytes() == b"id,label\n1,1.000000\n2,0.000000\n10,0.970000\n"
+    lines = OUT.read_text(encoding="utf-8").splitlines()
+    assert lines[1:] == [
+        f"{id_},{value:.6f}" for id_, value in zip((1, 2, 10), expected, strict=True)
+    ]
 
 
 def test_a_submission_of_three_classes_has_a_column_each_that_sum_to_one(
@@ -124,30 +116,19 @@ def test_a_submission_of_three_classes_has_a_column_each_that_sum_to_one(
     ]
 
 
+@pytest.mark.parametrize(("classes", "prior"), [(2, "0.250000"), (3, "0.594667,0.202667,0.202667")])
 def test_a_rejected_image_gets_the_training_prior_and_is_named(
-    capsys: pytest.CaptureFixture[str],
+    classes: int, prior: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = ledger_of(["cat", "dog"], {"2": "truncated image"})
-    write_predictions(rows, [[0.75, 0.25], [0.125, 0.875]], "head")
+    rows = ledger_of(["dog", "cat", "bird"][:classes], {"10": "truncated image"})
+    write_predictions(rows, [[1 / classes] * classes] * 2, "head")
     assert submit.main() == 0
-    assert OUT.read_bytes() == b"id,label\n1,0.250000\n2,0.250000\n10,0.875000\n"
-    assert capsys.readouterr().out.startswith(
-        "submit: 2.png was rejected (truncated image); it gets the prior\n"
-        f"submit: 3 rows by head in {OUT}, none nearer to 0 or 1 than 0.01\n"
-    )
+    assert OUT.read_text(encoding="utf-8").splitlines()[-1] == f"10,{prior}"
+    printed = capsys.readouterr().out
+    assert printed.startswith("submit: 10.png was rejected (truncated image); it gets the prior\n")
 
 
-def test_a_rejected_image_gets_the_prior_of_three_classes() -> None:
-    rows = ledger_of(["dog", "cat", "bird"], {"10": "empty file"})
-    write_predictions(rows, [[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]], "head")
-    assert submit.main() == 0
-    last = OUT.read_text(encoding="utf-8").splitlines()[-1]
-    assert last == "10,0.594667,0.202667,0.202667"
-
-
-def test_predictions_of_another_ledger_are_refused(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_predictions_of_another_ledger_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     rows = ledger_of(["cat", "dog"])
     write_predictions(rows, EVEN, "head")
     ledger.write_ledger(LEDGER, rows[1:])
@@ -156,29 +137,16 @@ def test_predictions_of_another_ledger_are_refused(
     assert not OUT.exists()
 
 
-@pytest.mark.parametrize(("chosen", "folder"), [("head", "head"), ("fine_tune", "model")])
+@pytest.mark.parametrize(
+    ("chosen", "folder", "stage"),
+    [("head", "head", "train_head"), ("fine_tune", "model", "fine_tune")],
+)
 def test_missing_predictions_name_the_stage_that_writes_them(
-    capsys: pytest.CaptureFixture[str], chosen: str, folder: str
+    capsys: pytest.CaptureFixture[str], chosen: str, folder: str, stage: str
 ) -> None:
     write_predictions(ledger_of(["cat", "dog"]), EVEN, chosen)
     shutil.rmtree(Path("data", folder))
-    stage = "train_head" if chosen == "head" else "fine_tune"
     assert submit.main() == 1
     assert capsys.readouterr().err.startswith(
         f"error: data/{folder}/predictions.zarr: expected the output of `{stage}`, got nothing"
     )
-
-
-def test_a_submission_of_many_classes_keeps_the_largest_probability(
-    write_params: WriteParams,
-) -> None:
-    write_params(submit={"clip": 0.01})
-    classes = [f"breed {i}" for i in range(120)]
-    confident = [0.99, *([0.01 / 119] * 119)]
-    write_predictions(ledger_of(classes), [confident, confident, confident], "head")
-    assert submit.main() == 0
-    values = [
-        float(value) for value in OUT.read_text(encoding="utf-8").split("\n")[1].split(",")[1:]
-    ]
-    assert values[0] == pytest.approx(0.98 * 0.99 + 0.02 / 120, abs=1e-6)
-    assert sum(values) == pytest.approx(1, abs=1e-4)

@@ -31,9 +31,7 @@ def test_runs_in_the_cache_are_compared_without_running_a_stage(
     assert branch.git("status", "--porcelain") == ""
 
 
-def test_a_base_with_other_outputs_on_this_machine_is_compared_as_run_here(
-    branch: Project,
-) -> None:
+def test_a_base_with_other_outputs_on_this_machine_is_compared_as_run_here(branch: Project) -> None:
     recorded = branch.git("show", "main:dvc.lock")
     branch.git("checkout", "--quiet", "main")
     lines = recorded.splitlines()

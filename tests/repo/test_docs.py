@@ -241,11 +241,9 @@ def test_every_parameter_exists(page: Path) -> None:
 
 
 def test_a_parameter_that_does_not_exist_is_noticed() -> None:
-    assert is_parameter("train_head.hidden")
-    assert is_parameter("train_head.max_iterations")
-    assert is_parameter("backbones.NAME.pooling")
-    assert not is_parameter("extract.pooling")
-    assert not is_parameter("train_head.dense.hidden")
+    names = ("train_head.hidden", "train_head.max_iterations", "backbones.NAME.pooling")
+    assert all(map(is_parameter, names))
+    assert not any(map(is_parameter, ("extract.pooling", "train_head.dense.hidden")))
 
 
 CHANGES: dict[str, Any] = {

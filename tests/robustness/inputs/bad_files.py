@@ -74,10 +74,10 @@ ARRAY = {
     f"refused: resized.zarr: expected a zarr array, got ... crc32 ... ; {REMAKE}": {
         "zarr.json with another shape": file(
             "zarr.json", lambda text: text.replace(b"[\n    6,", b"[\n    5,", 1)
-        ),
+        )
     },
     f"refused: resized.zarr: expected 333333333334 shards, got ... ; {REMAKE}": {
-        "zarr.json that declares a trillion rows": metadata(shape=[10**12, 4, 4, 3]),
+        "zarr.json that declares a trillion rows": metadata(shape=[10**12, 4, 4, 3])
     },
     f"refused: resized.zarr rows 0 to 5: expected ... checksum, got ... ; {REMAKE}": {
         "zarr.json with chunks of no pixels": metadata(
@@ -87,10 +87,10 @@ ARRAY = {
         "half a shard": file(SHARD, lambda content: content[: len(content) // 2]),
     },
     f"refused: resized.zarr: expected 2 shards, got ... ; {REMAKE}": {
-        "an empty shard": file(SHARD, lambda _: b""),
+        "an empty shard": file(SHARD, lambda _: b"")
     },
     "refused: resized.zarr: expected the rows of the current data/split.csv, got 6 rows ": {
-        "pixels of other images": metadata(attributes={"fingerprint": "another"}),
+        "pixels of other images": metadata(attributes={"fingerprint": "another"})
     },
     f"refused: resized.zarr/sha256.npy: expected the sha256 of each row, got ... ; {REMAKE}": {
         "half of sha256.npy": file("sha256.npy", lambda content: content[: len(content) // 2]),
@@ -115,12 +115,12 @@ HEAD = {
         ),
     },
     f"refused: head.npz: expected arrays of float32, got ... ; {TRAIN_AGAIN}": {
-        "a kernel of letters": npz(kernel_0=np.zeros((5, 2), "U1"), bias_0=np.zeros(2, "U1")),
+        "a kernel of letters": npz(kernel_0=np.zeros((5, 2), "U1"), bias_0=np.zeros(2, "U1"))
     },
     f"refused: head: expected ... 5 features ... got ... 9 ... ; {TRAIN_AGAIN}": {
         "a kernel for more features": npz(
             kernel_0=np.zeros((9, 2), np.float32), bias_0=np.zeros(2, np.float32)
-        ),
+        )
     },
 }
 CHOICE = {
@@ -142,7 +142,7 @@ CACHE = {
         "one bit flipped in the row cache": first(flipped),
         "half a file of the row cache": first(lambda content: content[: len(content) // 2]),
         "an empty file of the row cache": first(lambda content: content[: content.index(0) + 1]),
-    },
+    }
 }
 INPUTS = [
     *table(ARRAY, "store"),

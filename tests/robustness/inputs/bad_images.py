@@ -201,7 +201,7 @@ INPUTS = table(
             ),
         },
         "rejected: damaged image: could not create decoder object": {
-            "half a WebP": lambda jpeg: half("WEBP"),
+            "half a WebP": lambda jpeg: half("WEBP")
         },
         "rejected: damaged image: cannot load this image": {
             "a JPEG up to its first scan": lambda jpeg: jpeg[: jpeg.index(b"\xff\xda")],
@@ -215,41 +215,41 @@ INPUTS = table(
         "rejected: damaged image: AssertionError": {
             "a PNG of palette colors without its palette": lambda jpeg: png(
                 2, 1, 8, 3, (b"IDAT", zlib.compress(b"\0\0\1"))
-            ),
+            )
         },
         "rejected: damaged image: Decompressed data too large ... ": {
-            "a PNG with a text that expands to 80 MB": lambda jpeg: text_bomb(),
+            "a PNG with a text that expands to 80 MB": lambda jpeg: text_bomb()
         },
         "rejected: 400.0 megapixels declared, at most 100": {
             "a PNG of 1 KB that declares 20,000 x 20,000 pixels": lambda jpeg: png(
                 20_000, 20_000, 8, 2, KB_OF_ZEROS
-            ),
+            )
         },
         "rejected: 4290.2 megapixels declared, at most 100": {
             "a JPEG that declares 65,500 x 65,500 pixels": lambda jpeg: declaring(
                 jpeg, 5, b"\xff\xdc" * 2
-            ),
+            )
         },
         "rejected: 4611686014132.4 megapixels declared, at most 100": {
             "a PNG that declares 2,147,483,647 x 2,147,483,647 pixels": lambda jpeg: png(
                 2**31 - 1, 2**31 - 1, 8, 2, (b"IDAT", b"")
-            ),
+            )
         },
         "rejected: a side of 16,711,684 pixels declared, at most 100,000": {
             "a PNG that declares 4 x 16,711,684 pixels": lambda jpeg: png(
                 4, 16_711_684, 8, 3, (b"PLTE", bytes(3)), (b"IDAT", b"")
-            ),
+            )
         },
         "rejected: 64.0 megapixels declared, at most 50": {
-            "a WebP that declares 8,000 x 8,000 pixels": lambda jpeg: webp_canvas(8_000, 8_000),
+            "a WebP that declares 8,000 x 8,000 pixels": lambda jpeg: webp_canvas(8_000, 8_000)
         },
         "rejected: 4,001 scans of 4.0 megapixels, at most 1,600": {
-            MANY_SCANS: lambda jpeg: many_scans(2000, 2000, 4000),
+            MANY_SCANS: lambda jpeg: many_scans(2000, 2000, 4000)
         },
         "rejected: grey values outside 0 to 65535": {
             "a gray TIFF of 32 bits with values above 16 bits": lambda jpeg: encoded(
                 Image.fromarray(np.array([[65536]], dtype=np.int32)), "TIFF"
-            ),
+            )
         },
         "rejected: pixels of mode ... , which stand for no certain RGB value": {
             "a gray TIFF of floating-point numbers": lambda jpeg: encoded(
@@ -267,12 +267,10 @@ INPUTS = table(
         "accepted: RGB, 65500 x 8": {
             "a JPEG of 65,500 x 8 pixels": lambda jpeg: encoded(
                 Image.new("RGB", (65_500, 8), "red"), "JPEG"
-            ),
+            )
         },
         "accepted: L, 1 x 65500": {
-            "a JPEG of 1 x 65,500 pixels": lambda jpeg: encoded(
-                Image.new("L", (1, 65_500)), "JPEG"
-            ),
+            "a JPEG of 1 x 65,500 pixels": lambda jpeg: encoded(Image.new("L", (1, 65_500)), "JPEG")
         },
         "accepted: RGB, 1 x 1": {"a PNG of 1 x 1 pixel": lambda jpeg: encoded(noise(1, 1), "PNG")},
         "accepted: RGB, 8 x 6": {
@@ -288,22 +286,22 @@ INPUTS = table(
             ),
         },
         "accepted: RGB, 6 x 8": {
-            "a JPEG with EXIF orientation 6, turned upright": lambda jpeg: exif_orientation(6),
+            "a JPEG with EXIF orientation 6, turned upright": lambda jpeg: exif_orientation(6)
         },
         "accepted: CMYK, 8 x 8": {
             "a JPEG in CMYK": lambda jpeg: encoded(
                 Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"
-            ),
+            )
         },
         "accepted: I;16, 16 x 16": {
             "a gray PNG of 16 bits, scaled to 8": lambda jpeg: encoded(
                 Image.fromarray(GREY16), "PNG"
-            ),
+            )
         },
         "accepted: RGBA, 4 x 4": {
             "a transparent PNG, composited on white": lambda jpeg: encoded(
                 Image.new("RGBA", (4, 4), (255, 0, 0, 51)), "PNG"
-            ),
+            )
         },
         "accepted: P, 4 x 4": {
             "a palette PNG with a transparent color, composited on white": lambda jpeg: encoded(
@@ -312,7 +310,7 @@ INPUTS = table(
             "a GIF of three images; the first counts": lambda jpeg: animated("GIF"),
         },
         "accepted: 1, 4 x 4": {
-            "a PNG of 1 bit per pixel": lambda jpeg: encoded(Image.new("1", (4, 4)), "PNG"),
+            "a PNG of 1 bit per pixel": lambda jpeg: encoded(Image.new("1", (4, 4)), "PNG")
         },
         "accepted: L, 64 x 64": {"a lossless JPEG": lambda jpeg: lossless_jpeg(64, 64)},
         "accepted: RGB, 4 x 4": {

@@ -50,7 +50,7 @@ FIXES = table(
             "a NUL byte in a name": lines("cat\0.1.jpg,dog,x"),
         },
         "refused: data/label_fixes.csv line 3: expected 3 fields, got ''; correct it": {
-            "an empty line between others": lines("cat.1.jpg,dog,x", "", "cat.2.jpg,dog,x"),
+            "an empty line between others": lines("cat.1.jpg,dog,x", "", "cat.2.jpg,dog,x")
         },
         f"refused: {LABEL} ... ; correct that line": {
             "an unknown class": lines("cat.1.jpg,bird,x"),
@@ -63,10 +63,10 @@ FIXES = table(
             "a line twice": lines("cat.1.jpg,dog,x", "cat.1.jpg,dog,x"),
         },
         "refused: data/label_fixes.csv: expected a csv in UTF-8, got ... position 34: ": {
-            "an umlaut in Latin-1": lambda _: HEAD.encode() + b"cat.1.jpg,dog,\xfc\n",
+            "an umlaut in Latin-1": lambda _: HEAD.encode() + b"cat.1.jpg,dog,\xfc\n"
         },
         "refused: data/label_fixes.csv: expected a csv in UTF-8, got ... position 0: ": {
-            "UTF-16": lambda _: HEAD.encode("utf-16"),
+            "UTF-16": lambda _: HEAD.encode("utf-16")
         },
         "accepted: 0 excluded, 1 in_test, 0 relabelled, 0 unmatched": {
             "a line without a source": lines("cat.1.jpg,exclude,"),
@@ -115,16 +115,16 @@ LEDGERS = table(
             "no header": lambda text: text.partition("\n")[2].encode(),
         },
         f"refused: data/split.csv: expected accepted images, ... got none; {AGAIN}": {
-            "only the header": lambda text: text.splitlines(keepends=True)[0].encode(),
+            "only the header": lambda text: text.splitlines(keepends=True)[0].encode()
         },
         f"refused: data/split.csv line 23: expected 13 fields ... {AGAIN}": {
-            "a row without its last field": lambda text: text.rstrip().rpartition(",")[0].encode(),
+            "a row without its last field": lambda text: text.rstrip().rpartition(",")[0].encode()
         },
         f"refused: data/split.csv line 12: expected 13 fields ... {AGAIN}": {
-            "half a file": lambda text: text[: text.index("dog.0,train") + 30].encode(),
+            "half a file": lambda text: text[: text.index("dog.0,train") + 30].encode()
         },
         f"refused: data/split.csv line 24: expected 13 fields ... {AGAIN}": {
-            "an empty line at the end": lambda text: text.encode() + b"\n",
+            "an empty line at the end": lambda text: text.encode() + b"\n"
         },
         f"refused: data/split.csv line 2: expected integers ... {AGAIN}": {
             "a word as index": edited(1, 4, "one"),
@@ -135,7 +135,7 @@ LEDGERS = table(
             "an index of -7": edited(1, 4, "-7"),
         },
         f"refused: data/split.csv: expected one index ... {AGAIN}": {
-            "the index of another class": edited(1, 4, "1"),
+            "the index of another class": edited(1, 4, "1")
         },
         "refused: data/split.csv line 2: expected ... a subset (train, valid, test, unlabelled)"
         f" ... {AGAIN}": {
@@ -144,31 +144,31 @@ LEDGERS = table(
             "an unlabelled row with a label": edited(1, 5, "unlabelled"),
         },
         f"refused: data/split.csv: expected one row ... {AGAIN}": {
-            "a row twice": lambda text: (text + text.splitlines(keepends=True)[-1]).encode(),
+            "a row twice": lambda text: (text + text.splitlines(keepends=True)[-1]).encode()
         },
         f"refused: data/split.csv: expected ... a sha256 ... got 'abc'; {AGAIN}": {
-            "half a sha256": edited(1, 6, "abc"),
+            "half a sha256": edited(1, 6, "abc")
         },
         f"refused: train.zip member cat.0.jpg: {OTHER_BYTES}": {
-            "the sha256 of other bytes": edited(1, 6, "0" * 64),
+            "the sha256 of other bytes": edited(1, 6, "0" * 64)
         },
         f"refused: train.zip member cat.99.jpg: {OTHER_BYTES}": {
-            "an unknown file": edited(1, 2, "cat.99.jpg"),
+            "an unknown file": edited(1, 2, "cat.99.jpg")
         },
         f"refused: train.zip member cat\\x00.0.jpg: {OTHER_BYTES}": {
-            "a NUL byte in a name": edited(1, 2, "cat\0.0.jpg"),
+            "a NUL byte in a name": edited(1, 2, "cat\0.0.jpg")
         },
         f"refused: test member cat.0.jpg: {OTHER_BYTES}": {
-            "a source that is neither `train` nor `test`": edited(1, 1, "more"),
+            "a source that is neither `train` nor `test`": edited(1, 1, "more")
         },
         f"refused: data/split.csv: expected a csv in UTF-8, got ... {AGAIN}": {
-            "bytes that are no text": lambda text: text.encode() + b"\xff\xfe\n",
+            "bytes that are no text": lambda text: text.encode() + b"\xff\xfe\n"
         },
         f"refused: data/split.csv line 23: expected a csv, got ... {AGAIN}": {
-            "a quote that does not end": edited(-1, 0, '"2'),
+            "a quote that does not end": edited(-1, 0, '"2')
         },
         f"refused: data/split.csv line 2: expected a csv, got ... {AGAIN}": {
-            "a field of 200,000 letters": edited(1, 0, "a" * 200_000),
+            "a field of 200,000 letters": edited(1, 0, "a" * 200_000)
         },
         "accepted: 21 images": {"a reason in an accepted row": edited(1, 11, "ugly")},
         "accepted: 22 images": {

@@ -3,7 +3,9 @@
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bad_inputs import table
 
@@ -15,6 +17,10 @@ def copied(folder: Path, *names: str) -> None:
     for target in (folder / name for name in names):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / "cats/0.jpg", target)
+
+
+def on(function: Callable[..., None], *words: Any) -> Callable[[Path], None]:
+    return lambda folder: function(folder, *words)
 
 
 def linked(folder: Path, name: str, target: str) -> None:
@@ -83,84 +89,66 @@ INPUTS = table(
     {
         "refused: train: expected a zip file or a folder of images, got nothing at that path; put "
         "the images there or correct the path": {
-            "nothing at that path": lambda folder: shutil.rmtree(folder),
+            "nothing at that path": lambda folder: shutil.rmtree(folder)
         },
         "refused: train: expected images, got nothing inside; give an archive of images": {
-            "an empty folder": emptied,
+            "an empty folder": emptied
         },
         "refused: train: expected a zip file, got a file without a readable zip directory; "
-        "download it again": {
-            "a text in place of the folder": lambda folder: replaced(folder, b"cats"),
-        },
+        "download it again": {"a text in place of the folder": on(replaced, b"cats")},
         "refused: train: expected files inside the folder, got the link ... that leads out of it; "
         " ... the files themselves": {
-            "a link to a file outside": lambda folder: linked(folder, "cats/a.jpg", "/etc/passwd"),
-            "a link to a device": lambda folder: linked(folder, "cats/a.jpg", "/dev/zero"),
-            "a link to the folder above": lambda folder: linked(folder, "cats/more", "../.."),
+            "a link to a file outside": on(linked, "cats/a.jpg", "/etc/passwd"),
+            "a link to a device": on(linked, "cats/a.jpg", "/dev/zero"),
+            "a link to the folder above": on(linked, "cats/more", "../.."),
         },
         f"refused: train: expected labels in file names ... , got 'cats/0.jpg'; {ELSEWHERE}": {
-            "one class": lambda folder: shutil.rmtree(folder / "dogs"),
+            "one class": lambda folder: shutil.rmtree(folder / "dogs")
         },
         f"refused: train: expected labels in file names ... , got '0.jpg'; {ELSEWHERE}": {
-            "images side by side, named by numbers": flat,
+            "images side by side, named by numbers": flat
         },
         f"refused: train: expected labels in file names ... , got 'valid/0.jpg'; {ELSEWHERE}": {
-            "a folder `valid` with images and no classes": lambda folder: subsets(folder, "valid"),
+            "a folder `valid` with images and no classes": on(subsets, "valid")
         },
         "refused: split: expected at least one readable image of class 'cats', got none; fix its "
-        "files, or remove them": {
-            "a class without a readable image": lambda folder: damaged(folder, "cats"),
-        },
+        "files, or remove them": {"a class without a readable image": on(damaged, "cats")},
         "refused: class ... : expected at least one image in each of train, valid, test, got none "
         "in valid of ... readable in all; add images of this class, or take more of them": {
             "two images of a class, for three subsets": few,
-            "a folder `valid` with cats only": lambda folder: subsets(folder, "valid/cats"),
-            "folders `valid` and `validation`": lambda folder: subsets(
-                folder, "valid/cats", "validation/cats"
-            ),
+            "a folder `valid` with cats only": on(subsets, "valid/cats"),
+            "folders `valid` and `validation`": on(subsets, "valid/cats", "validation/cats"),
         },
         "refused: split: expected at most 50.0% of the files to be rejected (split.max_rejected), "
         "got 20 of 22: cats/0.jpg (empty file), ... fix or remove them, or raise the limit": {
-            "more unreadable files than `split.max_rejected`": lambda folder: damaged(
-                folder, "cats", "dogs"
-            ),
+            "more unreadable files than `split.max_rejected`": on(damaged, "cats", "dogs")
         },
         "refused: train: expected images, got another zip inside, 'cats/more.zip'; give the inner "
-        "zip itself": {
-            "a zip in the folder of a class": lambda folder: copied(folder, "cats/more.zip"),
-        },
+        "zip itself": {"a zip in the folder of a class": on(copied, "cats/more.zip")},
         "refused: train: expected classes that differ in more than case, got 'Cats' and 'cats'; "
-        "rename one": {
-            "classes that differ only in case": lambda folder: copied(folder, "Cats/10.jpg"),
-        },
+        "rename one": {"classes that differ only in case": on(copied, "Cats/10.jpg")},
         "refused: train: expected one member of each name, got ... which are the same file on "
         "some machines; rename or remove one": {
-            "images that differ only in case": lambda folder: copied(folder, "cats/0.JPG"),
-            "a name that is the path of another image on Windows": lambda folder: copied(
-                folder, "cats\\0.jpg"
-            ),
+            "images that differ only in case": on(copied, "cats/0.JPG"),
+            "a name that is the path of another image on Windows": on(copied, "cats\\0.jpg"),
         },
         "refused: train: expected either subset folders ('train', 'valid', 'test') or class "
         "folders, got ... move it elsewhere": {
-            "a third class named train": lambda folder: copied(folder, "train/0.jpg"),
-            "class folders beside a folder `test` of classes": lambda folder: copied(
-                folder, "test/cats/0.jpg"
-            ),
+            "a third class named train": on(copied, "train/0.jpg"),
+            "class folders beside a folder `test` of classes": on(copied, "test/cats/0.jpg"),
         },
         "refused: train: expected in 'valid' only classes ... got 'birds'; rename or remove it": {
-            "a folder `valid` with a class that is not in `train`": lambda folder: subsets(
-                folder, "valid/birds"
-            ),
+            "a folder `valid` with a class that is not in `train`": on(subsets, "valid/birds")
         },
         "refused: train: expected names of readable characters, got ... rename that member": {
             "a name that is not UTF-8": named_by_bytes,
-            "a line break in a name": lambda folder: copied(folder, "cats/1\n0.jpg"),
+            "a line break in a name": on(copied, "cats/1\n0.jpg"),
         },
         "rejected: a link that leads to itself": {
-            "a link to itself": lambda folder: linked(folder, "cats/10.jpg", "10.jpg"),
+            "a link to itself": on(linked, "cats/10.jpg", "10.jpg")
         },
         "rejected: no file there any more, or a link to none": {
-            "a link to a missing file": lambda folder: linked(folder, "cats/10.jpg", "11.jpg"),
+            "a link to a missing file": on(linked, "cats/10.jpg", "11.jpg")
         },
         "rejected: not a regular file": {
             "a named pipe, which is not read": lambda folder: os.mkfifo(folder / "cats/10.jpg"),
@@ -168,37 +156,27 @@ INPUTS = table(
         },
         "rejected: no permission to read it": {FORBIDDEN: forbidden},
         "rejected: no label: it lies outside the folders of the classes": {
-            "an image beside the class folders": lambda folder: copied(folder, "10.jpg"),
+            "an image beside the class folders": on(copied, "10.jpg"),
             "a text beside the class folders": lambda folder: (folder / "readme.txt").write_text(
                 "hello"
             ),
         },
         "accepted: 20 of 20 files": {
-            "a link to the folder that holds it; it is not followed": lambda folder: linked(
-                folder, "cats/up", ".."
-            ),
+            "a link to the folder that holds it; it is not followed": on(linked, "cats/up", ".."),
             "an empty class folder, which is no class": lambda folder: (folder / "birds").mkdir(),
             "a class named like a formula of a spreadsheet": lambda folder: (
                 folder / "cats"
             ).rename(folder / '=1+1,"cats"'),
         },
         "accepted: 20 of 20 files, 2 of 'hidden' ignored": {
-            "a hidden file and a hidden folder": lambda folder: copied(
-                folder, ".10.jpg", "cats/.a/10.jpg"
-            ),
+            "a hidden file and a hidden folder": on(copied, ".10.jpg", "cats/.a/10.jpg")
         },
         "accepted: 21 of 21 files": {
-            "a link to another image": lambda folder: linked(folder, "cats/10.jpg", "0.jpg"),
-            "an image in folders below its class": lambda folder: copied(
-                folder, "cats/a/b/c/10.jpg"
-            ),
-            "an image 200 folders below its class": lambda folder: copied(
-                folder, f"cats/{'a/' * 200}10.jpg"
-            ),
-            "a name of 255 bytes, the longest possible": lambda folder: copied(
-                folder, f"cats/{'a' * 251}.jpg"
-            ),
-            "a folder named like an image": lambda folder: copied(folder, "cats/10.jpg/0.jpg"),
+            "a link to another image": on(linked, "cats/10.jpg", "0.jpg"),
+            "an image in folders below its class": on(copied, "cats/a/b/c/10.jpg"),
+            "an image 200 folders below its class": on(copied, f"cats/{'a/' * 200}10.jpg"),
+            "a name of 255 bytes, the longest possible": on(copied, f"cats/{'a' * 251}.jpg"),
+            "a folder named like an image": on(copied, "cats/10.jpg/0.jpg"),
         },
     }
 )

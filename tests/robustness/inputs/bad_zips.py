@@ -6,7 +6,7 @@ import unicodedata
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from bad_inputs import table
 
@@ -16,6 +16,7 @@ LOCAL = b"PK\3\4"  # signature of a member's own header
 END = b"PK\5\6"  # signature of the end of the directory
 
 Members = dict[str, bytes]
+Make = Callable[[Members], bytes]
 
 
 def zipped(members: Iterable[tuple[str, bytes]], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -34,10 +35,12 @@ def patched(archive: bytes, signature: bytes, offset: int, form: str, *values: i
     return bytes(changed)
 
 
-def declaring(archive: bytes, size: int) -> bytes:
-    """Change the declared size of the first member, in both headers."""
+def declaring(archive: bytes, size: int, checksum: int | None = None) -> bytes:
+    """Change the declared size, and checksum, of the first member, in both headers."""
     for signature, offset in ((LOCAL, 14), (CENTRAL, 16)):
         archive = patched(archive, signature, offset + 8, "<I", size)
+        if checksum is not None:
+            archive = patched(archive, signature, offset, "<I", checksum)
     return archive
 
 
@@ -47,10 +50,35 @@ def with_first(name: str, members: Members, content: bytes | None = None) -> byt
     return zipped([(name, first), *members.items()])
 
 
-def renamed(archive: bytes, old: bytes, new: bytes) -> bytes:
-    """Change a name in both headers to another one of the same length."""
-    assert archive.count(old) == 2
-    return archive.replace(old, new)
+def first(name: str, content: bytes | None = None) -> Make:
+    return lambda good: with_first(name, good, content)
+
+
+def first_patched(signature: bytes, offset: int, form: str, value: int) -> Make:
+    return lambda good: patched(with_first(FIRST, good), signature, offset, form, value)
+
+
+def first_renamed(old: str, new: bytes) -> Make:
+    """Change the first name in both headers to another one of the same length."""
+
+    def make(good: Members) -> bytes:
+        archive = with_first(old, good)
+        assert archive.count(old.encode()) == 2
+        return archive.replace(old.encode(), new)
+
+    return make
+
+
+def plus(*others: tuple[str, bytes]) -> Make:
+    return lambda good: zipped([*good.items(), *others])
+
+
+def whole(change: Callable[[bytes], bytes]) -> Make:
+    return lambda good: change(zipped(good.items()))
+
+
+def of(content: bytes) -> Make:
+    return lambda good: content
 
 
 def shared(members: Members) -> bytes:
@@ -83,10 +111,6 @@ def zip64(members: Members, size: int) -> bytes:
     return patched(buffer.getvalue(), CENTRAL, 24, "<I", 0xFFFFFFFF)
 
 
-def renamed_first(old: str, new: bytes, members: Members) -> bytes:
-    return renamed(with_first(old, members), old.encode(), new)
-
-
 def short_extra_field(members: Members) -> bytes:
     return zip64(members, 5).replace(struct.pack("<HH", 1, 8), struct.pack("<HH", 1, 4))
 
@@ -94,10 +118,6 @@ def short_extra_field(members: Members) -> bytes:
 def short_directory(archive: bytes) -> bytes:
     at = archive.index(CENTRAL)
     return archive[:at] + archive[at + 20 :]
-
-
-def patched_first(members: Members, signature: bytes, offset: int, form: str, value: int) -> bytes:
-    return patched(with_first(FIRST, members), signature, offset, form, value)
 
 
 ACUTE = "caf\u00e9.1.jpg"
@@ -110,79 +130,67 @@ INPUTS = table(
     {
         "refused: train.zip: expected a zip file, got a file without a readable zip directory; "
         "download it again": {
-            "an empty file": lambda good: b"",
-            "a text": lambda good: b"not a zip",
-            "a zip without its last 30 bytes": lambda good: zipped(good.items())[:-30],
-            "half a download": lambda good: (z := zipped(good.items()))[: len(z) // 2],
-            "a directory without its first 20 bytes": lambda good: short_directory(
-                zipped(good.items())
-            ),
-            "an overwritten directory": lambda good: zipped(good.items()).replace(CENTRAL, b"XXXX"),
-            "a name that is declared as UTF-8 and is not": lambda good: renamed(
-                with_first(ACUTE, good), "\u00e9".encode(), b"\xff\xfe"
+            "an empty file": of(b""),
+            "a text": of(b"not a zip"),
+            "a zip without its last 30 bytes": whole(lambda archive: archive[:-30]),
+            "half a download": whole(lambda archive: archive[: len(archive) // 2]),
+            "a directory without its first 20 bytes": whole(short_directory),
+            "an overwritten directory": whole(lambda archive: archive.replace(CENTRAL, b"XXXX")),
+            "a name that is declared as UTF-8 and is not": first_renamed(
+                ACUTE, b"caf\xff\xfe.1.jpg"
             ),
             "an extra field that ends too early": short_extra_field,
         },
         "refused: train.zip: ... got 20; download it again": {
-            "a directory that declares one member": lambda good: patched(
-                zipped(good.items()), END, 8, "<HH", 1, 1
-            ),
+            "a directory that declares one member": whole(
+                lambda archive: patched(archive, END, 8, "<HH", 1, 1)
+            )
         },
         "refused: train.zip: expected images, got nothing inside; give an archive of images": {
-            "no member": lambda good: zipped([]),
+            "no member": of(zipped([]))
         },
         "refused: train.zip: expected images, got 1 of '.DS_Store', 1 of 'Thumbs.db', 1 of "
         "'__MACOSX' inside; give an archive of images": {
-            "only files that operating systems leave behind": lambda good: zipped(LEFT_BEHIND),
+            "only files that operating systems leave behind": of(zipped(LEFT_BEHIND))
         },
         "refused: train.zip: expected images, got another zip inside, 'train.zip'; ... give the "
         "inner zip itself": {
-            "a zip in a zip": lambda good: zipped([("train.zip", zipped(good.items()))]),
+            "a zip in a zip": lambda good: zipped([("train.zip", zipped(good.items()))])
         },
         "refused: train.zip: expected labels in file names ... , got 'readme.txt'; rename or "
-        "rearrange the images": {
-            "only a text": lambda good: zipped([("readme.txt", b"hello")]),
-        },
+        "rearrange the images": {"only a text": of(zipped([("readme.txt", b"hello")]))},
         "refused: train.zip: expected two classes or more, got only 'cat'; add the images of "
         "another class": {
-            "one class": lambda good: zipped((n, c) for n, c in good.items() if n[:3] == "cat"),
+            "one class": lambda good: zipped((n, c) for n, c in good.items() if n[:3] == "cat")
         },
         "refused: train.zip: expected members inside the archive, got ... which leads out of it; "
         "do not trust this archive, get it from its source again": {
-            "a member in a folder above": lambda good: with_first("../cat.1.jpg", good),
-            "a member that leaves the archive by a detour": lambda good: with_first(
-                "a/../../cat.1.jpg", good
-            ),
-            "a member in a folder above, with backslashes": lambda good: with_first(
-                "a\\..\\..\\cat.1.jpg", good
-            ),
-            "a member with an absolute path": lambda good: with_first("/etc/cat.1.jpg", good),
-            "a member on a drive": lambda good: with_first("C:\\cat.1.jpg", good),
-            "a member with an empty name": lambda good: with_first("", good),
+            "a member in a folder above": first("../cat.1.jpg"),
+            "a member that leaves the archive by a detour": first("a/../../cat.1.jpg"),
+            "a member in a folder above, with backslashes": first("a\\..\\..\\cat.1.jpg"),
+            "a member with an absolute path": first("/etc/cat.1.jpg"),
+            "a member on a drive": first("C:\\cat.1.jpg"),
+            "a member with an empty name": first(""),
         },
         "refused: train.zip: expected names of readable characters, got ... rename that member": {
-            "a line break in a name": lambda good: with_first("cat\n.1.jpg", good),
-            "a NUL byte in a name": lambda good: renamed_first(
-                "cat.200X.jpg", b"cat.200\0.jpg", good
-            ),
+            "a line break in a name": first("cat\n.1.jpg"),
+            "a NUL byte in a name": first_renamed("cat.200X.jpg", b"cat.200\0.jpg"),
         },
         "refused: train.zip: expected one member of each name, got ... which are the same file on "
         "some machines; rename or remove one": {
             "two members of one name": lambda good: zipped([*good.items(), *good.items()]),
-            "names that differ only in case": lambda good: zipped(
-                [*good.items(), ("CAT.0.jpg", b"")]
-            ),
-            "names that differ only in the encoding of an accent": lambda good: zipped(
-                [*good.items(), (ACUTE, b""), (unicodedata.normalize("NFD", ACUTE), b"")]
+            "names that differ only in case": plus(("CAT.0.jpg", b"")),
+            "names that differ only in the encoding of an accent": plus(
+                (ACUTE, b""), (unicodedata.normalize("NFD", ACUTE), b"")
             ),
         },
         f"refused: train.zip: expected members without a password, got {FIRST!r} encrypted; make "
         "the zip again without a password": {
-            "an encrypted member": lambda good: patched_first(good, CENTRAL, 8, "<H", 1),
+            "an encrypted member": first_patched(CENTRAL, 8, "<H", 1)
         },
         f"refused: train.zip: expected images, which a zip packs 200-fold at most, got {FIRST!r} "
         f"with 2097152 bytes in {len(zlib.compress(ZEROS)) - 6}; leave it out of the zip": {
-            "a bomb: zeros, packed a thousandfold": lambda good: with_first(FIRST, good, ZEROS),
+            "a bomb: zeros, packed a thousandfold": first(FIRST, ZEROS)
         },
         "refused: train.zip: expected members of 128 MiB at most, got ... leave it out of the "
         "zip": {
@@ -193,72 +201,60 @@ INPUTS = table(
         },
         "refused: train.zip: expected members side by side, got ... in the same bytes; do not "
         "trust this archive, get it from its source again": {
-            "two members that overlap": lambda good: patched_first(good, CENTRAL, 20, "<I", 50_000),
+            "two members that overlap": first_patched(CENTRAL, 20, "<I", 50_000),
             "two names for the same bytes": shared,
         },
         "rejected: expands beyond its declared size": {
             "a bomb that declares a small size": lambda good: declaring(
                 with_first(FIRST, good, ZEROS), 1000
-            ),
+            )
         },
-        "rejected: bad CRC": {
-            "another checksum": lambda good: patched_first(good, CENTRAL, 16, "<I", 0),
-        },
+        "rejected: bad CRC": {"another checksum": first_patched(CENTRAL, 16, "<I", 0)},
         "rejected: damaged compressed data": {
-            "other bytes at the start of a member": lambda good: patched_first(
-                good, LOCAL, 30 + len(FIRST), "<I", 0xFFFFFFFF
-            ),
+            "other bytes at the start of a member": first_patched(
+                LOCAL, 30 + len(FIRST), "<I", 0xFFFFFFFF
+            )
         },
         "rejected: damaged member header": {
-            "a member header without its signature": lambda good: patched_first(
-                good, LOCAL, 0, "<I", 0
-            ),
+            "a member header without its signature": first_patched(LOCAL, 0, "<I", 0)
         },
         "rejected: two names for one member": {
-            "another name in the member header": lambda good: patched_first(
-                good, LOCAL, 30, "<I", 0x41414141
-            ),
+            "another name in the member header": first_patched(LOCAL, 30, "<I", 0x41414141)
         },
         "rejected: ends before its declared size": {
             "a member that is shorter than declared": lambda good: declaring(
                 with_first(FIRST, good, b"one"), 9
-            ),
+            )
         },
         "rejected: unsupported compression method ... ": {
-            "a member packed by bzip2": lambda good: patched_first(good, CENTRAL, 10, "<H", 12),
-            "an unknown compression": lambda good: patched_first(good, CENTRAL, 10, "<H", 77),
+            "a member packed by bzip2": first_patched(CENTRAL, 10, "<H", 12),
+            "an unknown compression": first_patched(CENTRAL, 10, "<H", 77),
         },
         "rejected: not an image of a known format ... ": {
-            "a symbolic link to a file outside; it is not followed": linked,
+            "a symbolic link to a file outside; it is not followed": linked
         },
         "rejected: no label: it lies outside the folders of the classes": {
-            "a name of 60,000 letters, which is no label": lambda good: with_first(
-                "a" * 60_000 + ".jpg", good
-            ),
-            "a folder with content": lambda good: with_first("more/", good),
-            "a text beside the images": lambda good: zipped(
-                [*good.items(), ("readme.txt", b"hello")]
-            ),
+            "a name of 60,000 letters, which is no label": first("a" * 60_000 + ".jpg"),
+            "a folder with content": first("more/"),
+            "a text beside the images": plus(("readme.txt", b"hello")),
         },
         "accepted: 20 of 20 files": {
-            "a zip that declares several disks": lambda good: patched(
-                zipped(good.items()), END, 4, "<HH", 1, 1
+            "a zip that declares several disks": whole(
+                lambda archive: patched(archive, END, 4, "<HH", 1, 1)
             ),
             "a comment of 60,000 bytes": lambda good: (
                 patched(zipped(good.items()), END, 20, "<H", 60_000) + bytes(60_000)
             ),
-            "100 bytes behind the end": lambda good: zipped(good.items()) + bytes(100),
-            "a script before the zip": lambda good: b"#!/bin/sh\n" + zipped(good.items()),
+            "100 bytes behind the end": whole(lambda archive: archive + bytes(100)),
+            "a script before the zip": whole(lambda archive: b"#!/bin/sh\n" + archive),
         },
         "accepted: 20 of 20 files, 1 of '__MACOSX', 1 of 'hidden' ignored": {
-            "hidden files beside the images": lambda good: zipped(
-                [*good.items(), ("__MACOSX/._cat.1.jpg", b"x"), (".cat.jpg", b"x")]
-            ),
+            "hidden files beside the images": plus(
+                ("__MACOSX/._cat.1.jpg", b"x"), (".cat.jpg", b"x")
+            )
         },
         "accepted: 21 of 21 files": {
-            "a name in an unknown encoding": lambda good: renamed_first(
-                "cat.2000.XXg", b"cat.2000.\xe4\xffg", good
-            ),
+            "a name in an unknown encoding": first_renamed("cat.2000.XXg", b"cat.2000.\xe4\xffg")
         },
     }
 )
