@@ -49,11 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print all findings; exit with status 1 if one is a fault.
-
-    Raises:
-        UserError: with --quick, one sentence per fault.
-    """
+    """Print all findings; exit with status 1 if one is a fault."""
     if arguments.quick:
         if faults := parameter_faults():
             raise UserError("\n".join(faults))
@@ -70,11 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def parameter_faults() -> list[str]:
-    """Return a sentence for each parameter, named file or processor that no stage can run with.
-
-    Raises:
-        UserError: `params.yaml` or a `STAGES_*` variable cannot be read.
-    """
+    """Return a sentence for each parameter, named file or processor that no stage can run with."""
     environment.check()
     params = config.read()
     faults = config.missing_files(params)

@@ -162,11 +162,7 @@ def _compare(
     log_probability: Floats,
     tolerance: float,
 ) -> Check:
-    """Predict valid images from their original files, each in its own size.
-
-    Raises:
-        UserError: the difference exceeds the tolerance, or a file has changed.
-    """
+    """Predict valid images from their original files, each in its own size."""
     accepted = zip((row for row in rows if row.accepted), log_probability, strict=True)
     valid = [(row, np.exp(values)) for row, values in accepted if row.subset == "valid"]
     spread = np.unique(np.linspace(0, len(valid) - 1, IMAGES).round().astype(int))

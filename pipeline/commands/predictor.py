@@ -44,11 +44,7 @@ class Predictor:
     """
 
     def __init__(self, params: Params, total: int, engine: str) -> None:
-        """Start Keras for `total` images; `engine` is "openvino" or "keras".
-
-        Raises:
-            UserError: a file is missing or does not fit, or OpenVINO cannot run the network.
-        """
+        """Start Keras for `total` images; `engine` is "openvino" or "keras"."""
         self.params, self._engine = params, engine
         rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
         self.classes = ledger.labels(rows).classes
@@ -129,9 +125,6 @@ class ImageNet:
             weights_file: with the classifier; None for the run's own if they have it, else for
                 Keras' download.
             class_index: Keras' imagenet_class_index.json; None for the download.
-
-        Raises:
-            UserError: no such file, or a backbone without these classes.
         """
         from pipeline.backbones import build
 
@@ -166,11 +159,7 @@ class ImageNet:
 
 
 def class_names(path: Path | None) -> list[str]:
-    """Read the names of the 1,000 ImageNet classes from a file, or from Keras' download.
-
-    Raises:
-        UserError: it has another content, or cannot be downloaded.
-    """
+    """Read the names of the 1,000 ImageNet classes from a file, or from Keras' download."""
     if path is None:
         from pipeline.backbones import weights
 

@@ -47,11 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print how each output compares.
-
-    Raises:
-        UserError: an output differs by more than the tolerance.
-    """
+    """Print how each output compares."""
     if arguments.quick:
         if arguments.stages or arguments.revision != "HEAD" or arguments.scratch:
             raise UserError(

@@ -26,11 +26,7 @@ class Clone:
     """
 
     def __init__(self, scratch: Path, revision: str) -> None:
-        """Check out `revision` below the empty folder `scratch`.
-
-        Raises:
-            UserError: no such revision, or this is no git checkout with DVC in it.
-        """
+        """Check out `revision` below the empty folder `scratch`."""
         self._here, scratch = Path.cwd(), scratch.resolve()
         self.commit = git.run("rev-parse", "--short", f"{revision}^{{commit}}") or ""
         if not self.commit:
@@ -70,11 +66,7 @@ class Clone:
             }
 
     def locked(self) -> list[dvc_lock.Locked]:
-        """Return the entries of `dvc.lock` for the stages of `dvc.yaml`, in the DAG's order.
-
-        Raises:
-            UserError: a stage has none, or other outputs.
-        """
+        """Return the entries of `dvc.lock` for the stages of `dvc.yaml`, in the DAG's order."""
         entries = dvc_lock.read(self.folder / dvc_lock.PATH)
         with dvc_project.opened(self.folder) as project:
             outs = {stage.name: stage.outs.keys() for stage in project.stages()}
@@ -91,9 +83,6 @@ class Clone:
         """Return the stages of these names in the DAG's order; all without names.
 
         `extract` means `extract@NAME` of every backbone.
-
-        Raises:
-            UserError: there is no such stage.
         """
         every = list(self._recorded)
         for name in names:
@@ -105,11 +94,7 @@ class Clone:
         return [stage for stage in every if not names or any(_matches(stage, n) for n in names)]
 
     def run(self, names: Sequence[str], *, everything: bool) -> None:
-        """Run all stages, or only these from the recorded outputs of the others.
-
-        Raises:
-            UserError: an input is unavailable, or a stage fails.
-        """
+        """Run all stages, or only these from the recorded outputs of the others."""
         for kept in KEPT:
             shutil.rmtree(self.folder / kept, ignore_errors=True)
         self._bring_inputs()

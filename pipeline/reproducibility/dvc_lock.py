@@ -34,9 +34,6 @@ def read(path: Path = PATH) -> list[Locked]:
     """Read the stages, each behind those that write its inputs.
 
     If entries of removed stages form a cycle, the order is that of the file.
-
-    Raises:
-        UserError: there is no such file, or it is damaged.
     """
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -97,9 +94,6 @@ def members(cache: Path, digest: str) -> dict[str, Path] | None:
     """Return the cached files of an output by their names in it; "" for a file.
 
     None if the list of a folder's files is not in the cache; the files themselves may be absent.
-
-    Raises:
-        UserError: that list is damaged, or names a path outside of the folder.
     """
     listed = in_cache(cache, digest)
     if not digest.endswith(FOLDER):

@@ -59,11 +59,7 @@ class State(NamedTuple):
 
 
 def check() -> None:
-    """Print the result.
-
-    Raises:
-        UserError: one sentence per fault.
-    """
+    """Print the result."""
     state = compare()
     print(f"verify: {state.counts()}")
     for path in state.absent:
