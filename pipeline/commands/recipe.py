@@ -143,7 +143,6 @@ def _require_nothing_to_lose(path: Path) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     parser.add_argument("name", nargs="?", help="a recipe, such as mobilenetv2")
     parser.add_argument("--list", action="store_true", help="list all recipes")
     parser.add_argument("--print", action="store_true", help="write to standard output instead")

@@ -17,12 +17,9 @@ KEPT = (paths.ROW_CACHE, paths.FROZEN_ACTIVATIONS, paths.CHECKPOINT.parent)
 
 
 class Clone:
-    """Two checkouts of one commit: stages run in `folder`, `committed` stays as it is.
+    """Two checkouts of `commit`: stages run in `folder`, `committed` stays as it is.
 
     Both read this project's DVC cache; `folder` adds nothing to it.
-
-    Attributes:
-        commit: abbreviated hash.
     """
 
     def __init__(self, scratch: Path, revision: str) -> None:
@@ -84,14 +81,14 @@ class Clone:
 
         `extract` means `extract@NAME` of every backbone.
         """
-        every = list(self._recorded)
+        every = {stage: {stage, stage.partition("@")[0]} for stage in self._recorded}
         for name in names:
-            if not any(_matches(stage, name) for stage in every):
+            if not any(name in called for called in every.values()):
                 raise UserError(
                     f"verify: expected stages of {dvc_lock.PATH} ({', '.join(every)}), got "
                     f"{name!r}; correct the name"
                 )
-        return [stage for stage in every if not names or any(_matches(stage, n) for n in names)]
+        return [stage for stage, called in every.items() if not names or called & {*names}]
 
     def run(self, names: Sequence[str], *, everything: bool) -> None:
         """Run all stages, or only these from the recorded outputs of the others."""
@@ -178,10 +175,6 @@ class Clone:
             stderr=subprocess.DEVNULL if quiet else None,
             check=True,
         )
-
-
-def _matches(stage: str, name: str) -> bool:
-    return name in (stage, stage.partition("@")[0])
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

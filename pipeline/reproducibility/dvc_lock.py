@@ -4,7 +4,6 @@ import graphlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -23,11 +22,6 @@ class Locked(NamedTuple):
     deps: dict[str, str]
     outs: dict[str, str]
     params: dict[str, dict[str, Any]]
-
-    def inputs(self) -> Iterator[str]:
-        """Yield the paths of its data and of its parameter files."""
-        yield from self.deps
-        yield from self.params
 
 
 def read(path: Path = PATH) -> list[Locked]:
@@ -57,10 +51,10 @@ def read(path: Path = PATH) -> list[Locked]:
         ) from None
     graph = {
         name: {
-            other.name
-            for other in stages.values()
-            if other.name != name
-            and any(overlap(path, out) for path in stage.inputs() for out in other.outs)
+            other
+            for other, writer in stages.items()
+            for out in writer.outs
+            if other != name and any(overlap(path, out) for path in (*stage.deps, *stage.params))
         }
         for name, stage in stages.items()
     }
@@ -102,9 +96,7 @@ def members(cache: Path, digest: str) -> dict[str, Path] | None:
         return None
     try:
         entries = json.loads(listed.read_text(encoding="utf-8"))
-        return {
-            _inside(entry["relpath"]): in_cache(cache, _hash(entry["md5"])) for entry in entries
-        }
+        return dict(_member(cache, entry["relpath"], entry["md5"]) for entry in entries)
     except (ValueError, TypeError, KeyError):
         raise UserError(
             f"{listed}: expected a list of files, got a damaged one; remove it, then `dvc pull` or "
@@ -112,15 +104,10 @@ def members(cache: Path, digest: str) -> dict[str, Path] | None:
         ) from None
 
 
-def _inside(name: str) -> str:
+def _member(cache: Path, name: str, digest: str) -> tuple[str, Path]:
     """Refuse a name that leads out of its folder: anyone who can write to a cache can forge one."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    inside = path.parts and not path.is_absolute() and ".." not in path.parts
+    if not inside or not re.fullmatch("[0-9a-f]{32}", digest):
         raise ValueError(name)
-    return name
-
-
-def _hash(text: str) -> str:
-    if not re.fullmatch("[0-9a-f]{32}", text):
-        raise ValueError(text)
-    return text
+    return name, in_cache(cache, digest)
