@@ -13,7 +13,8 @@ committed confidence intervals are compared.
 import argparse
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,10 @@ PREDICTIONS = (
     *(paths.predictions(folder) for folder in selected_model.FOLDERS.values()),
 )
 Metrics = Mapping[str, Mapping[str, Any]]
-Both = tuple[results.Bounds, results.Bounds]
+Both = Sequence[results.Bounds]  # of the old and the new run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     parser.add_argument("revision", metavar="REVISION")
     parser.add_argument("other", nargs="?", metavar="OTHER")
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path("comparison"))
@@ -66,19 +66,19 @@ def run(arguments: argparse.Namespace) -> None:
     with git_runs.opened(arguments.revision, arguments.other, files) as (old, new):
         params = _changes(old.params(), new.params())
         metrics = old.metrics(), new.metrics()
-        bounds = tuple(results.intervals(run.folder / paths.INTERVALS) for run in (old, new))
+        bounds = [results.intervals(run.folder / paths.INTERVALS) for run in (old, new)]
         verdicts, unpaired = _paired(old, new)
         stages, code = code_changes.code_differences(old.code(), new.code())
         plots, unchanged, not_drawn = _plots(old, new)
         result = Comparison(
             old=old.name,
             new=new.revision,
-            verdicts=verdicts or _unpaired(metrics, (bounds[0], bounds[1])),
+            verdicts=verdicts or _unpaired(metrics, bounds),
             unpaired=unpaired,
             stages=stages,
             code=code,
             params=params,
-            metrics=_metrics(metrics, (bounds[0], bounds[1])),
+            metrics=_metrics(metrics, bounds),
             plots=plots,
             unchanged=unchanged,
             not_drawn=not_drawn,
@@ -104,31 +104,28 @@ def _paired(old: Run, new: Run) -> tuple[list[Verdict], str]:
         try:
             sides.append(selected_model.read_run(run.folder))
         except UserError as error:
-            reason = str(error).replace(f"{run.folder}/", "").partition(";")[0]
+            reason = _reason(error, run)
             remedy = "a later commit may do" if run.revision else "run dvc pull or dvc repro"
             return [], (
                 f"Not paired by image: predictions {name} cannot be read ({reason}); {remedy}."
             )
     if sides[0].classes != sides[1].classes:
         return [], "Not paired by image: the classes of the two runs differ."
-    verdicts = [
-        Verdict(
-            subset,
-            metric,
-            images,
-            one["old"],
-            one["new"],
-            None,
-            (one["difference"], *one["interval"]),
-            one["shown"],
-        )
-        for subset in SUBSETS
-        for images, metrics in [compare_runs(sides[0], sides[1], subset)]
-        for metric, one in metrics.items()
-    ]
+    verdicts = []
+    for subset in SUBSETS:
+        images, metrics = compare_runs(sides[0], sides[1], subset)
+        for metric, one in metrics.items():
+            values, difference = (one["old"], one["new"]), (one["difference"], *one["interval"])
+            verdicts.append(
+                Verdict(subset, metric, images, *values, None, difference, one["shown"])
+            )
     if not verdicts:
         return [], "Not paired by image: no image is held out by both runs under one label."
     return verdicts, ""
+
+
+def _reason(error: UserError, run: Run) -> str:
+    return str(error).replace(f"{run.folder}/", "").partition(";")[0]
 
 
 def _unpaired(metrics: tuple[Metrics, Metrics], bounds: Both) -> list[Verdict]:
@@ -170,9 +167,7 @@ def _metrics(metrics: tuple[Metrics, Metrics], bounds: Both) -> dict[str, list[C
     for path in map(str, git_runs.METRICS):
         lines = _changes(metrics[0].get(path, {}), metrics[1].get(path, {}))
         if path == str(paths.EVALUATION):
-            lines = [
-                Change(one.key, one.old, one.new, _intervals(one.key, bounds)) for one in lines
-            ]
+            lines = [replace(one, intervals=_intervals(one.key, bounds)) for one in lines]
         if lines:
             changes[path] = lines
     return changes
@@ -192,8 +187,7 @@ def _plots(old: Run, new: Run) -> tuple[list[Plot], list[str], list[str]]:
                     run.folder / path, overlays.COLUMNS[kind], kind != "confusion"
                 )
             except UserError as error:
-                reason = str(error).replace(f"{run.folder}/", "").partition(";")[0]
-                not_drawn.append(f"{title}, {run.name}, is not drawn ({reason}).")
+                not_drawn.append(f"{title}, {run.name}, is not drawn ({_reason(error, run)}).")
             else:
                 drawable |= {run.name: columns} if columns else {}
         if len(drawable) == 2 and len({str(columns) for columns in drawable.values()}) == 1:

@@ -11,6 +11,7 @@ the stage's outputs.
 """
 
 import argparse
+import contextlib
 import fcntl
 import functools
 import json
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline import config, paths
-from pipeline.reproducibility import git
+from pipeline.reproducibility import code_changes, git
 from pipeline.runtime import environment, fingerprint, machine
 from pipeline.runtime.entrypoint import quiet_if_nobody_reads
 from pipeline.runtime.errors import UserError
@@ -31,7 +32,6 @@ from pipeline.runtime.errors import UserError
 OK, NOTE, FAULT = "ok", "note", "FAULT"
 FOLDERS = [paths.DATA, paths.METRICS, paths.WEIGHTS, paths.FEATURES]
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
-CONFLICT = "<<<<<<< "
 NEEDED_BYTES = 2**30  # free, for temporary files and outputs
 
 
@@ -44,16 +44,11 @@ ok, note, fault = (functools.partial(Finding, kind) for kind in (OK, NOTE, FAULT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     parser.add_argument("--quick", action="store_true", help="only parameters, inputs, processor")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print all findings; exit with status 1 if one is a fault.
-
-    Raises:
-        UserError: with --quick, one sentence per fault.
-    """
+    """Print all findings; exit with status 1 if one is a fault."""
     if arguments.quick:
         if faults := parameter_faults():
             raise UserError("\n".join(faults))
@@ -70,11 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def parameter_faults() -> list[str]:
-    """Return a sentence for each parameter, named file or processor that no stage can run with.
-
-    Raises:
-        UserError: `params.yaml` or a `STAGES_*` variable cannot be read.
-    """
+    """Return a sentence for each parameter, named file or processor that no stage can run with."""
     environment.check()
     params = config.read()
     faults = config.missing_files(params)
@@ -113,9 +104,8 @@ def _packages() -> Iterator[Finding]:
         if (present := fingerprint.installed(name)) != version
     ]
     if wrong:
-        rest = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         yield fault(
-            f"packages: expected those of {paths.RUN_LOCK}, got {', '.join(wrong[:5])}{rest}; "
+            f"packages: expected those of {paths.RUN_LOCK}, got {code_changes.listed(wrong)}; "
             "run `make clean-venv repro`",
         )
     else:
@@ -126,6 +116,8 @@ def _machine() -> Iterator[Finding]:
     """Describe the machine, and compare it with the one that made the outputs here."""
     import psutil
 
+    from pipeline.reproducibility import dvc_lock
+
     here = machine.this()
     best = (here["instruction_sets"] or ["instruction sets unknown"])[-1]
     free = psutil.virtual_memory().available / 2**30
@@ -134,26 +126,17 @@ def _machine() -> Iterator[Finding]:
         f"processors, {free:.1f} GiB of memory free, Python {here['python']}",
     )
     different = {}
-    for stage in _locked_stages():
-        recorded = machine.recorded(stage)
-        if recorded and (differences := machine.differences(recorded, here)):
-            different[stage] = differences
+    with contextlib.suppress(UserError):  # a damaged lock, which `_dvc` reports
+        for stage in dvc_lock.read():
+            recorded = machine.recorded(stage.name)
+            if recorded and (differences := machine.differences(recorded, here)):
+                different[stage.name] = differences
     if different:
         name, differences = next(iter(different.items()))
         yield note(
             f"machine: {', '.join(different)} ran on another kind ({name}: "
             f"{'; '.join(differences)}); `make verify` shows whether that matters",
         )
-
-
-def _locked_stages() -> list[str]:
-    """Return the stages in `dvc.lock`; none if it is damaged, which `_dvc` reports."""
-    from pipeline.reproducibility import dvc_lock
-
-    try:
-        return [stage.name for stage in dvc_lock.read()]
-    except UserError:
-        return []
 
 
 def _user() -> Iterator[Finding]:
@@ -238,17 +221,16 @@ def _dvc_faults() -> Iterator[str]:
             ".git: expected a git checkout, got none that git can read; `git clone` the project "
             "(an archive has no history), or see `git status`"
         )
-    if LOCK.exists():
-        if CONFLICT in LOCK.read_text(encoding="utf-8", errors="replace"):
-            yield (
-                f"{LOCK}: expected one version, got a merge conflict; `git checkout --ours "
-                f"{LOCK}`, then `dvc repro`"
-            )
-        else:
-            try:
-                dvc_lock.read()
-            except UserError as error:
-                yield str(error)
+    if LOCK.exists() and "<<<<<<< " in LOCK.read_text(encoding="utf-8", errors="replace"):
+        yield (
+            f"{LOCK}: expected one version, got a merge conflict; `git checkout --ours {LOCK}`, "
+            "then `dvc repro`"
+        )
+    elif LOCK.exists():
+        try:
+            dvc_lock.read()
+        except UserError as error:
+            yield str(error)
     try:
         json.loads(RWLOCK.read_text(encoding="utf-8") if RWLOCK.exists() else "{}")
     except ValueError:

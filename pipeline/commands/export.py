@@ -44,19 +44,12 @@ Served = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """How the exported model compares with the pipeline's own predictions.
+    """How the exported model compares with the pipeline's own predictions, in probability."""
 
-    Attributes:
-        images: number predicted by both, spread over valid.
-        largest, mean: of the absolute differences in probability.
-        changed: number of images with another class.
-        tolerance: largest accepted difference.
-    """
-
-    images: int
+    images: int  # predicted by both, spread over valid
     largest: float
     mean: float
-    changed: int
+    changed: int  # images with another class
     tolerance: float
 
     def sentence(self) -> str:
@@ -69,7 +62,6 @@ class Check:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     parser.add_argument("--format", default="saved_model", choices=("saved_model", "openvino"))
     parser.add_argument("--out", default=paths.DATA / "export", type=Path, metavar="FOLDER")
     parser.add_argument(
@@ -162,11 +154,7 @@ def _compare(
     log_probability: Floats,
     tolerance: float,
 ) -> Check:
-    """Predict valid images from their original files, each in its own size.
-
-    Raises:
-        UserError: the difference exceeds the tolerance, or a file has changed.
-    """
+    """Predict valid images from their original files, each in its own size."""
     accepted = zip((row for row in rows if row.accepted), log_probability, strict=True)
     valid = [(row, np.exp(values)) for row, values in accepted if row.subset == "valid"]
     spread = np.unique(np.linspace(0, len(valid) - 1, IMAGES).round().astype(int))

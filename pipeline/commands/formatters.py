@@ -5,9 +5,9 @@ File names come from outside: the table and CSV escape what would control a term
 
 import csv
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +18,12 @@ Named = tuple[str, float]  # a class and its probability
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The result for one file.
+    """The result for one file."""
 
-    Attributes:
-        name: of the file, unescaped.
-        probability: float64 (n_classes,); None if the file is no image.
-        error: why it is none.
-        imagenet: the backbone's own `TOP` classes, if requested.
-    """
-
-    name: str
-    probability: NDArray[np.float64] | None = None
-    error: str = ""
-    imagenet: Sequence[Named] = ()
+    name: str  # unescaped
+    probability: NDArray[np.float64] | None = None  # (n_classes,); None if the file is no image
+    error: str = ""  # why it is none
+    imagenet: Sequence[Named] = ()  # the backbone's own `TOP` classes, if requested
 
 
 Predictions = Iterable[Prediction]
@@ -44,34 +37,27 @@ def printable(text: str) -> str:
     )
 
 
-def write_table(
-    out: TextIO, predictions: Predictions, classes: Sequence[str], names: Iterable[str]
-) -> None:
-    """Write aligned columns: file, class, probability, ImageNet classes if requested.
-
-    `names` of all files determine the width of the first column.
-    """
+def write_table(predictions: Predictions, classes: Sequence[str], names: Iterable[str]) -> None:
+    """Print aligned columns: file, as wide as all `names`, class, probability, ImageNet classes."""
     classes = [printable(name) for name in classes]
     width = max(len("file"), *(len(printable(name)) for name in names), 0)
     class_width = max(len("class"), *map(len, classes))
-    print(f"{'file':{width}}  {'class':{class_width}}  probability", file=out)
+    print(f"{'file':{width}}  {'class':{class_width}}  probability")
     for one in predictions:
         if one.probability is None:
             continue
         best = int(one.probability.argmax())
         own = "".join(f"  {name} {value:.4f}" for name, value in one.imagenet)
         label = f"{classes[best]:{class_width}}  {one.probability[best]:11.4f}{own}"
-        print(f"{printable(one.name):{width}}  {label}", file=out)
+        print(f"{printable(one.name):{width}}  {label}")
 
 
-def write_csv(
-    out: TextIO, predictions: Predictions, classes: Sequence[str], imagenet: bool
-) -> None:
-    """Write file, class, probability, a column per class, ImageNet classes, error."""
+def write_csv(predictions: Predictions, classes: Sequence[str], imagenet: bool) -> None:
+    """Print file, class, probability, a column per class, ImageNet classes, error."""
     classes = [printable(name) for name in classes]
     ranks = range(1, TOP * imagenet + 1)
     own = [f"imagenet_{rank}{suffix}" for rank in ranks for suffix in ("", "_probability")]
-    writer = csv.writer(out, lineterminator="\n")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["file", "class", "probability", *classes, *own, "error"])
     for one in predictions:
         name = printable(one.name)
@@ -84,13 +70,13 @@ def write_csv(
         writer.writerow([name, classes[best], values[best], *values, *top, ""])
 
 
-def write_json(out: TextIO, predictions: Predictions, classes: Sequence[str]) -> None:
-    """Write a list of objects, one per line: file, class, probability, ...; or file, error."""
+def write_json(predictions: Predictions, classes: Sequence[str]) -> None:
+    """Print a list of objects, one per line: file, class, probability, ...; or file, error."""
     before = "[\n"
     for one in predictions:
-        print(before + json.dumps(_object(one, classes)), end="", file=out)
+        print(before + json.dumps(_object(one, classes)), end="")
         before = ",\n"
-    print("[]" if before == "[\n" else "\n]", file=out)
+    print("[]" if before == "[\n" else "\n]")
 
 
 def _object(prediction: Prediction, classes: Sequence[str]) -> dict[str, object]:

@@ -31,22 +31,14 @@ class Run(NamedTuple):
     folder: Path
 
     def params(self) -> dict[str, Any]:
-        """Return the parameters by their keys with dots; empty if the commit has none.
-
-        Raises:
-            UserError: the file is damaged, or absent in the working tree.
-        """
+        """Return the parameters by their keys with dots; empty if the commit has none."""
         path = self.folder / paths.PARAMS
         if self.revision and not path.exists():
             return {}
         return code_changes.flattened(self.read(lambda: config.load(path)))
 
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """Return the metrics by file and key with dots, without files that the run lacks.
-
-        Raises:
-            UserError: a file is damaged, or `metrics/evaluate.json` absent in the working tree.
-        """
+        """Return the metrics by file and key with dots, without files that the run lacks."""
         metrics = {}
         for path, stage in METRICS.items():
             required = path == paths.EVALUATION and not self.revision
@@ -61,11 +53,7 @@ class Run(NamedTuple):
         return code_changes.parsed(path.read_text(encoding="utf-8") if path.exists() else None)
 
     def read(self, reader: Any) -> Any:
-        """Call `reader`; its errors name files as the commit does, and the commit.
-
-        Raises:
-            UserError: from `reader`.
-        """
+        """Call `reader`; its errors name files as the commit does, and the commit."""
         try:
             return reader()
         except UserError as error:
@@ -75,11 +63,7 @@ class Run(NamedTuple):
 
 @contextmanager
 def opened(old: str, new: str | None, files: Iterable[Path]) -> Iterator[tuple[Run, Run]]:
-    """Yield two runs with the given files that git or DVC has of them; None is the working tree.
-
-    Raises:
-        UserError: this folder is no DVC project in git, or a revision is unknown.
-    """
+    """Yield two runs with the given files that git or DVC has of them; None is the working tree."""
     try:
         with dvc_project.opened() as project:
             for revision in filter(None, (old, new)):

@@ -21,7 +21,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +39,12 @@ from pipeline.runtime.progress import progress
 from pipeline.schema import Params
 
 ZIP = (b"PK\3\4", b"PK\5\6")  # first bytes of a zip, and of an empty one
+File = tuple[str, Callable[[], bytes]]
+Pixels = tuple[str, Images | str]  # a file's name; its pixels, or why it is no image
 HEATMAP_NAME = 50  # characters at most, of up to four bytes; file systems allow 255 bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     parser.add_argument("inputs", nargs="+", metavar="FILE|FOLDER|ZIP")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true", help="instead of a table")
@@ -83,33 +83,35 @@ def run(arguments: argparse.Namespace) -> None:
         with _bar(len(files)) as update, quiet_if_nobody_reads():
             predictions = _predictions(pixels, predictor, imagenet, heatmaps)
             reported = _report_errors(predictions, unreadable, update)
-            _write(arguments, reported, predictor.classes, [file.name for file in files])
+            if isinstance(sys.stdout, io.TextIOWrapper):  # for names that a terminal cannot show
+                sys.stdout.reconfigure(errors="backslashreplace")
+            if arguments.json:
+                formatters.write_json(reported, predictor.classes)
+            elif arguments.csv:
+                formatters.write_csv(reported, predictor.classes, arguments.imagenet)
+            else:
+                names = [name for name, _ in files]
+                formatters.write_table(reported, predictor.classes, names)
     counts = f"{len(files):,} image{'s' * (len(files) != 1)}, {len(unreadable):,} unreadable"
     print(f"predict: {counts}, {time.perf_counter() - started:.1f} s", file=sys.stderr)
     if unreadable:
         sys.exit(1)
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file that may be an image: its name in the output, and a function that reads it."""
-
-    name: str
-    read: Callable[[], bytes]
-
-
 def _files(inputs: Sequence[Path], stack: contextlib.ExitStack) -> list[File]:
-    """List the files of all inputs, in natural order within each; zips stay open in `stack`."""
-    files = []
+    """List the names of all files, natural order within an input, each with a function that reads.
+
+    Zips stay open in `stack`.
+    """
+    files: list[File] = []
     for path in inputs:
         if os.path.isdir(path) or _is_zip(path):
             source = stack.enter_context(sources.open_source(path))
             files += [
-                File(f"{path}/{name}", functools.partial(source.read, name))
-                for name in source.names
+                (f"{path}/{name}", functools.partial(source.read, name)) for name in source.names
             ]
         else:
-            files.append(File(str(path), functools.partial(sources.read_file, path)))
+            files.append((str(path), functools.partial(sources.read_file, path)))
     return files
 
 
@@ -122,15 +124,13 @@ def _is_zip(path: Path) -> bool:
     return False
 
 
-def _read(params: Params, file: File) -> tuple[str, Images | str]:
+def _read(params: Params, file: File) -> Pixels:
     """Return a file's name and pixels (size, size, 3), or the reason why it is no image."""
-    wanted = params.resize
+    wanted, (name, read) = params.resize, file
     try:
-        return file.name, resize.decode_and_resize(
-            file.read(), wanted.size, wanted.fit, wanted.interpolation
-        )
+        return name, resize.decode_and_resize(read(), wanted.size, wanted.fit, wanted.interpolation)
     except decode.Unreadable as reason:
-        return file.name, str(reason)
+        return name, str(reason)
 
 
 class _Heatmaps:
@@ -180,7 +180,7 @@ def heatmap_path(folder: Path, name: str) -> Path:
 
 
 def _predictions(
-    pixels: Iterable[tuple[str, Images | str]],
+    pixels: Iterable[Pixels],
     predictor: Predictor,
     imagenet: ImageNet | None,
     heatmaps: _Heatmaps | None,
@@ -204,11 +204,9 @@ def _predictions(
                 yield Prediction(name, results[i][0], imagenet=results[i][1])
 
 
-def _batches(
-    pixels: Iterable[tuple[str, Images | str]], size: int
-) -> Iterator[list[tuple[str, Images | str]]]:
+def _batches(pixels: Iterable[Pixels], size: int) -> Iterator[list[Pixels]]:
     """Yield lists with up to `size` images, and the unreadable files between them."""
-    batch: list[tuple[str, Images | str]] = []
+    batch: list[Pixels] = []
     images = 0
     for one in pixels:
         batch.append(one)
@@ -249,22 +247,6 @@ def _report_errors(
             print(f"predict: {sentence}; the others are predicted", file=sys.stderr)
         yield one
         update(1)
-
-
-def _write(
-    arguments: argparse.Namespace,
-    predictions: Iterable[Prediction],
-    classes: Sequence[str],
-    names: Sequence[str],
-) -> None:
-    if isinstance(sys.stdout, io.TextIOWrapper):  # for names that a terminal cannot show
-        sys.stdout.reconfigure(errors="backslashreplace")
-    if arguments.json:
-        formatters.write_json(sys.stdout, predictions, classes)
-    elif arguments.csv:
-        formatters.write_csv(sys.stdout, predictions, classes, arguments.imagenet)
-    else:
-        formatters.write_table(sys.stdout, predictions, classes, names)
 
 
 @contextlib.contextmanager

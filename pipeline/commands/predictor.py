@@ -35,20 +35,10 @@ Function = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 
 class Predictor:
-    """The final model.
-
-    Attributes:
-        classes: names, in the order of the probabilities.
-        network: its Keras models.
-        batch_size: images per batch.
-    """
+    """The final model: `classes` in the order of the probabilities, and the `network`'s models."""
 
     def __init__(self, params: Params, total: int, engine: str) -> None:
-        """Start Keras for `total` images; `engine` is "openvino" or "keras".
-
-        Raises:
-            UserError: a file is missing or does not fit, or OpenVINO cannot run the network.
-        """
+        """Start Keras for `total` images; `engine` is "openvino" or "keras"."""
         self.params, self._engine = params, engine
         rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
         self.classes = ledger.labels(rows).classes
@@ -70,7 +60,11 @@ class Predictor:
         from pipeline.backbones import from_params
 
         count = self.params.predict.views
-        digests = _digests(images) if count > 2 else []
+        digests = []
+        if count > 2:  # only augmented views, drawn by hashes of the images, need zarr imported
+            from pipeline.storage import arrays
+
+            digests = [arrays.digest(image) for image in images]
         seen = [from_params.view(self.params, images, digests, view) for view in range(count)]
         logits = np.split(self._logits(np.concatenate(seen)), count)
         log_probability = mean_log_probability(logits)
@@ -80,10 +74,18 @@ class Predictor:
         """Return a Keras model of images as a function of any number of them."""
         from pipeline.backbones import devices, inference
 
+        size = self.batch_size
         run: Function = functools.partial(devices.predict_on_batch, model)
         if self._engine == "openvino":
-            run = self._compiled_by_openvino(model)
-        size = self.batch_size
+            from pipeline.backbones import openvino
+
+            try:
+                run = openvino.compile_model(model, size, "float32", self.params.compute.threads)
+            except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+                raise UserError(
+                    "predict --engine: expected a network that OpenVINO can run, got "
+                    f"{' '.join(str(error).split())[:120]!r}; give `--engine keras`"
+                ) from error
 
         def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
             batches = (images[start : start + size] for start in range(0, len(images), size))
@@ -103,19 +105,6 @@ class Predictor:
         parts, last = [self.function(part) for part in folded], self.function(rest)
         return lambda images: last(np.concatenate([part(images) for part in parts], axis=-1))
 
-    def _compiled_by_openvino(self, model: Any) -> Function:
-        from pipeline.backbones import openvino
-
-        try:
-            return openvino.compile_model(
-                model, self.batch_size, "float32", self.params.compute.threads
-            )
-        except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError(
-                "predict --engine: expected a network that OpenVINO can run, got "
-                f"{' '.join(str(error).split())[:120]!r}; give `--engine keras`"
-            ) from error
-
 
 class ImageNet:
     """The first backbone's classifier of the 1,000 ImageNet classes."""
@@ -123,17 +112,8 @@ class ImageNet:
     def __init__(
         self, predictor: Predictor, weights_file: Path | None, class_index: Path | None
     ) -> None:
-        """Load its weights and the names of its classes.
-
-        Args:
-            weights_file: with the classifier; None for the run's own if they have it, else for
-                Keras' download.
-            class_index: Keras' imagenet_class_index.json; None for the download.
-
-        Raises:
-            UserError: no such file, or a backbone without these classes.
-        """
-        from pipeline.backbones import build
+        """Load the classifier's weights, by default the run's own or Keras' download, and names."""
+        from pipeline.backbones import build, weights
 
         params = predictor.params
         name, backbone = next(iter(params.backbones.items()))
@@ -151,7 +131,16 @@ class ImageNet:
             weights_file = paths.weights(name)
         base = build.network(name, params.resize.size, True, weights_file, logits=True)
         if weights_file is None:
-            _download_weights(base, name)
+            remedy = "connect once, or give `--imagenet-weights FILE`"
+            published = weights.published(name, include_top=True)
+            path = download.fetch(published, "predict --imagenet", remedy)
+            try:
+                base.set_weights(weights.from_download(name, True, path).get_weights())
+            except ValueError:
+                raise UserError(
+                    f"predict --imagenet: expected images of the size that the classifier of "
+                    f"{name} takes, got resize.size {base.input_shape[1]}; leave --imagenet out"
+                ) from None
         self._probability = predictor.function(build.extractor(base, name, None, "predictions"))
         self._names = class_names(class_index)
 
@@ -166,11 +155,7 @@ class ImageNet:
 
 
 def class_names(path: Path | None) -> list[str]:
-    """Read the names of the 1,000 ImageNet classes from a file, or from Keras' download.
-
-    Raises:
-        UserError: it has another content, or cannot be downloaded.
-    """
+    """Read the names of the 1,000 ImageNet classes from a file, or from Keras' download."""
     if path is None:
         from pipeline.backbones import weights
 
@@ -184,26 +169,3 @@ def class_names(path: Path | None) -> list[str]:
             f"predict --imagenet-classes: expected Keras' imagenet_class_index.json, got "
             f"{str(path)!r} ({error}); correct the path"
         ) from None
-
-
-def _download_weights(base: Any, name: str) -> None:
-    """Give `base` the published ImageNet weights; needs the network the first time."""
-    from pipeline.backbones import weights
-
-    remedy = "connect once, or give `--imagenet-weights FILE`"
-    published = weights.published(name, include_top=True)
-    path = download.fetch(published, "predict --imagenet", remedy)
-    try:
-        base.set_weights(weights.from_download(name, True, path).get_weights())
-    except ValueError:
-        raise UserError(
-            f"predict --imagenet: expected images of the size that the classifier of {name} "
-            f"takes, got resize.size {base.input_shape[1]}; leave --imagenet out"
-        ) from None
-
-
-def _digests(images: Images) -> list[bytes]:
-    """Return the hashes that augmented views are drawn by; only they need zarr imported."""
-    from pipeline.storage import arrays
-
-    return [arrays.digest(image) for image in images]

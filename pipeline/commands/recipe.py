@@ -41,9 +41,6 @@ def read(name: str) -> dict[str, Any]:
     """Return the parameters of a recipe as plain data: the base, changed key by key.
 
     Sections in `REPLACED` are replaced, as their keys depend on each other. Nothing is checked.
-
-    Raises:
-        UserError: there is no recipe of that name.
     """
     base: dict[str, Any] = config.load(paths.RECIPES / f"{BASE}.yaml")
     changes: dict[str, Any] = config.load(_path(name)) or {}
@@ -131,11 +128,7 @@ def _value(value: object) -> str:
 
 
 def _require_nothing_to_lose(path: Path) -> None:
-    """Refuse to overwrite parameters that no recipe has.
-
-    Raises:
-        UserError: `path` holds such parameters, or no parameters at all.
-    """
+    """Refuse to overwrite parameters that no recipe has."""
     if not path.exists():
         return
     try:
@@ -150,7 +143,6 @@ def _require_nothing_to_lose(path: Path) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     parser.add_argument("name", nargs="?", help="a recipe, such as mobilenetv2")
     parser.add_argument("--list", action="store_true", help="list all recipes")
     parser.add_argument("--print", action="store_true", help="write to standard output instead")
@@ -160,11 +152,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write `params.yaml`, or print it or the list of recipes.
-
-    Raises:
-        UserError: no such recipe, or `params.yaml` has changes that would be lost.
-    """
+    """Write `params.yaml`, or print it or the list of recipes."""
     if arguments.list:
         for name in names():
             print(f"{name:26}{' '.join(header(name)).partition('. ')[0].rstrip('.')}")

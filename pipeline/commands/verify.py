@@ -11,12 +11,11 @@ runs: inputs, parameters and code must be those of dvc.lock, and DVC's cache unh
 """
 
 import argparse
-import contextlib
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,21 +38,15 @@ class Compared(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="run only these")
     parser.add_argument("--revision", default="HEAD", help="branch, tag or commit (default HEAD)")
-    parser.add_argument("--scratch", type=Path, metavar="FOLDER", help="where to make the clone")
     parser.add_argument("--quick", action="store_true", help="run nothing")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print how each output compares.
-
-    Raises:
-        UserError: an output differs by more than the tolerance.
-    """
+    """Print how each output compares."""
     if arguments.quick:
-        if arguments.stages or arguments.revision != "HEAD" or arguments.scratch:
+        if arguments.stages or arguments.revision != "HEAD":
             raise UserError(
                 "verify --quick: expected no other argument, as it checks this folder as it is, "
                 "got some; remove them"
@@ -63,19 +56,25 @@ def run(arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clone is removed
     started = time.perf_counter()
     tolerance = output_diff.Tolerance(**config.read().verify.model_dump())
-    with _scratch(arguments.scratch) as folder:
-        clone = clean_clone.Clone(folder, arguments.revision)
+    with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as folder:
+        clone = clean_clone.Clone(Path(folder), arguments.revision)
         expected = clone.locked()
         names = clone.select(arguments.stages)
         clone.run(names, everything=not arguments.stages)
         rerun = {stage.name: stage for stage in clone.locked()}
         compared = [
-            _compared(clone, stage.name, path, digest, rerun[stage.name].outs.get(path), tolerance)
+            Compared(
+                stage.name,
+                path,
+                *_compared(clone, path, digest, rerun[stage.name].outs.get(path), tolerance),
+            )
             for stage in expected
             if stage.name in names
             for path, digest in stage.outs.items()
         ]
-        _print_table(compared)
+        print("\n| stage | output | result | |\n|---|---|---|---|")
+        for one in compared:
+            print(f"| {' | '.join(one)} |")
         counts = ", ".join(
             f"{count} {result}"
             for result in (IDENTICAL, CLOSE, DIFFERENT, NOT_COMPARED)
@@ -101,24 +100,23 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _compared(
     clone: clean_clone.Clone,
-    stage: str,
     path: str,
     expected: str,
     actual: str | None,
     tolerance: output_diff.Tolerance,
-) -> Compared:
+) -> tuple[str, str]:
+    """Return the result and a remark."""
     if not clone.is_recorded(path, expected):
-        remark = f"git has other bytes than {dvc_lock.PATH}: `dvc repro`, and commit both"
-        return Compared(stage, path, DIFFERENT, remark)
+        return DIFFERENT, f"git has other bytes than {dvc_lock.PATH}: `dvc repro`, and commit both"
     if actual == expected:
-        return Compared(stage, path, IDENTICAL, "")
+        return IDENTICAL, ""
     if (original := clone.original(path, expected)) is None:
         remark = "the recorded one is not in DVC's cache here: `dvc fetch` it to compare numbers"
-        return Compared(stage, path, NOT_COMPARED, remark)
+        return NOT_COMPARED, remark
     difference = output_diff.between(original, clone.folder / path, tolerance)
     first = f"first: {difference.beyond}" if difference.beyond else ""
     remark = "; ".join(filter(None, (difference.largest(), first)))
-    return Compared(stage, path, DIFFERENT if difference.beyond else CLOSE, remark)
+    return DIFFERENT if difference.beyond else CLOSE, remark
 
 
 def _explanation(
@@ -154,20 +152,3 @@ def _explanation(
         yield f"this machine differs: {'; '.join(differences)}"
     else:
         yield f"this machine equals the one in {paths.MACHINES}"
-
-
-def _print_table(compared: Sequence[Compared]) -> None:
-    print("\n| stage | output | result | |\n|---|---|---|---|")
-    for one in compared:
-        print(f"| {' | '.join(one)} |")
-
-
-@contextlib.contextmanager
-def _scratch(parent: Path | None) -> Iterator[Path]:
-    """Yield a folder for the clone; remove it at the end."""
-    if parent is not None and not parent.is_dir():
-        raise UserError(f"--scratch: expected a folder, got {str(parent)!r}; make it first")
-    with tempfile.TemporaryDirectory(
-        prefix="verify-", dir=parent, ignore_cleanup_errors=True
-    ) as folder:
-        yield Path(folder)

@@ -131,29 +131,24 @@ def roc_curve(log_probability: Floats, label: Ints) -> Curve:
     For more than two classes all pairs of image and class are pooled (micro-average). Empty if one
     of two classes has no image.
     """
-    from sklearn import metrics as sklearn_metrics
-
-    score, truth = _pooled(log_probability, label)
-    if truth.all() or not truth.any():
-        return np.empty(0), np.empty(0)
-    false_positive_rate, true_positive_rate, _ = sklearn_metrics.roc_curve(truth, score)
-    return false_positive_rate, true_positive_rate
+    return _pooled_curve("roc_curve", log_probability, label)
 
 
 def precision_recall_curve(log_probability: Floats, label: Ints) -> Curve:
     """Return rising recalls and the precision at each, pooled and possibly empty like the ROC."""
-    from sklearn import metrics as sklearn_metrics
-
-    score, truth = _pooled(log_probability, label)
-    if truth.all() or not truth.any():
-        return np.empty(0), np.empty(0)
-    precision, recall, _ = sklearn_metrics.precision_recall_curve(truth, score)
+    precision, recall = _pooled_curve("precision_recall_curve", log_probability, label)
     return recall[::-1], precision[::-1]
 
 
-def _pooled(log_probability: Floats, label: Ints) -> tuple[Floats, Bools]:
-    scores, truths = zip(*one_vs_rest(log_probability, label), strict=True)
-    return np.concatenate(scores), np.concatenate(truths)
+def _pooled_curve(name: str, log_probability: Floats, label: Ints) -> Curve:
+    """Return what scikit-learn's function of that name does, without the thresholds."""
+    from sklearn import metrics as sklearn_metrics
+
+    score, truth = map(np.concatenate, zip(*one_vs_rest(log_probability, label), strict=True))
+    if truth.all() or not truth.any():
+        return np.empty(0), np.empty(0)
+    first, second, _ = getattr(sklearn_metrics, name)(truth, score)
+    return first, second
 
 
 def reliability_curve(log_probability: Floats, label: Ints) -> tuple[Floats, Floats, Ints]:

@@ -130,11 +130,8 @@ def compare_runs(old: Run, new: Run, subset: str) -> tuple[int, dict[str, dict[s
     """Compare the final models of two runs on the images of a subset that both hold out.
 
     Only images in the same subset with the same label in both runs count, so neither model was
-    trained on them.
-
-    Returns:
-        Their number, and by metric its old and new value beside `paired_differences`; empty if the
-        runs share no image.
+    trained on them. Return their number, and by metric its old and new value beside
+    `paired_differences`; empty if the runs share no image.
     """
     old_rows, new_rows = _shared_images(old.rows, new.rows, subset)
     if not len(old_rows):

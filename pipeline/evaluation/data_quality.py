@@ -31,47 +31,34 @@ Progress = Callable[[int], object]  # takes the number of images just completed
 
 
 class LabelQuality(NamedTuple):
-    """Suspicion of each label, (n,) each.
+    """Suspicion of each label, (n,) each."""
 
-    Attributes:
-        margin: log-probability of the likeliest other class minus the label's; the larger, the more
-            suspicious.
-        suggested: the likeliest other class.
-        likely: whether confident learning considers the label wrong.
-    """
-
-    margin: NDArray[np.float64]
-    suggested: Ints
-    likely: Bools
+    margin: NDArray[np.float64]  # log-probability of the likeliest other class minus the label's
+    suggested: Ints  # the likeliest other class
+    likely: Bools  # whether confident learning considers the label wrong
 
 
 class Neighbors(NamedTuple):
     """Similarity of each image to the others, (n,) each.
 
-    Attributes:
-        isolation: 1 minus the mean cosine of its `NEIGHBORS` nearest images.
-        nearest: the most similar image.
-        likeness: distance of the nearest relative to the mean distance of those neighbors; below
-            `ALIKE` two images may be copies, whichever network made the features.
+    Likeness is the distance of the nearest relative to the mean distance of the `NEIGHBORS`; below
+    `ALIKE` two images may be copies, whichever network made the features.
     """
 
-    isolation: NDArray[np.float64]
-    nearest: Ints
+    isolation: NDArray[np.float64]  # 1 minus the mean cosine of the `NEIGHBORS` nearest images
+    nearest: Ints  # the most similar image
     likeness: NDArray[np.float64]
 
 
 class Light(NamedTuple):
     """Gray values of images, 0 to 255, (n,) each.
 
-    Attributes:
-        mean: brightness.
-        spread: standard deviation; near 0 for a blank image.
-        sharpness: variance of the Laplacian, J. Pech-Pacheco et al., "Diatom autofocusing in
-            brightfield microscopy" (2000); near 0 for a blurred image.
+    Sharpness is the variance of the Laplacian, near 0 for a blurred image: J. Pech-Pacheco et al.,
+    "Diatom autofocusing in brightfield microscopy" (2000).
     """
 
     mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
+    spread: NDArray[np.float64]  # standard deviation; near 0 for a blank image
     sharpness: NDArray[np.float64]
 
 
@@ -87,11 +74,8 @@ def out_of_fold(
 
     Images of one `group`, (n,), are never on both sides: a copy would confirm its own label. Images
     that are `held_out`, (n,), such as test images, fit no model at all. An image whose class has no
-    other image gets equal probabilities.
-
-    Args:
-        fit: takes features, which it may overwrite, and labels numbered from 0 without a gap, at
-            least two; returns a function that predicts other features.
+    other image gets equal probabilities. `fit` may overwrite its features; its labels are numbered
+    from 0 without a gap, at least two.
     """
     n_classes = int(label.max()) + 1
     log_probability = np.full((len(label), n_classes), -np.log(n_classes), np.float32)

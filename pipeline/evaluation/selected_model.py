@@ -15,17 +15,11 @@ STAGES = {"head": "train_head", "fine_tune": "fine_tune"}
 
 
 class Selection(NamedTuple):
-    """The choice of `evaluate`.
+    """The choice of `evaluate`."""
 
-    Attributes:
-        name: "head" or "fine_tune".
-        temperature: divides the log-probabilities.
-        clip: chosen on valid; a submission's probabilities lie in [clip, 1 - clip].
-    """
-
-    name: str
-    temperature: float
-    clip: float
+    name: str  # "head" or "fine_tune"
+    temperature: float  # divides the log-probabilities
+    clip: float  # a submission's probabilities lie in [clip, 1 - clip]
 
 
 class Run(NamedTuple):
@@ -37,11 +31,7 @@ class Run(NamedTuple):
 
 
 def selection(project: Path = Path()) -> Selection:
-    """Read the choice from the metrics of `evaluate` below the folder `project`.
-
-    Raises:
-        UserError: the file is missing, damaged, or from an older version of this project.
-    """
+    """Read the choice from the metrics of `evaluate` below the folder `project`."""
     path = project / paths.EVALUATION
     content = tables.read_json(path, "evaluate")
     values: list[Any] = [content.get(key) for key in ("chosen", "temperature", "clip")]
@@ -59,11 +49,7 @@ def selection(project: Path = Path()) -> Selection:
 def read(fingerprint: str, project: Path = Path()) -> tuple[Selection, Floats]:
     """Read the choice, and calibrated log-probabilities (n, n_classes) of every accepted image.
 
-    Args:
-        fingerprint: of the ledger.
-
-    Raises:
-        UserError: a file is missing, about other images, or from an older version.
+    `fingerprint` is the ledger's; predictions of other images are a UserError.
     """
     selected = selection(project)
     path = project / paths.predictions(FOLDERS[selected.name])
@@ -72,11 +58,7 @@ def read(fingerprint: str, project: Path = Path()) -> tuple[Selection, Floats]:
 
 
 def read_run(project: Path) -> Run:
-    """Read the ledger and the final predictions of the run in `project`.
-
-    Raises:
-        UserError: a file is missing, or from another version of this project.
-    """
+    """Read the ledger and the final predictions of the run in `project`."""
     rows = ledger.read_ledger(atomic_files.require(project / paths.LEDGER, "split"))
     _, log_probability = read(ledger.fingerprint(rows), project)
     accepted = [row for row in rows if row.accepted]

@@ -49,16 +49,9 @@ def choose(probability: Floats, label: Ints, decimals: int) -> dict[str, float]:
 
 
 def report(
-    valid: str,
-    subsets: Mapping[str, tuple[Floats, Ints]],
-    classes: Sequence[str],
-    decimals: int,
+    valid: str, subsets: Mapping[str, tuple[Floats, Ints]], classes: Sequence[str], decimals: int
 ) -> dict[str, Any]:
-    """Choose thresholds on the subset `valid` and measure them on all, ready for JSON.
-
-    Args:
-        subsets: (probability of the second class, label) by name, each (n,).
-    """
+    """Choose thresholds on the subset `valid` and measure them on all `subsets`, ready for JSON."""
 
     def measured(subset: str, threshold: float) -> dict[str, Any]:
         accuracy, *errors = curves(*subsets[subset], np.array([threshold]))

@@ -29,29 +29,15 @@ def activations(
 
 
 def filters(
-    extractor: Any,
-    layer: str,
-    numbers: Sequence[int],
-    size: int,
-    *,
-    steps: int = 40,
-    seed: int = 0,
+    extractor: Any, layer: str, numbers: Sequence[int], size: int, *, steps: int = 40, seed: int = 0
 ) -> NDArray[np.uint8]:
     """Return one image per filter of a convolution that excites it, by gradient ascent.
 
     F. Chollet, "Deep Learning with Python" (2017), section 5.4.2: starting from gray noise, pixels
     follow the gradient of the filter's mean output, divided by its root mean square. The rim of the
     output is left out and contrast is raised at the end, as in his "Visualizing what convnets
-    learn" on keras.io (2020).
-
-    Args:
-        numbers: of the filters, channels of the layer's output.
-        size: height and width in pixels, independent of the extractor's image size.
-        steps: number of steps of `STEP_SIZE`.
-        seed: of the noise, which is the same for every filter.
-
-    Returns:
-        uint8 (len(numbers), size, size, 3), gray on average, with the contrast `CONTRAST`.
+    learn" on keras.io (2020). The noise is the same for every filter, `size` independent of the
+    extractor's image size. Return uint8 (len(numbers), size, size, 3), gray on average.
     """
     noise = np.random.default_rng(seed).random((size, size, 3), np.float32) * 20 + 128
     images = np.repeat(noise[None], len(numbers), axis=0)

@@ -41,16 +41,8 @@ def select(
         unsure                                highest entropy first, unlabelled images included
 
     C is one of the (at most `MOST_CLASSES`) classes with the most errors. Ties go to the first
-    class or row.
-
-    Args:
-        log_probability: float (n, n_classes).
-        label: int (n,), -1 for none.
-        rows: int (m,), images to choose from, without repeats.
-        count: largest number of images in a gallery.
-
-    Returns:
-        Rows by the gallery's name, int (at most count,); random samples are sorted by row.
+    class or row. `label` is -1 for none; `rows` are the images to choose from, without repeats.
+    Return at most `count` rows by the gallery's name; random samples are sorted by row.
     """
     rows = np.sort(rows)
     log_probability, true = log_probability[rows].astype(np.float64), label[rows]
@@ -96,11 +88,7 @@ def of_model(predicted: Floats, labels: ledger.Labels, count: int, seed: int) ->
 
 
 def of_audit(folder: Path, accepted: Sequence[ledger.LedgerRow], count: int) -> Iterator[Gallery]:
-    """Yield galleries of what `audit` reported, the most suspicious images first.
-
-    Raises:
-        UserError: a table of the audit is missing, or names an image that the ledger lacks.
-    """
+    """Yield galleries of what `audit` reported, the most suspicious images first."""
     row_of = {(row.source, row.member): number for number, row in enumerate(accepted)}
 
     def row(source: str, member: str) -> int:
@@ -120,28 +108,17 @@ def of_audit(folder: Path, accepted: Sequence[ledger.LedgerRow], count: int) -> 
         rows = [row(line["source"], line["member"]) for line in lines]
         return Gallery(title, about, rows, [note.format_map(line) for line in lines])
 
-    yield gallery(
-        "Likely label errors",
-        "Models trained without these images contradict their labels.",
-        "labels.csv",
-        "{suggested} instead?",
-        likely="yes",
-    )
-    yield gallery(
-        "Outliers",
-        "Unlike all other images: text, drawings, several animals, or none.",
-        "outliers.csv",
-    )
-    yield gallery(
-        "Poor exposure or focus", "Blank, dark, light or blurred.", "light.csv", "{fault}"
-    )
-    yield gallery(
-        "Copies",
+    about = "Models trained without these images contradict their labels."
+    yield gallery("Likely label errors", about, "labels.csv", "{suggested} instead?", likely="yes")
+    about = "Unlike all other images: text, drawings, several animals, or none."
+    yield gallery("Outliers", about, "outliers.csv")
+    about = "Blank, dark, light or blurred."
+    yield gallery("Poor exposure or focus", about, "light.csv", "{fault}")
+    about = (
         "Groups with equal or nearly equal pixels; each stays in one subset unless the folders "
-        "define the subsets.",
-        "copies.csv",
-        "group {group}",
+        "define the subsets."
     )
+    yield gallery("Copies", about, "copies.csv", "group {group}")
     pairs = tables.read_csv(folder / "alike.csv", "audit")[: (count + 1) // 2]
     yield Gallery(
         "Similar features",
@@ -195,11 +172,7 @@ def picture(folder: str, row: int) -> str:
 def subject(
     member: str | None, accepted: Sequence[ledger.LedgerRow], galleries: list[Gallery]
 ) -> int:
-    """Return the row of the image whose activations are shown: `member`, or the first drawn one.
-
-    Raises:
-        UserError: the ledger has no accepted file of that name.
-    """
+    """Return the row of the image whose activations are shown: `member`, or the first drawn one."""
     if member is None:
         return galleries[0].rows[0]
     for number, row in enumerate(accepted):

@@ -27,14 +27,10 @@ BATCH = 8  # images at a time
 def heatmaps(extractors: Sequence[Any], classifier: Any) -> Heatmaps:
     """Return a function that computes one heatmap per image and extractor.
 
-    Args:
-        extractors: Keras models made by `build.extractor`, side by side.
-        classifier: Keras model from their joined features to logits (n, n_classes).
-
-    Returns:
-        A function of images, uint8 (n, size, size, 3), n > 0, and the class to explain for each,
-        int (n,). For each extractor it returns float32 (n, height, width) in the resolution of the
-        last convolution, scaled to a maximum of 1 unless all values are 0.
+    `classifier` maps the joined features of the extractors to logits. The function takes images,
+    uint8 (n, size, size, 3), n > 0, and the class to explain for each, int (n,). For each extractor
+    it returns float32 (n, height, width) in the resolution of the last convolution, scaled to a
+    maximum of 1 unless all values are 0.
     """
     before, after, shapes = gradients.split_at_last_convolutions(extractors, classifier)
     gradient = gradients.gradient(after, BATCH)

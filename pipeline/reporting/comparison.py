@@ -19,24 +19,16 @@ APART, OVERLAP = "apart", "overlap"  # the confidence intervals of both runs
 
 @dataclass(frozen=True)
 class Verdict:
-    """One metric of the final models.
-
-    Attributes:
-        images: number of images both runs are scored on; if unpaired, those of the new run.
-        bounds: each run's confidence interval, or None.
-        difference: new - old and its interval, paired by image; None if unpaired.
-        outcome: "better", "worse" or "no difference shown"; if unpaired, "better" or "worse" only
-            if the intervals are apart.
-    """
+    """One metric of the final models."""
 
     subset: str
     metric: str
-    images: int
+    images: int  # both runs are scored on; if unpaired, those of the new run
     old: float
     new: float
-    bounds: tuple[Sequence[float], Sequence[float]] | None
-    difference: tuple[float, float, float] | None
-    outcome: str
+    bounds: tuple[Sequence[float], Sequence[float]] | None  # each run's confidence interval
+    difference: tuple[float, float, float] | None  # new - old, its interval; None if unpaired
+    outcome: str  # "better", "worse" or "no difference shown"
 
 
 @dataclass(frozen=True)
@@ -65,28 +57,19 @@ class Plot:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that the page shows.
-
-    Attributes:
-        old, new: names of the runs; `new` is None for the working tree.
-        unpaired: why the final models are not compared image by image; empty if they are.
-        stages, code: stages with different code, and the modules and packages that differ.
-        metrics: those that differ, by the file they come from.
-        unchanged: titles of the plots that do not differ.
-        not_drawn: why other plots are missing, one sentence each.
-    """
+    """Everything that the page shows."""
 
     old: str
-    new: str | None
+    new: str | None  # None for the working tree
     verdicts: Sequence[Verdict]
-    unpaired: str
+    unpaired: str  # why the final models are not compared image by image; empty if they are
     params: Sequence[Change]
-    metrics: Mapping[str, Sequence[Change]]
+    metrics: Mapping[str, Sequence[Change]]  # by the file they come from
     plots: Sequence[Plot]
-    unchanged: Sequence[str]
-    not_drawn: Sequence[str]
-    stages: Sequence[str] = ()
-    code: Sequence[str] = ()
+    unchanged: Sequence[str]  # titles of the plots that do not differ
+    not_drawn: Sequence[str]  # why other plots are missing, one sentence each
+    stages: Sequence[str] = ()  # with different code
+    code: Sequence[str] = ()  # modules and packages that differ
 
     @property
     def new_name(self) -> str:
@@ -98,10 +81,8 @@ class Comparison:
 
     @property
     def by_subset(self) -> dict[str, list[Verdict]]:
-        groups: dict[str, list[Verdict]] = {}
-        for verdict in self.verdicts:
-            groups.setdefault(verdict.subset, []).append(verdict)
-        return groups
+        names = dict.fromkeys(one.subset for one in self.verdicts)
+        return {name: [one for one in self.verdicts if one.subset == name] for name in names}
 
     def summary(self) -> list[str]:
         """Summarize the verdicts, one sentence per subset."""

@@ -93,13 +93,12 @@ def _draw_confusion(axis: Any, runs: Runs) -> None:
     for counts, run in ((old, pairs[0]), (new, pairs[-1])):
         for actual, predicted in run:
             counts[index[actual], index[predicted]] += 1
-    changes = [[f"\n{change:+,}" if change else "" for change in row] for row in new - old]
     texts = [
         [
-            f"{count:,}{change}".replace("-", "\N{MINUS SIGN}")
-            for count, change in zip(*row, strict=True)
+            f"{count:,}\n{count - before:+,}".removesuffix("\n+0").replace("-", "\N{MINUS SIGN}")
+            for count, before in zip(*rows, strict=True)
         ]
-        for row in zip(new, changes, strict=True)
+        for rows in zip(new, old, strict=True)
     ]
     plots.draw_confusion(axis, new, texts, names, min(9, 200 / len(names)))
     axis.tick_params(axis="x", labelrotation=90 if len(names) > 3 else 0)

@@ -39,16 +39,12 @@ Curve = tuple[Sequence[Any] | NDArray[Any], Sequence[Any] | NDArray[Any]]  # x a
 
 
 class Kind(NamedTuple):
-    """How curves of one kind are drawn: axis labels, diagonal, line style.
-
-    Attributes:
-        diagonal: legend of the gray diagonal; empty for none.
-    """
+    """How curves of one kind are drawn: axis labels, diagonal, line style."""
 
     title: str
     x: str
     y: str
-    diagonal: str = ""
+    diagonal: str = ""  # legend of the gray diagonal; empty for none
     drawstyle: str = "default"
 
 
@@ -71,11 +67,7 @@ def png(path: Path, size: tuple[float, float], **style: Any) -> Iterator[Any]:
 
 
 def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Draw loss and accuracy by epoch; long histories pale, and smoothed on top.
-
-    Args:
-        histories: for each model, columns epoch, loss, val_loss, accuracy, val_accuracy.
-    """
+    """Draw loss and accuracy by epoch for each model; long histories pale, and smoothed on top."""
     with png(path, (9, 4)) as figure:
         axes = figure.subplots(1, 2)
         titles = (("loss", "log loss (nats)"), ("accuracy", "accuracy"))
@@ -128,11 +120,7 @@ def curves(
     curves: Mapping[str, Curve],
     images: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> None:
-    """Draw curves of a kind in `KINDS` by their legends.
-
-    Args:
-        images: number of images behind each point, drawn as the area of the point.
-    """
+    """Draw curves of a kind in `KINDS` by their legends; points as large as they have `images`."""
     with png(path, (4.4, 5.4)) as figure:
         axis = figure.subplots()
         draw_curves(axis, kind, curves, COLORS)
@@ -162,13 +150,7 @@ def draw_curves(
 def accuracy_by_threshold(
     path: Path, curves: Mapping[str, Curve], thresholds: Mapping[str, float], second: str
 ) -> None:
-    """Draw accuracy by the decision threshold of two classes.
-
-    Args:
-        curves: (thresholds, accuracies) of each subset.
-        thresholds: selected thresholds by name, drawn as lines.
-        second: name of the second class.
-    """
+    """Draw accuracy by the decision threshold on each subset, the selected thresholds as lines."""
     with png(path, (6.2, 3.6)) as figure:
         axis = figure.subplots()
         draw_curves(axis, "thresholds", curves, COLORS)
@@ -224,12 +206,8 @@ def probabilities(
 ) -> None:
     """Draw the distribution of probabilities of each class, images on a logarithmic axis.
 
-    More classes than there are colors are drawn as one.
-
-    Args:
-        probability: of the second of two classes, or else of the true class, float (n,).
-        label: int (n,).
-        thresholds: by name, on the probability of the second class, drawn as lines.
+    `probability` is that of the second of two classes, or else of the true class, float (n,). More
+    classes than there are colors are drawn as one.
     """
     bins = np.linspace(0, 1, 21)
     names = [*map(shortened, classes)] if len(classes) <= len(COLORS) else ["all classes"]

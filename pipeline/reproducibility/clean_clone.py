@@ -17,20 +17,13 @@ KEPT = (paths.ROW_CACHE, paths.FROZEN_ACTIVATIONS, paths.CHECKPOINT.parent)
 
 
 class Clone:
-    """Two checkouts of one commit: stages run in `folder`, `committed` stays as it is.
+    """Two checkouts of `commit`: stages run in `folder`, `committed` stays as it is.
 
     Both read this project's DVC cache; `folder` adds nothing to it.
-
-    Attributes:
-        commit: abbreviated hash.
     """
 
     def __init__(self, scratch: Path, revision: str) -> None:
-        """Check out `revision` below the empty folder `scratch`.
-
-        Raises:
-            UserError: no such revision, or this is no git checkout with DVC in it.
-        """
+        """Check out `revision` below the empty folder `scratch`."""
         self._here, scratch = Path.cwd(), scratch.resolve()
         self.commit = git.run("rev-parse", "--short", f"{revision}^{{commit}}") or ""
         if not self.commit:
@@ -70,11 +63,7 @@ class Clone:
             }
 
     def locked(self) -> list[dvc_lock.Locked]:
-        """Return the entries of `dvc.lock` for the stages of `dvc.yaml`, in the DAG's order.
-
-        Raises:
-            UserError: a stage has none, or other outputs.
-        """
+        """Return the entries of `dvc.lock` for the stages of `dvc.yaml`, in the DAG's order."""
         entries = dvc_lock.read(self.folder / dvc_lock.PATH)
         with dvc_project.opened(self.folder) as project:
             outs = {stage.name: stage.outs.keys() for stage in project.stages()}
@@ -91,25 +80,18 @@ class Clone:
         """Return the stages of these names in the DAG's order; all without names.
 
         `extract` means `extract@NAME` of every backbone.
-
-        Raises:
-            UserError: there is no such stage.
         """
-        every = list(self._recorded)
+        every = {stage: {stage, stage.partition("@")[0]} for stage in self._recorded}
         for name in names:
-            if not any(_matches(stage, name) for stage in every):
+            if not any(name in called for called in every.values()):
                 raise UserError(
                     f"verify: expected stages of {dvc_lock.PATH} ({', '.join(every)}), got "
                     f"{name!r}; correct the name"
                 )
-        return [stage for stage in every if not names or any(_matches(stage, n) for n in names)]
+        return [stage for stage, called in every.items() if not names or called & {*names}]
 
     def run(self, names: Sequence[str], *, everything: bool) -> None:
-        """Run all stages, or only these from the recorded outputs of the others.
-
-        Raises:
-            UserError: an input is unavailable, or a stage fails.
-        """
+        """Run all stages, or only these from the recorded outputs of the others."""
         for kept in KEPT:
             shutil.rmtree(self.folder / kept, ignore_errors=True)
         self._bring_inputs()
@@ -193,10 +175,6 @@ class Clone:
             stderr=subprocess.DEVNULL if quiet else None,
             check=True,
         )
-
-
-def _matches(stage: str, name: str) -> bool:
-    return name in (stage, stage.partition("@")[0])
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -4,7 +4,6 @@ import graphlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -24,19 +23,11 @@ class Locked(NamedTuple):
     outs: dict[str, str]
     params: dict[str, dict[str, Any]]
 
-    def inputs(self) -> Iterator[str]:
-        """Yield the paths of its data and of its parameter files."""
-        yield from self.deps
-        yield from self.params
-
 
 def read(path: Path = PATH) -> list[Locked]:
     """Read the stages, each behind those that write its inputs.
 
     If entries of removed stages form a cycle, the order is that of the file.
-
-    Raises:
-        UserError: there is no such file, or it is damaged.
     """
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -60,10 +51,10 @@ def read(path: Path = PATH) -> list[Locked]:
         ) from None
     graph = {
         name: {
-            other.name
-            for other in stages.values()
-            if other.name != name
-            and any(overlap(path, out) for path in stage.inputs() for out in other.outs)
+            other
+            for other, writer in stages.items()
+            for out in writer.outs
+            if other != name and any(overlap(path, out) for path in (*stage.deps, *stage.params))
         }
         for name, stage in stages.items()
     }
@@ -97,9 +88,6 @@ def members(cache: Path, digest: str) -> dict[str, Path] | None:
     """Return the cached files of an output by their names in it; "" for a file.
 
     None if the list of a folder's files is not in the cache; the files themselves may be absent.
-
-    Raises:
-        UserError: that list is damaged, or names a path outside of the folder.
     """
     listed = in_cache(cache, digest)
     if not digest.endswith(FOLDER):
@@ -108,9 +96,7 @@ def members(cache: Path, digest: str) -> dict[str, Path] | None:
         return None
     try:
         entries = json.loads(listed.read_text(encoding="utf-8"))
-        return {
-            _inside(entry["relpath"]): in_cache(cache, _hash(entry["md5"])) for entry in entries
-        }
+        return dict(_member(cache, entry["relpath"], entry["md5"]) for entry in entries)
     except (ValueError, TypeError, KeyError):
         raise UserError(
             f"{listed}: expected a list of files, got a damaged one; remove it, then `dvc pull` or "
@@ -118,15 +104,10 @@ def members(cache: Path, digest: str) -> dict[str, Path] | None:
         ) from None
 
 
-def _inside(name: str) -> str:
+def _member(cache: Path, name: str, digest: str) -> tuple[str, Path]:
     """Refuse a name that leads out of its folder: anyone who can write to a cache can forge one."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    inside = path.parts and not path.is_absolute() and ".." not in path.parts
+    if not inside or not re.fullmatch("[0-9a-f]{32}", digest):
         raise ValueError(name)
-    return name
-
-
-def _hash(text: str) -> str:
-    if not re.fullmatch("[0-9a-f]{32}", text):
-        raise ValueError(text)
-    return text
+    return name, in_cache(cache, digest)

@@ -87,11 +87,7 @@ class DvcProject:
         return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + FOLDER
 
     def require_revision(self, revision: str) -> None:
-        """Refuse a revision that git and DVC do not know.
-
-        Raises:
-            UserError: names it, and a remedy in a shallow clone.
-        """
+        """Refuse a revision that git and DVC do not know."""
         try:
             resolve_rev(self._repo.scm, revision)
         except RevError:
@@ -109,11 +105,7 @@ class DvcProject:
 
 @contextlib.contextmanager
 def opened(folder: Path = Path()) -> Iterator[DvcProject]:
-    """Open the project in a folder.
-
-    Raises:
-        UserError: there is none, or DVC cannot read it.
-    """
+    """Open the project in a folder."""
     try:
         with Repo(os.fspath(folder)) as repo:
             yield DvcProject(repo)

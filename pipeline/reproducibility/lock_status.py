@@ -22,27 +22,16 @@ CODE_STAGE = "code"
 
 
 class State(NamedTuple):
-    """The result.
+    """The result, in sentences and numbers of outputs."""
 
-    Attributes:
-        stale: by stage, a sentence on inputs, code or parameters that are not those of `dvc.lock`.
-        faults: sentences, each on an output that is not as `dvc.lock` says.
-        notes: sentences on differences that change no output.
-        outputs: number of outputs in `dvc.lock`.
-        present: number of them in this folder, unharmed.
-        to_cache: number of them that DVC caches; the others are in git.
-        cached: number of these in its cache, unharmed.
-        absent: inputs that are not here and that no stage writes.
-    """
-
-    stale: dict[str, str]
-    faults: list[str]
-    notes: list[str]
-    outputs: int
-    present: int
-    to_cache: int
-    cached: int
-    absent: list[str]
+    stale: dict[str, str]  # by stage, on inputs, code or parameters unlike those of `dvc.lock`
+    faults: list[str]  # on outputs that are not as `dvc.lock` says
+    notes: list[str]  # on differences that change no output
+    outputs: int  # in `dvc.lock`
+    present: int  # of them in this folder, unharmed
+    to_cache: int  # of them that DVC caches; the others are in git
+    cached: int  # of these in its cache, unharmed
+    absent: list[str]  # inputs that are not here and that no stage writes
 
     @property
     def complete(self) -> bool:
@@ -59,11 +48,7 @@ class State(NamedTuple):
 
 
 def check() -> None:
-    """Print the result.
-
-    Raises:
-        UserError: one sentence per fault.
-    """
+    """Print the result."""
     state = compare()
     print(f"verify: {state.counts()}")
     for path in state.absent:

@@ -8,6 +8,7 @@ b of the first and second output are close if |a - b| <= absolute + relative * |
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,20 +31,16 @@ class Tolerance(NamedTuple):
     pixels: float
 
 
+@dataclass
 class Difference:
-    """The differences so far.
+    """The differences so far."""
 
-    Attributes:
-        absolute, relative: largest differences of two numbers.
-        where: place of the largest absolute one, such as `weights.zarr [3, 17]`.
-        pixels: largest fraction of a plot's pixels.
-        beyond: the first difference outside the tolerance; empty if there is none.
-    """
-
-    def __init__(self, tolerance: Tolerance) -> None:
-        self._tolerance = tolerance
-        self.absolute = self.relative = self.pixels = 0.0
-        self.where = self.beyond = ""
+    tolerance: Tolerance
+    absolute: float = 0.0  # largest difference of two numbers
+    relative: float = 0.0  # also
+    where: str = ""  # place of the largest absolute one, such as `weights.zarr [3, 17]`
+    pixels: float = 0.0  # largest fraction of a plot's pixels
+    beyond: str = ""  # the first difference outside the tolerance
 
     def add(self, where: str, what: str) -> None:
         """Add a difference that no tolerance covers."""
@@ -62,7 +59,7 @@ class Difference:
             gap = np.where(same, 0.0, np.abs(a - b))
             gap = np.where(np.isnan(gap), np.inf, gap)  # a NaN against a number
             ratio = np.where(same, 0.0, gap / np.abs(a))
-            close = np.isclose(b, a, rtol=self._tolerance.relative, atol=self._tolerance.absolute)
+            close = np.isclose(b, a, rtol=self.tolerance.relative, atol=self.tolerance.absolute)
             beyond = ~same & (exact | ~close)
         worst = int(gap.argmax())
         if gap[worst] > self.absolute:
@@ -80,18 +77,14 @@ class Difference:
             return
         changed = float((first != second).any(axis=2).mean())
         self.pixels = max(self.pixels, changed)
-        if changed > self._tolerance.pixels:
+        if changed > self.tolerance.pixels:
             self.add(where, f"{changed:.2%} of its pixels")
 
     def largest(self) -> str:
         """Describe the largest differences."""
-        parts = []
-        if self.where:
-            parts.append(f"{self.absolute:.2g} absolute, {self.relative:.2g} relative")
-            parts.append(f"at {self.where}")
-        if self.pixels:
-            parts.append(f"{self.pixels:.2%} of a plot's pixels")
-        return "; ".join(parts)
+        numbers = f"{self.absolute:.2g} absolute, {self.relative:.2g} relative; at {self.where}"
+        pixels = f"{self.pixels:.2%} of a plot's pixels"
+        return "; ".join([numbers] * bool(self.where) + [pixels] * bool(self.pixels))
 
 
 def between(first: Path, second: Path, tolerance: Tolerance) -> Difference:
@@ -145,7 +138,8 @@ def _compare(name: str, first: Path, second: Path, difference: Difference) -> No
     if first.is_dir():
         _zarr(name, first, second, difference)
     elif suffix in PLOTS:
-        difference.add_plot(name, _pixels(first), _pixels(second))
+        with Image.open(first) as a, Image.open(second) as b:
+            difference.add_plot(name, *(np.asarray(image.convert("RGBA")) for image in (a, b)))
     elif suffix == ".npz":
         with np.load(first, allow_pickle=False) as a, np.load(second, allow_pickle=False) as b:
             _arrays(name, dict(a), dict(b), difference)
@@ -165,8 +159,7 @@ def _zarr(name: str, first: Path, second: Path, difference: Difference) -> None:
         difference.add(name, "attributes")
     if not (isinstance(a, zarr.Array) and isinstance(b, zarr.Array)):
         return
-    if a.shape != b.shape or a.dtype != b.dtype:
-        difference.add(name, f"{a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}")
+    if not _same_type(name, a, b, difference):
         return
     rows = (a.shards or a.chunks)[0] if a.ndim else 1
     for start in range(0, a.shape[0] if a.ndim else 1, rows):
@@ -183,13 +176,19 @@ def _arrays(
         _array(f"{name} {key}", np.asarray(first[key]), np.asarray(second[key]), difference)
 
 
+def _same_type(name: str, first: Any, second: Any, difference: Difference) -> bool:
+    types = [f"{one.dtype}{list(one.shape)}" for one in (first, second)]
+    if types[0] != types[1]:
+        difference.add(name, " and ".join(types))
+    return types[0] == types[1]
+
+
 def _array(
     name: str, first: NDArray[Any], second: NDArray[Any], difference: Difference, row: int = 0
 ) -> None:
-    if first.shape != second.shape or first.dtype != second.dtype:
-        types = (f"{one.dtype}{list(one.shape)}" for one in (first, second))
-        difference.add(name, " and ".join(types))
-    elif first.dtype.kind not in "biuf":
+    if not _same_type(name, first, second, difference):
+        return
+    if first.dtype.kind not in "biuf":
         if first.tobytes() != second.tobytes():
             difference.add(name, "its text")
     else:
@@ -219,15 +218,11 @@ def _json(where: str, first: Any, second: Any, difference: Difference) -> None:
     elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
         for at, pair in enumerate(zip(first, second, strict=True)):
             _json(f"{where} [{at}]", *pair, difference)
-    elif _is_number(first) and _is_number(second):
+    elif all(type(value) in (int, float) for value in (first, second)):
         whole = isinstance(first, int) and isinstance(second, int)
         difference.add_numbers([first], [second], lambda _: where, exact=whole)
     elif first != second:
         difference.add(where, f"{str(first)[:40]!r} and {str(second)[:40]!r}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _text(name: str, first: Path, second: Path, difference: Difference) -> None:
@@ -245,8 +240,3 @@ def _text(name: str, first: Path, second: Path, difference: Difference) -> None:
                 whole = x.lstrip("+-").isdigit() and y.lstrip("+-").isdigit()
                 kind = int if whole else float
                 difference.add_numbers([kind(x)], [kind(y)], lambda _: where, exact=whole)  # noqa: B023
-
-
-def _pixels(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGBA"))

@@ -77,16 +77,6 @@ def test_differences_have_both_values(runs: TwoRuns, compared: Compared) -> None
     assert text == Path("comparison/comparison.md").read_text(encoding="utf-8")
 
 
-def test_an_optional_section_that_becomes_null_is_listed_key_by_key(
-    runs: TwoRuns, compared: Compared
-) -> None:
-    runs.run({"fine_tune": None}, figures(0.8, 0.5), intervals((0.72, 0.86), (0.4, 0.7)))
-    assert table(compared("main"), "Parameters") == [
-        ["`fine_tune.decay`", "`constant`", "`\u2013`"],
-        ["`fine_tune.learning_rate`", "`0.0005`", "`\u2013`"],
-    ]
-
-
 def test_differing_code_is_named_in_words(runs: TwoRuns, compared: Compared) -> None:
     old = "extract: {keras: 3.15.1, a/b.py: '1'}\nsplit: {a/b.py: '1'}\nresize: {a/c.py: '1'}\n"
     runs.write("code.yaml", old)
@@ -123,6 +113,11 @@ def test_an_older_commit_with_other_keys_and_files_is_compared(
         ["`new.key`", "`\u2013`", "`[1, null]`"],
     ]
     assert ["`copies`", "`\u2013`", "`6`"] in table(text, "Metrics")
+    runs.run({"fine_tune": None}, figures(0.8, 0.5), intervals((0.72, 0.86), (0.4, 0.7)))
+    assert table(compared("main"), "Parameters") == [
+        ["`fine_tune.decay`", "`constant`", "`\u2013`"],
+        ["`fine_tune.learning_rate`", "`0.0005`", "`\u2013`"],
+    ]
 
 
 def test_curves_that_differ_are_drawn(runs: TwoRuns, compared: Compared) -> None:
@@ -181,9 +176,8 @@ def test_only_an_earlier_comparison_is_replaced(runs: TwoRuns, compared: Compare
     compared("main")
     compared("main")
     before = Path("metrics/evaluate.json").read_bytes()
-    assert "got metrics with curves in it; name an" in compared(
-        "main", "--out", "metrics", status=1
-    )
+    refused = compared("main", "--out", "metrics", status=1)
+    assert "got metrics with curves in it; name an" in refused
     assert Path("metrics/evaluate.json").read_bytes() == before
     assert "got dvc.yaml, a file;" in compared("main", "--out", "dvc.yaml", status=1)
     assert runs.folder.joinpath("dvc.yaml").is_file()
@@ -205,37 +199,28 @@ def test_a_shallow_clone_is_told_how_to_fetch_the_history(
         assert "4 metrics differ" in compared(revision)
 
 
-HARMS: dict[str, tuple[Callable[[], object], str]] = {
-    "an unknown revision": (
-        lambda: None,
-        "compare: expected a branch, tag or commit, got 'no-such'; `git branch --all` lists the b",
-    ),
-    "damaged metrics": (
-        lambda: Path("metrics/evaluate.json").write_text("{"),
-        "metrics/evaluate.json: expected a JSON object",
-    ),
-    "no metrics": (
-        lambda: Path("metrics/evaluate.json").unlink(),
-        "metrics/evaluate.json: expected the output of `evaluate`, got nothing",
-    ),
-    "damaged intervals": (
-        lambda: Path("metrics/intervals.json").write_text("{"),
-        "metrics/intervals.json: expected",
-    ),
-    "damaged parameters": (
-        lambda: Path("params.yaml").write_text("a: ["),
-        "params.yaml: expected YAML",
-    ),
-    "no DVC": (lambda: shutil.rmtree(".dvc"), "compare: expected to run in the project's folder"),
-    "no git": (lambda: shutil.rmtree(".git"), "compare: expected a git checkout, got a folder wi"),
-}
+def write(path: str, text: str) -> Callable[[], object]:
+    return lambda: Path(path).write_text(text, encoding="utf-8")
 
 
-@pytest.mark.parametrize("harm", HARMS)
-def test_a_fault_is_one_sentence(harm: str, compared: Compared) -> None:
-    spoil, sentence = HARMS[harm]
-    spoil()
-    printed = compared("no-such" if harm == "an unknown revision" else "main", status=1)
+EVALUATION, INTERVALS = "metrics/evaluate.json", "metrics/intervals.json"
+HARMS: list[tuple[Callable[[], object], str, str]] = [
+    (list, "no-such", "compare: expected a branch, tag or commit, got 'no-such'; `git branch --al"),
+    (write(EVALUATION, "{"), "main", f"{EVALUATION}: expected a JSON object"),
+    (Path(EVALUATION).unlink, "main", f"{EVALUATION}: expected the output of `evaluate`, got noth"),
+    (write(INTERVALS, "{"), "main", f"{INTERVALS}: expected"),
+    (write("params.yaml", "a: ["), "main", "params.yaml: expected YAML"),
+    (lambda: shutil.rmtree(".dvc"), "main", "compare: expected to run in the project's folder"),
+    (lambda: shutil.rmtree(".git"), "main", "compare: expected a git checkout, got a folder wi"),
+]
+
+
+@pytest.mark.parametrize(("harm", "revision", "sentence"), HARMS)
+def test_a_fault_is_one_sentence(
+    harm: Callable[[], object], revision: str, sentence: str, compared: Compared
+) -> None:
+    harm()
+    printed = compared(revision, status=1)
     assert printed.startswith(f"error: {sentence}")
     assert printed.count("\n") == 1
     assert not Path("comparison").exists()

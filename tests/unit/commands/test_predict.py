@@ -219,9 +219,8 @@ def test_heatmaps_color_the_image_where_the_network_looked(say: Say) -> None:
     pixels = arrays.StoredArray(RESIZED)
     members = [row.member for row in ledger.read_ledger(LEDGER) if row.accepted]
     labeled = {row: member for row, member in enumerate(members) if member in pipelines()}
-    assert {path.stem for path in Path("maps").iterdir()} == {
-        Path(m).stem for m in labeled.values()
-    }
+    stems = {Path(member).stem for member in labeled.values()}
+    assert {path.stem for path in Path("maps").iterdir()} == stems
     changed = []
     for row, member in labeled.items():
         with Image.open(Path("maps", f"{Path(member).stem}.png")) as opened:
@@ -241,18 +240,16 @@ def test_damaged_weights_of_the_fine_tuned_network_are_one_sentence(say: Say) ->
     assert said.err.endswith("; run `dvc repro fine_tune` again\n")
 
 
-@pytest.mark.parametrize(
-    ("missing", "stage"),
-    [
-        ("data/split.csv", "split"),
-        ("metrics/evaluate.json", "evaluate"),
-        ("data/weights/convnet.weights.h5", "fetch_weights@convnet"),
+def test_a_stage_that_has_not_run_is_named(say: Say) -> None:
+    for missing, stage in (  # each is looked for before those above it
         ("data/head/head.npz", "train_head"),
-    ],
-)
-def test_a_stage_that_has_not_run_is_named(missing: str, stage: str, say: Say) -> None:
-    Path(missing).unlink()
-    assert say(TRAIN).err.startswith(f"error: {missing}: expected the output of `{stage}`, got not")
+        ("data/weights/convnet.weights.h5", "fetch_weights@convnet"),
+        ("metrics/evaluate.json", "evaluate"),
+        ("data/split.csv", "split"),
+    ):
+        Path(missing).unlink()
+        expected = f"error: {missing}: expected the output of `{stage}`, got not"
+        assert say(TRAIN).err.startswith(expected)
 
 
 def test_heatmaps_stay_in_the_folder_and_none_replaces_another(tmp_path: Path) -> None:

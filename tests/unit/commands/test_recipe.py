@@ -36,12 +36,8 @@ def test_a_section_changes_keys_of_the_base_and_three_sections_replace_it(run: R
         "base", "split: {valid: 1, test: 2}\nbackbones: {a: 1}\ntrain_head: {b: 2}\nfine_tune: null"
     )
     add("mine", "split: {test: 3}\nbackbones: {c: 4}\ntrain_head: {d: 5}\nfine_tune: {e: 6}")
-    assert recipe.read("mine") == {
-        "split": {"valid": 1, "test": 3},
-        "backbones": {"c": 4},
-        "train_head": {"d": 5},
-        "fine_tune": {"e": 6},
-    }
+    expected = {"backbones": {"c": 4}, "train_head": {"d": 5}, "fine_tune": {"e": 6}}
+    assert recipe.read("mine") == {"split": {"valid": 1, "test": 3}, **expected}
 
 
 def test_a_recipe_is_written_with_its_header_and_a_comment_for_each_key(run: Run) -> None:
@@ -71,20 +67,8 @@ def test_null_is_written_only_where_it_is_a_choice(
 
 
 def test_numbers_and_text_are_written_as_yaml_reads_them() -> None:
-    values: list[object] = [
-        0.00001,
-        1e-07,
-        0.0,
-        20.0,
-        3,
-        True,
-        None,
-        "avg",
-        "null",
-        "1e-05",
-        "a, b: #c",
-        [],
-    ]
+    values: list[object] = [0.00001, 1e-07, 0.0, 20.0, 3, True, None]
+    values += ["avg", "null", "1e-05", "a, b: #c", []]
     for value in [*values, values[:-1]]:
         assert yaml.safe_load(recipe._value(value)) == value
     assert [recipe._value(value) for value in values[:4]] == ["0.00001", "0.0000001", "0", "20"]
@@ -128,15 +112,9 @@ def test_all_recipes_are_listed_with_their_first_sentence(
     assert lines[0].split(maxsplit=1)[1] == "A convnet trained from scratch on 2,000 images"
 
 
-@pytest.mark.parametrize(
-    ("words", "remedy"),
-    [
-        (["smaple"], "got 'smaple'; did you mean 'sample'"),
-        (["base"], "got 'base'; `pipeline recipe --list` shows them"),
-        ([], "got ''; `pipeline recipe --list` shows them"),
-    ],
-    ids=["misspelled", "the base", "none"],
-)
-def test_a_name_that_is_no_recipe_is_refused(run: Run, words: list[str], remedy: str) -> None:
-    with pytest.raises(UserError, match=remedy):
-        run(*words)
+def test_a_name_that_is_no_recipe_is_refused(run: Run) -> None:
+    with pytest.raises(UserError, match="got 'smaple'; did you mean 'sample'"):
+        run("smaple")
+    for words in (["base"], []):
+        with pytest.raises(UserError, match=r"got '(base)?'; `pipeline recipe --list` shows them"):
+            run(*words)

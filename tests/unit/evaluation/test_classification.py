@@ -49,32 +49,23 @@ def test_the_metrics_of_three_classes_are_those_worked_out_by_hand() -> None:
     assert first == pytest.approx(0.3**2 + 0.2**2 + 0.1**2)
 
 
-@pytest.mark.parametrize(
-    ("log_probability", "label", "expected"),
-    [
-        (TWO, TWO_LABEL, [[2, 0], [1, 1]]),
-        (THREE, THREE_LABEL, [[1, 1, 0], [0, 1, 0], [0, 0, 1]]),
-        (THREE[:3], THREE_LABEL[:3], [[1, 1, 0], [0, 1, 0], [0, 0, 0]]),
-    ],
-    ids=["two classes", "three", "three, the last without an image"],
-)
-def test_a_confusion_matrix_has_true_classes_as_rows(
-    log_probability: Floats, label: Ints, expected: list[list[int]]
-) -> None:
-    counts = classification.confusion(log_probability, label)
+def test_a_confusion_matrix_has_true_classes_as_rows() -> None:
+    counts = classification.confusion(TWO, TWO_LABEL)
     assert counts.dtype == np.int64
-    assert_array_equal(counts, expected)
+    assert_array_equal(counts, [[2, 0], [1, 1]])
+    counts = classification.confusion(THREE, THREE_LABEL)
+    assert_array_equal(counts, [[1, 1, 0], [0, 1, 0], [0, 0, 1]])
+    counts = classification.confusion(THREE[:3], THREE_LABEL[:3])  # the last without an image
+    assert_array_equal(counts, [[1, 1, 0], [0, 1, 0], [0, 0, 0]])
 
 
 def test_a_class_without_an_image_has_zeros_and_no_area() -> None:
     metrics = summary(THREE[:3], THREE_LABEL[:3], ("a", "b", "c"), 6)
     assert "roc_auc" not in metrics
-    assert metrics["per_class"]["c"] == dict.fromkeys(
-        ("precision", "recall", "f1", "images", "misclassified"), 0
-    )
+    assert set(metrics["per_class"]["c"].values()) == {0}
 
 
-@pytest.mark.parametrize("rows", [[0, 1], [2, 3]], ids=["only the first class", "only the second"])
+@pytest.mark.parametrize("rows", [[0, 1], [2, 3]])
 def test_a_single_class_of_two_has_no_area_and_no_curve(rows: list[int]) -> None:
     assert classification.areas(TWO[rows], TWO_LABEL[rows]) == {}
     for curve in (classification.roc_curve, classification.precision_recall_curve):

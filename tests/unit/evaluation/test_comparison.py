@@ -59,32 +59,21 @@ def test_every_metric_of_the_summary_lies_in_its_interval(n_classes: int) -> Non
     assert report["plain"]["accuracy"] == [round(expected.low, 6), round(expected.high, 6)]
 
 
-def test_a_better_model_is_called_better() -> None:
+def test_a_better_model_is_called_better_and_equal_ones_show_no_difference() -> None:
     differences = of_subset(*predictions(3, 2.0), CLASSES)["better against plain"]
     assert differences.keys() == set(comparison.COMPARED)
     assert {differences[name]["shown"] for name in ("accuracy", "log_loss", "brier")} == {"better"}
     assert differences["log_loss"]["difference"] < 0 < differences["accuracy"]["difference"]
-
-
-def test_equal_models_show_no_difference() -> None:
     for difference in of_subset(*predictions(2, 0.0), CLASSES[:2])["better against plain"].values():
         assert (difference["shown"], difference["interval"]) == (NO_DIFFERENCE, [0, 0])
 
 
-@pytest.mark.parametrize(
-    ("metric", "difference", "expected"),
-    [
-        ("accuracy", (0.01, 0.001, 0.02), "better"),
-        ("accuracy", (-0.01, -0.02, -0.001), "worse"),
-        ("log_loss", (0.01, 0.001, 0.02), "worse"),
-        ("log_loss", (-0.01, -0.02, -0.001), "better"),
-        ("log_loss", (-0.01, -0.02, 0.001), NO_DIFFERENCE),
-    ],
-)
-def test_the_verdict_follows_the_sign_of_a_difference(
-    metric: str, difference: tuple[float, float, float], expected: str
-) -> None:
-    assert comparison.verdict(metric, Interval(*difference)) == expected
+def test_the_verdict_follows_the_sign_of_a_difference() -> None:
+    more, less, both = (0.01, 0.001, 0.02), (-0.01, -0.02, -0.001), (-0.01, -0.02, 0.001)
+    verdicts = {"accuracy": ["better", "worse"], "log_loss": ["worse", "better", NO_DIFFERENCE]}
+    for metric, expected in verdicts.items():
+        for difference, word in zip((more, less, both), expected, strict=False):
+            assert comparison.verdict(metric, Interval(*difference)) == word
 
 
 def test_a_class_without_an_image_leaves_out_the_areas() -> None:

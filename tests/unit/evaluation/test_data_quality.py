@@ -8,29 +8,23 @@ from pipeline.evaluation import data_quality
 from pipeline.evaluation.probabilities import Floats, Ints, log_softmax
 from pipeline.training import logistic
 
-NONE = np.zeros(1_000, np.bool_)
+NONE, ALONE = np.zeros(1_000, np.bool_), np.arange(1_000)
 
 
 def fit(features: data_quality.Features, label: Ints) -> data_quality.Predict:
-    fitted = logistic.fit(
-        np.array(features[:, None]),
-        label,
-        int(label.max()) + 1,
-        inverse_regularization=0.01,
-        max_iterations=100,
-    )
+    views, n_classes = np.array(features[:, None]), int(label.max()) + 1
+    fitted = logistic.fit(views, label, n_classes, inverse_regularization=0.01, max_iterations=100)
     return lambda others: log_softmax(fitted.head.logits(others))
 
 
 def out_of_fold(
     features: data_quality.Features,
     label: Ints,
-    group: Ints | None = None,
-    held_out: data_quality.Bools | None = None,
+    group: Ints = ALONE,
+    held_out: data_quality.Bools = NONE,
 ) -> Floats:
-    group = np.arange(len(label)) if group is None else group
-    held_out = NONE[: len(label)] if held_out is None else held_out
-    return data_quality.out_of_fold(features, label, group, held_out, fit)
+    images = len(label)
+    return data_quality.out_of_fold(features, label, group[:images], held_out[:images], fit)
 
 
 def clusters(images: int, n_classes: int) -> tuple[data_quality.Features, Ints]:
@@ -79,8 +73,8 @@ def test_the_only_image_of_a_class_gets_equal_probabilities() -> None:
 
 
 def test_held_out_images_are_predicted_but_fit_no_model() -> None:
-    features, label = clusters(300, 2)
-    test, group = np.arange(300) % 3 == 0, np.arange(300)
+    features, label = clusters(150, 2)
+    test, group = np.arange(150) % 3 == 0, np.arange(150)
     swapped = np.where(test, 1 - label, label)
     first, second = (out_of_fold(features, given, group, test) for given in (label, swapped))
     assert_allclose(first, second)
@@ -155,9 +149,5 @@ def test_an_image_is_blank_or_else_dark_light_or_blurred() -> None:
         np.array([0.0, 500, 500, 3, 500]),
     )
     faults = data_quality.light_faults(light).items()
-    assert {name: np.flatnonzero(mask).tolist() for name, mask in faults} == {
-        "blank": [0],
-        "dark": [1],
-        "light": [2],
-        "blurred": [3],
-    }
+    found = {name: np.flatnonzero(mask).tolist() for name, mask in faults}
+    assert found == {"blank": [0], "dark": [1], "light": [2], "blurred": [3]}

@@ -1,5 +1,7 @@
 """Thresholds of two classes against those worked out by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -21,10 +23,7 @@ LABEL = np.array([0, 0, 0, 1, 1, 1])
     ],
 )
 def test_a_threshold_counts_the_errors_of_each_class(
-    probability: list[float],
-    label: list[int],
-    threshold: float,
-    expected: tuple[float, float, float],
+    probability: Any, label: Any, threshold: float, expected: tuple[float, float, float]
 ) -> None:
     measured = thresholds.curves(np.array(probability), np.array(label), np.array([threshold]))
     assert_allclose(np.concatenate(measured), expected)

@@ -74,17 +74,17 @@ def test_an_image_repeats_with_its_seed_and_changes_no_weight(convnet: keras.Mod
         assert_array_equal(weight, expected)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "bias", "activation"),
-    [(KERNEL * 1e-6, 0, None), (KERNEL, -1000, "relu")],
-    ids=["a million times weaker", "a ReLU that is 0 at first"],
-)
-def test_a_weak_or_silent_filter_gets_the_same_image(
-    kernel: NDArray[Any], bias: float, activation: str | None
-) -> None:
-    expected = filters(with_kernel(KERNEL), "conv", [0, 1], 32, steps=10)
-    weak = filters(with_kernel(kernel, bias, activation), "conv", [0, 1], 32, steps=10)
-    assert_allclose(weak.astype(int), expected, atol=1)
+def test_a_weak_or_silent_filter_gets_the_same_image() -> None:
+    expected, weak, silent = (
+        filters(extractor, "conv", [0, 1], 32, steps=10).astype(int)
+        for extractor in (
+            with_kernel(KERNEL),
+            with_kernel(KERNEL * 1e-6),
+            with_kernel(KERNEL, -1000, "relu"),  # 0 at first
+        )
+    )
+    assert_allclose(weak, expected, atol=1)
+    assert_allclose(silent, expected, atol=1)
 
 
 def test_a_filter_that_responds_to_nothing_leaves_the_noise() -> None:

@@ -43,15 +43,14 @@ def test_the_color_lies_where_the_heatmap_is_high_and_fades_smoothly() -> None:
     assert np.abs(np.diff(change, axis=1)).max() < change.max() / 3
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda path: heatmaps.activation_grid(path, ACTIVATIONS, "conv1"),
-        lambda path: heatmaps.activation_grid(path, ACTIVATIONS[..., :1], "$\\frac{"),
-        lambda path: heatmaps.grid(path, TILES, range(11), "_$x_1$"),
-    ],
-    ids=["activations", "one channel", "filters"],
-)
+DRAW: list[Callable[[Path], None]] = [
+    lambda path: heatmaps.activation_grid(path, ACTIVATIONS, "conv1"),
+    lambda path: heatmaps.activation_grid(path, ACTIVATIONS[..., :1], "$\\frac{"),
+    lambda path: heatmaps.grid(path, TILES, range(11), "_$x_1$"),
+]
+
+
+@pytest.mark.parametrize("draw", DRAW)
 def test_a_file_repeats_byte_for_byte(draw: Callable[[Path], None], tmp_path: Path) -> None:
     first, second = tmp_path / "first.png", tmp_path / "second.png"
     draw(first)

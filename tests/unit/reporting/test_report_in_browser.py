@@ -79,10 +79,6 @@ def press(page: Chrome, key: str) -> None:
     page.switch_to.active_element.send_keys(key)
 
 
-def script(page: Chrome, source: str) -> Any:
-    return page.execute_script(source)
-
-
 def console(page: Chrome) -> list[Any]:
     """Messages since the last call."""
     return list(page.get_log("browser"))  # type: ignore[no-untyped-call]
@@ -91,8 +87,7 @@ def console(page: Chrome) -> list[Any]:
 def visible(page: Chrome, selector: str) -> list[str]:
     """Addresses of the visible images of a selector."""
     return list(
-        script(
-            page,
+        page.execute_script(
             f"return [...document.querySelectorAll('{selector}')]"
             ".filter(image => image.checkVisibility()).map(image => image.getAttribute('src'))",
         )
@@ -102,8 +97,7 @@ def visible(page: Chrome, selector: str) -> list[str]:
 def loaded(page: Chrome) -> bool:
     """Every image is loaded, lazy ones included."""
     return bool(
-        script(
-            page,
+        page.execute_script(
             "const images = [...document.images].filter(image => image.getAttribute('src'));"
             "for (const image of images) image.loading = 'eager';"
             "return images.every(image => image.complete);",
@@ -116,8 +110,7 @@ def test_every_image_loads_and_no_name_does_anything(chromium: Chrome, address: 
     console(chromium)
     chromium.get(address)
     WebDriverWait(chromium, 10).until(loaded)
-    widths = script(
-        chromium,
+    widths = chromium.execute_script(
         "return [...document.images].filter(image => image.getAttribute('src'))"
         ".map(image => [image.getAttribute('src'), image.naturalWidth])",
     )
@@ -130,13 +123,12 @@ def test_every_image_loads_and_no_name_does_anything(chromium: Chrome, address: 
     assert NASTY in one(chromium, "#galleries .tile").text
     one(chromium, "#galleries .zoom").click()
     assert NASTY in one(chromium, "dialog .caption").text
-    assert script(chromium, NASTY_ELEMENTS) == 0
+    assert chromium.execute_script(NASTY_ELEMENTS) == 0
     assert console(chromium) == []
 
 
 def test_the_tab_key_reaches_every_control_and_scrolling_box(page: Chrome) -> None:
-    expected = script(
-        page,
+    expected = page.execute_script(
         "const usable = 'a[href], button, input, select, textarea, summary, [tabindex=\"0\"]';"
         "window.usable = [...document.querySelectorAll(usable)].filter(e => e.checkVisibility());"
         "window.reached = new Set();"
@@ -146,13 +138,13 @@ def test_the_tab_key_reaches_every_control_and_scrolling_box(page: Chrome) -> No
     assert expected > 100
     one(page, "body").send_keys(Keys.TAB * (expected + 5))
     missed = "return window.usable.filter(e => !window.reached.has(e)).map(e => e.outerHTML)"
-    assert script(page, missed) == []
+    assert page.execute_script(missed) == []
 
 
 def test_images_are_enlarged_and_browsed_by_keyboard(page: Chrome) -> None:
     tiles = page.find_elements(By.CSS_SELECTOR, "#galleries .zoom")
     assert len(tiles) == 3
-    script(page, "document.querySelectorAll('#galleries .zoom')[1].focus()")
+    page.execute_script("document.querySelectorAll('#galleries .zoom')[1].focus()")
     press(page, Keys.ENTER)
     assert one(page, "dialog").is_displayed()
     assert one(page, "dialog .caption .member").text == "train/cat.2.jpg · test"
@@ -228,17 +220,18 @@ def test_lines_are_copied_or_at_least_selected(
     page: Chrome, write_text: str, message: str, result: str
 ) -> None:
     one(page, ".tick").click()
-    script(page, f"navigator.clipboard.writeText = async {write_text}")
+    page.execute_script(f"navigator.clipboard.writeText = async {write_text}")
     one(page, "#copy").click()
     assert one(page, "#copied").text == message
-    assert script(page, f"return {result}") == f"{NASTY},dog,reviewed\n"
+    assert page.execute_script(f"return {result}") == f"{NASTY},dog,reviewed\n"
 
 
 def test_a_click_shows_the_rest_of_a_long_table(page: Chrome) -> None:
     assert len(visible(page, "[data-table=labels] .tick")) == 50
     one(page, ".show").click()
     assert len(visible(page, "[data-table=labels] .tick")) == 62
-    assert script(page, "return JSON.parse(document.activeElement.dataset.member)") == MANY[48]
+    focused = page.execute_script("return JSON.parse(document.activeElement.dataset.member)")
+    assert focused == MANY[48]
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])
@@ -250,12 +243,12 @@ def test_the_page_never_scrolls_sideways(page: Chrome, width: int) -> None:
         ".filter(e => e.getBoundingClientRect().right > width && !e.closest('.scroll, nav'))"
         ".map(e => e.outerHTML)"
     )
-    assert script(page, wider) is False
+    assert page.execute_script(wider) is False
 
 
 def test_the_page_is_dark_in_dark_mode_and_white_on_paper(page: Chrome) -> None:
     def background() -> str:
-        return str(script(page, "return getComputedStyle(document.body).backgroundColor"))
+        return str(page.execute_script("return getComputedStyle(document.body).backgroundColor"))
 
     assert background() == "rgb(247, 247, 245)"
     look(page, 1280, "dark")

@@ -11,6 +11,8 @@ OLD: dict[str, Any] = {
     "split": {"pipeline/a.py": "1"},
     "backend": {"jax": {}, "tensorflow": {"tensorflow": "2.21.0"}},
 }
+NEWER = OLD["extract"] | {"keras": "3.15.2", "cykooz.resizer": "5"}
+CHANGED_BACKENDS = ["jax none -> 1", "tensorflow 2.21.0 -> none"]
 
 
 @pytest.mark.parametrize(
@@ -18,21 +20,9 @@ OLD: dict[str, Any] = {
     [
         ({}, [], []),
         ({"split": {"pipeline/a.py": "2"}}, ["split"], ["pipeline/a.py"]),
-        (
-            {"split": {"pipeline/b.py": "1"}},
-            ["split"],
-            ["pipeline/a.py removed", "pipeline/b.py added"],
-        ),
-        (
-            {"extract": OLD["extract"] | {"keras": "3.15.2", "cykooz.resizer": "5"}},
-            ["extract"],
-            ["cykooz.resizer 4.0.1 -> 5", "keras 3.15.1 -> 3.15.2"],
-        ),
-        (
-            {"backend": {"jax": {}, "tensorflow": {"tensorflow": "2.22.0"}}},
-            ["other backends or engines"],
-            ["tensorflow 2.21.0 -> 2.22.0"],
-        ),
+        ({"split": {"b.py": "1"}}, ["split"], ["b.py added", "pipeline/a.py removed"]),
+        ({"extract": NEWER}, ["extract"], ["cykooz.resizer 4.0.1 -> 5", "keras 3.15.1 -> 3.15.2"]),
+        ({"backend": {"jax": {"jax": "1"}}}, ["other backends or engines"], CHANGED_BACKENDS),
         ({"new": {"pipeline/a.py": "1"}}, ["new"], ["pipeline/a.py added"]),
     ],
 )

@@ -111,6 +111,12 @@ def merge_badly(tiny: Tiny) -> None:
 
 
 MERGED = "with another hash than its stage recorded, as after a merge; run `dvc repro`, or undo th"
+
+
+def remove(path: str) -> Harm:
+    return lambda tiny: (tiny.folder / path).unlink()
+
+
 HARMS: dict[str, tuple[Harm, str]] = {
     "a parameter": (
         lambda tiny: tiny.change({"split.seed": 7}),
@@ -127,7 +133,7 @@ HARMS: dict[str, tuple[Harm, str]] = {
     "an input": (edit("raw/numbers.txt", "1", "3"), "got raw/numbers.txt modified; "),
     "a new stage": (
         edit("dvc.yaml", "stages:\n", "stages:\n  third: {cmd: echo, deps: [raw]}\n"),
-        "third: expected inputs, parameters and code as dvc.lock says, got a stage that never ran",
+        "third: expected inputs, parameters and code as .*, got a stage that never ran",
     ),
     "a bad merge": (merge_badly, f"score: .*got data/numbers.csv {MERGED}"),
     "other images in DVC": (give_to_dvc, f"draw: .*got raw/numbers.txt {MERGED}"),
@@ -137,24 +143,15 @@ HARMS: dict[str, tuple[Harm, str]] = {
         "expected a list of files, got a damaged one; remove it, then `dvc pull` or `dvc repro`",
     ),
     "a damaged cached list": (edit_list(lambda text: text[:-5]), "expected a list of files, got a"),
-    "a flipped bit in the cache": (flip_in_cache, "expected the bytes of data/numbers.csv that it"),
-    "a flipped bit in an output": (
+    "a bit in the cache": (flip_in_cache, "expected the bytes of data/numbers.csv that it"),
+    "a bit in an output": (
         lambda tiny: flip(tiny.folder / "data" / "model" / "head.npz"),
-        "data/model: expected the bytes that dvc.lock records, got others; `dvc checkout --force d",
+        "data/model: expected the bytes that dvc.lock records, .*; `dvc checkout --force d",
     ),
     "a metric": (edit("metrics/score.json", "loss", "los"), "got others; `git checkout metrics/sc"),
-    "an absent metric": (
-        lambda tiny: (tiny.folder / "metrics" / "score.json").unlink(),
-        "metrics/score.json: expected a file that git tracks, got none; `git checkout metrics/scor",
-    ),
-    "a lock of something else": (
-        edit("dvc.lock", "md5: ", "md5: 1\n    # "),
-        r"dvc: expected a readable project, got \"'./dvc.lock' validation failed\"; see `dvc statu",
-    ),
-    "no lock": (
-        lambda tiny: (tiny.folder / "dvc.lock").unlink(),
-        "dvc.lock: expected the record of the last run, got no such file; run `dvc repro` first",
-    ),
+    "an absent metric": (remove("metrics/score.json"), "expected a file that git tracks, got none"),
+    "an odd lock": (edit("dvc.lock", "md5: ", "md5: 1\n    # "), "dvc: expected a readable proj"),
+    "no lock": (remove("dvc.lock"), "dvc.lock: expected the record of the last run, got no such"),
 }
 
 
