@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import paths
-from pipeline.backbones import download, keras_setup
+from pipeline.backbones import keras_setup
 from pipeline.commands.formatters import TOP, Named
 from pipeline.evaluation import calibration, selected_model
 from pipeline.evaluation.probabilities import mean_log_probability
@@ -78,7 +78,7 @@ class Predictor:
 
     def function(self, model: Any) -> Function:
         """Return a Keras model of images as a function of any number of them."""
-        from pipeline.backbones import devices, inference
+        from pipeline.backbones import devices
 
         run: Function = functools.partial(devices.predict_on_batch, model)
         if self._engine == "openvino":
@@ -87,7 +87,7 @@ class Predictor:
 
         def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
             batches = (images[start : start + size] for start in range(0, len(images), size))
-            return np.concatenate([inference.run_padded(run, batch, size) for batch in batches])
+            return np.concatenate([devices.run_padded(run, batch, size) for batch in batches])
 
         return in_batches
 
@@ -104,10 +104,10 @@ class Predictor:
         return lambda images: last(np.concatenate([part(images) for part in parts], axis=-1))
 
     def _compiled_by_openvino(self, model: Any) -> Function:
-        from pipeline.backbones import openvino
+        from pipeline.backbones import extraction
 
         try:
-            return openvino.compile_model(
+            return extraction.compile_model(
                 model, self.batch_size, "float32", self.params.compute.threads
             )
         except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
@@ -175,7 +175,7 @@ def class_names(path: Path | None) -> list[str]:
         from pipeline.backbones import weights
 
         remedy = "connect once, or give `--imagenet-classes FILE`"
-        path = download.fetch(weights.class_index(), "predict --imagenet", remedy)
+        path = weights.fetch(weights.class_index(), "predict --imagenet", remedy)
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         return [str(index[str(number)][1]) for number in range(1000)]
@@ -192,7 +192,7 @@ def _download_weights(base: Any, name: str) -> None:
 
     remedy = "connect once, or give `--imagenet-weights FILE`"
     published = weights.published(name, include_top=True)
-    path = download.fetch(published, "predict --imagenet", remedy)
+    path = weights.fetch(published, "predict --imagenet", remedy)
     try:
         base.set_weights(weights.from_download(name, True, path).get_weights())
     except ValueError:

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from optional_packages import needs_openvino
 
-from pipeline.backbones import build, gabor, openvino, weights
+from pipeline.backbones import build, extraction, gabor, weights
 from pipeline.backbones.batch_norm_folding import fold
 from pipeline.runtime.errors import UserError
 
@@ -171,7 +171,7 @@ def test_folding_changes_nothing_and_bfloat16_little(bank: keras.Model) -> None:
 def test_openvino_gives_the_features_of_keras_up_to_rounding(bank: keras.Model) -> None:
     extractor = build.extractor(bank, "gabor", None, "flatten", fold)
     expected = extractor.predict_on_batch(images(4))
-    features = openvino.compile_model(extractor, 4, "float32", 1)(images(4))
+    features = extraction.compile_model(extractor, 4, "float32", 1)(images(4))
     assert_allclose(features, expected, atol=1e-5 * expected.max())
 
 

@@ -190,8 +190,11 @@ FLIPPED[500] ^= 1
         (patched(ONE, CENTRAL, 16, "<I", 0), "bad CRC"),
         (bytes(FLIPPED), "bad CRC"),
         (declaring(LONG, 1000), "expands beyond its declared size"),
-        (declaring(LONG, 1000, zlib.crc32(bytes(1000))), "expands beyond its declared size"),
-        (declaring(LONG, 0, 0), "expands beyond its declared size"),
+        (
+            patched(declaring(LONG, 1000), CENTRAL, 16, "<I", zlib.crc32(bytes(1000))),
+            "expands beyond its declared size",
+        ),
+        (declaring(LONG, 0), "expands beyond its declared size"),
         (declaring(LONG, 100_001), "ends before its declared size"),
         (declaring(zipped([("a.jpg", NOISE)], 0), 9), "expands beyond its declared size"),
         (patched(ONE, LOCAL, 35, "<I", 0xFFFFFFFF), "damaged compressed data"),

@@ -23,7 +23,7 @@ from pipeline.backbones import keras_setup
 keras_setup.start(backend, 1, "AVX2")
 import keras
 import numpy as np
-from pipeline.backbones import batch_norm_folding, build, inference
+from pipeline.backbones import batch_norm_folding, build, devices
 assert keras.config.backend() == backend
 images = np.load(pixels)
 name, size = "MobileNetV2", images.shape[1]
@@ -38,7 +38,7 @@ if not Path(weights).exists():
 base = build.network(name, size, False, Path(weights))
 model = build.extractor(base, name, None, "avg", batch_norm_folding.fold)
 def features(batch):
-    found = inference.run_padded(model.predict_on_batch, batch, 32)
+    found = devices.run_padded(model.predict_on_batch, batch, 32)
     assert (found.dtype, len(found)) == (np.float32, len(batch))
     return found
 batches = {"one batch": features(images)}

@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from optional_packages import needs_openvino
 
-from pipeline.backbones import build, openvino
+from pipeline.backbones import build, extraction
 from pipeline.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -60,13 +60,13 @@ def extractor() -> keras.Model:
 
 @pytest.fixture(scope="module")
 def float32(extractor: keras.Model) -> Function:
-    return openvino.compile_model(extractor, BATCH, "float32", 2)
+    return extraction.compile_model(extractor, BATCH, "float32", 2)
 
 
 @pytest.fixture(scope="module")
 def bfloat16(extractor: keras.Model) -> Function:
     try:
-        return openvino.compile_model(extractor, BATCH, "bfloat16", 2)
+        return extraction.compile_model(extractor, BATCH, "bfloat16", 2)
     except UserError as error:
         pytest.skip(str(error))
 
@@ -148,8 +148,8 @@ def test_a_fresh_process_gives_the_same_bytes_without_output_telemetry_or_files(
         "import sys\n"
         "from pipeline.backbones import keras_setup\n"
         "keras_setup.start('tensorflow', 2, None)\n"
-        "import test_openvino as test\n"
-        "function = test.openvino.compile_model(test.small_extractor(), 32, 'float32', 2)\n"
+        "import test_extraction as test\n"
+        "function = test.extraction.compile_model(test.small_extractor(), 32, 'float32', 2)\n"
         "sys.stdout.write(function(test.images()).tobytes().hex())\n"
     )
     home, temporary = tmp_path / "home", tmp_path / "tmp"
@@ -195,4 +195,4 @@ def test_a_machine_without_the_requirements_is_refused(
     monkeypatch.setattr("keras.config.backend", lambda: backend)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", cap)
     with pytest.raises(UserError, match=rf"^params\.yaml: {sentence}"):
-        openvino.compile_model(keras.Sequential(), BATCH, "bfloat16", 1)
+        extraction.compile_model(keras.Sequential(), BATCH, "bfloat16", 1)
