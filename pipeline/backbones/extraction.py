@@ -135,11 +135,9 @@ def compile_model(
     """Convert a model for OpenVINO, and compile it for this processor.
 
     Args:
-        model: of Keras, from images (n, size, size, 3) to features (n, d) float32; with float32
-            weights, under the TensorFlow backend.
-        batch_size: n.
+        model: of Keras' TensorFlow backend with float32 weights, from images (n, size, size, 3)
+            to features (n, d) float32.
         precision: of the arithmetic, "float32" or "bfloat16".
-        threads: per operation; None for all that this process may use.
 
     Returns:
         Function from images uint8 (batch_size, size, size, 3) to features float32 (batch_size, d).

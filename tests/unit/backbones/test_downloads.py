@@ -5,9 +5,6 @@ The server is one on this machine, without TLS: the tests alone allow http to it
 
 import hashlib
 import http.server
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +18,6 @@ from pipeline.backbones import weights
 from pipeline.backbones.weights import Published
 from pipeline.runtime.errors import UserError
 
-ROOT = Path(__file__).parents[3]
 BODY = bytes(range(256)) * 40
 NAME = "weights.h5"
 HOME = Path("home/models")
@@ -230,30 +226,6 @@ def test_a_user_without_a_home_is_refused(server: Server, monkeypatch: pytest.Mo
     monkeypatch.setattr("pwd.getpwuid", unknown)
     with pytest.raises(UserError, match="a user without one; set KERAS_HOME to a folder"):
         fetch(server)
-
-
-def test_a_killed_download_leaves_no_file_and_does_not_disturb_the_next(server: Server) -> None:
-    script = (
-        "import sys, requests\n"
-        "from requests.adapters import HTTPAdapter\n"
-        "from pipeline.backbones import weights\n"
-        "session = requests.Session()\n"
-        "session.mount(sys.argv[1], HTTPAdapter())\n"
-        "weights._session, weights.BLOCK_BYTES = lambda: session, 1000\n"
-        "weights.fetch(weights.Published('weights.h5', sys.argv[1], None), 'x', 'y')\n"
-    )
-    server.answers = [hang]
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, server.url], env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    while not (HOME / ".partial-weights.h5").exists():
-        assert process.poll() is None
-    process.kill()
-    process.wait()
-    assert not (HOME / NAME).exists()
-    server.closing.set()
-    assert fetch(server).read_bytes() == BODY
-    assert not (HOME / ".partial-weights.h5").exists()
 
 
 def test_a_proxy_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

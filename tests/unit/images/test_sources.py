@@ -182,6 +182,7 @@ LONG = zipped([("a.jpg", bytes(100_000))])
 NOISE = bytes(range(256)) * 4
 FLIPPED = bytearray(zipped([("a.jpg", NOISE)], zipfile.ZIP_STORED))
 FLIPPED[500] ^= 1
+SHORT = patched(declaring(LONG, 1000), CENTRAL, 16, "<I", zlib.crc32(bytes(1000)))
 
 
 @pytest.mark.parametrize(
