@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import config, paths
-from pipeline.backbones import keras_setup
-from pipeline.evaluation import classification, data_quality
+from pipeline.evaluation import blas, classification, data_quality
 from pipeline.evaluation.probabilities import log_softmax
 from pipeline.runtime import atomic_files
 from pipeline.runtime.parallel import in_order
@@ -35,7 +34,7 @@ DECIMALS = 6
 def main() -> None:
     """Rank labels and images by suspicion."""
     params = config.read()
-    keras_setup.limit_blas(params.compute.threads)
+    blas.limit_threads(params.compute.threads)
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
     accepted = [row for row in rows if row.accepted]

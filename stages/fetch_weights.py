@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from pipeline import config, paths
-from pipeline.backbones import download, keras_setup
+from pipeline.backbones import keras_setup
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 from pipeline.stage import stage
@@ -32,7 +32,7 @@ def main(backbone: str) -> None:
             "a file that you have"
         )
         published = weights.published(name, wanted.include_top)
-        path = download.fetch(published, f"fetch_weights {name}", remedy)
+        path = weights.fetch(published, f"fetch_weights {name}", remedy)
         model = weights.from_download(name, wanted.include_top, path)
         _check_pin(name + ("-top" if wanted.include_top else ""), weights.digest(model))
     elif wanted.weights == "file":

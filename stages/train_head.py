@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from pipeline import config, paths
-from pipeline.backbones import keras_setup
+from pipeline.evaluation import blas
 from pipeline.runtime import atomic_files
 from pipeline.stage import stage
 from pipeline.storage import array_views, arrays, ledger, sealed_files, tables
@@ -20,7 +20,7 @@ from pipeline.training import head_training, history
 def main() -> None:
     """Fit on `train`, choose the epoch on `valid`, predict every row."""
     params = config.read()
-    keras_setup.limit_blas(params.compute.threads)
+    blas.limit_threads(params.compute.threads)
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels = ledger.labels(rows)
     features = array_views.open_features(params.backbones, ledger.fingerprint(rows))

@@ -178,6 +178,7 @@ def _sorted_keys(before: str) -> str:
     return yaml.safe_dump(yaml.safe_load(before), sort_keys=True)
 
 
+VIEWS = "pipeline/backbones/from_params.py"
 DECODE, BUILD = "pipeline/images/decode.py", "pipeline/backbones/build.py"
 LOOP, ARRAYS = "pipeline/training/loop.py", "pipeline/storage/arrays.py"
 RESIZE, DUPLICATES = "pipeline/images/resize.py", "pipeline/images/near_duplicates.py"
@@ -197,7 +198,7 @@ HARMLESS = [
     Case("annotations in the training loop", transform(LOOP, Annotations)),
     Case("layout of a stage", transform("stages/evaluate.py", Layout)),
     Case("layout of the plots", transform(PLOTS, Layout)),
-    Case("layout of the views", transform("pipeline/backbones/views.py", Layout)),
+    Case("layout of the views", transform(VIEWS, Layout)),
     Case("order of imports in the networks", transform(BUILD, ImportOrder)),
     Case("order of imports in a stage", transform("stages/train_head.py", ImportOrder)),
     Case("words of errors in the networks", transform(BUILD, RaisedWords)),
@@ -242,8 +243,8 @@ MATTERING = [
     Case("a default of the networks", transform(BUILD, Default), EXTRACTOR),
     Case("the order of layers", transform(BUILD, LayerOrder), EXTRACTOR),
     Case("Gabor filters", transform("pipeline/backbones/gabor.py", Operator), EXTRACTOR),
-    Case("views", transform("pipeline/backbones/views.py", Constant), ("extract", "fine_tune")),
-    Case("OpenVINO", more_code("pipeline/backbones/openvino.py"), ("extract",)),
+    Case("views", transform(VIEWS, Constant), ("extract", "fine_tune")),
+    Case("OpenVINO", more_code("pipeline/backbones/extraction.py"), ("extract",)),
     Case("the training loop", transform(LOOP, Operator), ("explain", "fine_tune", "train_head")),
     Case("augmentation", more_code("pipeline/training/augmentation.py"), ("fine_tune",)),
     Case("the bootstrap", transform(BOOTSTRAP, Constant), ("evaluate", "fine_tune")),

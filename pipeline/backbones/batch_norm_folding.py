@@ -158,21 +158,18 @@ def _is(layer: Any, convolutions: tuple[type, ...]) -> bool:
 
 def _has_no_padding(layer: Any) -> bool:
     """Return whether a layer is a convolution that can absorb a map before it."""
-    if not _is(layer, (Conv2D, DepthwiseConv2D)):
-        return False
-    return layer.padding == "valid" or set(layer.kernel_size) == {1}
+    return _is(layer, (Conv2D, DepthwiseConv2D)) and (
+        layer.padding == "valid" or set(layer.kernel_size) == {1}
+    )
 
 
 def _affine(norm: Any) -> Affine:
-    scale = 1 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
+    *factors, mean, variance = (array.astype(np.float64) for array in norm.get_weights())
+    scale = 1 / np.sqrt(variance + norm.epsilon)
     if norm.scale:
-        scale = scale * _float64(norm.gamma)
-    shift = -scale * _float64(norm.moving_mean)
-    return Affine(scale, shift + _float64(norm.beta) if norm.center else shift)
-
-
-def _float64(variable: keras.Variable) -> NDArray[np.float64]:
-    return np.asarray(keras.ops.convert_to_numpy(variable), dtype=np.float64)
+        scale = scale * factors[0]
+    shift = -scale * mean
+    return Affine(scale, shift + factors[-1] if norm.center else shift)
 
 
 def _weights(layer: Any, before: Affine | None, after: Affine | None) -> list[NDArray[np.float32]]:

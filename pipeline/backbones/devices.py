@@ -1,4 +1,4 @@
-"""Compute on several accelerators of one machine, each with its part of every batch.
+"""Run batches of one size, on several accelerators that each take a part of every batch.
 
 Data parallelism is the backend's: `keras.distribution` on JAX, `tf.distribute` on TensorFlow.
 Without accelerators the processor provides as many virtual devices: slower, but the same code. With
@@ -8,6 +8,7 @@ one device nothing here has any effect.
 import contextlib
 import importlib
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -64,6 +65,20 @@ def predict_on_batch(model: keras.Model, batch: NDArray[Any]) -> NDArray[np.floa
         layout = keras.distribution.distribution().get_data_layout(tensor.shape)
         parts = keras.distribution.distribute_tensor(tensor, layout)
     return np.asarray(model.predict_on_batch(parts))[: len(batch)]
+
+
+def run_padded(
+    function: Callable[[NDArray[Any]], Any], batch: NDArray[Any], size: int
+) -> NDArray[np.float32]:
+    """Return the outputs of a batch of at most `size` rows, padded to `size` with zeros.
+
+    Thus no row depends on how many others are in its batch.
+    """
+    rows = len(batch)
+    if rows < size:
+        padding = np.zeros((size - rows, *batch.shape[1:]), dtype=batch.dtype)
+        batch = np.concatenate([batch, padding])
+    return np.asarray(function(batch))[:rows]
 
 
 def train_on_batch(

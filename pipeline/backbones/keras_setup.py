@@ -12,8 +12,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from threadpoolctl import threadpool_limits
-
 from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.machine import processors
@@ -97,11 +95,6 @@ def silence_openvino() -> None:
     Its package openvino-telemetry is optional (openvino/tools/ovc/telemetry_utils.py).
     """
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-
-
-def limit_blas(threads: int | None) -> None:
-    """Set the threads of numpy's matrix products, which no longer read the environment."""
-    threadpool_limits(threads or processors(), user_api="blas")
 
 
 @contextlib.contextmanager

@@ -66,7 +66,7 @@ def load(model: keras.Model, path: Path, with_top: Callable[[], keras.Model] | N
 def _arrays(file: h5py.File) -> Arrays:
     """Return all arrays of a file by path, read from declarations only; follow no links."""
     arrays: dict[str, Any] = {}
-    seen = {_address(file)}
+    seen = {h5py.h5o.get_info(file.id).addr}
     groups = [("", file)]
     while groups:
         parent, group = groups.pop()
@@ -78,7 +78,7 @@ def _arrays(file: h5py.File) -> Arrays:
             if kind not in (h5py.Group, h5py.Dataset):
                 raise WeightsFileError(f"neither a group nor an array, {path!r}")
             item = group[name]
-            if (address := _address(item)) in seen:
+            if (address := h5py.h5o.get_info(item.id).addr) in seen:
                 raise WeightsFileError(f"two names for one object, the second is {path!r}")
             seen.add(address)
             if len(seen) > MAX_OBJECTS:
@@ -89,11 +89,6 @@ def _arrays(file: h5py.File) -> Arrays:
                 _require_plain(path, item)
                 arrays[path] = item
     return arrays
-
-
-def _address(item: Any) -> tuple[int, int]:
-    info = h5py.h5o.get_info(item.id)
-    return info.fileno, info.addr
 
 
 def _require_plain(path: str, array: h5py.Dataset) -> None:

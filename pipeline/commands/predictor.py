@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import paths
-from pipeline.backbones import download, keras_setup
+from pipeline.backbones import keras_setup
 from pipeline.commands.formatters import TOP, Named
 from pipeline.evaluation import calibration, selected_model
 from pipeline.evaluation.probabilities import mean_log_probability
@@ -72,15 +72,15 @@ class Predictor:
 
     def function(self, model: Any) -> Function:
         """Return a Keras model of images as a function of any number of them."""
-        from pipeline.backbones import devices, inference
+        from pipeline.backbones import devices
 
         size = self.batch_size
         run: Function = functools.partial(devices.predict_on_batch, model)
         if self._engine == "openvino":
-            from pipeline.backbones import openvino
+            from pipeline.backbones import extraction
 
             try:
-                run = openvino.compile_model(model, size, "float32", self.params.compute.threads)
+                run = extraction.compile_model(model, size, "float32", self.params.compute.threads)
             except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
                 raise UserError(
                     "predict --engine: expected a network that OpenVINO can run, got "
@@ -89,7 +89,7 @@ class Predictor:
 
         def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
             batches = (images[start : start + size] for start in range(0, len(images), size))
-            return np.concatenate([inference.run_padded(run, batch, size) for batch in batches])
+            return np.concatenate([devices.run_padded(run, batch, size) for batch in batches])
 
         return in_batches
 
@@ -160,7 +160,7 @@ def class_names(path: Path | None) -> list[str]:
         from pipeline.backbones import weights
 
         remedy = "connect once, or give `--imagenet-classes FILE`"
-        path = download.fetch(weights.class_index(), "predict --imagenet", remedy)
+        path = weights.fetch(weights.class_index(), "predict --imagenet", remedy)
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         return [str(index[str(number)][1]) for number in range(1000)]

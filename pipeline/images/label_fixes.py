@@ -27,11 +27,7 @@ class Fix:
 
 
 def parse(lines: Iterable[tuple[str, Sequence[str]]]) -> list[Fix]:
-    """Return the fix of each line, given as (where it stands, member, label and source).
-
-    Raises:
-        UserError: a member or label is missing, or control characters, which no file's name has.
-    """
+    """Return the fix of each line, given as (where it stands, member, label and source)."""
     fixes = []
     for where, fields in lines:
         control = any(unicodedata.category(one) == "Cc" for one in "".join(fields))
@@ -46,12 +42,7 @@ def parse(lines: Iterable[tuple[str, Sequence[str]]]) -> list[Fix]:
 def match(
     fixes: Iterable[Fix], members: Sequence[str], classes: Sequence[str], where: str
 ) -> tuple[dict[int, Fix], list[Fix]]:
-    """Return the fix of each member by its index in `members`, and the fixes that match none.
-
-    Raises:
-        UserError: a label that is not one of `classes`, a fix that two members match, or a member
-            that two fixes match; the message begins with `where`.
-    """
+    """Return the fix of each member by its index in `members`, and the fixes that match none."""
     by_name: dict[str, list[int]] = defaultdict(list)
     for index, member in enumerate(members):
         by_name[posixpath.basename(member)].append(index)

@@ -35,7 +35,6 @@ class Resizing(CachedShards):
         super().__init__(out)
 
     def close(self) -> None:
-        """Close the inputs."""
         for source in vars(self).get("opened", {}).values():
             source.close()
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import config, paths
-from pipeline.backbones import build, devices, from_params, inference
+from pipeline.backbones import build, devices, from_params
 from pipeline.runtime import atomic_files, environment
 from pipeline.runtime.machine import processors
 from pipeline.runtime.progress import progress
@@ -216,7 +216,7 @@ class FineTuning:
 
     def _padded(self, model: keras.Model) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
         function = functools.partial(devices.predict_on_batch, model)
-        return lambda batch: inference.run_padded(function, batch, self.settings.batch_size)
+        return lambda batch: devices.run_padded(function, batch, self.settings.batch_size)
 
     def _layers(self) -> list[str | None]:
         """Return the first layer of each backbone that is trained, None for a frozen one."""

@@ -108,7 +108,7 @@ def _train_dense(settings: DenseHead, params: Params, features: Readable, labels
     keras_setup.start(**params.compute.model_dump())
     import keras
 
-    from pipeline.backbones import devices, inference
+    from pipeline.backbones import devices
     from pipeline.training import loop
 
     keras.utils.set_random_seed(settings.seed)
@@ -139,9 +139,7 @@ def _train_dense(settings: DenseHead, params: Params, features: Readable, labels
             yield values[np.arange(len(rows)), view], labels.label[rows]
 
     def logits(batch: head.FloatArray) -> head.FloatArray:
-        return inference.run_padded(
-            functools.partial(devices.predict_on_batch, model), batch, BATCH
-        )
+        return devices.run_padded(functools.partial(devices.predict_on_batch, model), batch, BATCH)
 
     def validate() -> loop.Batch:
         predicted = predict(features, views, logits, valid_rows)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import config, paths
 from pipeline.backbones import build, from_params, keras_setup
+from pipeline.evaluation import blas
 from pipeline.evaluation.probabilities import log_softmax, mean_log_probability
 from pipeline.storage import arrays, ledger
 from pipeline.training import head, logistic, loop, network_split
@@ -31,7 +32,7 @@ def album(
     """A ledger of 42 images; Keras runs in this process already."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(keras_setup, "start", lambda **settings: None)
-    monkeypatch.setattr(keras_setup, "limit_blas", lambda threads: None)
+    monkeypatch.setattr(blas, "limit_threads", lambda threads: None)
     album = Album(monkeypatch, capsys, each=20)
     album.change({"extract": {"views": VIEWS, "augment": AUGMENT}, "train_head": LOGISTIC})
     album.split()

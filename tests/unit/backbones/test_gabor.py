@@ -7,9 +7,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from optional_packages import needs_openvino
 
-from pipeline.backbones import build, gabor, openvino, weights
+from pipeline.backbones import build, extraction, gabor, weights
 from pipeline.backbones.batch_norm_folding import fold
-from pipeline.runtime.errors import UserError
 
 SIZE = 96
 AMPLITUDE = 0.25
@@ -96,16 +95,6 @@ def test_a_flat_image_excites_nothing_not_even_at_its_border(
     assert max(abs(response).max() for response in responses) < 2e-6
 
 
-def test_even_kernels_are_even_odd_ones_odd_and_both_have_no_mean() -> None:
-    even, odd = gabor.kernels("even"), gabor.kernels("odd")
-    assert even.shape == odd.shape == (15, 15, 3, 48)
-    assert even.dtype == odd.dtype == np.float32
-    assert_allclose(even[::-1, ::-1], even, atol=1e-8)
-    assert_allclose(odd[::-1, ::-1], -odd, atol=1e-8)
-    for part in (even, odd):
-        assert abs(part.sum(axis=(0, 1), dtype=np.float64)).max() < 1e-7
-
-
 def test_a_kernel_has_the_values_of_the_formula() -> None:
     """The first: 4 pixels, intensity, 0 degrees; sigma is 0.5622 * 4 pixels."""
     a = np.exp(-1 / (2 * (0.562_172 * 4) ** 2))
@@ -148,17 +137,6 @@ def test_another_seed_gives_the_same_weights() -> None:
         assert_array_equal(array, gabor.kernels(part))
 
 
-@pytest.mark.parametrize(("pooling", "features"), [("flatten", 4 * 4 * 144), ("avg", 144)])
-def test_an_extractor_takes_the_complete_bank(
-    pooling: str, features: int, bank: keras.Model
-) -> None:
-    extractor = build.extractor(bank, "gabor", None, pooling)
-    assert extractor.output_shape == (None, features)
-    cells = bank.predict_on_batch(images(2) / np.float32(255))
-    expected = cells.reshape(2, -1) if pooling == "flatten" else cells.mean(axis=(1, 2))
-    assert_allclose(extractor.predict_on_batch(images(2)), expected, rtol=1e-4)
-
-
 def test_folding_changes_nothing_and_bfloat16_little(bank: keras.Model) -> None:
     pixels = images(2) / np.float32(255)
     expected = bank.predict_on_batch(pixels)
@@ -171,23 +149,16 @@ def test_folding_changes_nothing_and_bfloat16_little(bank: keras.Model) -> None:
 def test_openvino_gives_the_features_of_keras_up_to_rounding(bank: keras.Model) -> None:
     extractor = build.extractor(bank, "gabor", None, "flatten", fold)
     expected = extractor.predict_on_batch(images(4))
-    features = openvino.compile_model(extractor, 4, "float32", 1)(images(4))
+    features = extraction.compile_model(extractor, 4, "float32", 1)(images(4))
     assert_allclose(features, expected, atol=1e-5 * expected.max())
-
-
-def test_filters_are_trained_from_the_named_one_on() -> None:
-    extractor = build.extractor(gabor.network(32), "gabor", None, "avg")
-    build.unfreeze_from(extractor, "even4")
-    trunk = extractor.get_layer("trunk").model
-    assert [layer.name for layer in trunk.layers if layer.trainable_weights] == ["even4", "odd4"]
-    with pytest.raises(UserError, match="expected a layer with weights to train from there on"):
-        build.unfreeze_from(extractor, "magnitude1")
 
 
 def test_the_gradient_of_a_flat_image_is_finite() -> None:
     """The square root has no derivative at 0, the response to a flat image."""
     extractor = build.extractor(gabor.network(32), "gabor", None, "avg")
-    build.unfreeze_from(extractor, "even1")
+    build.unfreeze_from(extractor, "even4")
+    trunk = extractor.get_layer("trunk").model
+    assert [layer.name for layer in trunk.layers if layer.trainable_weights] == ["even4", "odd4"]
     before = extractor.get_weights()
     extractor.compile("sgd", "mse")
     extractor.train_on_batch(np.full((2, 32, 32, 3), 255.0), np.ones((2, 144)))

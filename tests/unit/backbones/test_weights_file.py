@@ -19,6 +19,7 @@ from pipeline.backbones.weights_file import WeightsFileError
 KERNEL, BIAS = "layers/conv2d_1/vars/0", "layers/conv2d_1/vars/1"
 SHAPE = (3, 3, 32, 64)
 Change = Callable[[h5py.File], object]
+Refusal = Callable[[Path], str]
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +39,6 @@ def path(model: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def legacy(model: keras.Model, path: Path) -> Path:
     legacy_weights.save(Path("w.h5"), model)
     return Path("w.h5")
-
-
-Refusal = Callable[[Path], str]
 
 
 @pytest.fixture
@@ -164,43 +162,36 @@ NEW_FORMAT: dict[str, tuple[Change, str]] = {
     ),
 }
 LEGACY_FORMAT: dict[str, tuple[Change, str]] = {
-    "terabytes declared": (
+    "legacy: terabytes declared": (
         put("conv2/conv2/0:0", shape=(2**40,), dtype="f4", chunks=(9,)),
         "4,398,046,511,104 bytes that are declared but not there, ",
     ),
-    "another shape": (
+    "legacy: another shape": (
         put("conv2/conv2/0:0", data=np.zeros((3, 3, 32, 65), "f4")),
         "'conv2/conv2/0:0' of shape (3, 3, 32, 65), not (3, 3, 32, 64)",
     ),
-    "external link": (
+    "legacy: external link": (
         link("conv2/conv2/0:0", EXTERNAL),
         "a link to elsewhere, 'conv2/conv2/0:0'",
     ),
-    "a surplus weight": (
+    "legacy: a surplus weight": (
         add("conv2/more", np.zeros(3, "f4")),
         "a weight that belongs to no layer, '/conv2/more'",
     ),
-    "a missing name": (
+    "legacy: a missing name": (
         lambda file: file["conv2"].attrs.__setitem__("weight_names", [b"conv2/0:0"]),
         "7 weights in 4 layers, not 8 in 4",
     ),
 }
 
 
-@pytest.mark.parametrize("fault", NEW_FORMAT)
-def test_a_trap_is_refused_unread(fault: str, path: Path, refusal: Refusal) -> None:
-    change, reason = NEW_FORMAT[fault]
+@pytest.mark.parametrize("fault", [*NEW_FORMAT, *LEGACY_FORMAT])
+def test_a_trap_is_refused_unread(fault: str, legacy: Path, refusal: Refusal) -> None:
+    change, reason = (NEW_FORMAT | LEGACY_FORMAT)[fault]
+    path = legacy if fault in LEGACY_FORMAT else Path("w.weights.h5")
     with h5py.File(path, "a") as file:
         change(file)
     assert refusal(path).startswith(reason)
-
-
-@pytest.mark.parametrize("fault", LEGACY_FORMAT)
-def test_so_is_one_in_the_legacy_format(fault: str, legacy: Path, refusal: Refusal) -> None:
-    change, reason = LEGACY_FORMAT[fault]
-    with h5py.File(legacy, "a") as file:
-        change(file)
-    assert refusal(legacy).startswith(reason)
 
 
 def test_more_objects_than_any_network_has_are_refused(

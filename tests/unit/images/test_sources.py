@@ -182,6 +182,7 @@ LONG = zipped([("a.jpg", bytes(100_000))])
 NOISE = bytes(range(256)) * 4
 FLIPPED = bytearray(zipped([("a.jpg", NOISE)], zipfile.ZIP_STORED))
 FLIPPED[500] ^= 1
+SHORT = patched(declaring(LONG, 1000), CENTRAL, 16, "<I", zlib.crc32(bytes(1000)))
 
 
 @pytest.mark.parametrize(
@@ -190,8 +191,11 @@ FLIPPED[500] ^= 1
         (patched(ONE, CENTRAL, 16, "<I", 0), "bad CRC"),
         (bytes(FLIPPED), "bad CRC"),
         (declaring(LONG, 1000), "expands beyond its declared size"),
-        (declaring(LONG, 1000, zlib.crc32(bytes(1000))), "expands beyond its declared size"),
-        (declaring(LONG, 0, 0), "expands beyond its declared size"),
+        (
+            patched(declaring(LONG, 1000), CENTRAL, 16, "<I", zlib.crc32(bytes(1000))),
+            "expands beyond its declared size",
+        ),
+        (declaring(LONG, 0), "expands beyond its declared size"),
         (declaring(LONG, 100_001), "ends before its declared size"),
         (declaring(zipped([("a.jpg", NOISE)], 0), 9), "expands beyond its declared size"),
         (patched(ONE, LOCAL, 35, "<I", 0xFFFFFFFF), "damaged compressed data"),

@@ -5,9 +5,6 @@ The server is one on this machine, without TLS: the tests alone allow http to it
 
 import hashlib
 import http.server
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,11 +14,10 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-from pipeline.backbones import download
-from pipeline.backbones.download import Published
+from pipeline.backbones import weights
+from pipeline.backbones.weights import Published
 from pipeline.runtime.errors import UserError
 
-ROOT = Path(__file__).parents[3]
 BODY = bytes(range(256)) * 40
 NAME = "weights.h5"
 HOME = Path("home/models")
@@ -118,15 +114,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("KERAS_HOME", "home")
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    https_only = download._session
+    https_only = weights._session
 
     def session() -> requests.Session:
         extended = https_only()
         extended.mount(started.url, HTTPAdapter())
         return extended
 
-    monkeypatch.setattr(download, "_session", session)
-    monkeypatch.setattr(download, "BLOCK_BYTES", 1_000)
+    monkeypatch.setattr(weights, "_session", session)
+    monkeypatch.setattr(weights, "BLOCK_BYTES", 1_000)
     with Server() as started:
         thread = threading.Thread(target=started.serve_forever, args=(0.01,))
         thread.start()
@@ -138,7 +134,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def fetch(server: Server, hash: str | None = None, url: str = "") -> Path:
     file = Published(NAME, url or server.url + "published", hash)
-    return download.fetch(file, "fetch_weights X", "connect once")
+    return weights.fetch(file, "fetch_weights X", "connect once")
 
 
 def require_refused(server: Server, got: str, hash: str | None = None, url: str = "") -> None:
@@ -190,11 +186,11 @@ def test_a_download_that_was_cut_off_is(
 def test_a_server_that_fails_every_time_is_given_up(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.answers = [cut_off] * download.ATTEMPTS
+    server.answers = [cut_off] * weights.ATTEMPTS
     require_refused(server, ", got no connection")
-    assert len(server.requests) == download.ATTEMPTS
-    monkeypatch.setattr(download, "TIMEOUTS_S", (5, 0.1))
-    server.answers = [hang] * download.ATTEMPTS
+    assert len(server.requests) == weights.ATTEMPTS
+    monkeypatch.setattr(weights, "TIMEOUTS_S", (5, 0.1))
+    server.answers = [hang] * weights.ATTEMPTS
     require_refused(server, ", got no (answer in time|connection)")
     server.answers = [missing]
     require_refused(server, ", got '404 Not Found'")
@@ -207,7 +203,7 @@ def test_a_server_that_fails_every_time_is_given_up(
 def test_more_than_any_published_file_has_is_refused(
     answers: list[Callable[[Any], None]], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(weights, "MAX_BYTES", 10_000)
     server.answers = answers
     require_refused(server, ", at most 10,000 bytes, got more")
 
@@ -232,33 +228,9 @@ def test_a_user_without_a_home_is_refused(server: Server, monkeypatch: pytest.Mo
         fetch(server)
 
 
-def test_a_killed_download_leaves_no_file_and_does_not_disturb_the_next(server: Server) -> None:
-    script = (
-        "import sys, requests\n"
-        "from requests.adapters import HTTPAdapter\n"
-        "from pipeline.backbones import download\n"
-        "session = requests.Session()\n"
-        "session.mount(sys.argv[1], HTTPAdapter())\n"
-        "download._session, download.BLOCK_BYTES = lambda: session, 1000\n"
-        "download.fetch(download.Published('weights.h5', sys.argv[1], None), 'x', 'y')\n"
-    )
-    server.answers = [hang]
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, server.url], env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    while not (HOME / ".partial-weights.h5").exists():
-        assert process.poll() is None
-    process.kill()
-    process.wait()
-    assert not (HOME / NAME).exists()
-    server.closing.set()
-    assert fetch(server).read_bytes() == BODY
-    assert not (HOME / ".partial-weights.h5").exists()
-
-
 def test_a_proxy_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", server.url)
-    session = download._session()
+    session = weights._session()
     session.mount("http://elsewhere.invalid/", HTTPAdapter())
     assert session.get("http://elsewhere.invalid/x", timeout=5).content == BODY
     assert server.requests == [("http://elsewhere.invalid/x", None)]

@@ -2,20 +2,22 @@
 
 import hashlib
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from pipeline.backbones import views
-from pipeline.backbones.views import Ranges
+from pipeline.backbones import from_params
 
 SIZE = 12
 NOTHING = {"rotation": 0.0, "shift": 0.0, "shear": 0.0, "zoom": 0.0, "flip": False}
-ALL = Ranges(rotation=20, shift=0.2, shear=0.2, zoom=0.2, flip=True)
+ALL = {"rotation": 20, "shift": 0.2, "shear": 0.2, "zoom": 0.2, "flip": True}
 
 Pixels = NDArray[np.uint8]
+Ranges = dict[str, float]
 # Drawn between -1 and 1: angle, right, down, across, along, zoom; then a number, a flip below 0.5.
 Draw = tuple[float, float, float, float, float, float]
 Fix = Callable[..., None]
@@ -36,13 +38,14 @@ def made(
     seed: int = 0,
     keys: list[bytes] | None = None,
 ) -> Pixels:
-    result = views.make(pixels, keys or digests(pixels), view, ranges, seed)
+    params: Any = SimpleNamespace(extract=SimpleNamespace(changes=lambda: (ranges, seed)))
+    result = from_params.view(params, pixels, keys or digests(pixels), view)
     assert (str(result.dtype), result.shape) == ("uint8", pixels.shape)
     return result
 
 
 def only(**limits: float) -> Ranges:
-    return Ranges(**{**NOTHING, **limits})  # type: ignore[arg-type]
+    return NOTHING | limits
 
 
 @pytest.fixture
@@ -92,7 +95,7 @@ def test_view_seed_and_image_each_give_another_map() -> None:
 
 def test_this_is_a_map_of_seed_0() -> None:
     """It must not change, since cached views depend on it."""
-    transform = views._transform(bytes(32), 2, ALL, 0, SIZE)
+    transform = from_params._transform(bytes(32), 2, ALL, 0, SIZE)
     assert transform.dtype == np.float32
     expected = [1.185631, -0.434958, -0.828171, 0.179553, 1.124593, -3.320004, 0, 0]
     np.testing.assert_allclose(transform, expected, atol=2e-6)
