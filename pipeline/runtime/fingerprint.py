@@ -280,10 +280,10 @@ def _versions(distributions: Iterable[str]) -> Entry:
 
 
 @functools.cache
-def locked(path: Path = ROOT / paths.RUN_LOCK) -> dict[str, str]:
+def locked(path: Path | None = None) -> dict[str, str]:
     """Read the pinned versions that hold for this Python and system."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = (path or ROOT / paths.RUN_LOCK).read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     versions = {}

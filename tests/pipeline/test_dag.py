@@ -302,7 +302,7 @@ def test_a_wrong_key_of_a_later_stage_stops_the_first_one_with_one_sentence(
         "\nerror: params.yaml: train_head.kind: expected one of 'logistic' or 'dense', "
         "got 'forest'; change it\n"
     ) in printed
-    assert "failed to reproduce 'split'" in printed
+    assert "failed to reproduce 'code'" in printed
     assert "Traceback" not in printed
 
 

@@ -88,19 +88,19 @@ def test_galleries_hold_the_images_that_their_titles_say() -> None:
         gallery["title"]: [image["member"] for image in gallery["images"]]
         for gallery in told()["galleries"]
     }
-    assert len(shown.pop("Right, drawn at random")) == 2
-    assert set(shown.pop("Wrong, drawn at random")) <= {f"{i}.jpg" for i in (6, 7, 8, 10)}
+    assert len(shown.pop("Correct, random sample")) == 2
+    assert set(shown.pop("Wrong, random sample")) <= {f"{i}.jpg" for i in (6, 7, 8, 10)}
     assert shown == {
-        "Surest and right: cat": ["2.jpg", "4.jpg"],
-        "Surest and wrong: cat": ["8.jpg", "6.jpg"],
-        "Surest and right: dog": ["3.jpg", "11.jpg"],
-        "Surest and wrong: dog": ["7.jpg"],
-        "Least sure": ["9.jpg", "10.jpg"],
+        "Most confident and correct: cat": ["2.jpg", "4.jpg"],
+        "Most confident and wrong: cat": ["8.jpg", "6.jpg"],
+        "Most confident and correct: dog": ["3.jpg", "11.jpg"],
+        "Most confident and wrong: dog": ["7.jpg"],
+        "Least confident": ["9.jpg", "10.jpg"],
         "Likely label errors": ["7.jpg"],
-        "Unlike all others": ["3.jpg"],
-        "Bad light": ["2.jpg"],
+        "Outliers": ["3.jpg"],
+        "Poor exposure or focus": ["2.jpg"],
         "Copies": ["0.jpg", "1.jpg"],
-        "Alike by features": ["4.jpg", "6.jpg"],
+        "Similar features": ["4.jpg", "6.jpg"],
         "Rejected files": ["<x>.jpg"],
     }
 
@@ -109,7 +109,7 @@ def test_an_image_is_true_to_its_colours_and_told_with_its_calibrated_probabilit
     assert explain.main() == 0
     pixels = arrays.StoredArray(Path("data/resized.zarr")).read(0, len(SURE))
     galleries = {gallery["title"]: gallery["images"] for gallery in told()["galleries"]}
-    image = galleries["Surest and wrong: dog"][0]
+    image = galleries["Most confident and wrong: dog"][0]
     assert image == {
         "picture": "images/7.png",
         "heatmap": "heatmaps/7.png",
@@ -123,7 +123,7 @@ def test_an_image_is_true_to_its_colours_and_told_with_its_calibrated_probabilit
     }
     with Image.open("metrics/explain/images/7.png") as opened:
         assert (np.asarray(opened) == pixels[7]).all()
-    assert galleries["Likely label errors"][0]["note"] == "rather cat?"
+    assert galleries["Likely label errors"][0]["note"] == "cat instead?"
     assert galleries["Rejected files"][0]["note"] == "cut short"
     assert galleries["Rejected files"][0]["picture"] is None
     assert galleries["Copies"][0]["heatmap"] is None
@@ -170,7 +170,7 @@ def test_a_chosen_image_and_chosen_layers_are_shown(write_params: Callable[..., 
     [
         (
             {"image": "99.jpg"},
-            "params.yaml: explain.image: expected an image's name as data/split.csv has it, or "
+            "params.yaml: explain.image: expected the name of an image as in data/split.csv, or "
             "null, got '99.jpg'; correct it",
         ),
         (
@@ -180,8 +180,8 @@ def test_a_chosen_image_and_chosen_layers_are_shown(write_params: Callable[..., 
         ),
         (
             {"layers": 0},
-            "params.yaml: explain.layers: expected a number of layers from 1 on, or a list of "
-            "their names, got 0; change it",
+            "params.yaml: explain.layers: expected a number of layers from 1 to 100, or a "
+            "list of layer names, got 0; change it",
         ),
     ],
 )

@@ -88,7 +88,7 @@ def test_extract_without_weights_is_refused(run: Run) -> None:
 def test_an_array_of_other_images_is_refused(name: str, path: Path, run: Run) -> None:
     ledger.write_ledger(paths.LEDGER, [ROW])
     write_array(path, "of other images")
-    assert f"{path}: expected the rows of the data/split.csv" in run(name)
+    assert f"{path}: expected the rows of the current data/split.csv" in run(name)
 
 
 @pytest.mark.parametrize("name", STAGES)

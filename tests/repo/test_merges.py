@@ -16,7 +16,7 @@ def conflict(other: tuple[Project, list[str]], tmp_path_factory: pytest.TempPath
     project.run("dvc", "checkout", "--quiet")
     project.git("checkout", "--quiet", "-b", "raw")
     project.change({"evaluate.calibration": "none"})
-    assert project.repro("evaluate") == ["evaluate"]
+    assert project.repro("evaluate") == ["code", "evaluate"]
     project.commit("no calibration")
     assert "Merge conflict in dvc.lock" in project.run("git", "merge", "other", passes=False)
     return project
@@ -42,11 +42,12 @@ def test_after_a_conflict_only_new_stages_run_whichever_side_is_taken(
     project = conflict.copy_to(tmp_path / "project")
     trees = []
     # The second time, the cache has the outputs of the first, except those of `evaluate`.
-    ran = {"ours": ["evaluate", "explain", "submit", "report"], "theirs": ["evaluate"]}
+    ran = {"ours": ["code", "evaluate", "explain", "submit", "report"]}
+    ran["theirs"] = ["code", "evaluate"]
     for side, stages in ran.items():
         project.git("checkout", f"--{side}", "dvc.lock")
         assert project.repro() == stages
-        project.git("add", "dvc.lock", "metrics")
+        project.git("add", "dvc.lock", "code.yaml", "settings.yaml", "metrics")
         assert conflicting(project) == []
         project.git("commit", "--quiet", "--message=both")
         assert project.repro() == []

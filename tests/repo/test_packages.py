@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -74,8 +75,10 @@ def stand_ins(tmp_path: Path) -> Path:
 
 def calls(project: Path, target: str, *changed: str) -> list[str]:
     """Run `make` after touching files; return the lock files installed and by which program."""
+    time.sleep(0.02)  # coarser than what file systems tell apart
     for name in changed:
         (project / name).touch()
+    time.sleep(0.02)
     (project / "calls").unlink(missing_ok=True)
     subprocess.run(["make", "--silent", target], cwd=project, check=True, capture_output=True)
     text = (project / "calls").read_text() if (project / "calls").exists() else ""

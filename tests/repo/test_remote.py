@@ -21,7 +21,7 @@ def pushed(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.run("dvc", "push", "--run-cache")
     project.git("checkout", "--quiet", "-b", "clipped")
     project.change({"submit.clip": 0.2})
-    assert project.repro() == ["submit", "report"]
+    assert project.repro() == ["code", "submit", "report"]
     project.commit("another clip")
     project.run("dvc", "push", "--run-cache")
     project.git("checkout", "--quiet", "main")
