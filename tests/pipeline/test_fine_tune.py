@@ -3,17 +3,19 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from album import DENSE, LEDGER, LOGISTIC, WEIGHTS, Album, contents
+from finished import in_this_process
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from pipeline import paths
 from pipeline.backbones import build, keras_setup
-from pipeline.storage import arrays, ledger, sealed_files, tables
+from pipeline.storage import arrays, cached_shards, ledger, sealed_files, tables
 from pipeline.training import head, loop, network_split
 from stages import fine_tune
 
@@ -34,16 +36,30 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 18 images, features and a head; do not change it."""
+    folder = tmp_path_factory.mktemp("prepared")
+    mute: Any = SimpleNamespace(readouterr=lambda: SimpleNamespace(out="", err=""))
+    with in_this_process() as changed:
+        changed.chdir(folder)
+        changed.setattr(cached_shards, "SHARD_ROWS", 5)
+        album = Album(changed, mute)
+        album.change(SETTINGS)
+        album.split()
+        album.resize()
+        album.fetch_weights()
+        album.extract()
+        album.run("train_head")
+    return folder
+
+
 @pytest.fixture
-def album(album: Album, monkeypatch: pytest.MonkeyPatch) -> Album:
+def album(album: Album, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Album:
     """18 images, features and a head."""
     monkeypatch.setattr(keras_setup, "limit_blas", lambda threads: None)
+    shutil.copytree(prepared, Path(), dirs_exist_ok=True)
     album.change(SETTINGS)
-    album.split()
-    album.resize()
-    album.fetch_weights()
-    album.extract()
-    album.run("train_head")
     return album
 
 
