@@ -156,6 +156,7 @@ def test_from_cached_activations_the_losses_are_those_of_training_end_to_end(
     assert_allclose(predictions(paths.MODEL), predicted, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_activations_are_computed_once_per_view_and_kept_for_the_next_run(album: Album) -> None:
     """The second view does not predict, so only training images need it."""
     tune(album, cache_frozen=True)
@@ -236,6 +237,7 @@ def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(
     assert not paths.CHECKPOINT.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["other settings", "damaged"])
 def test_a_checkpoint_is_used_for_the_same_run_only(
     kind: str, album: Album, monkeypatch: pytest.MonkeyPatch
@@ -330,6 +332,7 @@ def test_without_a_layer_the_head_alone_is_trained(bad_start: None, album: Album
     assert losses()[0][3] < losses()[0][1]
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_losses_are_near_those_in_float32(album: Album) -> None:
     tune(album, learning_rate=0.0001)
     exact = losses()[1]
@@ -338,6 +341,7 @@ def test_in_bfloat16_the_losses_are_near_those_in_float32(album: Album) -> None:
     assert_allclose(losses()[1], exact, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_classes_may_weigh_differently(album: Album) -> None:
     tune(album)
     plain = losses()[0][1:]
@@ -350,6 +354,7 @@ def test_classes_may_weigh_differently(album: Album) -> None:
     assert "fine_tune.class_weights: expected 2 numbers" in album.fails("fine_tune")
 
 
+@pytest.mark.slow
 def test_a_head_with_a_sigmoid_is_tuned_as_one_with_a_softmax(album: Album) -> None:
     album.change({"train_head": {**DENSE, "output": "sigmoid", "epochs": 2}})
     album.run("train_head")

@@ -114,6 +114,7 @@ def test_a_network_with_its_classifier_is_folded_too() -> None:
     assert error(model, folded, images(32, 3)) < TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["block_1_expand_BN", "block_1_expand", "block_1_project_BN"])
 def test_a_network_may_be_cut_at_a_norm_or_at_the_convolution_before_it(layer: str) -> None:
     cut = application("MobileNetV2", 32, layer)

@@ -11,7 +11,7 @@ from pipeline.training import loop, network_split
 
 CASES = [
     ("convnet", "conv3", 64),
-    ("MobileNetV2", "block_13_expand", 64),
+    pytest.param("MobileNetV2", "block_13_expand", 64, marks=pytest.mark.slow),
     ("VGG16", "block5_conv1", 48),
 ]
 
@@ -60,7 +60,7 @@ def assert_split_as_joined(
     return joined, rest
 
 
-@pytest.mark.parametrize(("name", "layer", "size"), CASES, ids=[name for name, _, _ in CASES])
+@pytest.mark.parametrize(("name", "layer", "size"), CASES)
 def test_both_parts_give_the_logits_of_the_joined_network(name: str, layer: str, size: int) -> None:
     _, rest = assert_split_as_joined([extractor(name, size, layer)], [layer], size)
     assert len(rest.trainable_weights) > 4
@@ -114,6 +114,7 @@ def test_a_bypassed_layer_is_refused_with_the_nearest_that_fit() -> None:
         network_split.split([made], [layer], head(1280))
 
 
+@pytest.mark.slow
 def test_in_bfloat16_weights_stay_float32_and_outputs_are_near() -> None:
     exact, rough = (extractor("MobileNetV2", 64, "Conv_1", p) for p in network_split.POLICIES)
     assert keras.config.dtype_policy().name == "float32"
