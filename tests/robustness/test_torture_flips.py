@@ -1,6 +1,6 @@
 """Single bits flipped in each kind of binary file that a stage reads: noticed, or without effect.
 
-`make torture` flips 10,000 random bits of each kind, or all if there are fewer; otherwise 80. A
+`make torture` flips 10,000 random bits of each kind, or all if there are fewer; otherwise 150. A
 bit counts as noticed if the reader refuses the file with a sentence (or finds nothing in a cache),
 as harmless if it reads what was written. JSON and csv files, which users read, have no checksum.
 """
@@ -27,7 +27,7 @@ from pipeline.storage.row_cache import RowCache
 from pipeline.training import head
 from stages import report
 
-FLIPS = 10_000 if LONG else 80
+FLIPS = 10_000 if LONG else 150
 PATH = Path("kept")  # a file or a folder
 
 Reader = Callable[[], Any]  # returns the content, or None if the damage is noticed

@@ -79,6 +79,7 @@ def test_one_of_two_backbones_may_stay_frozen() -> None:
     assert trained.isdisjoint(id(weight) for weight in frozen.weights)
 
 
+@pytest.mark.slow
 def test_training_the_rest_trains_the_joined_network_and_leaves_batch_norms_bit_for_bit() -> None:
     made = extractor("MobileNetV2", 32, "block_16_expand")
     trunk = made.get_layer("trunk").model
