@@ -1,8 +1,7 @@
-"""Stage `fetch_weights`: a backbone's weights as a file in the store, wherever they come from.
+"""Stage `fetch_weights`: download, read or draw a backbone's weights, and write them as a file.
 
-
-Where Keras publishes a hash of its download, that is checked. It publishes none for the MobileNets;
-so a digest of every first download is kept in `data/weights.sha256`, to be committed, and another
+A download is checked against the hash that Keras publishes. There is none for MobileNets, so the
+digest of the first download is recorded in `data/weights.sha256`, to be committed, and another
 download is refused later.
 """
 
@@ -21,9 +20,8 @@ PINS = paths.WEIGHT_DIGESTS
 
 @stage
 def main(backbone: str) -> None:
-    """Get the weights, check them, save them in Keras' own format."""
-    name = backbone
-    params = config.read()
+    """Get the weights, check them, and save them in Keras's format."""
+    params, name = config.read(), backbone
     wanted = config.require_backbone(params, name)
     keras_setup.start(params.compute.backend, threads=None, instruction_set=None)
     from pipeline.backbones import weights
@@ -58,7 +56,7 @@ def _check_pin(name: str, digest: str) -> None:
             case _:
                 raise UserError(
                     f"{PINS} line {number}: expected a digest and a name, got {line!r}; "
-                    "mend or remove that line"
+                    "correct or remove that line"
                 )
     if name not in pins:
         print(f"fetch_weights: recorded the digest of {name} in {PINS}; commit that file")

@@ -1,9 +1,8 @@
-"""Stage `report`: all that the other stages have found, on one page.
+"""Stage `report`: show the results of all stages on one page.
 
-Reads the parameters, the figures, pictures and tables of all stages, and what `explain` has drawn;
-writes a folder with the page, `index.html`, and copies of the pictures it shows.
-It tells versions and the kind of machine, but no date, name or path: where these are the same, so
-are the bytes.
+Reads the parameters, and metrics, plots and tables of all stages; writes a folder with the page,
+`index.html`, and copies of its images. The page names versions and the kind of machine, but no
+date, host or path, so that its bytes repeat.
 """
 
 import platform
@@ -25,28 +24,19 @@ from pipeline.stage import stage
 from pipeline.storage import results
 from pipeline.storage.results_schema import AUDIT_COLUMNS, NUMBERS, Explained
 
-PACKAGES = (
-    "keras",
-    "numpy",
-    "scikit-learn",
-    "zarr",
-    "pillow",
-    "cykooz.resizer",
-    "matplotlib",
-)
+PACKAGES = ("keras", "numpy", "scikit-learn", "zarr", "pillow", "cykooz.resizer", "matplotlib")
 
 
 @stage
 def main() -> None:
-    """Check all inputs, then write the folder whole."""
-    explained = paths.EXPLAIN
+    """Check all inputs, then write the folder."""
     params = config.read()
     settings = params.model_dump(exclude_unset=True)
     engine = [params.extract.engine] if params.extract.engine != "keras" else []
-    findings = results.read(paths.METRICS, explained)
+    findings = results.read(paths.METRICS, paths.EXPLAIN)
     scored = findings.evaluated.final
     classes = sorted(scored["valid"].per_class, key=natural_key)
-    drawn = {name: results.picture(explained, name) for name in findings.explained.pictures()}
+    drawn = {name: results.picture(paths.EXPLAIN, name) for name in findings.explained.pictures()}
     with atomic_files.replacing(paths.REPORT) as partial:
         partial.mkdir()
         content = {
@@ -66,23 +56,22 @@ def main() -> None:
             "versions": machine.versions([params.compute.backend, *engine, *PACKAGES]),
             "machine": _machine(settings["compute"]),
         }
-        page = html.page(content)
-        (partial / "index.html").write_text(page, encoding="utf-8", newline="\n")
+        (partial / "index.html").write_text(html.page(content), encoding="utf-8", newline="\n")
     print(f"report: {len(drawn) + len(findings.plots)} pictures and {paths.REPORT / 'index.html'}")
 
 
 def _plots(paths: list[Path], folder: Path) -> dict[str, html.Picture]:
-    """The plots by name: those whose reading is explained first, in that order."""
+    """Copy the plots, those with a caption first; return them by name."""
     known = list(html.CAPTIONS["PLOTS"])
     paths = sorted(paths, key=lambda at: known.index(at.stem) if at.stem in known else len(known))
     return {path.stem: _copy(path, "evaluate", folder, f"pictures/{path.name}") for path in paths}
 
 
 def _copy(path: Path, stage: str, folder: Path, name: str) -> html.Picture:
-    """Copy one picture of a stage into the folder, under that name.
+    """Copy an image of a stage to `folder / name`.
 
     Raises:
-        UserError: it is no picture that a browser shows.
+        UserError: it is no image that a browser shows.
     """
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
@@ -100,13 +89,13 @@ def _copy(path: Path, stage: str, folder: Path, name: str) -> html.Picture:
 
 
 def _thumbnails(explained: Explained) -> dict[tuple[str, str], str]:
-    """The picture of each (source, member) that has one."""
+    """Return the picture of each (source, member) that has one."""
     images = [image for gallery in explained.galleries for image in gallery.images]
     return {(one.source, one.member): one.picture for one in images if one.picture is not None}
 
 
 def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """The keys of a section by their full names below it, with their values."""
+    """Yield the dotted keys of a section with their values."""
     for key, value in section.items():
         if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
             yield from _flat(value, f"{prefix}{key}.")
@@ -115,9 +104,8 @@ def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _machine(compute: Mapping[str, object]) -> dict[str, str]:
-    """What of a machine the last bits of a result depend on."""
-    able = machine.instruction_sets()
-    best = able[-1] if able else "the best there is"
+    """Return the properties of the machine that the last bits of a result depend on."""
+    best = [None, *machine.instruction_sets()][-1] or "the best there is"
     return {
         "system": platform.system(),
         "architecture": platform.machine(),

@@ -1,8 +1,8 @@
-"""Stage `submit`: the final model's probabilities of the unlabelled images, as Kaggle takes them.
+"""Stage `submit`: write the final model's probabilities of the unlabeled images, as for Kaggle.
 
-Reads the ledger_at, both models' log-probabilities and the metrics, which tell
-the chosen one, its temperature and the clip.
-Two classes: `id,label`, the probability of the second class. More: `id,` and a column a class.
+Reads the ledger, the metrics of `evaluate`, which name the selected model, its temperature and the
+clip, and its log-probabilities. The columns are `id,label` for two classes, with the probability of
+the second one, else `id` and one per class.
 """
 
 import sys
@@ -19,7 +19,7 @@ from pipeline.storage import ledger, tables
 
 @stage
 def main() -> None:
-    """Write one row for every unlabelled file, in natural order, rejected ones included."""
+    """Write one row for every unlabeled file, in natural order, including rejected ones."""
     params = config.read()
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     model, log_probability = selected_model.read(ledger.fingerprint(rows))
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _training_prior(labels: ledger.Labels) -> NDArray[np.float64]:
-    """Each class' share of the training images, float64 (n_classes,)."""
+    """Return each class's share of the training images, float64 (n_classes,)."""
     train = labels.label[labels.subset == "train"]
     return np.bincount(train, minlength=len(labels.classes)) / len(train)
 

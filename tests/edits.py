@@ -203,7 +203,9 @@ HARMLESS = [
     Case("words of errors in the networks", transform(BUILD, RaisedWords)),
     Case("words of errors in the arrays", transform(ARRAYS, RaisedWords)),
     Case("words of log lines", transform("stages/submit.py", PrintedWords)),
-    Case("words of progress bars", transform("stages/explain.py", PrintedWords)),
+    Case(
+        "words of progress bars", transform("pipeline/explanation/network_images.py", PrintedWords)
+    ),
     Case("code of the entry point", more_code("pipeline/runtime/entrypoint.py")),
     Case("code of the threads", more_code("pipeline/runtime/parallel.py")),
     Case("code of the progress bar", more_code("pipeline/runtime/progress.py")),

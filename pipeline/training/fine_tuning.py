@@ -134,7 +134,8 @@ class FineTuning:
         with devices.scope():
             ranges = (settings.augment or NO_AUGMENT).model_dump()
             changes = augmentation.augmentation(seed=settings.seed, **ranges)
-            model = loop.stack([changes, net.model], images.shape[1:], "in_training")
+            pixels = keras.Input(images.shape[1:], name="images")
+            model = keras.Model(pixels, net.model(changes(pixels)), name="in_training")
 
         def draw() -> Iterator[loop.Batch]:
             for rows, batch in array_views.shuffled(images, train, size, rng, BUFFER_BYTES):

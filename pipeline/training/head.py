@@ -142,21 +142,3 @@ def loss_and_accuracy(logits: NDArray[Any], label: NDArray[np.int64]) -> tuple[f
     """Return the mean negative log likelihood in nats, and the fraction of correct argmax."""
     of_label = log_softmax(logits)[np.arange(len(label)), label]
     return float(-of_label.mean(dtype=np.float64)), float((logits.argmax(axis=1) == label).mean())
-
-
-def fold_batch_norm(
-    kernel: NDArray[Any],
-    bias: NDArray[Any],
-    gamma: NDArray[Any],
-    beta: NDArray[Any],
-    mean: NDArray[Any],
-    variance: NDArray[Any],
-    epsilon: float,
-) -> tuple[FloatArray, FloatArray]:
-    """Fold the batch norm after a dense layer (d, h) into the layer, for inference.
-
-    Return kernel and bias of one dense layer with the output of both, computed in float64.
-    """
-    scale = np.asarray(gamma, np.float64) / np.sqrt(np.asarray(variance, np.float64) + epsilon)
-    shift = (np.asarray(bias, np.float64) - mean) * scale + beta
-    return (kernel * scale).astype(np.float32), shift.astype(np.float32)

@@ -134,7 +134,9 @@ def _train_dense(settings: DenseHead, params: Params, features: Readable, labels
         batches = array_views.shuffled(
             drawn_from, train_rows, settings.batch_size, rng, BUFFER_BYTES
         )
-        return loop.one_view_each(batches, labels.label, rng)
+        for rows, values in batches:
+            view = rng.integers(values.shape[1], size=len(rows))
+            yield values[np.arange(len(rows)), view], labels.label[rows]
 
     def logits(batch: head.FloatArray) -> head.FloatArray:
         return inference.run_padded(

@@ -7,7 +7,7 @@ the lowest validation loss are kept, including epoch 0, before the first step.
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.backbones import devices
 from pipeline.runtime.errors import UserError
-from pipeline.training.head import Head, fold_batch_norm, loss_and_accuracy
+from pipeline.training.head import Head, loss_and_accuracy
 from pipeline.training.history import Epoch, best_epoch
 
 Batch = tuple[NDArray[Any], NDArray[np.int64]]
@@ -148,10 +148,10 @@ def head_arrays(model: keras.Model) -> Head:
             kernels.append(kernel)
             biases.append(bias)
         elif isinstance(layer, keras.layers.BatchNormalization):
-            gamma, beta, mean, variance = layer.get_weights()
-            kernels[-1], biases[-1] = fold_batch_norm(
-                kernels[-1], biases[-1], gamma, beta, mean, variance, layer.epsilon
-            )
+            gamma, beta, mean, variance = (one.astype(np.float64) for one in layer.get_weights())
+            scale = gamma / np.sqrt(variance + layer.epsilon)
+            biases[-1] = ((biases[-1] - mean) * scale + beta).astype(np.float32)
+            kernels[-1] = (kernels[-1] * scale).astype(np.float32)
     return Head(tuple(kernels), tuple(biases))
 
 
@@ -170,14 +170,6 @@ def head_model(head: Head, *, input_dropout: float, dropout: float, seed: int) -
     for layer, kernel, bias in zip(dense, head.kernels, head.biases, strict=True):
         layer.set_weights([kernel, bias])
     return model
-
-
-def stack(models: Sequence[keras.Model], shape: tuple[int, ...], name: str) -> keras.Model:
-    """Chain models into one, on inputs (n, *shape)."""
-    x = first = keras.Input(shape, name="images")
-    for model in models:
-        x = model(x)
-    return keras.Model(first, x, name=name)
 
 
 def schedule(
@@ -306,17 +298,6 @@ def _train_epoch(
         done(len(label))
     loss, accuracy = (float(value) for value in sums[:2] / sums[2])
     return loss, accuracy
-
-
-def one_view_each(
-    batches: Iterable[tuple[NDArray[np.int64], NDArray[Any]]],
-    label: NDArray[np.int64],
-    rng: np.random.Generator,
-) -> Iterator[Batch]:
-    """Draw one view of each row of (row numbers, values (n, views, d)); yield it with labels."""
-    for rows, values in batches:
-        views = rng.integers(values.shape[1], size=len(rows))
-        yield values[np.arange(len(rows)), views], label[rows]
 
 
 def _compile(model: keras.Model, schedule: Schedule, steps: int) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipeline.backbones import build, intermediate, keras_setup
 from pipeline.evaluation.probabilities import log_softmax
+from pipeline.explanation import network_images
 from pipeline.runtime.errors import UserError
 from pipeline.storage import arrays, ledger
 from pipeline.training import head, network
@@ -205,7 +206,7 @@ def test_of_two_backbones_each_shows_the_named_layers_that_it_has() -> None:
     net = network.Network(extractors, None, None)
     only_gabors = intermediate.spatial_layers(extractors["gabor"])[-1]
     assert only_gabors not in intermediate.spatial_layers(extractors["convnet"])
-    assert explain._layers(net, ["conv2", only_gabors]) == {
+    assert network_images.layers(net, ["conv2", only_gabors]) == {
         "convnet": ["conv2"],
         "gabor": [only_gabors],
     }
@@ -217,4 +218,4 @@ def test_a_layer_without_height_and_width_is_refused() -> None:
     flat = keras.layers.GlobalAveragePooling2D(name="flat")(places)
     extractor = build.extractor(keras.Model(inputs, flat), "convnet", "flat", "avg")
     with pytest.raises(UserError, match="output has height and width, got 'flat'; the nearest are"):
-        explain._layers(network.Network({"convnet": extractor}, None, None), ["flat"])
+        network_images.layers(network.Network({"convnet": extractor}, None, None), ["flat"])

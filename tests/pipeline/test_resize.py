@@ -83,15 +83,6 @@ def test_another_setting_computes_all_and_the_old_one_finds_its_own(
     assert again(album) == 0
 
 
-def test_without_a_budget_the_row_cache_is_neither_read_nor_written(
-    album: Album, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STAGES_ROW_CACHE_GIB", "0")
-    assert again(album) == 18
-    assert again(album) == 18
-    assert not ROWS.exists()
-
-
 def test_the_last_lines_report_cached_rows_and_the_size_of_the_cache(album: Album) -> None:
     album.split()
     album.resize()
@@ -179,18 +170,6 @@ def cluster() -> Iterator[str]:
 
 class TestOnACluster:
     pytestmark = NEEDED
-
-    def test_workers_give_the_same_bytes_also_for_the_images_of_the_next_run(
-        self, cluster: str, album: Album, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for _ in range(2):
-            album.split()
-            with monkeypatch.context() as changed:
-                changed.setenv("STAGES_CLUSTER", cluster)
-                album.resize()
-            assert contents(RESIZED) == album.fresh("resize")
-            album.shuffle()
-            album.rename(album.of("cat")[:2])
 
     def test_a_shard_of_an_interrupted_run_does_not_reach_the_next_one(
         self,

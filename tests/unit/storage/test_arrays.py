@@ -271,13 +271,7 @@ def write_pickle() -> None:
     """Zarr 2 lets an array name any codec of numcodecs, and some versions of that unpickle."""
     STORE.mkdir()
     filters = [{"id": "vlen-utf8"}, {"id": "pickle", "protocol": 5}]
-    described: dict[str, Any] = {
-        "zarr_format": 2,
-        "shape": [4],
-        "chunks": [4],
-        "dtype": "|O",
-        "order": "C",
-    }
+    described = {"zarr_format": 2, "shape": [4], "chunks": [4], "dtype": "|O", "order": "C"}
     described |= {"fill_value": "", "compressor": None, "filters": filters}
     (STORE / ".zarray").write_text(json.dumps(described))
     (STORE / "0").write_bytes(pickle.dumps(["x"] * 4))
@@ -326,16 +320,17 @@ def test_changed_metadata_is_refused(old: str, seven_shards: NDArray[Any]) -> No
     assert "another zarr.json than its crc32 says" in refusal()
 
 
-@pytest.mark.parametrize("loss", ["the file", "the folder", "the bytes"])
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "the file": Path.unlink,
+    "the folder": lambda file: shutil.rmtree(file.parent),
+    "the bytes": lambda file: file.write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("shard", [0, 3, 6])
 def test_a_lost_shard_is_refused(seven_shards: NDArray[Any], shard: int, loss: str) -> None:
-    file = STORE / f"c/{shard}/0"
-    if loss == "the file":
-        file.unlink()
-    elif loss == "the folder":
-        shutil.rmtree(file.parent)
-    else:
-        file.write_bytes(b"")
+    LOSSES[loss](STORE / f"c/{shard}/0")
     got = f"1 missing or empty, the first is {shard}"
     assert refusal() == f"rows.zarr: expected 7 shards, got {got}{REMEDY}"
 

@@ -1,16 +1,15 @@
 """The row cache returns what was put, or nothing, whatever happens to its files."""
 
+import contextlib
 import errno
 import hashlib
 import os
-import resource
 import shutil
 import subprocess
-import sys
-import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ from numpy.typing import NDArray
 from pipeline.storage import row_cache
 from pipeline.storage.row_cache import HEADER, MAGIC, RowCache
 
-REPOSITORY, HERE = Path(__file__).parents[3], Path(__file__).parent
 ROOT = Path("data/.rows")
 KIND = "extract-1f0c"
 FOLDER = ROOT / KIND
 AMPLE = 2**30
+Patch = pytest.MonkeyPatch
+Printed = pytest.CaptureFixture[str]
 BROKEN = (
     "row cache: {}: expected rows that match their checksum, dtype and shape, got others; "
     "such rows are computed again\n"
@@ -33,7 +33,7 @@ BROKEN = (
 
 
 @pytest.fixture(autouse=True)
-def _work_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _work_in_an_empty_folder(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -79,6 +79,11 @@ def segments(kind: str = KIND) -> list[Path]:
     return sorted((ROOT / kind).glob("*.rows"))
 
 
+def ten(first: int) -> range:
+    """Return ten numbers, whose rows make a segment of 1,400 bytes."""
+    return range(first, first + 10)
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -98,22 +103,16 @@ def test_a_later_run_gets_the_bytes_that_were_put(dtype: str, shape: tuple[int, 
     assert out.tobytes() == computed.tobytes()
 
 
-def test_rows_are_found_in_any_order_and_across_segments() -> None:
-    for first in range(0, 100, 10):
-        put(*range(first, first + 10))
-    order = np.random.default_rng(0).permutation(120).tolist()
-    assert get(opened(*range(120)), *order) == [i for i in order if i < 100]
-
-
 @pytest.mark.parametrize("read_bytes", [1, 250, 1000, 2**21])
-def test_reads_of_any_size_give_the_same_rows(
-    monkeypatch: pytest.MonkeyPatch, read_bytes: int
+def test_rows_are_found_in_any_order_across_segments_with_reads_of_any_size(
+    monkeypatch: Patch, read_bytes: int
 ) -> None:
     monkeypatch.setattr(row_cache, "READ_BYTES", read_bytes)
-    put(*range(20))
-    put(*range(20, 40))
-    wanted = [i for i in range(40) if i % 7 not in (2, 3)]
-    assert get(opened(*wanted), *wanted) == wanted
+    for first in range(0, 40, 10):
+        put(*ten(first))
+    order = np.random.default_rng(0).permutation(50).tolist()
+    wanted = [i for i in order if i % 7 not in (2, 3)]
+    assert get(opened(*wanted), *order) == [i for i in wanted if i < 40]
 
 
 def test_a_key_that_is_put_twice_gives_the_row_put_last() -> None:
@@ -127,14 +126,6 @@ def test_a_key_that_is_put_twice_gives_the_row_put_last() -> None:
             assert out.item() == value
 
 
-def test_keys_that_this_run_did_not_announce_are_not_found() -> None:
-    put(0, 1, 2)
-    cache = opened(1)
-    cache.put(keys(3), rows(3))
-    assert get(cache, 0, 1, 2, 3) == [1]
-    assert get(opened(3), 3) == [3]
-
-
 def test_keys_that_differ_in_zero_bytes_are_different_keys() -> None:
     similar = [bytes(32), b"\1" + bytes(31), bytes(31) + b"\1", b"\1" * 32, b"\xff" * 32]
     for wanted in similar:
@@ -146,30 +137,24 @@ def test_keys_that_differ_in_zero_bytes_are_different_keys() -> None:
         assert out.tolist() == expected
 
 
-def test_rows_may_lie_scattered_in_memory() -> None:
-    cache = RowCache(ROOT, KIND, keys(0, 1, 2), AMPLE)
-    computed = np.arange(24, dtype=np.float32).reshape(4, 6).T[::2]  # (3, 4)
-    cache.put(keys(0, 1, 2), computed)
-    out = np.zeros((4, 6), dtype=np.float32).T[::2]
-    assert cache.get(keys(0, 1, 2), out).all()
-    np.testing.assert_array_equal(out, computed)
-
-
-def test_the_type_of_rows_is_known_if_a_wanted_one_is_cached() -> None:
+def test_segments_that_vanish_are_no_fault_and_take_the_type_of_rows_along(capsys: Printed) -> None:
     assert opened(0).row_type is None
     put(0)
     assert opened(1).row_type is None
     put(1, 2)
     cache = opened(0, 2)
-    assert cache.row_type == (np.dtype(np.uint8), (100,))
+    before = cache.row_type
     for path in segments():
         path.unlink()
     assert get(cache, 0, 2) == []
-    assert cache.row_type is None
+    assert (before, cache.row_type) == ((np.dtype(np.uint8), (100,)), None)
+    cache.put(keys(0), rows(0))
+    assert get(cache, 0, 2) == [0]
+    assert (capsys.readouterr().out, "corrupt" in cache.summary()) == ("", False)
 
 
 def test_with_a_budget_of_0_the_cache_finds_and_keeps_nothing_and_touches_no_disk(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: Patch, capsys: Printed
 ) -> None:
     path = put(0)
     age(path, 3600)
@@ -207,26 +192,12 @@ def test_a_key_of_another_length_is_refused(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        np.zeros((1, 2), dtype=np.int64),
-        np.zeros((1, 2), dtype=">f4"),
-        np.zeros((1, 2), dtype=object),
-        np.zeros((1, 0), dtype=np.float32),
-        np.zeros((1, 1, 1, 1, 1, 1), dtype=np.float32),
-    ],
+    ("shape", "dtype"),
+    [((2,), "i8"), ((2,), ">f4"), ((2,), "O"), ((0,), "f4"), ((1, 1, 1, 1, 1), "f4")],
 )
-def test_rows_of_another_type_are_refused(wrong: NDArray[Any]) -> None:
-    with pytest.raises(ValueError, match=r"^row cache") as told:
-        opened(0).put(keys(0), wrong)
-    assert str(told.value) == (
-        "row cache: expected rows of uint8 or floats with at most 4 axes, none of them empty, "
-        f"got {wrong.dtype} {wrong.shape[1:]}"
-    )
-
-
-def header(n: int = 10, magic: bytes = MAGIC, name: bytes = b"|u1") -> bytes:
-    return HEADER.pack(magic, name, n, 100, 0, 0, 0)
+def test_rows_of_another_type_are_refused(shape: tuple[int, ...], dtype: str) -> None:
+    with pytest.raises(ValueError, match=r"^row cache: expected rows of uint8 or floats with at"):
+        opened(0).put(keys(0), np.zeros((1, *shape), dtype))
 
 
 def flipped(content: bytes, bit: int) -> bytes:
@@ -237,45 +208,32 @@ def flipped(content: bytes, bit: int) -> bytes:
 
 START = "expected b'ROW CACHE 1\\n' and a dtype at its start, got "
 CHECKSUM = "expected kind, header and index that match their checksum, got others"
-# What becomes of a segment's bytes, and how it is told.
+# A changed segment of ten rows, and what is printed about it.
 BREAK: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda content: b"", START + "b''"),
-    "zeros": (lambda content: bytes(len(content)), START + repr(bytes(16))),
-    "garbage": (lambda content: row(0, 1400).tobytes(), START + repr(row(0, 16).tobytes())),
-    "version": (
-        lambda content: header(magic=b"ROW CACHE 2\n") + content[36:],
-        START + "b'ROW CACHE 2\\n|u1\\x00'",
-    ),
-    "objects": (
-        lambda content: header(name=b"|O") + content[36:],
-        START + "b'ROW CACHE 1\\n|O\\x00\\x00'",
-    ),
+    "empty": (lambda _: b"", START + "b''"),
+    "garbage": (lambda _: row(0, 1400).tobytes(), START + repr(row(0, 16).tobytes())),
+    "version": (lambda content: content.replace(MAGIC, MAGIC[:-2] + b"2\n"), START + "b'ROW"),
+    "objects": (lambda content: content.replace(b"|u1\0", b"|O\0\0", 1), START + "b'ROW"),
     "cut in its header": (lambda content: content[:20], "expected 410 bytes, got 20"),
-    "cut in its index": (lambda content: content[:100], "expected 1,400 bytes, got 100"),
-    "cut in its rows": (lambda content: content[:-1], "expected 1,400 bytes, got 1,399"),
-    "too long": (lambda content: content + b"!", "expected 1,400 bytes, got 1,401"),
     "too many rows": (
-        lambda content: header(n=2**32 - 1) + content[36:],
+        lambda content: HEADER.pack(MAGIC, b"|u1", 2**32 - 1, 100, 0, 0, 0) + content[36:],
         "expected 584,115,552,160 bytes, got 1,400",
     ),
-    "key": (lambda content: flipped(content, 8 * 36), CHECKSUM),
-    "checksum": (lambda content: flipped(content, 8 * 399), CHECKSUM),
     "type": (lambda content: content.replace(b"|u1\0", b"<f2\0", 1) + bytes(1000), CHECKSUM),
-    "kind": (lambda content: put(*range(10), kind="resize-77").read_bytes(), CHECKSUM),
+    "kind": (lambda _: put(*range(10), kind="resize-77").read_bytes(), CHECKSUM),
 }
 
 
 @pytest.mark.parametrize("fault", BREAK)
-def test_a_broken_segment_is_reported_in_one_line_and_removed(
-    fault: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_segment_is_reported_in_one_line_and_removed(fault: str, capsys: Printed) -> None:
     path, whole = put(*range(10)), put(10)
-    change, told = BREAK[fault]
+    change, reason = BREAK[fault]
     path.write_bytes(change(path.read_bytes()))
     cache = opened(*range(11))
-    assert capsys.readouterr().out == (
-        f"row cache: broken segments left out: 1, the first {path}: {told}\n"
-    )
+    start = f"row cache: broken segments left out: 1, the first {path}: {reason}"
+    printed = capsys.readouterr().out
+    assert printed.startswith(start)
+    assert printed.count("\n") == 1
     assert segments() == [whole]
     assert get(cache, *range(11)) == [10]
     cache.put(keys(*range(10)), rows(*range(10)))
@@ -283,32 +241,8 @@ def test_a_broken_segment_is_reported_in_one_line_and_removed(
     assert capsys.readouterr().out == ""
 
 
-def test_an_unreadable_segment_is_skipped_and_kept(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    put(0)
-    (FOLDER / "folder.rows").mkdir()
-    assert get(opened(0), 0) == [0]
-    assert capsys.readouterr().out == (
-        f"row cache: broken segments left out: 1, the first {FOLDER}/folder.rows: Is a directory\n"
-    )
-    assert (FOLDER / "folder.rows").is_dir()
-
-
-def test_no_memory_is_taken_for_more_rows_than_a_file_holds() -> None:
-    FOLDER.mkdir(parents=True)
-    (FOLDER / "1.rows").write_bytes(header(n=2**32 - 1))
-    tracemalloc.start()
-    try:
-        opened(0)
-        assert tracemalloc.get_traced_memory()[1] < 2**20
-    finally:
-        tracemalloc.stop()
-    assert segments() == []
-
-
 def test_rows_that_do_not_match_their_checksums_are_reported_once_and_counted(
-    capsys: pytest.CaptureFixture[str],
+    capsys: Printed,
 ) -> None:
     path = put(*range(10))
     content = path.read_bytes()
@@ -331,7 +265,7 @@ def test_rows_that_do_not_match_their_checksums_are_reported_once_and_counted(
     "out", [np.ones((2, 100), dtype=np.float32), np.ones((2, 10, 10), dtype=np.uint8)]
 )
 def test_rows_of_another_type_than_requested_are_reported_and_not_returned(
-    out: NDArray[Any], capsys: pytest.CaptureFixture[str]
+    out: NDArray[Any], capsys: Printed
 ) -> None:
     path = put(0, 1)
     cache = opened(0, 1)
@@ -340,18 +274,6 @@ def test_rows_of_another_type_than_requested_are_reported_and_not_returned(
     assert cache.row_type is None
     assert capsys.readouterr().out == BROKEN.format(path)
     assert ", 2 corrupt;" in cache.summary()
-
-
-def test_a_segment_that_vanishes_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
-    path = put(0, 1)
-    put(2)
-    cache = opened(0, 1, 2)
-    path.unlink()
-    assert get(cache, 0, 1, 2) == [2]
-    cache.put(keys(0), rows(0))
-    assert get(cache, 0, 1, 2) == [0, 2]
-    assert capsys.readouterr().out == ""
-    assert "corrupt" not in cache.summary()
 
 
 def test_no_flipped_bit_gives_a_wrong_row() -> None:
@@ -366,20 +288,17 @@ def test_no_flipped_bit_gives_a_wrong_row() -> None:
     assert found == {(True, 0), (False, 9)}
 
 
-# A disk that takes nothing.
-
-
 TAKES_NOTHING = (
     "row cache: data/.rows: expected a writable folder, got {!r}; this run stores no more rows\n"
 )
 
 
-def make_root_a_file(_: pytest.MonkeyPatch) -> None:
+def make_root_a_file(_: Patch) -> None:
     shutil.rmtree(ROOT)
     ROOT.touch()
 
 
-def fail(function: str, code: int) -> Callable[[pytest.MonkeyPatch], None]:
+def fail(function: str, code: int) -> Callable[[Patch], None]:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(code, os.strerror(code), "any name")
 
@@ -387,7 +306,7 @@ def fail(function: str, code: int) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 @pytest.mark.parametrize(
-    ("prepare", "told"),
+    ("prepare", "reason"),
     [
         (make_root_a_file, "Not a directory"),
         (fail("mkdir", errno.EROFS), "Read-only file system"),
@@ -396,51 +315,22 @@ def fail(function: str, code: int) -> Callable[[pytest.MonkeyPatch], None]:
     ],
 )
 def test_an_unwritable_folder_is_reported_once_and_fails_nothing(
-    prepare: Callable[[pytest.MonkeyPatch], None],
-    told: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    prepare: Callable[[Patch], None], reason: str, monkeypatch: Patch, capsys: Printed
 ) -> None:
     put(0)
     cache = opened(0, 1, 2)
     prepare(monkeypatch)
     for i in (1, 2):
         cache.put(keys(i, 3), rows(i, 3))
-    assert capsys.readouterr().out == TAKES_NOTHING.format(told)
+    assert capsys.readouterr().out == TAKES_NOTHING.format(reason)
     assert get(cache, 0, 1, 2) == ([] if ROOT.is_file() else [0])
-    assert f", 4 computed, 4 not kept ({told}); " in cache.summary()
+    assert f", 4 computed, 4 not kept ({reason}); " in cache.summary()
     assert ROOT.is_file() or len(names(FOLDER)) == 1
     monkeypatch.undo()
 
 
-def test_a_disk_that_is_full_in_the_middle_of_a_write_keeps_nothing_of_it(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    path = put(0)
-    cache = opened(0, *range(10, 20))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        cache.put(keys(*range(10, 20)), rows(*range(10, 20)))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert capsys.readouterr().out == TAKES_NOTHING.format("File too large")
-    assert names(FOLDER) == [path.name]
-    assert get(cache, 0, 10) == [0]
-
-
-def test_an_interrupted_write_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        opened(0).put(keys(0), rows(0))
-    assert names(FOLDER) == []
-
-
 def test_an_unlistable_root_is_reported_and_fails_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: Patch, capsys: Printed
 ) -> None:
     put(0)
     fail("glob", errno.EIO)(monkeypatch)
@@ -448,14 +338,6 @@ def test_an_unlistable_root_is_reported_and_fails_nothing(
     cache.put(keys(0), rows(0))
     assert get(cache, 0) == []
     assert capsys.readouterr().out == TAKES_NOTHING.format("Input/output error")
-
-
-# The budget.
-
-
-def ten(first: int) -> range:
-    """Ten numbers, whose rows make a segment of 1,400 bytes."""
-    return range(first, first + 10)
 
 
 def put_aged(*ages: float) -> list[Path]:
@@ -475,34 +357,16 @@ def test_what_was_used_longest_ago_goes_first() -> None:
     assert segments()[:-2] == [paths[0], paths[2]]
 
 
-def test_what_this_run_wants_is_never_removed_for_new_rows() -> None:
+def test_what_this_run_wants_or_any_run_has_used_since_is_not_removed_for_new_rows() -> None:
     paths = put_aged(50, 40, 30)
     cache = opened(5, *ten(100), budget=3 * 1400)
     age(paths[0], 60)  # as if others had been used since
+    opened(*ten(20))  # another process
     cache.put(keys(*ten(100)), rows(*ten(100)))
     assert segments()[:-1] == [paths[0], paths[2]]
-    assert get(cache, 5, 100) == [5, 100]
-
-
-def test_what_this_run_wrote_is_never_removed_for_new_rows() -> None:
-    cache = opened(*range(100), budget=2 * 1400)
-    for first in (0, 10, 20, 30):
-        cache.put(keys(*ten(first)), rows(*ten(first)))
-        age(segments()[0], 1000)
-    assert get(cache, *range(40)) == [*range(20)]
-    assert cache.summary().startswith(
-        "row cache: 20 rows found, 40 computed, 20 not kept (the cache is full); 0.0 of 0.0 MiB"
-    )
-
-
-def test_what_any_run_has_used_since_this_one_began_is_not_removed_for_new_rows() -> None:
-    paths = put_aged(50, 40)
-    cache = opened(budget=2 * 1400)
-    opened(5)  # another process wants the older one
-    cache.put(keys(*ten(100)), rows(*ten(100)))
-    assert segments()[:-1] == [paths[0]]
     cache.put(keys(*ten(110)), rows(*ten(110)))
-    assert segments()[:-1] == [paths[0]]
+    assert segments()[:-1] == [paths[0], paths[2]]
+    assert get(cache, 5, 100) == [5, 100]
     assert ", 20 computed, 10 not kept (the cache is full); " in cache.summary()
 
 
@@ -514,27 +378,26 @@ def test_a_run_may_have_begun_before_it_opened_its_cache(ago: float, kept: bool)
     assert (path.exists(), len(segments())) == (kept, 1)
 
 
-def test_two_kinds_of_one_run_that_do_not_fit_both_keep_the_same_rows_run_after_run() -> None:
+@pytest.mark.parametrize("kinds", ["a", "ab"])
+def test_a_job_larger_than_the_budget_keeps_the_same_rows_run_after_run(kinds: str) -> None:
     for run in range(3):
         started = time.time()
         for path in ROOT.glob("*/*.rows"):
             age(path, 3600)
-        views = [RowCache(ROOT, kind, keys(*range(50)), 6 * 1400, started) for kind in ("a", "b")]
+        budget = 3 * len(kinds) * 1400
+        views = [RowCache(ROOT, kind, keys(*range(50)), budget, started) for kind in kinds]
         found = []
         for first in range(0, 50, 10):
             for view in views:
-                whole = get(view, *ten(first))
-                found += whole
-                if not whole:
+                held = get(view, *ten(first))
+                found += held
+                if not held:
                     view.put(keys(*ten(first)), rows(*ten(first)))
-        assert found == (
-            [] if run == 0 else [*ten(0), *ten(0), *ten(10), *ten(10), *ten(20), *ten(20)]
-        )
+        kept = [i for first in (0, 10, 20) for _ in kinds for i in ten(first)]
+        assert found == (kept if run else [])
 
 
-def test_rows_too_large_for_the_budget_displace_nothing(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_rows_too_large_for_the_budget_displace_nothing(capsys: Printed) -> None:
     paths = put_aged(50, 40)
     cache = opened(budget=2 * 1400)
     cache.put(keys(*range(100, 130)), rows(*range(100, 130)))
@@ -543,18 +406,6 @@ def test_rows_too_large_for_the_budget_displace_nothing(
     cache.put(keys(100), rows(100))
     assert segments()[:-1] == paths[1:]
     assert capsys.readouterr().out == ""
-
-
-def test_a_job_larger_than_the_budget_keeps_the_same_rows_run_after_run() -> None:
-    for run in range(3):
-        cache = opened(*range(100), budget=3 * 1400)
-        found = []
-        for first in range(0, 100, 10):
-            whole = get(cache, *ten(first))
-            found += whole
-            if not whole:
-                cache.put(keys(*ten(first)), rows(*ten(first)))
-        assert found == ([] if run == 0 else [*range(30)])
 
 
 def test_a_lowered_budget_holds_as_soon_as_a_run_begins() -> None:
@@ -568,9 +419,6 @@ def test_a_lowered_budget_holds_as_soon_as_a_run_begins() -> None:
     assert get(cache, *ten(10)) == []
 
 
-# Several processes and threads.
-
-
 def dead_process() -> int:
     process = subprocess.Popen(["true"])
     process.wait()
@@ -579,100 +427,51 @@ def dead_process() -> int:
 
 def test_only_partial_files_of_dead_processes_are_removed() -> None:
     put(0)
-    (ROOT / "resize-77").mkdir()
-    here, dead, alive = os.uname().nodename, dead_process(), os.getppid()
-    for place in (ROOT / "resize-77", FOLDER):
-        for name in (f"{here}-{dead}", f"{here}-{alive}", f"else-where-{dead}", "x", "x-y-z"):
-            (place / f".partial-{name}-0f").touch()
-        (place / f".partial-long-ago-{dead}-0f").touch()
-        age(place / f".partial-long-ago-{dead}-0f", 25 * 3600)
-        (place / f".partial-{here}-{10**30}-0f").touch()
+    here, dead = os.uname().nodename, dead_process()
+    kept = [f"{here}-{os.getppid()}", f"{here}-{10**30}", f"else-where-{dead}", "x", "x-y-z"]
+    for folder in (ROOT / "resize-77", FOLDER):
+        folder.mkdir(exist_ok=True)
+        for name in (*kept, f"{here}-{dead}", f"long-ago-{dead}"):
+            (folder / f".partial-{name}-0f").touch()
+        age(folder / f".partial-long-ago-{dead}-0f", 25 * 3600)
     opened(0)
-    left = sorted(
-        f".partial-{name}-0f"
-        for name in (f"{here}-{alive}", f"else-where-{dead}", "x", "x-y-z", f"{here}-{10**30}")
-    )
-    assert names(ROOT / "resize-77") == left
-    assert [name for name in names(FOLDER) if name.startswith(".")] == left
+    for folder in (ROOT / "resize-77", FOLDER):
+        left = [name for name in names(folder) if name.startswith(".")]
+        assert left == sorted(f".partial-{name}-0f" for name in kept)
 
 
-def run_here(code: str, *arguments: object) -> "subprocess.Popen[str]":
-    path = os.pathsep.join([str(REPOSITORY), str(HERE)])
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def test_runs_that_share_a_root_find_only_right_rows() -> None:
+    def work(seed: int) -> int:
+        rng, found = np.random.default_rng(seed), 0
+        for _ in range(12):
+            cache = opened(*range(100), budget=8 * 1400)
+            for path in segments()[::2]:
+                with contextlib.suppress(FileNotFoundError):
+                    age(path, 60)
+            for _ in range(5):
+                numbers = rng.integers(0, 200, 20).tolist()
+                held = get(cache, *numbers)
+                found += len(held)
+                missing = [i for i in numbers if i not in held][:10]
+                cache.put(keys(*missing), rows(*missing))
+            assert "corrupt" not in cache.summary()
+        return found
 
-
-KILLED = """
-import os, signal
-from pathlib import Path
-import test_row_cache
-cache = test_row_cache.opened(0)
-cache.put(test_row_cache.keys(0), test_row_cache.rows(0))
-Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-cache.put(test_row_cache.keys(1), test_row_cache.rows(1))
-"""
-
-
-def test_a_killed_run_loses_only_the_segment_it_was_writing() -> None:
-    with run_here(KILLED) as process:
-        assert process.wait() == -9
-    assert [name[:9] for name in names(FOLDER)][:1] == [".partial-"]
-    assert get(opened(0, 1), 0, 1) == [0]
-    assert len(names(FOLDER)) == 1
-
-
-SHARE = """
-import sys
-import numpy as np
-import test_row_cache
-rng = np.random.default_rng(int(sys.argv[1]))
-found = 0
-for run in range(12):
-    cache = test_row_cache.opened(*range(100), budget=8 * 1400)
-    for path in test_row_cache.segments()[::2]:
-        try:
-            test_row_cache.age(path, 60)
-        except FileNotFoundError:
-            pass
-    for step in range(5):
-        asked = rng.integers(0, 200, 20).tolist()
-        held = test_row_cache.get(cache, *asked)
-        found += len(held)
-        missing = [i for i in asked if i not in held][:10]
-        cache.put(test_row_cache.keys(*missing), test_row_cache.rows(*missing))
-    assert "corrupt" not in cache.summary(), cache.summary()
-print("found" if found else "nothing")
-"""
-
-
-def test_processes_that_share_a_root_find_only_right_rows() -> None:
-    with run_here(SHARE, 0) as one, run_here(SHARE, 1) as other:
-        assert one.communicate()[0] == other.communicate()[0] == "found\n"
-    assert (one.returncode, other.returncode) == (0, 0)
+    with ThreadPoolExecutor() as pool:
+        assert min(pool.map(work, range(2))) > 0
     assert not list(ROOT.glob("*/.*"))
     assert sum(path.stat().st_size for path in segments()) <= 9 * 1400
 
 
-def test_threads_may_get_and_put_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_threads_may_get_and_put_at_once(capsys: Printed) -> None:
     cache = opened(*range(100))
-    done: list[int] = []
 
-    def work(first: int) -> None:
-        for i in range(first, 100, 4):
-            cache.put(keys(i), rows(i))
-            assert i in get(cache, *range(max(0, i - 20), i + 1))
-            done.append(i)
+    def work(i: int) -> None:
+        cache.put(keys(i), rows(i))
+        assert i in get(cache, *range(max(0, i - 20), i + 1))
 
-    threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(done) == [*range(100)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(100)))
     assert get(cache, *range(100)) == get(opened(*range(100)), *range(100)) == [*range(100)]
     assert capsys.readouterr().out == ""
     assert ", 100 computed; " in cache.summary()
@@ -711,11 +510,7 @@ def test_no_history_of_faults_gives_a_wrong_row(seed: int) -> None:
                 (FOLDER / f".partial-{os.uname().nodename}-{dead}-0f").write_bytes(b"half")
     everything = opened(*range(70))
     held = get(everything, *range(70))
-    assert (found > 50, corrupt > 5, len(held) > 5) == (True, True, True), (
-        found,
-        corrupt,
-        len(held),
-    )
+    assert min(found - 50, corrupt - 5, len(held) - 5) > 0
     missing = sorted({*range(70)} - {*held})
     everything.put(keys(*missing), rows(*missing))
     assert get(opened(*range(70)), *range(70)) == [*range(70)]
@@ -723,19 +518,13 @@ def test_no_history_of_faults_gives_a_wrong_row(seed: int) -> None:
 
 
 def test_the_index_of_100000_rows_takes_under_5_mb() -> None:
-    numbers = 100_000
-    content = np.random.default_rng(0).bytes(32 * numbers)
-    wanted = [content[32 * i : 32 * i + 32] for i in range(numbers)]
-    for first in range(0, numbers, 10_000):
-        RowCache(ROOT, KIND, [], AMPLE).put(
-            wanted[first : first + 10_000], np.zeros((10_000, 8), dtype=np.float32)
-        )
+    count = 100_000
+    content = np.random.default_rng(0).bytes(32 * count)
+    wanted = [content[32 * i : 32 * i + 32] for i in range(count)]
+    RowCache(ROOT, KIND, [], AMPLE).put(wanted, np.zeros((count, 8), dtype=np.float32))
     tracemalloc.start()
-    try:
-        cache = RowCache(ROOT, KIND, wanted, AMPLE)
-        held, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert cache.get(wanted, np.ones((numbers, 8), dtype=np.float32)).all()
-    assert held < 5e6
-    assert peak < 20e6
+    cache = RowCache(ROOT, KIND, wanted, AMPLE)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert cache.get(wanted, np.ones((count, 8), dtype=np.float32)).all()
+    assert (held < 5e6, peak < 20e6) == (True, True)

@@ -9,14 +9,6 @@ from numpy.typing import NDArray
 
 from pipeline.training.augmentation import augmentation
 
-NOTHING: dict[str, Any] = {
-    "rotation": 0.0,
-    "shift": 0.0,
-    "shear": 0.0,
-    "zoom": 0.0,
-    "flip": False,
-    "brightness": 0.0,
-}
 ALL: dict[str, Any] = {
     "rotation": 20.0,
     "shift": 0.2,
@@ -25,6 +17,7 @@ ALL: dict[str, Any] = {
     "flip": True,
     "brightness": 0.3,
 }
+NOTHING = dict.fromkeys(ALL, 0)
 EACH = [{name: value} for name, value in ALL.items()]
 GEOMETRIC = [wanted for wanted in EACH if wanted.keys() != {"brightness"}]
 

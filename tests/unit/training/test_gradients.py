@@ -35,13 +35,6 @@ def test_factors_have_each_other_as_gradients_every_time() -> None:
         assert_array_equal(result, [[15, 2, 2, 2, 2, 2], [40, 5, 5, 5, 5, 5]])
 
 
-def test_calls_are_independent() -> None:
-    x = keras.Input((1,))
-    of_square = gradient(keras.Model(x, x * x), 1)
-    first, second = of_square(3 * ONE, ONE), of_square(4 * ONE, ONE)
-    assert (first.item(), second.item()) == (6, 8)
-
-
 def test_large_inputs_cost_no_digits() -> None:
     """1e8 and 1e8 + 3 are the same number in float32."""
     x = keras.Input((1,))

@@ -47,14 +47,6 @@ def test_a_logistic_regression_is_that_of_a_pipeline_with_a_scaler(n_classes: in
     assert_array_equal(fitted.kernels[0][-1], np.zeros(n_classes))  # of the constant feature
 
 
-@pytest.mark.parametrize("views", [2, 3])
-def test_equal_views_count_as_one(views: int) -> None:
-    features, label = some_features(3)
-    fitted = fit(np.repeat(features[:, None], views, axis=1), label, 0.1)
-    expected = fit(features, label, 0.1)
-    assert_allclose(fitted.logits(features), expected.logits(features), atol=5e-3)
-
-
 def test_every_view_is_an_example_of_its_images_label() -> None:
     """Two views are like two images with half the weight each."""
     features, label = some_features(3)
@@ -63,13 +55,6 @@ def test_every_view_is_an_example_of_its_images_label() -> None:
     expected = fit(features, np.repeat(of_images, 2), 0.1)
     assert_array_equal(fitted.kernels[0], expected.kernels[0])
     assert_array_equal(fitted.biases[0], expected.biases[0])
-
-
-def test_a_constant_feature_makes_no_difference() -> None:
-    features, label = some_features(3)
-    wide = np.concatenate([np.full((len(features), 1), 1e-30, np.float32), features], axis=1)
-    logits = [fit(columns, label, 1.0).logits(columns) for columns in (features, wide)]
-    assert_allclose(logits[0], logits[1], atol=1e-4)
 
 
 def test_a_fit_cut_short_reports_its_iterations_without_a_warning() -> None:

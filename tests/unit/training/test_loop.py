@@ -1,11 +1,7 @@
 """The training loop, on a head small enough to check every number."""
 
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, get_args
 
 import keras
@@ -20,28 +16,8 @@ from pipeline.training import loop
 from pipeline.training.head import loss_and_accuracy
 from pipeline.training.history import Epoch
 
-ROOT = Path(__file__).parents[3]
 Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
 START = Epoch(0, 0.1, 1.0, 0.2, 1.0)
-
-FRESH_PROCESS = """
-import hashlib
-from pipeline.backbones import keras_setup
-keras_setup.start("tensorflow", 1, "AVX2")
-import keras, numpy as np
-from pipeline.training import loop
-keras.utils.set_random_seed(7)
-rng = np.random.default_rng(7)
-x, y = rng.normal(size=(40, 6)).astype("float32"), np.arange(40) % 3
-model = loop.dense_head(6, [5], 3, input_dropout=0.5, dropout=0.0, seed=7)
-def draw():
-    for rows in np.split(rng.permutation(40), 5):
-        yield x[rows], y[rows]
-schedule = loop.Schedule("adam", 0.01, 3, 8)
-validate = lambda: (model.predict_on_batch(x), y)
-loop.fit(model, schedule, draw, validate, None, "", print, images=40)
-print(hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights())).hexdigest())
-"""
 
 
 def small_head(hidden: list[int], n_outputs: int = 2, batch_norm: bool = False) -> keras.Model:
@@ -192,23 +168,6 @@ def test_the_training_loss_is_the_mean_over_all_images_of_an_epoch() -> None:
         assert (epoch.val_loss, epoch.val_accuracy) == (loss, accuracy)
 
 
-@pytest.mark.slow
-def test_a_seed_gives_the_same_weights_in_two_processes() -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", FRESH_PROCESS],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    printed = [process.communicate()[0].split() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert printed[0] == printed[1]
-    assert printed[0][:-1] == ["8"] * 15  # images of each of 3 x 5 batches
-
-
 @pytest.mark.parametrize(
     "optimizer", get_args(schema.Training.model_fields["optimizer"].annotation)
 )
@@ -219,13 +178,6 @@ def test_keras_has_every_optimizer_of_the_schema(optimizer: str) -> None:
     assert type(model.optimizer).__name__.lower() == optimizer
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
     assert not np.array_equal(model.get_weights()[0], before[0])
-
-
-def test_models_are_stacked_in_their_order() -> None:
-    double = keras.Sequential([keras.Input((3,)), keras.layers.Rescaling(2)])
-    add_one = keras.Sequential([keras.Input((3,)), keras.layers.Rescaling(1, offset=1)])
-    stacked = loop.stack([double, add_one], (3,), "both")
-    assert_array_equal(stacked.predict_on_batch(np.ones((1, 3))), [[3, 3, 3]])
 
 
 def test_the_step_size_rises_then_falls_by_a_cosine() -> None:

@@ -1,5 +1,7 @@
 """A split network gives the outputs of the joined one, and shares its weights."""
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import pytest
@@ -8,12 +10,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pipeline.backbones import build
 from pipeline.runtime.errors import UserError
 from pipeline.training import loop, network_split
-
-CASES = [
-    ("convnet", "conv3", 64),
-    pytest.param("MobileNetV2", "block_13_expand", 64, marks=pytest.mark.slow),
-    ("VGG16", "block5_conv1", 48),
-]
 
 
 def extractor(name: str, size: int, layer: str, precision: str = "float32") -> keras.Model:
@@ -43,9 +39,9 @@ def pictures(size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
 
 
 def assert_split_as_joined(
-    extractors: list[keras.Model], layers: list[str | None], size: int
-) -> tuple[keras.Model, keras.Model]:
-    """Return the joined network and the rest of the split one."""
+    extractors: list[keras.Model], layers: Sequence[str | None], size: int
+) -> keras.Model:
+    """Return the rest of the split network."""
     classifier = head(sum(made.output_shape[-1] for made in extractors))
     joined = network_split.join(extractors, classifier, (size, size, 3))
     frozen, rest = network_split.split(extractors, layers, classifier)
@@ -57,26 +53,30 @@ def assert_split_as_joined(
     assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     trained = {id(weight) for weight in rest.trainable_weights}
     assert trained == {id(weight) for weight in joined.trainable_weights}
-    return joined, rest
+    return rest
 
 
-@pytest.mark.parametrize(("name", "layer", "size"), CASES)
+@pytest.mark.parametrize(
+    ("name", "layer", "size"),
+    [
+        ("convnet", "conv3", 64),
+        pytest.param("MobileNetV2", "block_13_expand", 64, marks=pytest.mark.slow),
+    ],
+)
 def test_both_parts_give_the_logits_of_the_joined_network(name: str, layer: str, size: int) -> None:
-    _, rest = assert_split_as_joined([extractor(name, size, layer)], [layer], size)
+    rest = assert_split_as_joined([extractor(name, size, layer)], [layer], size)
     assert len(rest.trainable_weights) > 4
 
 
-def test_two_backbones_stand_side_by_side() -> None:
-    both = [extractor("convnet", 48, "conv3"), extractor("VGG16", 48, "block5_conv1")]
-    assert_split_as_joined(both, ["conv3", "block5_conv1"], 48)
-
-
-def test_one_of_two_backbones_may_stay_frozen() -> None:
-    frozen, tuned = extractor("VGG16", 48, "block5_conv1"), extractor("convnet", 48, "conv3")
-    frozen.trainable = False
-    _, rest = assert_split_as_joined([frozen, tuned], [None, "conv3"], 48)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_of_two_backbones_side_by_side_one_may_stay_frozen(frozen: bool) -> None:
+    first, second = extractor("VGG16", 48, "block5_conv1"), extractor("convnet", 48, "conv3")
+    if frozen:
+        first.trainable = False
+    layers = [None if frozen else "block5_conv1", "conv3"]
+    rest = assert_split_as_joined([first, second], layers, 48)
     trained = {id(weight) for weight in rest.trainable_weights}
-    assert trained.isdisjoint(id(weight) for weight in frozen.weights)
+    assert trained.isdisjoint(id(weight) for weight in first.weights) is frozen
 
 
 @pytest.mark.slow
