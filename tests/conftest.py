@@ -26,6 +26,15 @@ ROOT = Path(__file__).parents[1]
 Params = dict[str, Any]
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m deselects and xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests of the finished quick sample slow, and run them all in one process."""
+    for item in items:
+        if "done" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group("dag"))
+
+
 @pytest.fixture
 def params() -> Params:
     """The committed `params.yaml` as nested dictionaries, free to change."""
@@ -87,7 +96,7 @@ def tiny(tiny_made: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ti
 def done(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The quick sample, run once from end to end and committed; do not change it.
 
-    Tests that use it are in the xdist group "dag", so that one process runs it for all of them.
+    `pytest_collection_modifyitems` marks the tests that use it.
     """
     project = Project.copy_of_this(tmp_path_factory.mktemp("done") / "project")
     project.change(QUICK_LOGISTIC)

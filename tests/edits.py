@@ -244,7 +244,7 @@ MATTERING = [
     Case("the order of layers", transform(BUILD, LayerOrder), EXTRACTOR),
     Case("Gabor filters", transform("pipeline/backbones/gabor.py", Operator), EXTRACTOR),
     Case("views", transform(VIEWS, Constant), ("extract", "fine_tune")),
-    Case("OpenVINO", more_code("pipeline/backbones/extraction.py"), ("extract",)),
+    Case("the extraction", more_code("pipeline/backbones/extraction.py"), ("extract",)),
     Case("the training loop", transform(LOOP, Operator), ("explain", "fine_tune", "train_head")),
     Case("augmentation", more_code("pipeline/training/augmentation.py"), ("fine_tune",)),
     Case("the bootstrap", transform(BOOTSTRAP, Constant), ("evaluate", "fine_tune")),

@@ -133,7 +133,7 @@ class ImageNet:
         if weights_file is None:
             remedy = "connect once, or give `--imagenet-weights FILE`"
             published = weights.published(name, include_top=True)
-            path = download.fetch(published, "predict --imagenet", remedy)
+            path = weights.fetch(published, "predict --imagenet", remedy)
             try:
                 base.set_weights(weights.from_download(name, True, path).get_weights())
             except ValueError:

@@ -151,6 +151,7 @@ def test_from_cached_activations_the_losses_are_those_of_training_end_to_end(
     assert_allclose(predictions(paths.MODEL), predicted, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_activations_are_computed_once_per_view_and_kept_for_the_next_run(album: Album) -> None:
     """The second view does not predict, so only training images need it."""
     tune(album, cache_frozen=True)
@@ -231,6 +232,7 @@ def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(
     assert not paths.CHECKPOINT.exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_settings_is_not_used(
     album: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,6 +323,7 @@ def test_without_a_layer_the_head_alone_is_trained(bad_start: None, album: Album
     assert losses()[0][3] < losses()[0][1]
 
 
+@pytest.mark.slow
 def test_in_bfloat16_the_losses_are_near_those_in_float32(album: Album) -> None:
     tune(album, learning_rate=0.0001)
     exact = losses()[1]
@@ -329,6 +332,7 @@ def test_in_bfloat16_the_losses_are_near_those_in_float32(album: Album) -> None:
     assert_allclose(losses()[1], exact, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_a_head_with_a_sigmoid_is_tuned_as_one_with_a_softmax(album: Album) -> None:
     album.change({"train_head": {**DENSE, "output": "sigmoid", "epochs": 2}})
     album.run("train_head")

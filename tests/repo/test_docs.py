@@ -5,12 +5,13 @@ begin with `$ `, only these are commands and the rest is the output of a run; a 
 with `error: ` is output too. tests/repo/test_readme.py checks the links.
 """
 
+import contextlib
 import functools
+import io
 import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -23,6 +24,7 @@ from project import ROOT
 from pydantic import BaseModel
 
 from pipeline import config, paths
+from pipeline.commands import cli
 from pipeline.runtime import environment
 from pipeline.schema import Params
 
@@ -128,14 +130,9 @@ def _check_pipeline(arguments: list[str]) -> None:
 @functools.cache
 def help_of(command: str) -> str:
     """Return what `pipeline COMMAND --help` prints."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "pipeline", command, "--help"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return ended.stdout
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    return printed.getvalue()
 
 
 def _check_dvc(arguments: list[str]) -> None:

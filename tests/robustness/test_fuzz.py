@@ -9,7 +9,7 @@ import pytest
 from fuzz_kinds import KINDS
 from mutation import mutated, with_valid_chunks
 
-INPUTS = 60
+INPUTS = 40
 
 
 @pytest.mark.parametrize(

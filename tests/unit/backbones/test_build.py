@@ -96,7 +96,7 @@ def test_preprocessing_gives_these_values(
         ("VGG16", "block1_conv1", "backbone"),
         ("VGG16", "block1_conv1", "rescale"),
         ("MobileNetV2", None, "backbone"),
-        ("ResNet50V2", None, "backbone"),
+        pytest.param("ResNet50V2", None, "backbone", marks=pytest.mark.slow),
     ],
 )
 def test_an_extractor_is_the_bare_network_on_preprocessed_images(
@@ -141,6 +141,7 @@ def test_a_layer_without_height_and_width_is_not_pooled() -> None:
     assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "channels"), [("MobileNetV2", 1280), ("MobileNet", 1024)])
 def test_with_its_classifier_a_backbone_is_still_cut_at_its_last_feature_map(
     name: str, channels: int

@@ -91,6 +91,7 @@ def test_differences_are_measured_and_another_machine_is_named(tiny: Tiny, run: 
     assert ": 3 within tolerance (" in said.out
 
 
+@pytest.mark.slow
 def test_randomness_is_distinguished_from_another_machine(tiny: Tiny, run: Verify) -> None:
     tiny.outside("chance", "")
     said = run("score")
@@ -134,6 +135,7 @@ def test_without_the_recorded_output_other_bytes_are_not_called_close(
     assert "| draw | data/numbers.csv | other bytes | the recorded one is not in" in run("draw").out
 
 
+@pytest.mark.slow
 def test_an_earlier_commit_is_compared_with_its_own_record(tiny: Tiny, run: Verify) -> None:
     edit(tiny, "score.py", "numbers.mean()", "numbers.max()")
     tiny.dvc("repro", "--quiet")
@@ -143,6 +145,7 @@ def test_an_earlier_commit_is_compared_with_its_own_record(tiny: Tiny, run: Veri
     assert ": 2 same bytes (" in said.out
 
 
+@pytest.mark.slow
 def test_one_stage_runs_with_the_outputs_in_a_folder_that_it_reads(tiny: Tiny, run: Verify) -> None:
     edit(tiny, "dvc.yaml", "outs: [data/numbers.csv]", "outs: [data/parts/numbers.csv]")
     edit(tiny, "dvc.yaml", "score.py, data/numbers.csv]", "score.py, data/parts]")

@@ -48,10 +48,11 @@ def modules() -> list[str]:
     return sorted({key for entry in entries for key in entry if key.endswith(".py")})
 
 
-@pytest.mark.parametrize("module", modules())
-def test_a_comment_changes_no_entry(module: str, project: Path, committed: Everything) -> None:
-    path = project / module
-    path.write_text(f"# first\n{path.read_text(encoding='utf-8')}\n# last\n", encoding="utf-8")
+def test_comments_in_all_modules_change_no_entry(project: Path, committed: Everything) -> None:
+    for path in (project / module for module in modules()):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(f"# first\n{text}\n# last\n", encoding="utf-8")
+    fingerprint.forget()
     assert fingerprint.everything(STAGES) == committed
 
 

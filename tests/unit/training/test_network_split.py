@@ -57,7 +57,11 @@ def assert_split_as_joined(
 
 
 @pytest.mark.parametrize(
-    ("name", "layer", "size"), [("convnet", "conv3", 64), ("MobileNetV2", "block_13_expand", 64)]
+    ("name", "layer", "size"),
+    [
+        ("convnet", "conv3", 64),
+        pytest.param("MobileNetV2", "block_13_expand", 64, marks=pytest.mark.slow),
+    ],
 )
 def test_both_parts_give_the_logits_of_the_joined_network(name: str, layer: str, size: int) -> None:
     rest = assert_split_as_joined([extractor(name, size, layer)], [layer], size)
@@ -75,6 +79,7 @@ def test_of_two_backbones_side_by_side_one_may_stay_frozen(frozen: bool) -> None
     assert trained.isdisjoint(id(weight) for weight in first.weights) is frozen
 
 
+@pytest.mark.slow
 def test_training_the_rest_trains_the_joined_network_and_leaves_batch_norms_bit_for_bit() -> None:
     made = extractor("MobileNetV2", 32, "block_16_expand")
     trunk = made.get_layer("trunk").model
@@ -110,6 +115,7 @@ def test_a_bypassed_layer_is_refused_with_the_nearest_that_fit() -> None:
         network_split.split([made], [layer], head(1280))
 
 
+@pytest.mark.slow
 def test_in_bfloat16_weights_stay_float32_and_outputs_are_near() -> None:
     exact, rough = (extractor("MobileNetV2", 64, "Conv_1", p) for p in network_split.POLICIES)
     assert keras.config.dtype_policy().name == "float32"

@@ -1,7 +1,8 @@
 """The exported model's own resizing: what the pipeline's gives, for any size of image."""
 
+import contextlib
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -70,24 +71,26 @@ def test_two_views_are_averaged_and_then_calibrated() -> None:
     assert_allclose(two, cooled((softmax(1, 0) + softmax(0, 0.2)) / 2), atol=1e-6)
 
 
-@pytest.fixture
-def few_bytes() -> Iterator[Callable[[int], None]]:
-    """Lets no file of this process grow beyond a size."""
+@contextlib.contextmanager
+def few_bytes(most: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size; afterwards pytest's own log may."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("most", [19, 10_000, 30_000])
 @pytest.mark.parametrize("form", ["saved_model", pytest.param("openvino", marks=needs_openvino)])
 def test_a_file_that_may_not_grow_is_a_fault_of_the_disk(
-    form: str, most: int, tmp_path: Path, few_bytes: Callable[[int], None]
+    form: str, most: int, tmp_path: Path
 ) -> None:
     images = keras.Input((8, 8, 3))
     network = keras.Model(images, keras.layers.Dense(99)(keras.layers.Flatten()(images)))
     served = serving_model.model(network, "squash", "bicubic", 1, 1.0)
-    few_bytes(most)
-    with pytest.raises(OSError, match="File too large"):
+    with few_bytes(most), pytest.raises(OSError, match="File too large"):
         serving_model.write(served, tmp_path, form)
 
 
