@@ -231,6 +231,7 @@ HARMLESS = [
 ]
 
 EXTRACTOR = ("explain", "extract", "fetch_weights", "fine_tune")
+EXTRACTOR_RUNS = ("explain", "extract", "fine_tune")
 TENSORFLOW = (*EXTRACTOR, "report", "train_head")
 ARRAY_STAGES = ("audit", "evaluate", *EXTRACTOR[:2], "fine_tune", "resize", "submit", "train_head")
 PILLOW = ("evaluate", "explain", "report", "resize", "split")
@@ -243,7 +244,7 @@ MATTERING = [
     Case("a default of the networks", transform(BUILD, Default), EXTRACTOR),
     Case("the order of layers", transform(BUILD, LayerOrder), EXTRACTOR),
     Case("Gabor filters", transform("pipeline/backbones/gabor.py", Operator), EXTRACTOR),
-    Case("views", transform(VIEWS, Constant), ("extract", "fine_tune")),
+    Case("views", more_code("pipeline/backbones/from_params.py"), EXTRACTOR_RUNS),
     Case("the extraction", more_code("pipeline/backbones/extraction.py"), ("extract",)),
     Case("the training loop", transform(LOOP, Operator), ("explain", "fine_tune", "train_head")),
     Case("augmentation", more_code("pipeline/training/augmentation.py"), ("fine_tune",)),

@@ -48,6 +48,13 @@ def modules() -> list[str]:
     return sorted({key for entry in entries for key in entry if key.endswith(".py")})
 
 
+@pytest.mark.parametrize("module", modules())
+def test_a_comment_in_a_module_leaves_its_hash(module: str) -> None:
+    commented = f"# first\n{(ROOT / module).read_text(encoding='utf-8')}\n# last\n"
+    recorded = {entry[module] for entry in map(fingerprint.of, STAGES) if module in entry}
+    assert recorded == {digest(commented)}
+
+
 def test_comments_in_all_modules_change_no_entry(project: Path, committed: Everything) -> None:
     for path in (project / module for module in modules()):
         text = path.read_text(encoding="utf-8")
