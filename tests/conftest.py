@@ -26,10 +26,16 @@ ROOT = Path(__file__).parents[1]
 Params = dict[str, Any]
 
 
+QUICK_STAGES = ("test_split", "test_stage", "test_submit")  # without Keras
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m deselects and xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of the finished quick sample slow, and run them all in one process."""
+    """Mark tests of whole stages slow, by their folder; one process runs all of the sample."""
     for item in items:
+        stages = item.path.parent.name == "pipeline" and item.path.stem not in QUICK_STAGES
+        if stages or item.path.stem in ("test_export", "test_verify"):
+            item.add_marker(pytest.mark.slow)
         if "done" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.xdist_group("dag"))
