@@ -6,7 +6,7 @@ stages would run. Here an absent file is counted, and only a wrong one is a faul
 
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
@@ -79,7 +79,9 @@ def compare() -> State:
         stages = project.stages()
         data_files = project.data_files()
         lost = {one.path for of_one in changes.values() for one in of_one if one.how == DELETED}
-        lost -= outs.keys()
+        # The outputs of all backbones are an input by their folder: data/features, data/weights.
+        folders = {parent.as_posix() for path in outs for parent in PurePosixPath(path).parents}
+        lost -= outs.keys() | folders
         absent = {path for path in lost if path in data_files or _is_outside(project, path)}
         present = sum(
             _present(project, path, outs[path], faults, in_git=path in in_git)
