@@ -1,7 +1,7 @@
 """Stage `fine_tune`: train backbones and head further, together, starting from the trained head.
 
 Reads the ledger, pixels, weights and head; writes the model, log-probabilities of every accepted
-image, metrics and history. With `fine_tune: null` or `epochs: 0` the head is copied.
+image, metrics and history. With `fine_tune: null` the head is copied.
 """
 
 import sys
