@@ -263,7 +263,7 @@ MATTERING = [
     Case("TensorFlow", bump("tensorflow"), TENSORFLOW),
     Case("zarr", bump("zarr"), (*ARRAY_STAGES, "report")),
     Case("the resizer", bump("cykooz-resizer"), ("report", "resize", "split")),
-    Case("a learning rate", params("train_head.learning_rate", 0.5), ("train_head",)),
+    Case("a penalty", params("train_head.inverse_regularization", 0.5), ("train_head",)),
     Case("a clip", params("submit.clip", 0.25), ("submit",)),
     Case(
         "a layer", params("backbones.convnet.layer", "conv3"), ("explain", "extract", "fine_tune")

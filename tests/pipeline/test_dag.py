@@ -112,9 +112,12 @@ def test_going_back_to_old_parameters_trains_nothing(
 
 
 @pytest.mark.slow
-def test_another_commit_is_compared_by_its_predictions(other: tuple[Project, list[str]]) -> None:
+def test_another_commit_is_compared_by_its_predictions(
+    other: tuple[Project, list[str]], tmp_path: Path
+) -> None:
     project, _ = other
-    printed = project.run(sys.executable, "-m", "pipeline", "compare", "main", "--out", ".compared")
+    compare = ("-m", "pipeline", "compare", "main", "--out", str(tmp_path / "compared"))
+    printed = project.run(sys.executable, *compare)
     lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if "log loss |" in line]
     assert [line[:3] for line in lines] == [
         ["valid", "120", "log loss"],
@@ -128,7 +131,7 @@ def test_another_commit_is_compared_by_its_predictions(other: tuple[Project, lis
     assert here != there["log_loss"]
     changed = "| `train_head.inverse_regularization` | `0.01` | `0.02` |\n"
     assert changed in printed
-    svgs = {path.stem for path in (project.folder / ".compared" / "plots").iterdir()}
+    svgs = {path.stem for path in (tmp_path / "compared" / "plots").iterdir()}
     assert {"head_loss", "head_roc", "fine_tune_reliability", "final_thresholds"} <= svgs
 
 
@@ -152,7 +155,7 @@ def test_an_experiment_tries_a_value_without_a_commit(project: Project) -> None:
     assert project.git("log", "--format=%s").splitlines() == ["reproduced", "as it is"]
     shown = project.run("dvc", "exp", "show", "--csv", "--only-changed")
     lines = list(csv.DictReader(shown.splitlines()))
-    clips = {line["Experiment"] or line["rev"]: line["submit.clip"] for line in lines}
+    clips = {line["Experiment"] or line["rev"]: line["params.yaml:submit.clip"] for line in lines}
     assert clips == {"workspace": "0.02", "main": "auto", "tried": "0.02"}
     printed = project.run(sys.executable, "-m", "pipeline", "compare", "main", "tried")
     assert "| `submit.clip` | `auto` | `0.02` |\n" in printed
@@ -253,7 +256,9 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_branch_shows_its_params_metrics_and_plots(other: tuple[Project, list[str]]) -> None:
+def test_a_branch_shows_its_params_metrics_and_plots(
+    other: tuple[Project, list[str]], tmp_path: Path
+) -> None:
     project, _ = other
     params = project.run("dvc", "params", "diff", "main", "other")
     key, values = "train_head.inverse_regularization", ["0.01", "0.02"]
@@ -264,8 +269,8 @@ def test_a_branch_shows_its_params_metrics_and_plots(other: tuple[Project, list[
     metrics = project.run("dvc", "metrics", "diff", "main", "other")
     assert "metrics/head.json" in metrics
     assert "best.val_loss" in metrics
-    project.run("dvc", "plots", "diff", "main", "other", "--out", "diff")
-    page = project.read("diff/index.html")
+    project.run("dvc", "plots", "diff", "main", "other", "--out", str(tmp_path))
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
     for revision in ("main", "other"):
         assert f'"rev": "{revision}"' in page
         history = project.git("show", f"{revision}:metrics/head_history.csv").splitlines()

@@ -1,6 +1,7 @@
 """A stage runs again when an output byte could change, and only then: real edits, real runs."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from edits import HARMLESS, MATTERING, Case
@@ -10,14 +11,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dag")]
 
 
 @pytest.fixture(scope="module")
-def project(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A copy of the finished sample, which each test leaves as it was."""
+def copied(done: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     return done.copy_to(tmp_path_factory.mktemp("reruns") / "project")
 
 
-def restore(project: Project) -> None:
-    project.git("checkout", "--quiet", "--", ".")
-    project.run("dvc", "checkout", "--quiet", "metrics/report")
+@pytest.fixture
+def project(copied: Project) -> Iterator[Project]:
+    """A copy of the finished sample, restored after each test."""
+    yield copied
+    copied.git("checkout", "--quiet", "--", ".")
+    copied.run("dvc", "checkout", "--quiet", "metrics/report")
 
 
 @pytest.mark.parametrize("case", HARMLESS, ids=lambda case: case.name)
@@ -26,7 +29,6 @@ def test_after_a_harmless_edit_only_code_and_report_run(case: Case, project: Pro
     case.edit(project.folder)
     edited_params = project.read("params.yaml") != before
     ran = project.repro()
-    restore(project)
     # A lock that only tests use is no dependency of `code`.
     assert ran in ([["code", "report"]] if edited_params else [["code"], []])
 
@@ -40,5 +42,4 @@ def test_an_edit_that_matters_makes_the_stages_stale_that_use_it(
     shown = {"report"} if project.read("params.yaml") != before else set()  # it shows all params
     project.run("dvc", "repro", "--quiet", "code")
     stale = json.loads(project.run("dvc", "status", "--json"))
-    restore(project)
     assert {stage.partition("@")[0] for stage in stale} == {*case.stages} | shown
