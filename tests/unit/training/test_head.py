@@ -7,13 +7,13 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.lib import format as npy
 from numpy.testing import assert_allclose, assert_array_equal
 
-from pipeline.evaluation.probabilities import log_softmax
 from pipeline.runtime.errors import UserError
 from pipeline.training import head, loop
 
@@ -42,17 +42,11 @@ def test_logits_are_dense_layers_with_relu_between_them() -> None:
     assert_array_equal(logits, [[11, 20], [10, 20], [12, 20]])
 
 
-def test_a_single_output_is_the_logit_of_class_1_and_its_softmax_the_sigmoid() -> None:
-    single = some_head((7, 5, 1))
-    features = np.random.default_rng(1).normal(size=(9, 7)).astype(np.float32)
-    logits = single.logits(features)
-    hidden = np.maximum(features @ single.kernels[0] + single.biases[0], 0)
-    z = (hidden @ single.kernels[1] + single.biases[1]).astype(np.float64)
+def test_a_single_output_is_the_logit_of_class_1() -> None:
+    single = head.Head((np.array([[2], [1]], np.float32),), (np.array([1], np.float32),))
+    logits = single.logits(np.array([[1, 1], [-1, 0]]))
     assert logits.dtype == np.float32
-    assert_array_equal(logits, np.concatenate([np.zeros((9, 1)), z], axis=1))
-    sigmoid = 1 / (1 + np.exp(-z))
-    probability = np.exp(log_softmax(logits))
-    assert_allclose(probability, np.concatenate([1 - sigmoid, sigmoid], axis=1), rtol=1e-5)
+    assert_array_equal(logits, [[0, 4], [0, -1]])
 
 
 def test_loss_is_the_mean_negative_log_likelihood_and_accuracy_a_fraction() -> None:
@@ -75,15 +69,14 @@ def assert_same(one: head.Head, other: head.Head) -> None:
 def test_keras_and_arrays_give_the_same_logits(sizes: tuple[int, ...], count: int) -> None:
     arrays = some_head(sizes)
     assert arrays.parameters == count
-    model = loop.head_model(arrays, input_dropout=0.5, dropout=0.5, seed=0)
+    model = loop.head_model(arrays, input_dropout=0.5, dropout=0.5)
     features = np.random.default_rng(1).normal(size=(9, 6)).astype(np.float32)
     assert_allclose(model.predict_on_batch(features), arrays.logits(features), atol=1e-5)
     assert_same(loop.head_arrays(model), arrays)
 
 
-@pytest.mark.parametrize("outputs", [1, 3])
-def test_a_saved_head_comes_back_and_has_the_same_bytes_every_time(outputs: int) -> None:
-    saved = some_head((7, 5, outputs))
+def test_a_saved_head_comes_back_and_has_the_same_bytes_every_time() -> None:
+    saved = some_head((7, 5, 3))
     saved.save(Path("one.npz"))
     saved.save(Path("two.npz"))
     assert Path("one.npz").read_bytes() == Path("two.npz").read_bytes()
@@ -95,23 +88,19 @@ ARRAYS = "expected the arrays of a head, got "
 FITTING = "expected layers that fit each other, got a kernel "
 
 
-def declared(shape: tuple[int, ...], descr: object, content: bytes) -> bytes:
-    """Return an npy file with any header."""
+def header(shape: tuple[int, ...], descr: object) -> bytes:
     file = io.BytesIO()
     npy.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": descr})
-    return file.getvalue() + content
+    return file.getvalue()
 
 
-def member(content: bytes, name: str = "kernel_0.npy") -> Callable[[], None]:
-    def write() -> None:
-        with zipfile.ZipFile(PATH, "w") as archive:
-            archive.writestr(name, content)
-
-    return write
+def member(content: bytes, name: str = "kernel_0.npy") -> None:
+    with zipfile.ZipFile(PATH, "w") as archive:
+        archive.writestr(name, content)
 
 
-def saved(**arrays: object) -> Callable[[], None]:
-    return lambda: np.savez(PATH, **arrays)  # type: ignore[arg-type]
+def savez(kernel: object, bias: object, **others: Any) -> None:
+    np.savez(PATH, kernel_0=kernel, bias_0=bias, **others)  # type: ignore[arg-type]
 
 
 def compressed() -> None:
@@ -119,28 +108,22 @@ def compressed() -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[], object], str]] = {
-    "empty": (lambda: PATH.write_bytes(b""), f"{ARRAYS}File is not a zip file"),
     "cut short": (lambda: PATH.write_bytes(b"PK\3\4 cut short"), f"{ARRAYS}File is not a zip"),
-    "no arrays": (saved(), f"{ARRAYS}none in place of kernel_0, bias_0"),
-    "other arrays": (saved(x=BIAS, y=BIAS), f"{ARRAYS}x, y in place of kernel_0, bias_0"),
-    "terabytes declared": (member(declared((2**40, 1), "<f4", b"")), ARRAYS),
-    "more bytes than declared": (member(declared((1,), "<f4", b"12345678")), ARRAYS),
-    "a negative length": (member(declared((-1, -1), "<f4", b"1234")), ARRAYS),
-    "compressed": (compressed, f"{ARRAYS}a compressed or another file inside, 'kernel_0.npy'"),
-    "pickled objects": (member(declared((1,), "|O", pickle.dumps(["x"]))), ARRAYS),
-    "another file": (member(b"1234", "../kernel_0"), f"{ARRAYS}a compressed or another file"),
-    "no header": (member(b"1234"), ARRAYS),
-    "a header that is code": (member(b"\x93NUMPY\x01\x00\x0a\x00exit(3)   "), ARRAYS),
-    "another bias": (saved(kernel_0=KERNEL, bias_0=KERNEL[:, 0]), f"{FITTING}(3, 2) with a bias"),
-    "one axis": (saved(kernel_0=KERNEL[0], bias_0=BIAS), f"{FITTING}(2,) with a bias (2,)"),
+    "no arrays": (lambda: np.savez(PATH), f"{ARRAYS}none in place of kernel_0, bias_0"),
+    "others": (lambda: np.savez(PATH, x=BIAS), f"{ARRAYS}x in place of kernel_0, bias_0"),
+    "terabytes declared": (lambda: member(header((2**40, 1), "<f4")), ARRAYS),
+    "more than declared": (lambda: member(header((1,), "<f4") + b"12345678"), ARRAYS),
+    "compressed": (compressed, f"{ARRAYS}a compressed file inside, 'kernel_0.npy'"),
+    "pickles": (lambda: member(header((1,), "|O") + pickle.dumps(["x"])), ARRAYS),
+    "a name outside": (lambda: member(header((0,), "<f4"), "../x"), f"{ARRAYS}../x in place of"),
+    "code": (lambda: member(b"\x93NUMPY\x01\x00\x0a\x00exit(3)   "), ARRAYS),
+    "another bias": (lambda: savez(KERNEL, BIAS[:1]), f"{FITTING}(3, 2) with a bias (1,)"),
+    "one axis": (lambda: savez(BIAS, BIAS), f"{FITTING}(2,) with a bias (2,)"),
     "another next layer": (
-        saved(kernel_0=KERNEL, bias_0=BIAS, kernel_1=KERNEL, bias_1=BIAS),
+        lambda: savez(KERNEL, BIAS, kernel_1=KERNEL, bias_1=BIAS),
         f"{FITTING}(3, 2) with a bias (2,)",
     ),
-    "integers": (
-        saved(kernel_0=KERNEL.astype(np.int64), bias_0=BIAS),
-        "expected arrays of float32",
-    ),
+    "integers": (lambda: savez(KERNEL.astype(int), BIAS), "expected arrays of float32"),
 }
 
 
