@@ -1,13 +1,12 @@
 """The training loop, on a head small enough to check every number."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
 
 import keras
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose, assert_equal
 from numpy.typing import NDArray
 
 from pipeline import schema
@@ -19,11 +18,7 @@ from pipeline.training.history import Epoch
 
 Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
 START = Epoch(0, 0.1, 1.0, 0.2, 1.0)
-SETTINGS = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 4, "batch_size": 16}
-
-
-def small_head(hidden: list[int], n_outputs: int = 2, batch_norm: bool = False) -> keras.Model:
-    return loop.dense_head(2, hidden, n_outputs, batch_norm=batch_norm)
+SETTINGS: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 4, "batch_size": 16}
 
 
 def blobs() -> Rows:
@@ -37,7 +32,7 @@ def blobs() -> Rows:
 def labels_of(label: NDArray[np.int64]) -> Labels:
     """Each image is once in `train` and once in `valid`."""
     subset = np.repeat(["train", "valid"], len(label))
-    return Labels(("cat", "dog"), np.concatenate([label, label]), subset)
+    return Labels(("cat", "dog"), np.tile(label, 2), subset)
 
 
 def fit(
@@ -50,14 +45,13 @@ def fit(
     **settings: Any,
 ) -> tuple[list[Epoch], str]:
     """Call `loop.fit` on `rows`, in order; validate on the same rows by default."""
-    features, label = rows
+    (features, label), seen = rows, [] if seen is None else seen
     section = schema.DenseHead.model_construct(**SETTINGS | settings)
 
     def draw() -> Iterator[loop.Batch]:
         for first in range(0, len(label), section.batch_size):
             batch = slice(first, first + section.batch_size)
-            if seen is not None:
-                seen.append(len(label[batch]))
+            seen.append(len(label[batch]))
             yield features[batch], label[batch]
 
     predict = predict or (lambda _: [model.predict_on_batch(features)])
@@ -77,11 +71,6 @@ def scripted(model: keras.Model, losses: list[float]) -> tuple[Any, list[list[ND
     return predict, seen
 
 
-def assert_weights(model: keras.Model, expected: list[NDArray[Any]]) -> None:
-    for weights, wanted in zip(model.get_weights(), expected, strict=True):
-        assert_array_equal(weights, wanted)
-
-
 @pytest.mark.parametrize(
     ("losses", "patience", "start", "epochs_run", "best"),
     [
@@ -96,47 +85,42 @@ def assert_weights(model: keras.Model, expected: list[NDArray[Any]]) -> None:
 def test_the_best_epochs_weights_are_kept_and_patience_ends_training(
     losses: list[float], patience: int | None, start: Epoch | None, epochs_run: int, best: int
 ) -> None:
-    model = small_head([])
+    model = loop.dense_head(2, [], 2)
     before = model.get_weights()
     predict, seen = scripted(model, losses)
-    settings: dict[str, Any] = {"epochs": len(losses), "patience": patience}
-    epochs, _ = fit(model, blobs(), start=start, predict=predict, **settings)
+    epochs, _ = fit(
+        model, blobs(), start=start, predict=predict, epochs=len(losses), patience=patience
+    )
     assert epochs[:-epochs_run] == ([start] if start else [])
     assert [epoch.epoch for epoch in epochs[-epochs_run:]] == list(range(1, epochs_run + 1))
     assert [round(epoch.val_loss, 6) for epoch in epochs[-epochs_run:]] == losses[:epochs_run]
-    assert_weights(model, [before, *seen][best])
+    assert_equal(model.get_weights(), [before, *seen][best])
 
 
-@pytest.mark.parametrize(
-    ("hidden", "settings", "sentence"),
-    [
-        ([], {"learning_rate": 0.25}, "got nan on train and nan on valid at learning rate 0.25"),
-        ([3], {"learning_rate": 1e38, "batch_size": 42}, "nan on valid at learning rate 1e\\+38"),
-    ],
-)
-def test_a_loss_that_is_not_finite_in_the_first_epoch_is_an_error(
-    hidden: list[int], settings: dict[str, Any], sentence: str
-) -> None:
+def test_a_loss_that_is_not_finite_in_the_first_epoch_is_an_error() -> None:
     features, label = blobs()
-    features[3] = features[3] if hidden else np.nan
-    expected = f"^train_head epoch 1: expected a finite loss, .*{sentence}; lower train_head.learn"
-    with pytest.raises(UserError, match=expected):
-        fit(small_head(hidden), (features, label), **settings)
+    features[3] = np.nan
+    expected = (
+        "train_head epoch 1: expected a finite loss, got nan on train and nan on valid at "
+        "learning rate 0.1; lower train_head.learning_rate"
+    )
+    with pytest.raises(UserError, match=f"^{expected}$"):
+        fit(loop.dense_head(2, [], 2), (features, label))
 
 
 def test_a_loss_that_diverges_later_keeps_the_best_weights_before_it() -> None:
-    model = small_head([])
+    model = loop.dense_head(2, [], 2)
     predict, seen = scripted(model, [0.5, 0.3, float("nan")])
     epochs, fault = fit(model, blobs(), predict=predict)
     assert [epoch.epoch for epoch in epochs] == [1, 2]
     assert fault.startswith("train_head epoch 3: expected a finite loss, got ")
-    assert_weights(model, seen[1])
+    assert_equal(model.get_weights(), seen[1])
 
 
 def test_the_training_loss_is_the_mean_over_all_images_of_an_epoch() -> None:
     """At a learning rate of 0 it is that of the unchanged model, for any batches."""
     rows = blobs()
-    model = small_head([3])
+    model = loop.dense_head(2, [3], 2)
     loss, accuracy = loss_and_accuracy(model.predict_on_batch(rows[0]), rows[1])
     for epoch in fit(model, rows, learning_rate=0.0, batch_size=20, epochs=2)[0]:
         assert epoch.loss == pytest.approx(loss, rel=1e-6)
@@ -148,7 +132,7 @@ def test_the_training_loss_is_the_mean_over_all_images_of_an_epoch() -> None:
     "optimizer", get_args(schema.Training.model_fields["optimizer"].annotation)
 )
 def test_keras_has_every_optimizer_of_the_schema(optimizer: str) -> None:
-    model = small_head([])
+    model = loop.dense_head(2, [], 2)
     before = model.get_weights()
     fit(model, blobs(), optimizer=optimizer, learning_rate=0.01, epochs=1)
     assert type(model.optimizer).__name__.lower() == optimizer
@@ -165,15 +149,11 @@ def test_the_step_size_rises_then_falls_by_a_cosine() -> None:
     assert_allclose([float(flat(step)) for step in range(4)], [0.05, 0.1, 0.1, 0.1])
 
 
-@pytest.mark.parametrize(
-    ("steps", "images"), [(None, [16, 16, 10]), (2, [16, 16]), (5, [16, 16, 10, 16, 16])]
-)
-def test_an_epoch_may_have_fewer_or_more_steps_than_a_pass(
-    steps: int | None, images: list[int]
-) -> None:
+@pytest.mark.parametrize("steps", [None, 2, 5])
+def test_an_epoch_may_have_fewer_or_more_steps_than_a_pass(steps: int | None) -> None:
     seen: list[int] = []
-    fit(small_head([]), blobs(), epochs=2, steps_per_epoch=steps, seen=seen)
-    assert seen == images * 2
+    fit(loop.dense_head(2, [], 2), blobs(), epochs=2, steps_per_epoch=steps, seen=seen)
+    assert seen == [16, 16, 10, 16, 16][: steps or 3] * 2
 
 
 @pytest.mark.parametrize(("hidden", "n_outputs", "batch_norm"), [([], 1, False), ([5, 4], 2, True)])
@@ -183,16 +163,14 @@ def test_a_separable_set_is_learnt_and_the_head_gives_the_same_logits_as_arrays(
     """Also with a sigmoid, and with batch norms, which are folded."""
     keras.utils.set_random_seed(0)
     features, label = blobs()
-    model = small_head(hidden, n_outputs, batch_norm)
+    model = loop.dense_head(2, hidden, n_outputs, batch_norm=batch_norm)
     epochs, _ = fit(model, (features, label), optimizer="adam", epochs=20)
     assert epochs[-1].val_accuracy == 1.0
     assert epochs[-1].val_loss < epochs[0].val_loss
-    arrays = loop.head_arrays(model)
-    sizes = [2, *hidden, n_outputs]
-    assert [kernel.shape for kernel in arrays.kernels] == [*itertools.pairwise(sizes)]
     expected = model.predict_on_batch(features)
     assert expected.shape == (42, 2)
-    assert_allclose(arrays.logits(features), expected, rtol=1e-4, atol=1e-4)
+    found = loop.head_arrays(model).logits(features)
+    assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_class_weights_are_balanced_or_as_configured() -> None:
@@ -203,8 +181,8 @@ def test_class_weights_are_balanced_or_as_configured() -> None:
         return loop.class_weights(section, labels, "fine_tune")
 
     assert weights(None) is None
-    assert_allclose(weights("balanced"), [2 / 3, 2.0])
-    assert_allclose(weights([1.0, 3.0]), [1.0, 3.0])
+    assert_allclose(weights("balanced"), [2 / 3, 2])
+    assert_allclose(weights([1.0, 3.0]), [1, 3])
     with pytest.raises(UserError, match=r"fine_tune.class_weights: expected 2 numbers, .*, got 1"):
         weights([1.0])
 
@@ -214,7 +192,7 @@ def test_a_class_of_double_weight_counts_like_two_of_its_images() -> None:
     features, label = blobs()
     second = label == 1
     twice = np.concatenate([features, features[second]]), np.concatenate([label, label[second]])
-    models = [small_head([]) for _ in range(2)]
+    models = [loop.dense_head(2, [], 2) for _ in range(2)]
     models[1].set_weights(models[0].get_weights())
     weighted: dict[str, Any] = {"learning_rate": 0.63, "class_weights": [1.0, 2.0]}
     fit(models[0], (features, label), epochs=1, batch_size=42, **weighted)
