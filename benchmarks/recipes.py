@@ -25,7 +25,7 @@ from benchmarks.settings import Settings
 from benchmarks.tables import table
 from pipeline.commands import recipe
 from pipeline.evaluation import bootstrap
-from pipeline.evaluation.probabilities import log_softmax
+from pipeline.evaluation.probabilities import log_softmax, mean_log_probability
 from pipeline.storage import arrays, ledger
 from pipeline.training import head
 from pipeline.training.logistic import fit as fit_logistic
@@ -185,7 +185,8 @@ def logistic(folder: Path, views: int, predicted: int, calibrated: bool = False)
     ).head
 
     def log_probability(name: str) -> NDArray[np.float32]:
-        return np.concatenate(list(head.predictions([of[name][0]], predicted, fitted.logits)))
+        features = of[name][0]
+        return mean_log_probability([fitted.logits(features[:, i]) for i in range(predicted)])
 
     temperature = _temperature(log_probability("valid"), of["valid"][1]) if calibrated else 1.0
     return scores(log_softmax(log_probability("test") / temperature), of["test"][1])

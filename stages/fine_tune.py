@@ -7,7 +7,6 @@ image, metrics and history. With `fine_tune: null` the head is copied.
 import sys
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import config, paths
 from pipeline.backbones import keras_setup
@@ -15,7 +14,7 @@ from pipeline.evaluation import bootstrap
 from pipeline.runtime import atomic_files
 from pipeline.stage import stage
 from pipeline.storage import arrays, ledger, tables
-from pipeline.training import head, history, network
+from pipeline.training import history
 
 
 @stage
@@ -27,7 +26,7 @@ def main() -> None:
     images = arrays.StoredArray(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
     stored = atomic_files.require(paths.predictions(paths.HEAD), "train_head")
     of_head = arrays.StoredArray(stored, fingerprint).read(0, len(images))
-    start = history.Epoch(0, *_score(of_head, labels))
+    start = history.measured(0, labels, lambda rows: [of_head[rows]])
     with atomic_files.replacing(paths.MODEL) as partial:
         if params.fine_tune is None:
             atomic_files.copy_folder(paths.HEAD, partial)
@@ -37,46 +36,26 @@ def main() -> None:
             keras_setup.start(**params.compute.model_dump())
             from pipeline.training.fine_tuning import FineTuning
 
-            trained = network.trained_head()
-            run = FineTuning(params, params.fine_tune, images, labels, trained)
+            run = FineTuning(params, params.fine_tune, images, labels)
             epochs, fault = run.train(start, partial)
         of_model = arrays.StoredArray(paths.predictions(partial)).read(0, len(images))
-    best = history.best_epoch(epochs)
+    best, valid = history.best_epoch(epochs), labels.rows("valid")
+    label = labels.label[valid]
+    # The epoch was chosen on the same images, so on other images the gain is rather smaller.
+    gain = of_model[valid, label].astype(np.float64) - of_head[valid, label]
+    interval = zip(("mean", "low", "high"), bootstrap.mean_interval(gain), strict=True)
     tables.write_json(
         paths.FINE_TUNE_METRICS,
         {
             "best": history.rounded(best),
             "epochs": len(epochs) - 1,
             "taken": "fine_tuned" if best.epoch else "head",
-            "valid_log_loss_gain": _gain(of_head, of_model, labels),
+            "valid_log_loss_gain": {name: round(one, history.DECIMALS) for name, one in interval},
             "fault": fault,
         },
     )
     history.write(paths.FINE_TUNE_HISTORY, epochs)
     paths.CHECKPOINT.unlink(missing_ok=True)
-
-
-def _score(log_probability: NDArray[np.float32], labels: ledger.Labels) -> list[float]:
-    """Return loss and accuracy of the head on `train`, then on `valid`."""
-    scores: list[float] = []
-    for rows in (labels.rows("train"), labels.rows("valid")):
-        scores += head.loss_and_accuracy(log_probability[rows], labels.label[rows])
-    return scores
-
-
-def _gain(
-    of_head: NDArray[np.float32], of_model: NDArray[np.float32], labels: ledger.Labels
-) -> dict[str, float]:
-    """Return the reduction of the head's loss on `valid`, with its paired 95 % interval.
-
-    The epoch was chosen on the same images, so on other images the gain is rather smaller.
-    """
-    valid = labels.rows("valid")
-    label = labels.label[valid]
-    gain = of_model[valid, label].astype(np.float64) - of_head[valid, label]
-    names = ("mean", "low", "high")
-    values = zip(names, bootstrap.mean_interval(gain), strict=True)
-    return {name: round(value, history.DECIMALS) for name, value in values}
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from pipeline.backbones import build
-
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
 BORDER = 2  # pixels cropped from a layer's output, as zero padding excites some filters there
 
@@ -61,19 +59,6 @@ def filter_means(extractor: keras.Model, layer: str, size: int) -> keras.Model:
     border = [min(BORDER, (side - 1) // 2) for side in output.shape[1:3]]
     output = keras.layers.Cropping2D(border)(output)
     return keras.Model(images, keras.layers.GlobalAveragePooling2D(dtype="float32")(output))
-
-
-def split_at_last_convolution(extractor: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Return models from images to the last convolution's output, and from there to features."""
-    trunk, pooling = extractor.get_layer("trunk").model, extractor.get_layer("pooling")
-    last = build.last_feature_map(trunk).output
-    images = keras.Input(extractor.input_shape[1:])
-    pixels = extractor.get_layer("preprocess")(images)
-    x = middle = keras.Input(last.shape[1:])
-    if last is not trunk.output:
-        x = build.InferenceMode(keras.Model(last, trunk.output))(middle)
-    before = build.InferenceMode(keras.Model(trunk.inputs, last))
-    return keras.Model(images, before(pixels)), keras.Model(middle, pooling(x))
 
 
 def _linear_output(layer: keras.layers.Layer) -> Any:

@@ -99,11 +99,11 @@ class Predictor:
         from pipeline.training import network_split
 
         extractors = list(self.network.extractors.values())
-        folded, rest = network_split.split(
+        frozen, rest = network_split.split(
             extractors, [None] * len(extractors), self.network.classifier
         )
-        parts, last = [self.function(part) for part in folded], self.function(rest)
-        return lambda images: last(np.concatenate([part(images) for part in parts], axis=-1))
+        first, last = self.function(frozen), self.function(rest)
+        return lambda images: last(first(images))
 
 
 class ImageNet:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.training import gradients
+from pipeline.training import gradients, network_split
 
 FloatArray = NDArray[np.float32]
 Heatmaps = Callable[[NDArray[np.uint8], NDArray[np.int64]], list[FloatArray]]
@@ -32,7 +32,7 @@ def heatmaps(extractors: Sequence[Any], classifier: Any) -> Heatmaps:
     it returns float32 (n, height, width) in the resolution of the last convolution, scaled to a
     maximum of 1 unless all values are 0.
     """
-    before, after, shapes = gradients.split_at_last_convolutions(extractors, classifier)
+    before, after, shapes = network_split.split_at_last_convolutions(extractors, classifier)
     gradient = gradients.gradient(after, BATCH)
     ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
 

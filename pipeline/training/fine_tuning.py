@@ -5,10 +5,10 @@ before the import. An interrupted run continues from its last complete epoch.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -16,236 +16,154 @@ from numpy.typing import NDArray
 
 from pipeline import config, paths
 from pipeline.backbones import build, devices, from_params
+from pipeline.evaluation.probabilities import mean_log_probability
 from pipeline.runtime import atomic_files, environment
 from pipeline.runtime.machine import processors
 from pipeline.runtime.progress import progress
 from pipeline.schema import NO_AUGMENT, FineTune, Params
 from pipeline.storage import array_views, arrays, cache_key, frozen_activations, sealed_files
 from pipeline.storage.ledger import Labels
-from pipeline.training import augmentation, head, loop, network, network_split
+from pipeline.training import augmentation, loop, network, network_split
 from pipeline.training.history import Epoch
 
 BUFFER_BYTES = 128 * 2**20  # of images that are shuffled together: 900 at 224 px
+OF_ACTIVATIONS = ("backbones", "augment", "compute", "precision", "batch_size")  # settings
 
 Rows = NDArray[np.int64]
-Pixels = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True)
-class Learner:
-    """What is trained.
+class Learner(NamedTuple):
+    """What is trained."""
 
-    Attributes:
-        model: from drawn inputs to logits.
-        draw: yields the shuffled batches of one epoch.
-        predict: yields log-probabilities (k, n_classes) of the listed rows, averaged over views.
-    """
-
-    model: keras.Model
-    draw: Callable[[], Iterator[loop.Batch]]
-    predict: Callable[[Rows], Iterator[head.FloatArray]]
+    model: keras.Model  # from the inputs of a drawn epoch to logits
+    inputs: Callable[[np.random.Generator], arrays.Readable]  # draws those of one epoch
+    predictor: keras.Model  # with the weights of `model`, from `views` to logits
+    views: Callable[[int, Rows], Iterator[NDArray[Any]]]  # batches of a view of the listed rows
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A run of fine-tuning.
-
-    Attributes:
-        settings: the section `fine_tune` of `params`.
-        images: pixels, uint8 (n, size, size, 3).
-        trained: the head to start from.
-    """
+    """A run of fine-tuning."""
 
     params: Params
-    settings: FineTune
-    images: arrays.StoredArray
+    settings: FineTune  # of `params`
+    images: arrays.StoredArray  # uint8 (n, size, size, 3)
     labels: Labels
-    trained: head.Head
 
     def train(self, start: Epoch, out: Path) -> tuple[list[Epoch], str]:
-        """Train, write the weights and log-probabilities into `out`; return history and fault."""
-        settings, labels = self.settings, self.labels
+        """Train, write weights and log-probabilities into `out`; return history and fault."""
+        settings, labels, images = self.settings, self.labels, self.images
         keras.utils.set_random_seed(settings.seed)
         rng = np.random.default_rng(settings.seed)
-        with devices.scope():
-            net = self._network()
-        train, valid = labels.rows("train"), labels.rows("valid")
         n_classes = len(labels.classes)
-        schedule = loop.schedule(settings.model_dump(), labels.label[train], n_classes, "fine_tune")
-        learn = self._from_activations if settings.cache_frozen else self._from_images
-        learner = learn(net, rng)
+        with devices.scope():
+            net = network.assemble(self.params, images.shape[1], n_classes, settings)
+            for name, extractor in net.extractors.items():
+                if layer := self.params.backbones[name].unfreeze_from:
+                    build.unfreeze_from(extractor, layer)
+                else:
+                    extractor.trainable = False
+        learner = (self._from_activations if settings.cache_frozen else self._from_images)(net)
 
-        def validate() -> loop.Batch:
-            return np.concatenate(list(learner.predict(valid))), labels.label[valid]
+        def draw() -> Iterator[loop.Batch]:
+            inputs, size = learner.inputs(rng), settings.batch_size
+            for rows, batch in array_views.shuffled(
+                inputs, labels.rows("train"), size, rng, BUFFER_BYTES
+            ):
+                yield batch.astype(np.float32, copy=False), labels.label[rows]
 
-        name = self._checkpoint_name()
-        with progress("fine_tune", schedule.seen(len(train))) as bar:
-            result = loop.fit(
-                learner.model,
-                schedule,
-                learner.draw,
-                validate,
-                start=start,
-                where="fine_tune",
-                done=bar.update,
-                images=len(train),
-                rng=[rng],
-                resume=sealed_files.read_arrays(paths.CHECKPOINT, name),
-                keep=functools.partial(sealed_files.write_arrays, paths.CHECKPOINT, name),
-            )
-        if result.fault:
-            print(f"fine_tune: {result.fault}; the weights of the best epoch before it are kept")
+        def predict(rows: Rows) -> Iterator[NDArray[np.float32]]:
+            logits = self._padded(learner.predictor)
+            views = [learner.views(view, rows) for view in range(self.params.predict.views)]
+            for batches in zip(*views, strict=True):
+                yield mean_log_probability([logits(batch) for batch in batches])
+
+        result = loop.fit(
+            learner.model,
+            settings,
+            labels,
+            draw,
+            predict,
+            "fine_tune",
+            start=start,
+            checkpoint=loop.Checkpoint(
+                self._key("checkpoint", None, paths.LEDGER, paths.head_file()), rng
+            ),
+        )
         net.model.save_weights(paths.model_weights(out))
         sealed_files.seal(paths.model_weights(out))
-        with progress("predict", len(self.images)) as bar:
+        with progress("predict", len(images)) as bar:
             arrays.write(
                 paths.predictions(out),
-                bar.over(learner.predict(np.arange(len(self.images)))),
-                shape=(len(self.images), n_classes),
+                bar.over(predict(np.arange(len(images)))),
+                shape=(len(images), n_classes),
                 dtype=np.float32,
-                fingerprint=self.images.fingerprint,
+                fingerprint=images.fingerprint,
             )
-        return result.epochs, result.fault
+        return result
 
-    def _network(self) -> network.Network:
-        """Return the network, each backbone trainable from its layer on."""
-        settings = self.settings
-        net = network.assemble(
-            self.params,
-            self.images.shape[1],
-            self.trained,
-            len(self.labels.classes),
-            precision=settings.precision,
-            input_dropout=settings.input_dropout,
-            dropout=settings.dropout,
-            seed=settings.seed,
-        )
-        for extractor, layer in zip(net.extractors.values(), self._layers(), strict=True):
-            if layer is None:
-                extractor.trainable = False
-            else:
-                build.unfreeze_from(extractor, layer)
-        return net
-
-    def _from_images(self, net: network.Network, rng: np.random.Generator) -> Learner:
+    def _from_images(self, net: network.Network) -> Learner:
         """Train the network on augmented images."""
-        settings, images, labels = self.settings, self.images, self.labels
-        train, size = labels.rows("train"), settings.batch_size
         with devices.scope():
-            ranges = (settings.augment or NO_AUGMENT).model_dump()
-            changes = augmentation.augmentation(seed=settings.seed, **ranges)
-            pixels = keras.Input(images.shape[1:], name="images")
+            ranges = self.settings.augment or NO_AUGMENT
+            changes = augmentation.augmentation(ranges, self.settings.seed)
+            pixels = keras.Input(self.images.shape[1:], name="images")
             model = keras.Model(pixels, net.model(changes(pixels)), name="in_training")
+        return Learner(model, lambda rng: self.images, net.model, self._view)
 
-        def draw() -> Iterator[loop.Batch]:
-            for rows, batch in array_views.shuffled(images, train, size, rng, BUFFER_BYTES):
-                yield batch.astype(np.float32), labels.label[rows]
-
-        def views(rows: Rows) -> list[Iterator[NDArray[Any]]]:
-            return [self._view(view, rows) for view in range(self.params.predict.views)]
-
-        return Learner(model, draw, self._predict(net.model, views))
-
-    def _from_activations(self, net: network.Network, rng: np.random.Generator) -> Learner:
+    def _from_activations(self, net: network.Network) -> Learner:
         """Train the layers after the frozen ones on activations of a drawn view of each image."""
-        settings, labels = self.settings, self.labels
-        train = labels.rows("train")
+        layers = [backbone.unfreeze_from for backbone in self.params.backbones.values()]
         with devices.scope():
             frozen, rest = network_split.split(
-                [*net.extractors.values()], self._layers(), net.classifier, settings.precision
+                [*net.extractors.values()], layers, net.classifier, self.settings.precision
             )
-        cached = self._activations(frozen)
-        budget = environment.memory_bytes() // len(cached)
-        drawn_from = [array_views.in_memory_if_small(view, train, budget) for view in cached]
-
-        def draw() -> Iterator[loop.Batch]:
-            choice = rng.integers(len(cached), size=len(self.images))
-            drawn = array_views.OneOfEach(drawn_from, choice)
-            size = settings.batch_size
-            for rows, batch in array_views.shuffled(drawn, train, size, rng, BUFFER_BYTES):
-                yield batch, labels.label[rows]
-
-        def views(rows: Rows) -> list[Iterator[NDArray[Any]]]:
-            predicted = cached[: self.params.predict.views]
-            return [view.batches(settings.batch_size, rows) for view in predicted]
-
-        return Learner(rest, draw, self._predict(rest, views))
-
-    def _predict(
-        self, model: keras.Model, views: Callable[[Rows], list[Iterator[NDArray[Any]]]]
-    ) -> Callable[[Rows], Iterator[head.FloatArray]]:
-        """Return the function that averages the predictions of a model over batches of views."""
-        count, logits = self.params.predict.views, self._padded(model)
-
-        def predict(rows: Rows) -> Iterator[head.FloatArray]:
-            batches = (np.stack(batch, axis=1) for batch in zip(*views(rows), strict=True))
-            return head.predictions(batches, count, logits)
-
-        return predict
-
-    def _activations(self, frozen: list[keras.Model]) -> list[arrays.Readable]:
-        """Return the frozen parts' outputs (n, d) per view; of `train` alone if not predicted."""
-        functions = [self._padded(part) for part in frozen]
-
-        def compute(view: int, rows: Rows) -> Iterator[NDArray[np.float32]]:
-            for seen in self._view(view, rows):
-                yield np.concatenate([function(seen) for function in functions], axis=-1)
-
         every, train = np.arange(len(self.images)), self.labels.rows("train")
-        names = ("backbones", "augment", "compute", "precision", "batch_size")
-        return frozen_activations.cached(
+        others = self.params.extract.views - self.params.predict.views  # views that do not predict
+        cached = frozen_activations.cached(
             paths.FROZEN_ACTIVATIONS,
-            self._key("activations", names, {}),
-            [
-                every if view < self.params.predict.views else train
-                for view in range(self.params.extract.views)
-            ],
-            compute,
-            sum(part.output_shape[-1] for part in frozen),
+            self._key("activations", OF_ACTIVATIONS),
+            [every] * self.params.predict.views + [train] * others,
+            lambda view, rows: map(self._padded(frozen), self._view(view, rows)),
+            frozen.output_shape[-1],
             self.images.fingerprint,
             environment.disk_bytes(),
         )
+        budget = environment.memory_bytes() // len(cached)
+        drawn_from = [array_views.in_memory_if_small(view, train, budget) for view in cached]
 
-    def _view(self, view: int, rows: Rows) -> Iterator[Pixels]:
+        return Learner(
+            rest,
+            lambda rng: array_views.OneOfEach(
+                drawn_from, rng.integers(len(cached), size=len(self.images))
+            ),
+            rest,
+            lambda view, rows: cached[view].batches(self.settings.batch_size, rows),
+        )
+
+    def _view(self, view: int, rows: Rows) -> Iterator[NDArray[np.uint8]]:
         """Yield batches (k, size, size, 3) of a view of the listed rows."""
-        done = 0
-        for batch in self.images.batches(self.settings.batch_size, rows):
-            digests = self.images.digests[rows[done : done + len(batch)]]
-            done += len(batch)
-            yield from_params.view(self.params, batch, [one.tobytes() for one in digests], view)
+        size = self.settings.batch_size
+        firsts = range(0, len(rows), size)
+        for first, batch in zip(firsts, self.images.batches(size, rows), strict=True):
+            digests = [one.tobytes() for one in self.images.digests[rows[first : first + size]]]
+            yield from_params.view(self.params, batch, digests, view)
 
     def _padded(self, model: keras.Model) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
         function = functools.partial(devices.predict_on_batch, model)
         return lambda batch: devices.run_padded(function, batch, self.settings.batch_size)
 
-    def _layers(self) -> list[str | None]:
-        """Return the first layer of each backbone that is trained, None for a frozen one."""
-        return [backbone.unfreeze_from for backbone in self.params.backbones.values()]
-
-    def _checkpoint_name(self) -> str:
-        weights = (*self.trained.kernels, *self.trained.biases)
-        return self._key(
-            "checkpoint",
-            config.settings(self.params)["fine_tune"].keys(),
-            {
-                "labels": arrays.digest(self.labels.label).hex(),
-                "subsets": arrays.digest(self.labels.subset.view(np.uint8)).hex(),
-                "head": [arrays.digest(array).hex() for array in weights],
-            },
-        )
-
-    def _key(self, prefix: str, names: Iterable[str], more: Mapping[str, object]) -> str:
-        """Return a name that changes with these settings and all inputs of the networks."""
-        settings = config.settings(self.params)["fine_tune"]
-        weights = {name: atomic_files.sha256(paths.weights(name)) for name in self.params.backbones}
+    def _key(self, prefix: str, names: Container[str] | None, *inputs: Path) -> str:
+        """Return a name that changes with settings, images, weights and further inputs."""
+        settings = config.settings(self.params)["fine_tune"].items()
+        files = [*map(paths.weights, self.params.backbones), *inputs]
         return cache_key.of(
             "fine_tune",
             {
-                **{name: settings[name] for name in names},
-                "weights": weights,
+                "settings": {k: v for k, v in settings if names is None or k in names},
                 "processors": processors() if self.params.compute.threads is None else None,
                 "images": [self.images.fingerprint, arrays.digest(self.images.digests).hex()],
-                **more,
+                "files": [atomic_files.sha256(path) for path in files],
             },
             prefix,
         )

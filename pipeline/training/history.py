@@ -1,21 +1,23 @@
 """Loss and accuracy of every epoch, as training writes them. No Keras."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.storage import tables
+from pipeline.storage.ledger import Labels
+from pipeline.training.head import loss_and_accuracy
 
 DECIMALS = 6  # of losses and accuracies that are written
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Mean losses in nats and accuracies of one epoch; those of `train` during learning.
-
-    Class weights apply to those of `train`.
-    """
+    """Mean losses in nats and accuracies; those of `train` during learning, with class weights."""
 
     epoch: int
     loss: float
@@ -25,6 +27,17 @@ class Epoch:
 
 
 COLUMNS = tuple(field.name for field in fields(Epoch))
+
+
+def measured(
+    epoch: int, labels: Labels, predict: Callable[[NDArray[np.int64]], Iterable[NDArray[Any]]]
+) -> Epoch:
+    """Return the metrics of a trained model; `predict` yields logits (k, n_classes) of k rows."""
+    train, valid = (
+        loss_and_accuracy(np.concatenate([*predict(rows)]), labels.label[rows])
+        for rows in (labels.rows("train"), labels.rows("valid"))
+    )
+    return Epoch(epoch, *train, *valid)
 
 
 def best_epoch(history: Iterable[Epoch]) -> Epoch:

@@ -20,11 +20,11 @@ FOLD_ITERATIONS = 15  # at most, for each strength: it starts from the solution 
 
 
 class Logistic(NamedTuple):
-    """A fitted logistic regression, the iterations that it took, and scikit-learn's C."""
+    """A fitted logistic regression."""
 
     head: Head
     iterations: int
-    inverse_regularization: float
+    inverse_regularization: float  # scikit-learn's C
 
 
 def fit(
@@ -39,17 +39,12 @@ def fit(
 
     Every view is an example of its image's label; all views of an image weigh as much as one
     example. The scaler is folded into the coefficients, so the head takes raw features.
-    `features` is standardized in place, to keep it in memory only once.
 
     Args:
-        features: float32 (n, views, d), contiguous; overwritten.
+        features: float32 (n, views, d), contiguous; overwritten, to keep them in memory only once.
         label: int64 (n,), every class at least once.
-        inverse_regularization: scikit-learn's C; smaller is smoother. None: the one of `STRENGTHS`
-            with the lowest log loss in cross-validation over `folds`.
-        max_iterations: of L-BFGS.
-
-    Raises:
-        UserError: cross-validation without a class of two images.
+        inverse_regularization: smaller is smoother; None for the one of `STRENGTHS` with the lowest
+            log loss in cross-validation, which needs a class of two images (`UserError`).
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -65,8 +60,8 @@ def fit(
             inverse_regularization = _cross_validated(features, label)
         model = LogisticRegression(C=inverse_regularization / views, max_iter=max_iterations)
         model.fit(features, np.repeat(label, views))
-    kernel = _per_class(model.coef_, n_classes).astype(np.float64)
-    bias = _per_class(model.intercept_[:, None], n_classes).astype(np.float64)[0]
+    kernel = _per_class(model.coef_, n_classes)
+    bias = _per_class(model.intercept_[:, None], n_classes)[0]
     kernel /= spread[:, None]
     bias -= mean @ kernel
     head = Head((kernel.astype(np.float32),), (bias.astype(np.float32),))
@@ -74,10 +69,9 @@ def fit(
 
 
 def folds(label: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the fold, below `FOLDS`, that holds out each image, always the same; -1 for none.
+    """Return the fold, below `FOLDS`, that holds out each image; -1 for the only one of its class.
 
-    The images of a class are assigned in turn: folds differ by at most one image of a class, and
-    none holds out an entire class. The only image of a class is never held out.
+    The images of a class are assigned in turn, so folds differ by at most one image of a class.
     """
     order = np.lexsort((np.random.default_rng(0).permutation(len(label)), label))
     fold = np.empty(len(label), np.int64)
@@ -87,11 +81,7 @@ def folds(label: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _cross_validated(features: FloatArray, label: NDArray[np.int64]) -> float:
-    """Return the strength with the lowest log loss on held-out images.
-
-    Walk up `STRENGTHS` until two in a row are no better than the best. Held-out rows of `features`
-    (rows, d), standardized, have weight 0 in the fit, which saves a copy of the others.
-    """
+    """Walk up `STRENGTHS` until two in a row are no better than the best; return that one."""
     from sklearn.linear_model import LogisticRegression
 
     fold = folds(label)
@@ -109,7 +99,8 @@ def _cross_validated(features: FloatArray, label: NDArray[np.int64]) -> float:
         for number, model in enumerate(models):
             held_out = fold == number
             model.set_params(C=strength / views)
-            model.fit(features, label, sample_weight=(~held_out).astype(np.float32))
+            weight = (~held_out).astype(np.float32)  # rather than a copy of the other rows
+            model.fit(features, label, sample_weight=weight)
             logits = Head((model.coef_.T,), (model.intercept_,)).logits(features)[held_out]
             chosen = log_softmax(logits)[np.arange(len(logits)), label[held_out]]
             losses[-1] -= float(chosen.sum(dtype=np.float64))
@@ -119,11 +110,8 @@ def _cross_validated(features: FloatArray, label: NDArray[np.int64]) -> float:
 
 
 def _mean_and_spread(features: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return mean and standard deviation of each column, float32 (d,); 1 for a deviation of 0.
-
-    Computed in blocks of rows: a float64 copy of `features` would be the largest array here.
-    """
-    blocks = range(0, len(features), 4096)
+    """Return mean and standard deviation of each column, float32 (d,); 1 for a deviation of 0."""
+    blocks = range(0, len(features), 4096)  # a float64 copy of all would be the largest array here
     total = sum(features[at : at + 4096].sum(axis=0, dtype=np.float64) for at in blocks)
     mean = np.asarray(total / len(features), dtype=np.float64)
     squares = sum(np.square(features[at : at + 4096] - mean).sum(axis=0) for at in blocks)
@@ -131,8 +119,8 @@ def _mean_and_spread(features: FloatArray) -> tuple[FloatArray, FloatArray]:
     return mean.astype(np.float32), np.where(spread == 0, np.float32(1), spread)
 
 
-def _per_class(coefficients: NDArray[Any], n_classes: int) -> NDArray[Any]:
+def _per_class(coefficients: NDArray[Any], n_classes: int) -> NDArray[np.float64]:
     """Turn scikit-learn's (n_classes or 1, d) into (d, n_classes); the first of two is 0."""
     if n_classes == 2:
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
-    return coefficients.T
+    return coefficients.T.astype(np.float64)

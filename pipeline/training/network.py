@@ -4,97 +4,67 @@ Images (n, size, size, 3) RGB, values 0 to 255, pass through one extractor per b
 head, to logits (n, n_classes). `keras_setup.start` comes first.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import paths
 from pipeline.runtime.errors import UserError
-from pipeline.schema import Params
+from pipeline.schema import FineTune, Params
 from pipeline.storage import sealed_files
 from pipeline.training import head
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
-    """Keras models that share their weights.
+class Network(NamedTuple):
+    """Keras models that share their weights."""
 
-    Attributes:
-        extractors: images to features (n, d_i), by the backbone's name, in the order of features.
-        classifier: joined features (n, d_1 + ... + d_k) to logits.
-        model: images to logits.
-    """
-
-    extractors: dict[str, Any]
-    classifier: Any
-    model: Any
+    extractors: dict[str, Any]  # images to features (n, d_i), by backbone, in their order
+    classifier: Any  # joined features (n, d_1 + ... + d_k) to logits
+    model: Any  # images to logits
 
 
 def weights(params: Params) -> dict[str, Path]:
-    """Return the weights file of each backbone, in the order of the features.
-
-    Raises:
-        UserError: one is missing or damaged.
-    """
+    """Return each backbone's weights file; a `UserError` if one is missing or damaged."""
     return {
         name: sealed_files.require_sealed(paths.weights(name), f"fetch_weights@{name}")
         for name in params.backbones
     }
 
 
-def trained_head() -> head.Head:
-    """Return the head that `train_head` wrote."""
-    return head.load(sealed_files.require_sealed(paths.head_file(), "train_head"))
+def assemble(params: Params, size: int, n_classes: int, tune: FineTune | None = None) -> Network:
+    """Join the backbones, for images of `size` pixels, and the trained head; nothing is frozen yet.
 
-
-def assemble(
-    params: Params,
-    size: int,
-    trained: head.Head,
-    n_classes: int,
-    *,
-    precision: str = "float32",
-    input_dropout: float = 0,
-    dropout: float = 0,
-    seed: int = 0,
-) -> Network:
-    """Join the backbones and a head; nothing is frozen yet.
-
-    Args:
-        size: of the images, in pixels.
-        precision: of the backbones' arithmetic.
-        input_dropout, dropout, seed: of the classifier, for training.
-
-    Raises:
-        UserError: weights that are missing or do not fit, or a head for other features.
+    The precision of the backbones and the dropout of the head are those of `tune`. Weights that are
+    missing or do not fit, or a head for other features, are a `UserError`.
     """
+    import keras
+
     from pipeline.backbones import from_params
     from pipeline.training import loop, network_split
 
-    with network_split.arithmetic(precision):
-        extractors = {
-            name: from_params.extractor(params, name, size, path)
-            for name, path in weights(params).items()
-        }
+    if tune and tune.precision == "bfloat16":
+        keras.config.set_dtype_policy("mixed_bfloat16")  # the weights stay float32
+    extractors = {
+        name: from_params.extractor(params, name, size, path)
+        for name, path in weights(params).items()
+    }
+    keras.config.set_dtype_policy("float32")
     width = sum(int(extractor.output_shape[-1]) for extractor in extractors.values())
+    trained = head.load(sealed_files.require_sealed(paths.head_file(), "train_head"))
     trained.require(width, n_classes)
-    classifier = loop.head_model(trained, input_dropout=input_dropout, dropout=dropout, seed=seed)
+    options = tune.model_dump(include={"input_dropout", "dropout", "seed"}) if tune else {}
+    classifier = loop.head_model(trained, **options)
     model = network_split.join([*extractors.values()], classifier, (size, size, 3))
     return Network(extractors, classifier, model)
 
 
 def load(params: Params, size: int, n_classes: int, selected: str) -> Network:
-    """Return the network that predicts, in float32.
+    """Return the network that `evaluate` selected, "head" or "fine_tune", in float32.
 
-    Args:
-        selected: the model that `evaluate` selected, "head" or "fine_tune".
-
-    Raises:
-        UserError: a file is missing or does not fit.
+    A file that is missing or does not fit is a `UserError`.
     """
     from pipeline.backbones import weights_file
 
-    network = assemble(params, size, trained_head(), n_classes)
+    network = assemble(params, size, n_classes)
     if selected == "fine_tune" and params.fine_tune is not None:
         path = sealed_files.require_sealed(paths.model_weights(), "fine_tune")
         try:

@@ -5,39 +5,27 @@ activations, runs once per image and view; the rest, activations to logits, is t
 its weights with the joined network.
 """
 
-import contextlib
 import difflib
+import functools
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from pipeline.backbones import batch_norm_folding, keras_private
-from pipeline.backbones.build import InferenceMode, find_layer
+from pipeline.backbones import batch_norm_folding, build, keras_private
 from pipeline.runtime.errors import UserError
 
 KEY = "fine_tune.unfreeze_from"
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
-
-
-@contextlib.contextmanager
-def arithmetic(precision: str) -> Iterator[None]:
-    """Create layers in the block that compute in `precision`; their weights stay float32."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(POLICIES[precision])
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def join(
-    extractors: Sequence[keras.Model], classifier: keras.Model, shape: tuple[int, ...]
+    extractors: Sequence[keras.Model], classifier: Callable[[Any], Any], shape: tuple[int, ...]
 ) -> keras.Model:
     """Build the model from images (n, *shape) through all extractors to logits."""
     images = keras.Input(shape, name="images")
-    features = concatenate([extractor(images) for extractor in extractors])
+    features = _concatenate([extractor(images) for extractor in extractors])
     return keras.Model(images, classifier(features), name="model")
 
 
@@ -46,80 +34,78 @@ def split(
     layers: Sequence[str | None],
     classifier: keras.Model,
     precision: str = "float32",
-) -> tuple[list[keras.Model], keras.Model]:
+) -> tuple[keras.Model, keras.Model]:
     """Split each extractor before its layer; without one, after its features.
 
-    Returns:
-        For each extractor the model from images to flat activations (n, d_i) float32, batch norms
-        folded, computing in `precision`; and one model from all activations, joined
-        (n, d_1 + ... + d_k), to logits.
-
-    Raises:
-        UserError: no such layer, or one that a connection bypasses.
+    Return a model from images to activations (n, d), flat and joined, with folded batch norms, in
+    `precision`, and one from these to logits. No such layer, or a bypassed one, is a `UserError`.
     """
-    halves = [
-        _halves(extractor, layer, precision)
-        for extractor, layer in zip(extractors, layers, strict=True)
+    places = [
+        layer and _before(_trunk(one), layer) for one, layer in zip(extractors, layers, strict=True)
     ]
-    shapes = [rest.input_shape[1:] for _, rest in halves]
-    sizes = [math.prod(shape) for shape in shapes]
-    activations = keras.Input((sum(sizes),), name="activations")
+    fold = functools.partial(batch_norm_folding.fold, dtype=precision)
+    first, rest, _ = _split(extractors, places, classifier, fold)
+    return first, rest
+
+
+def split_at_last_convolutions(
+    extractors: Sequence[keras.Model], classifier: keras.Model
+) -> tuple[keras.Model, keras.Model, list[tuple[int, ...]]]:
+    """Split behind the last convolutions; return also each one's (height, width, channels)."""
+    places = [build.last_feature_map(_trunk(extractor)).output for extractor in extractors]
+    return _split(extractors, places, classifier, lambda part: part)
+
+
+def _split(
+    extractors: Sequence[keras.Model],
+    places: Sequence[Any],
+    classifier: keras.Model,
+    transform: Callable[[keras.Model], keras.Model],
+) -> tuple[keras.Model, keras.Model, list[tuple[int, ...]]]:
+    """Split at a tensor of each trunk, None for its features; transform the parts before."""
+    halves = [_halves(one, place, transform) for one, place in zip(extractors, places, strict=True)]
+    first = join([before for before, _ in halves], lambda x: x, extractors[0].input_shape[1:])
+    shapes = [after.input_shape[1:] for _, after in halves]
+    ends = [*itertools.accumulate(math.prod(shape) for shape in shapes)]
+    activations = keras.Input((ends[-1],), name="activations")
     features = []
-    for number, ((_, rest), shape) in enumerate(zip(halves, shapes, strict=True)):
-        part = Part(sum(sizes[:number]), shape, name=f"part_{number}")
-        features.append(rest(part(activations)))
-    return (
-        [frozen for frozen, _ in halves],
-        keras.Model(activations, classifier(concatenate(features)), name="rest"),
-    )
+    for (_, after), shape, end in zip(halves, shapes, ends, strict=True):
+        part = activations[:, end - math.prod(shape) : end]
+        features.append(after(keras.layers.Reshape(shape, dtype="float32")(part)))
+    return first, keras.Model(activations, classifier(_concatenate(features))), shapes
 
 
-def concatenate(features: Sequence[Any]) -> Any:
-    """Join the features (n, d_i) of all extractors to (n, d_1 + ... + d_k)."""
+def _halves(
+    extractor: keras.Model, place: Any, transform: Callable[[keras.Model], keras.Model]
+) -> tuple[keras.Model, keras.Model]:
+    """Return images to flat activations, and these, not flat, to features."""
+    trunk, pooling = _trunk(extractor), extractor.get_layer("pooling")
+    between = trunk.output if place is None else place
+    images = keras.Input(extractor.input_shape[1:])
+    before = build.InferenceMode(transform(keras.Model(trunk.inputs, between)))
+    x = before(extractor.get_layer("preprocess")(images))
+    x = pooling(x) if place is None else x
+    rest = middle = keras.Input(x.shape[1:])
+    if between is not trunk.output:
+        rest = build.InferenceMode(keras.Model(between, trunk.output))(middle)
+    rest = rest if place is None else pooling(rest)
+    flat = keras.layers.Flatten(dtype="float32")(x)
+    return keras.Model(images, flat), keras.Model(middle, rest)
+
+
+def _trunk(extractor: keras.Model) -> keras.Model:
+    return extractor.get_layer("trunk").model
+
+
+def _concatenate(features: Sequence[Any]) -> Any:
     if len(features) == 1:
         return features[0]
     return keras.layers.Concatenate(name="features", dtype="float32")(features)
 
 
-class Part(keras.layers.Layer):  # type: ignore[misc]
-    """Take columns of (n, d) from `start` on and reshape them to (n, *shape)."""
-
-    def __init__(self, start: int, shape: tuple[int, ...], name: str) -> None:
-        super().__init__(name=name, dtype="float32")
-        self.start, self.shape = start, shape
-
-    def call(self, activations: Any) -> Any:
-        columns = activations[:, self.start : self.start + math.prod(self.shape)]
-        return keras.ops.reshape(columns, (-1, *self.shape))
-
-    def compute_output_shape(self, shape: tuple[int | None, int]) -> tuple[int | None, ...]:
-        return shape[0], *self.shape
-
-
-def _halves(
-    extractor: keras.Model, layer: str | None, precision: str
-) -> tuple[keras.Model, keras.Model]:
-    """Return images to flat activations, and these to features; without a layer both are equal."""
-    trunk, pooling = extractor.get_layer("trunk").model, extractor.get_layer("pooling")
-    between = trunk.output if layer is None else _before(trunk, layer)
-    images = keras.Input(extractor.input_shape[1:], name="images")
-    before = batch_norm_folding.fold(keras.Model(trunk.inputs, between, name="before"), precision)
-    x = InferenceMode(before)(extractor.get_layer("preprocess")(images))
-    x = pooling(x) if layer is None else x
-    flat = keras.layers.Flatten(name="activations", dtype="float32")(x)
-    rest = middle = keras.Input(x.shape[1:], name="middle")
-    if layer is not None:
-        behind = keras.Model(between, trunk.output, name="behind")
-        rest = pooling(InferenceMode(behind)(middle))
-    return (
-        keras.Model(images, flat, name="frozen"),
-        keras.Model(middle, rest, name=f"{extractor.name}_rest"),
-    )
-
-
 def _before(trunk: keras.Model, layer: str) -> Any:
     """Return the one tensor that the layer and all after it take from earlier layers."""
-    first = trunk.layers.index(find_layer(trunk, layer, KEY))
+    first = trunk.layers.index(build.find_layer(trunk, layer, KEY))
     passing = _passing(trunk, first)
     if len(passing) == 1:
         return passing[0]

@@ -5,9 +5,7 @@ float32 (n, n_classes), each row with sum 1. Resizing, preprocessing, the mirror
 temperature are included, so a caller needs nothing of this project.
 """
 
-import errno
 import importlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,22 +16,16 @@ from keras import ops
 from numpy.typing import NDArray
 
 from pipeline.backbones import keras_setup
-from pipeline.runtime.errors import FULL, NO_PLACE
 
-# Format: its file, and its name in Keras.
-FORMATS = {"saved_model": "model", "openvino": "model.xml"}
-KERAS_FORMATS = {"saved_model": "tf_saved_model", "openvino": "openvino"}
+FORMATS = {"saved_model": "model", "openvino": "model.xml"}  # the file of each format
 
 
 class Resize(keras.layers.Layer):  # type: ignore[misc]
-    """Resize images to `size` by `size` pixels with Pillow's arithmetic.
+    """Resize images to `size` by `size` pixels with the arithmetic of Pillow's Resample.c.
 
-    Input uint8 (n, height, width, 3), output float32 (n, size, size, 3) of integers 0 to 255.
-    Each output row and column is a weighted mean of input pixels, with a wider filter where an
-    image shrinks, rounded after the columns and after the rows (Pillow's
-    src/libImaging/Resample.c). Two matrix products give the same on every backend and format.
-
-    `fit` and `interpolation` are those of `pipeline.images.resize`.
+    Input uint8 (n, height, width, 3), output float32 (n, size, size, 3) of integers 0 to 255. Each
+    output row and column is a weighted mean of input pixels, with a wider filter where an image
+    shrinks, rounded after the columns and after the rows.
     """
 
     def __init__(self, size: int, fit: str, interpolation: str) -> None:
@@ -79,76 +71,46 @@ class Resize(keras.layers.Layer):  # type: ignore[misc]
         return weight * ops.cast(inside, "float32")
 
 
-class Probabilities(keras.layers.Layer):  # type: ignore[misc]
-    """Average the probabilities of an image and, with two views, of its mirror image."""
-
-    def __init__(self, network: keras.Model, views: int, temperature: float) -> None:
-        super().__init__(name="probabilities", dtype="float32", trainable=False)
-        self.network, self.views, self.temperature = network, views, temperature
-
-    def call(self, images: Any) -> Any:
-        probability = ops.softmax(self.network(images, training=False))
-        if self.views > 1:
-            mirrored = self.network(ops.flip(images, axis=2), training=False)
-            probability = (probability + ops.softmax(mirrored)) / 2
-        tiny = float(np.finfo(np.float32).tiny)
-        return ops.softmax(ops.log(ops.maximum(probability, tiny)) / self.temperature)
-
-    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return shape[0], self.network.output_shape[-1]
-
-
 def model(
     network: keras.Model, fit: str, interpolation: str, views: int, temperature: float
 ) -> keras.Model:
     """Build the exported model around a network from images (n, size, size, 3) to logits.
 
-    `views` is 1 or 2: the image, or the image and its mirror image.
+    `views` is 1 or 2: the image, or the mean probability of the image and its mirror image.
     """
     images = keras.Input((None, None, 3), dtype="uint8", name="images")
     resized = Resize(network.input_shape[1], fit, interpolation)(images)
-    return keras.Model(images, Probabilities(network, views, temperature)(resized), name="served")
+    probability = ops.softmax(network(resized))
+    if views > 1:
+        probability = (probability + ops.softmax(network(ops.flip(resized, axis=2)))) / 2
+    tiny = float(np.finfo(np.float32).tiny)
+    calibrated = ops.softmax(ops.log(ops.maximum(probability, tiny)) / temperature)
+    return keras.Model(images, calibrated, name="served")
 
 
 def write(served: keras.Model, folder: Path, form: str) -> None:
-    """Write a `model` into an existing folder, in one of `FORMATS`.
-
-    Raises:
-        OSError: the disk is full or fails.
-    """
-    path = str(folder / FORMATS[form])
+    """Write a `model` into an existing folder, in one of `FORMATS`; an `OSError` on a full disk."""
     signature = [keras.InputSpec("uint8", (None, None, None, 3), name="images")]
     if form == "openvino":
         keras_setup.silence_openvino()
     try:
-        served.export(path, format=KERAS_FORMATS[form], verbose=False, input_signature=signature)
-    except (OSError, MemoryError):
+        path = str(folder / FORMATS[form])
+        served.export(
+            path, format=form.replace("saved", "tf_saved"), verbose=False, input_signature=signature
+        )
+    except Exception:
+        _require_space(folder / "probe", 4 * served.count_params() + 2**20)
         raise
-    except Exception as error:  # TensorFlow and OpenVINO raise their own if the disk is full
-        fault = _of_the_disk(error, folder, 4 * served.count_params() + 2**20)
-        if fault is None:
-            raise
-        raise fault from None
 
 
-def _of_the_disk(error: Exception, folder: Path, size: int) -> OSError | None:
-    """Return the system's error for which a C++ library could not write there, if any.
-
-    If its message does not quote the system, writing `size` bytes brings the error up again.
-    """
-    for number in (*FULL, *NO_PLACE, errno.EIO):
-        if os.strerror(number) in str(error):
-            return OSError(number, os.strerror(number), str(folder))
-    probe = folder / "probe"
+def _require_space(probe: Path, size: int) -> None:
+    """Write and remove `size` bytes, as TensorFlow and OpenVINO hide the system's error."""
     try:
         with probe.open("wb", buffering=0) as file:
             while file.tell() < size:
                 file.write(bytes(2**20))
-    except OSError as fault:
-        return fault
     finally:
         probe.unlink(missing_ok=True)
-    return None
 
 
 def read(folder: Path, form: str) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
@@ -164,7 +126,6 @@ def read(folder: Path, form: str) -> Callable[[NDArray[np.uint8]], NDArray[np.fl
 
 
 def _rounded(values: Any) -> Any:
-    """Round to the nearest integer from 0 to 255."""
     return ops.clip(ops.floor(values + 0.5), 0, 255)
 
 

@@ -1,8 +1,7 @@
-"""How `train_head` and `fine_tune` use the views of an image: to learn, and to predict."""
+"""How `train_head` uses the views of an image: to learn, and to predict."""
 
 import json
 import types
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,16 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from album import AUGMENT, DENSE, FEATURES, LEDGER, LOGISTIC, RESIZED, WEIGHTS, Album
+from album import AUGMENT, DENSE, FEATURES, LEDGER, LOGISTIC, Album
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from pipeline import config, paths
-from pipeline.backbones import build, from_params, keras_setup
+from pipeline import paths
+from pipeline.backbones import keras_setup
 from pipeline.evaluation import blas
 from pipeline.evaluation.probabilities import log_softmax, mean_log_probability
 from pipeline.storage import arrays, ledger
-from pipeline.training import head, logistic, loop, network_split
+from pipeline.training import head, logistic, loop
 from pipeline.training.history import Epoch
 
 VIEWS = 3
@@ -55,68 +54,53 @@ def some_features(width: int = 5) -> NDArray[np.float32]:
     return (noise + labels_of_ledger().label[:, None, None]).astype(np.float32)
 
 
-def predictions(folder: Path) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = arrays.StoredArray(paths.predictions(folder)).read(0, 42)
+def predictions() -> NDArray[np.float32]:
+    values: NDArray[np.float32] = arrays.StoredArray(paths.predictions(paths.HEAD)).read(0, 42)
     return values
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_heads_predictions_are_averaged_over_predict_views(
-    count: int, dtype: str, album: Album
-) -> None:
-    labels, features = labels_of_ledger(), some_features().astype(dtype)
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_heads_predictions_are_averaged_over_predict_views(count: int, album: Album) -> None:
+    labels, features = labels_of_ledger(), some_features()
     write_features(features)
     album.change({"predict": {"views": count}})
     album.run("train_head")
     train, valid = labels.rows("train"), labels.rows("valid")
-    expected = logistic.fit(
-        features[train].astype(np.float32),
-        labels.label[train],
-        2,
-        inverse_regularization=LOGISTIC["inverse_regularization"],
-        max_iterations=500,
-    ).head
+    given: Any = {
+        "inverse_regularization": LOGISTIC["inverse_regularization"],
+        "max_iterations": 500,
+    }
+    expected = logistic.fit(features[train], labels.label[train], 2, **given).head
     fitted = head.load(paths.head_file())
     assert_allclose(fitted.kernels[0], expected.kernels[0], rtol=1e-5, atol=1e-7)
-    log_probability = mean_log_probability(
-        [fitted.logits(features[:, view]) for view in range(count)]
-    )
-    assert_allclose(predictions(paths.HEAD), log_probability, rtol=1e-6, atol=1e-7)
+    logits = [fitted.logits(features[:, view]) for view in range(count)]
+    log_probability = mean_log_probability(logits)
+    assert_allclose(predictions(), log_probability, rtol=1e-6, atol=1e-7)
     best = json.loads(paths.HEAD_METRICS.read_text(encoding="utf-8"))["best"]
-    loss, accuracy = head.loss_and_accuracy(log_probability[valid], labels.label[valid])
-    assert best["val_loss"] == pytest.approx(loss, abs=1e-5)
-    assert best["val_accuracy"] == pytest.approx(accuracy, abs=1e-5)
+    measured = head.loss_and_accuracy(log_probability[valid], labels.label[valid])
+    assert_allclose([best["val_loss"], best["val_accuracy"]], measured, atol=1e-5)
 
 
 def test_a_dense_head_learns_from_another_view_of_each_image_in_every_epoch(
     album: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = labels_of_ledger()
-    features = np.zeros((42, VIEWS, 2), np.float32)
-    features[..., 0] = np.arange(42)[:, None]  # the image
-    features[..., 1] = np.arange(VIEWS)  # the view
+    features = np.moveaxis(np.mgrid[:42, :VIEWS], 0, 2).astype(np.float32)  # (image, view)
     write_features(features)
     epochs: list[NDArray[np.float32]] = []  # (train, 2) each
 
-    def fit(
-        model: Any,
-        schedule: object,
-        draw: Callable[[], Iterable[loop.Batch]],
-        validate: Callable[[], loop.Batch],
-        **others: object,
-    ) -> loop.Trained:
+    def fit(model: Any, *words: Any, **others: object) -> tuple[list[Epoch], str]:
+        draw, predict = words[2:4]
         for _ in range(20):
-            batches = list(draw())
-            epochs.append(np.concatenate([inputs for inputs, _ in batches]))
-            label = np.concatenate([label for _, label in batches])
-            assert_array_equal(label, labels.label[epochs[-1][:, 0].astype(int)])
-        log_probability, label = validate()
+            inputs, label = zip(*draw(), strict=True)
+            epochs.append(np.concatenate(inputs))
+            expected = labels.label[epochs[-1][:, 0].astype(int)]
+            assert_array_equal(np.concatenate(label), expected)
         valid, weights = labels.rows("valid"), loop.head_arrays(model)
-        expected = [weights.logits(features[valid, view]) for view in range(2)]
-        assert_allclose(log_probability, mean_log_probability(expected), atol=1e-4)
-        assert_array_equal(label, labels.label[valid])
-        return loop.Trained([Epoch(1, 1.0, 0.5, 1.0, 0.5)])
+        logits = [weights.logits(features[valid, view]) for view in range(2)]
+        found = np.concatenate([*predict(valid)])
+        assert_allclose(found, mean_log_probability(logits), atol=1e-4)
+        return [Epoch(1, 1.0, 0.5, 1.0, 0.5)], ""
 
     monkeypatch.setattr(loop, "fit", fit)
     album.change({"train_head": DENSE, "predict": {"views": 2}})
@@ -129,37 +113,6 @@ def test_a_dense_head_learns_from_another_view_of_each_image_in_every_epoch(
     assert len({tuple(epoch[epoch[:, 0].argsort()][:, 1]) for epoch in epochs}) == 20
 
 
-def test_a_tuned_models_predictions_are_averaged_over_predict_views(album: Album) -> None:
-    album.change(
-        {
-            "predict": {"views": VIEWS},
-            "backbones.convnet": {"unfreeze_from": "conv4"},
-            "fine_tune": {"epochs": 1},
-        }
-    )
-    album.resize()
-    WEIGHTS.parent.mkdir()
-    build.network("convnet", None, False, None).save_weights(WEIGHTS)
-    album.extract()
-    album.run("train_head")
-    album.run("fine_tune")
-    params, pixels = config.read(), arrays.StoredArray(RESIZED)
-    extractor = from_params.extractor(params, "convnet", 48, WEIGHTS)
-    classifier = loop.head_model(
-        head.load(paths.head_file()), input_dropout=0.5, dropout=0.0, seed=0
-    )
-    model = network_split.join([extractor], classifier, (48, 48, 3))
-    model.load_weights(paths.model_weights())
-    digests = [digest.tobytes() for digest in pixels.digests]
-    logits = [
-        np.asarray(model(from_params.view(params, pixels.read(0, 42), digests, view)))
-        for view in range(VIEWS)
-    ]
-    predicted = predictions(paths.MODEL)
-    assert_allclose(predicted, mean_log_probability(logits), rtol=1e-4, atol=1e-5)
-    assert np.abs(predicted - mean_log_probability(logits[:1])).max() > 1e-3
-
-
 def test_a_head_takes_the_features_of_all_backbones_side_by_side(album: Album) -> None:
     features = some_features(7)
     write_features(np.ascontiguousarray(features[..., :5]))
@@ -167,9 +120,8 @@ def test_a_head_takes_the_features_of_all_backbones_side_by_side(album: Album) -
     album.change({"backbones.MobileNet": album.params["backbones"]["convnet"]})
     album.run("train_head")
     fitted = head.load(paths.head_file())
-    assert fitted.kernels[0].shape == (7, 2)
     expected = log_softmax(fitted.logits(features[:, 0]))
-    assert_allclose(predictions(paths.HEAD), expected, rtol=1e-5, atol=1e-6)
+    assert_allclose(predictions(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_more_features_than_fit_into_memory_are_refused_for_a_logistic_head(
@@ -181,9 +133,10 @@ def test_more_features_than_fit_into_memory_are_refused_for_a_logistic_head(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     album.run("train_head")
     free.available = needed
-    refusal = album.fails("train_head")
-    assert f"expected features that fit into the {needed / 2**30:.3g} GiB of free mem" in refusal
-    assert "set train_head.kind: dense" in refusal
+    refusal = (
+        f"the {needed / 2**30:.3g} GiB of free memory, got {needed / 2**30:.3g} GiB, 15 number"
+    )
+    assert refusal in album.fails("train_head")
 
 
 def test_a_sigmoid_for_three_classes_is_refused(album: Album) -> None:
@@ -196,4 +149,3 @@ def test_a_sigmoid_for_three_classes_is_refused(album: Album) -> None:
     album.change({"train_head": {**DENSE, "output": "sigmoid"}})
     expected = "params.yaml: train_head.output: expected softmax, as there are 3 classes"
     assert expected in album.fails("train_head")
-    assert not paths.HEAD.exists()

@@ -1,8 +1,6 @@
 """Logistic regressions, against scikit-learn's pipelines and cross-validation by hand."""
 
-import itertools
 import warnings
-from typing import Any
 
 import numpy as np
 import pytest
@@ -59,12 +57,11 @@ def test_every_view_is_an_example_of_its_images_label() -> None:
 
 def test_a_fit_cut_short_reports_its_iterations_without_a_warning() -> None:
     features, label = some_features(2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        _, iterations, _ = logistic.fit(
+    with warnings.catch_warnings(action="error"):
+        short = logistic.fit(
             features[:, None], label, 2, inverse_regularization=1.0, max_iterations=2
         )
-    assert iterations == 2
+    assert short.iterations == 2
 
 
 def few_examples(n_classes: int, views: int) -> tuple[FloatArray, NDArray[np.int64]]:
@@ -85,8 +82,7 @@ def cross_validated(features: FloatArray, label: NDArray[np.int64]) -> logistic.
     )
 
 
-@pytest.mark.parametrize("views", [1, 3])
-@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(("n_classes", "views"), [(2, 1), (3, 3)])
 @pytest.mark.slow
 def test_cross_validation_picks_what_separate_fits_of_every_strength_and_fold_pick(
     n_classes: int, views: int
@@ -94,10 +90,9 @@ def test_cross_validation_picks_what_separate_fits_of_every_strength_and_fold_pi
     features, label = few_examples(n_classes, views)
     fold = logistic.folds(label)
     losses = np.zeros(len(logistic.STRENGTHS))
-    for (place, strength), number in itertools.product(
-        enumerate(logistic.STRENGTHS), range(logistic.FOLDS)
-    ):
-        model = LogisticRegression(C=strength / views, max_iter=1000, tol=1e-7)
+    for place, number in np.ndindex(len(losses), logistic.FOLDS):
+        strength = logistic.STRENGTHS[place] / views
+        model = LogisticRegression(C=strength, max_iter=1000, tol=1e-7)
         train, held_out = fold != number, fold == number
         model.fit(features[train].reshape(-1, 20), np.repeat(label[train], views))
         probability = model.predict_log_proba(features[held_out].reshape(-1, 20))
@@ -108,50 +103,15 @@ def test_cross_validation_picks_what_separate_fits_of_every_strength_and_fold_pi
     assert cross_validated(features, label).inverse_regularization == logistic.STRENGTHS[best]
 
 
-@pytest.mark.parametrize("n_classes", [2, 3])
-def test_a_fit_repeats_also_with_the_selected_strength_given(n_classes: int) -> None:
-    features, label = few_examples(n_classes, 2)
-    first, second = cross_validated(features, label), cross_validated(features, label)
-    third = fit(features, label, first.inverse_regularization)
-    for other in (second.head, third):
-        assert other.kernels[0].tobytes() == first.head.kernels[0].tobytes()
-        assert other.biases[0].tobytes() == first.head.biases[0].tobytes()
-
-
-def test_cross_validation_ends_when_two_strengths_in_a_row_are_worse(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tried = []
-
-    class Recorded(LogisticRegression):  # type: ignore[misc]
-        def fit(self, *args: Any, **kwargs: Any) -> "Recorded":
-            tried.append(self.C)
-            super().fit(*args, **kwargs)
-            return self
-
-    monkeypatch.setattr("sklearn.linear_model.LogisticRegression", Recorded)
-    rng = np.random.default_rng(0)
-    features, label = few_examples(2, 1)
-    chosen = cross_validated(features, rng.permutation(label)).inverse_regularization
-    walked = logistic.STRENGTHS[: logistic.STRENGTHS.index(chosen) + 3]
-    assert len(walked) < len(logistic.STRENGTHS)
-    assert tried == [*np.repeat(walked, logistic.FOLDS), chosen]
-
-
 def test_folds_hold_out_every_image_once_and_equally_many_of_each_class() -> None:
-    label = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 3], [30, 7, 2, 1]))
+    label = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 3], [300, 7, 2, 1]))
     fold = logistic.folds(label)
-    counts = [[np.sum(fold[label == index] == number) for number in range(3)] for index in range(4)]
-    assert counts[0] == [10, 10, 10]
-    assert sorted(counts[1]) == [2, 2, 3]
-    assert sorted(counts[2]) == [0, 1, 1]  # never both
+    counts = [sorted(np.bincount(fold[label == index], minlength=3)) for index in range(3)]
+    assert counts == [[100, 100, 100], [2, 2, 3], [0, 1, 1]]
     assert_array_equal(fold[label == 3], [-1])  # the only one is in every training part
     assert_array_equal(fold, logistic.folds(label))
-
-
-def test_folds_do_not_follow_the_order_of_images() -> None:
-    fold = logistic.folds(np.zeros(300, np.int64))
-    assert 60 < np.sum(fold[1:] == fold[:-1]) < 140  # of 299, 100 at random
+    of_one_class = fold[label == 0]
+    assert 60 < np.sum(of_one_class[1:] == of_one_class[:-1]) < 140  # not in turn
 
 
 def test_views_of_an_image_are_held_out_together() -> None:
@@ -160,18 +120,6 @@ def test_views_of_an_image_are_held_out_together() -> None:
     features = np.repeat(rng.normal(size=(200, 1, 400)).astype(np.float32), 2, axis=1)
     label = rng.permutation(np.arange(200) % 2)
     assert cross_validated(features, label).inverse_regularization == logistic.STRENGTHS[0]
-    apart = cross_validated(features.reshape(400, 1, 400), np.repeat(label, 2))
-    assert apart.inverse_regularization >= 0.01
-
-
-def test_a_class_of_a_single_image_is_fitted_too() -> None:
-    features, label = few_examples(2, 1)
-    features[0] = 0
-    features[0, 0, 0] = 30
-    label[0] = 2
-    fitted = cross_validated(features, label)
-    assert np.isfinite(fitted.head.kernels[0]).all()
-    assert fitted.head.logits(features[:, 0])[:, 2].argmax() == 0
 
 
 def test_classes_of_a_single_image_each_cannot_be_cross_validated() -> None:

@@ -1,34 +1,19 @@
 """The exported model's own resizing: what the pipeline's gives, for any size of image."""
 
-import contextlib
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from numpy.typing import NDArray
 from optional_packages import needs_openvino
 from PIL import Image
 
 from pipeline.images import resize
 from pipeline.training import serving_model
 
-SIZES = [(300, 200), (201, 333), (50, 40), (97, 31), (64, 64), (9, 500)]
-
-
-def picture(height: int, width: int) -> NDArray[np.uint8]:
-    """Soft colours, as photos have."""
-    coarse = np.random.default_rng(height * width).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def resized(image: NDArray[np.uint8], fit: str, interpolation: str) -> NDArray[np.float32]:
-    layer = serving_model.Resize(64, fit, interpolation)
-    found: NDArray[np.float32] = keras.ops.convert_to_numpy(layer(image[None]))[0]
-    return found
+SIZES = [(300, 200), (50, 40), (97, 31), (64, 64), (9, 500)]  # heights and widths
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -37,9 +22,11 @@ def resized(image: NDArray[np.uint8], fit: str, interpolation: str) -> NDArray[n
 def test_it_resizes_as_the_pipeline_does_up_to_two_levels_of_255(
     interpolation: str, fit: str, size: tuple[int, int]
 ) -> None:
-    image = picture(*size)
-    expected = resize.resize(Image.fromarray(image), 64, fit, interpolation)
-    found = resized(image, fit, interpolation)
+    coarse = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
+    expected = resize.resize(image, 64, fit, interpolation)
+    layer = serving_model.Resize(64, fit, interpolation)
+    found = keras.ops.convert_to_numpy(layer(np.asarray(image)[None]))[0]
     difference = np.abs(found - expected)
     if interpolation == "nearest" or size == (64, 64):
         assert_array_equal(found, expected)
@@ -56,33 +43,15 @@ def test_two_views_are_averaged_and_then_calibrated() -> None:
     image = np.zeros((1, 8, 8, 3), np.uint8)
     image[0, 0, 0] = [255, 0, 0]
     image[0, 0, 7] = [0, 51, 0]
-    one, two = (
-        np.asarray(serving_model.model(network, "squash", "bicubic", views, 2.0)(image))[0]
-        for views in (1, 2)
-    )
-
-    def softmax(*logits: float) -> NDArray[np.float64]:
-        return np.array(np.exp(logits) / np.exp(logits).sum())
-
-    def cooled(probability: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array(np.sqrt(probability) / np.sqrt(probability).sum())
-
-    assert_allclose(one, cooled(softmax(1, 0)), atol=1e-6)
-    assert_allclose(two, cooled((softmax(1, 0) + softmax(0, 0.2)) / 2), atol=1e-6)
+    odds = np.exp(np.array([[1, 0], [0, 0.2]]))
+    probability = odds / odds.sum(axis=1, keepdims=True)
+    for views in (1, 2):
+        expected = np.sqrt(probability[:views].mean(axis=0))
+        served = serving_model.model(network, "squash", "bicubic", views, 2.0)
+        assert_allclose(served(image)[0], expected / expected.sum(), atol=1e-6)
 
 
-@contextlib.contextmanager
-def few_bytes(most: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size; afterwards pytest's own log may."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.parametrize("most", [19, 10_000, 30_000])
+@pytest.mark.parametrize("most", [19, 30_000])
 @pytest.mark.parametrize("form", ["saved_model", pytest.param("openvino", marks=needs_openvino)])
 def test_a_file_that_may_not_grow_is_a_fault_of_the_disk(
     form: str, most: int, tmp_path: Path
@@ -90,18 +59,11 @@ def test_a_file_that_may_not_grow_is_a_fault_of_the_disk(
     images = keras.Input((8, 8, 3))
     network = keras.Model(images, keras.layers.Dense(99)(keras.layers.Flatten()(images)))
     served = serving_model.model(network, "squash", "bicubic", 1, 1.0)
-    with few_bytes(most), pytest.raises(OSError, match="File too large"):
-        serving_model.write(served, tmp_path, form)
-
-
-def test_another_error_of_a_writer_stays_what_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        (tmp_path / "model.xml").write_bytes(b"begun")
-        raise ValueError("an operation that it does not know")
-
-    monkeypatch.setattr(keras.Model, "export", fail)
-    images = keras.Input((8, 8, 3))
-    with pytest.raises(ValueError, match="does not know"):
-        serving_model.write(keras.Model(images, images), tmp_path, "saved_model")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        with pytest.raises(OSError, match="File too large"):
+            serving_model.write(served, tmp_path, form)
+    finally:  # pytest's own log may be larger
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "probe").exists()
