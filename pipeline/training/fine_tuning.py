@@ -160,7 +160,7 @@ class FineTuning:
 
         def draw() -> Iterator[loop.Batch]:
             choice = rng.integers(len(cached), size=len(self.images))
-            drawn = array_views.OneOfEach(drawn_from, choice)
+            drawn = array_views.one_of_each(drawn_from, choice)
             size = settings.batch_size
             for rows, batch in array_views.shuffled(drawn, train, size, rng, BUFFER_BYTES):
                 yield batch, labels.label[rows]

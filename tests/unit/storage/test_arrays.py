@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import pickle
 import re
 import shutil
@@ -94,9 +93,9 @@ def some(n: int, seed: int) -> NDArray[np.int64]:
     return np.sort(rng.permutation(n)[: rng.integers(0, n + 1)]).astype(np.int64)
 
 
-def refusal(fingerprint: str | None = None) -> str:
+def refusal(read: Callable[[], object] = lambda: arrays.StoredArray(STORE, FINGERPRINT)) -> str:
     with pytest.raises(UserError) as refused:
-        arrays.StoredArray(STORE, fingerprint)
+        read()
     return str(refused.value)
 
 
@@ -112,38 +111,20 @@ def test_any_rows_are_read_as_written(stored: Stored) -> None:
     for start in range(0, len(rows), 3):
         for stop in range(start, len(rows) + 1, 5):
             assert_array_equal(opened.read(start, stop), rows[start:stop], strict=True)
+    assert [len(batch) for batch in opened.batches(7)] == [
+        min(7, len(rows) - first) for first in range(0, len(rows), 7)
+    ]
+    assert_array_equal(np.concatenate(list(opened.batches(7))), rows)
     for seed in range(5):
         listed = some(len(rows), seed)
         assert_array_equal(opened.take(listed), rows[listed], strict=True)
-
-
-@pytest.mark.parametrize("size", [1, 4, 7, 100])
-def test_batches_hold_all_or_the_listed_rows_in_order(stored: Stored, size: int) -> None:
-    rows, opened = stored
-    for listed in (None, *(some(len(rows), seed) for seed in range(3))):
-        expected = rows if listed is None else rows[listed]
-        batches = list(opened.batches(size, listed))
-        assert [len(batch) for batch in batches] == [
-            min(size, len(expected) - first) for first in range(0, len(expected), size)
-        ]
-        assert_array_equal(np.concatenate([rows[:0], *batches]), expected)
+        assert_array_equal(np.concatenate([rows[:0], *opened.batches(4, listed)]), rows[listed])
 
 
 def test_the_same_rows_give_the_same_bytes_however_they_arrive(stored: Stored) -> None:
     rows, _ = stored
-    for seed in (1, 2):
-        write(rows, Path(f"again{seed}.zarr"), seed)
-        assert contents(Path(f"again{seed}.zarr")) == contents(STORE)
-
-
-def test_a_shard_is_near_its_size_and_a_whole_number_of_chunks() -> None:
-    for shape in [(100_000, 64, 64, 3), (5, 224, 224, 3), (10**6, 1), (3, 4096, 4096, 3)]:
-        chunk, shard = arrays._chunk_and_shard(shape, np.dtype(np.uint8), shape[0])
-        row_bytes = math.prod(shape[1:])
-        assert shard % chunk == 0
-        assert chunk == 1 or chunk * row_bytes <= arrays.CHUNK_BYTES
-        assert shard == chunk or shard * row_bytes <= arrays.SHARD_BYTES
-        assert shard >= min(shape[0], arrays.SHARD_BYTES // row_bytes // 2)
+    write(rows, Path("again.zarr"), seed=1)
+    assert contents(Path("again.zarr")) == contents(STORE)
 
 
 @pytest.mark.parametrize("count", [0, 49, 51, 100])
@@ -162,7 +143,6 @@ def test_another_number_of_rows_than_declared_is_refused(
         (50, None, [8] * 6 + [2]),
         (50, 100, [8] * 6 + [2]),
         (50, 6, [8] * 6 + [2]),  # a whole number of chunks
-        (50, 4, [4] * 12 + [2]),
         (50, 3, [3] * 16 + [2]),
         (48, 5, [8] * 6),
         (2, 4, [2]),
@@ -180,27 +160,18 @@ def test_create_returns_the_rows_of_each_shard(
     assert [row for shard in shards for row in shard] == list(range(rows))
 
 
-@pytest.mark.parametrize("shard_rows", [None, 3, 4])
 def test_shards_written_by_several_threads_give_the_bytes_of_one(
-    shard_rows: int | None, monkeypatch: pytest.MonkeyPatch
+    seven_shards: NDArray[Any],
 ) -> None:
-    small(monkeypatch)
-    values = random_rows((50, 5), "float32")
-    shape: Any = {"shape": (50, 5), "dtype": "float32", "shard_rows": shard_rows}
-    for threads in (1, 8):
-        path = Path(f"{threads}.zarr")
-        shards = arrays.create(path, fingerprint=FINGERPRINT, **shape)[::-1]
-        with ThreadPoolExecutor(threads) as pool:
-            list(
-                pool.map(
-                    lambda shard, path=path: arrays.write_shard(
-                        path, shard, values[shard.start : shard.stop]
-                    ),
-                    shards,
-                )
-            )
-    assert contents(Path("8.zarr")) == contents(Path("1.zarr"))
-    assert_array_equal(arrays.StoredArray(path, FINGERPRINT).read(0, 50), values)
+    path = Path("threads.zarr")
+    shards = arrays.create(path, shape=(50, 5), dtype="float32", fingerprint=FINGERPRINT)
+
+    def write_shard(shard: range) -> None:
+        arrays.write_shard(path, shard, seven_shards[shard.start : shard.stop])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write_shard, shards[::-1]))
+    assert contents(path) == contents(STORE)
 
 
 def test_digests_are_the_sha256_of_rows_and_are_stored_beside_them(
@@ -215,34 +186,23 @@ def test_digests_are_the_sha256_of_rows_and_are_stored_beside_them(
     assert_array_equal(opened.read(0, 50), seven_shards)
 
 
-def cut_digests() -> None:
-    arrays.write_digests(STORE, np.zeros((50, 32), np.uint8))
-    (STORE / arrays.DIGESTS).write_bytes((STORE / arrays.DIGESTS).read_bytes()[:-100])
-
-
-def flip_digests() -> None:
-    np.save(STORE / arrays.DIGESTS, np.zeros((51, 32), np.uint8))
-
-
 @pytest.mark.parametrize(
     ("damage", "got"),
     [
-        (lambda: None, "No such file or directory"),
-        (lambda: (STORE / arrays.DIGESTS).write_bytes(b""), "No data left in file"),
-        (lambda: (STORE / arrays.DIGESTS).write_bytes(b"no array"), ""),
-        (lambda: np.save(STORE / arrays.DIGESTS, np.zeros((50, 32))), "float64 (50, 32)"),
-        (cut_digests, ""),
-        (flip_digests, "others than their own sha256 says"),
+        (lambda file: None, "No such file or directory"),
+        (lambda file: file.write_bytes(b""), "No data left in file"),
+        (lambda file: file.write_bytes(b"no array"), ""),
+        (lambda file: np.save(file, np.zeros((50, 32))), "float64 (50, 32)"),
+        (lambda file: np.save(file, np.zeros((51, 32), np.uint8)), "others than their own sha256"),
     ],
 )
 def test_damaged_digests_are_refused(
-    damage: Callable[[], object], got: str, seven_shards: NDArray[Any]
+    damage: Callable[[Path], object], got: str, seven_shards: NDArray[Any]
 ) -> None:
-    damage()
-    where = re.escape(f"rows.zarr/sha256.npy: expected the sha256 of each row, got '{got}")
-    with pytest.raises(UserError, match=where) as refused:
-        _ = arrays.StoredArray(STORE).digests
-    assert str(refused.value).endswith(REMEDY)
+    damage(STORE / arrays.DIGESTS)
+    sentence = refusal(lambda: arrays.StoredArray(STORE).digests)
+    assert f"rows.zarr/sha256.npy: expected the sha256 of each row, got '{got}" in sentence
+    assert sentence.endswith(REMEDY)
 
 
 def test_zeros_and_numbers_that_are_not_finite_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,16 +215,10 @@ def test_zeros_and_numbers_that_are_not_finite_come_back(monkeypatch: pytest.Mon
 
 
 def test_an_array_of_another_ledger_is_refused(seven_shards: NDArray[Any]) -> None:
-    assert refusal("e" * 64) == (
+    assert refusal(lambda: arrays.StoredArray(STORE, "e" * 64)) == (
         "rows.zarr: expected the rows of the current data/split.csv, got 50 rows of another one; "
         "run `dvc repro` to make it anew"
     )
-
-
-def test_an_array_without_a_fingerprint_is_refused_only_if_one_is_expected() -> None:
-    zarr.create_array(STORE, data=np.ones((3, 2)))
-    assert_array_equal(arrays.StoredArray(STORE).read(0, 3), np.ones((3, 2)))
-    assert "got 3 rows of another one" in refusal(FINGERPRINT)
 
 
 def write_pickle() -> None:
@@ -282,6 +236,10 @@ def write_metadata(text: str) -> None:
     (STORE / "zarr.json").write_text(text, encoding="utf-8")
 
 
+def write_array(**changed: Any) -> None:
+    zarr.create_array(STORE, **{"shape": (4, 2), "chunks": (2, 2), "dtype": "float32"} | changed)
+
+
 NO_ARRAYS: dict[str, tuple[Callable[[], object], str]] = {
     "nothing": (lambda: None, ""),
     "a file": (lambda: STORE.write_text("rows", encoding="utf-8"), ""),
@@ -291,15 +249,14 @@ NO_ARRAYS: dict[str, tuple[Callable[[], object], str]] = {
     "a list": (lambda: write_metadata("[]"), ""),
     "a pickle": (write_pickle, ""),
     "texts": (
-        lambda: zarr.create_array(STORE, shape=(4, 2), chunks=(2, 2), dtype="str"),
+        lambda: write_array(dtype="str"),
         "one of StringDType() through VLenUTF8Codec, ZstdCodec",
     ),
     "another codec": (
-        lambda: zarr.create_array(
-            STORE, shape=(4, 2), chunks=(2, 2), dtype="float32", compressors=GzipCodec()
-        ),
+        lambda: write_array(compressors=GzipCodec()),
         "one of float32 through BytesCodec, GzipCodec",
     ),
+    "no checksum": (write_array, "another zarr.json than its crc32 says"),
 }
 
 
@@ -312,10 +269,11 @@ def test_anything_but_an_array_of_ours_is_refused_unread(kind: str) -> None:
     assert re.fullmatch(expected, refusal())
 
 
-@pytest.mark.parametrize("old", ["50", "float32", "fingerprint"])
-def test_changed_metadata_is_refused(old: str, seven_shards: NDArray[Any]) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"), [("50", "49"), ("float32", "int32"), ("fingerprint", "fingerprinu")]
+)
+def test_changed_metadata_is_refused(old: str, new: str, seven_shards: NDArray[Any]) -> None:
     path = STORE / arrays.METADATA
-    new = {"50": "49", "float32": "int32", "fingerprint": "fingerprinu"}[old]
     path.write_text(path.read_text().replace(old, new))
     assert "another zarr.json than its crc32 says" in refusal()
 
@@ -328,19 +286,11 @@ LOSSES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("shard", [0, 3, 6])
-def test_a_lost_shard_is_refused(seven_shards: NDArray[Any], shard: int, loss: str) -> None:
-    LOSSES[loss](STORE / f"c/{shard}/0")
-    got = f"1 missing or empty, the first is {shard}"
+def test_lost_shards_are_refused(seven_shards: NDArray[Any], loss: str) -> None:
+    for shard in (6, 3):
+        LOSSES[loss](STORE / f"c/{shard}/0")
+    got = "2 missing or empty, the first is 3"
     assert refusal() == f"rows.zarr: expected 7 shards, got {got}{REMEDY}"
-
-
-def test_several_lost_shards_are_counted_in_any_dimension(monkeypatch: pytest.MonkeyPatch) -> None:
-    small(monkeypatch, 12, 24)
-    write(random_rows((10, 2, 2, 3), "uint8"))
-    for i in (2, 4):
-        (STORE / f"c/{i}/0/0/0").unlink()
-    assert "expected 5 shards, got 2 missing or empty, the first is 2" in refusal()
 
 
 def flip(file: Path, content: bytes, at: int) -> None:
@@ -366,17 +316,16 @@ def test_a_flipped_bit_is_reported_with_its_rows(seven_shards: NDArray[Any]) -> 
     opened = arrays.StoredArray(STORE)
     assert_array_equal(opened.read(0, 24), seven_shards[:24])
     assert_array_equal(opened.read(32, 50), seven_shards[32:])
-    with pytest.raises(UserError) as refused:
-        opened.take(np.array([1, 25, 27, 40]))
+    sentence = refusal(lambda: opened.take(np.array([1, 25, 27, 40])))
     start = "rows.zarr rows 25 to 27: expected bytes that fit their checksum, got "
-    assert str(refused.value).startswith(start)
-    assert str(refused.value).endswith(REMEDY)
+    assert sentence.startswith(start)
+    assert sentence.endswith(REMEDY)
 
 
-def test_a_shard_cut_short_is_noticed_at_any_length(seven_shards: NDArray[Any]) -> None:
+def test_a_shard_cut_short_is_noticed(seven_shards: NDArray[Any]) -> None:
     shard = STORE / "c/3/0"
     intact = shard.read_bytes()
-    for kept in range(1, len(intact)):
+    for kept in range(1, len(intact), 7):
         shard.write_bytes(intact[:kept])
-        with pytest.raises(UserError, match=r"^rows.zarr rows 24 to 31: expected bytes that fit"):
-            arrays.StoredArray(STORE).read(24, 32)
+        sentence = refusal(lambda: arrays.StoredArray(STORE).read(24, 32))
+        assert sentence.startswith("rows.zarr rows 24 to 31: expected bytes that fit")
