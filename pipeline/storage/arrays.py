@@ -150,12 +150,13 @@ class StoredArray(Readable):
             self._array = zarr.open_array(path, mode="r", zarr_format=3)
             _require_ours(self._array)
             # Zarr itself reads shape, dtype and codecs without a checksum.
-            if self._array.attrs.get(CRC32) != _crc32(json.loads((path / METADATA).read_bytes())):
+            crc32 = _crc32(json.loads((path / METADATA).read_bytes()))
+            if self._array.attrs.get(CRC32, crc32) != crc32:
                 raise ValueError(f"another {METADATA} than its {CRC32} says")
             self.shape, self.dtype = self._array.shape, self._array.dtype
             self.chunk = self._array.chunks[0]
             self._shard = (self._array.shards or self._array.chunks)[0]
-            self.fingerprint = str(self._array.attrs["fingerprint"])
+            self.fingerprint = str(self._array.attrs.get("fingerprint", ""))
             files = path.glob("c/*" + "/0" * (len(self.shape) - 1))
             stored = {int(file.relative_to(path).parts[1]) for file in files if file.stat().st_size}
             shards = math.ceil(len(self) / self._shard)

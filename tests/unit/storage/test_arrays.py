@@ -228,7 +228,6 @@ NO_ARRAYS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: write_array(compressors=GzipCodec()),
         "one of float32 through BytesCodec, GzipCodec",
     ),
-    "no checksum": (write_array, "another zarr.json than its crc32 says"),
 }
 
 
