@@ -36,6 +36,7 @@ KEY_BYTES = 32
 MAGIC = b"ROW CACHE 2\n"
 HEADER = struct.Struct("<12s2I")
 MOST_BYTES = 2**48  # of a segment
+PART = ".rows.part"  # end of the name of a segment that is being written
 CLOCK_SECONDS = 2  # by which an mtime may be behind
 
 
@@ -164,7 +165,7 @@ class RowCache:
             self._stopped = "the cache is full"
             return
         folder, unique = self._root / self._kind, uuid.uuid4().hex
-        path, partial = folder / f"{time.time_ns():020d}-{unique}.rows", folder / f".{unique}"
+        path, partial = folder / f"{time.time_ns():020d}-{unique}.rows", folder / f"{unique}{PART}"
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("xb") as file:
@@ -196,7 +197,8 @@ class RowCache:
         """Return the files of all kinds as (mtime, bytes, path), with remains of killed runs."""
         files = []
         for folder, _, names in os.walk(self._root):
-            for path in (os.path.join(folder, name) for name in names):
+            ours = (name for name in names if name.endswith((".rows", PART)))
+            for path in (os.path.join(folder, name) for name in ours):
                 with contextlib.suppress(OSError):  # removed since it was listed
                     status = os.stat(path)
                     files.append((status.st_mtime, status.st_size, path))

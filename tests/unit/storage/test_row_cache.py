@@ -262,16 +262,16 @@ def test_a_job_larger_than_the_budget_keeps_the_same_rows_run_after_run() -> Non
 
 def test_a_lowered_budget_holds_as_soon_as_a_run_begins_for_remains_of_killed_runs_too() -> None:
     paths = put_aged(50, 40, 30, 20)
-    remains = FOLDER / ".0f"
-    remains.write_bytes(bytes(TEN))
-    age(remains, 45)
+    remains, of_others = FOLDER / "0f.rows.part", FOLDER / "notes"
+    for path, seconds in ((remains, 45), (of_others, 60)):
+        path.write_bytes(bytes(TEN))
+        age(path, seconds)
     opened(budget=3 * TEN)
-    assert sorted(FOLDER.iterdir()) == paths[1:]
+    assert sorted(FOLDER.iterdir()) == [*paths[1:], of_others]
     opened(*ten(10), budget=TEN)
     assert segments() == [paths[1]]
-    cache = opened(*ten(10), budget=TEN - 1)
+    assert get(opened(*ten(10), budget=TEN - 1), *ten(10)) == []
     assert segments() == []
-    assert get(cache, *ten(10)) == []
 
 
 def test_runs_that_share_a_root_find_only_right_rows() -> None:
@@ -288,7 +288,7 @@ def test_runs_that_share_a_root_find_only_right_rows() -> None:
 
     with ThreadPoolExecutor() as pool:
         assert min(pool.map(work, range(2))) > 0
-    assert not list(ROOT.glob("*/.*"))
+    assert not list(ROOT.glob("*/*.part"))
     assert sum(path.stat().st_size for path in segments()) <= 9 * TEN
 
 
