@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from PIL import Image
 
 from pipeline import config, paths
@@ -22,7 +23,6 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.machine import processors
 from pipeline.stage import stage
 from pipeline.storage import results
-from pipeline.storage.results_schema import AUDIT_COLUMNS, NUMBERS, Explained
 
 PACKAGES = ("keras", "numpy", "scikit-learn", "zarr", "pillow", "cykooz.resizer", "matplotlib")
 
@@ -30,34 +30,53 @@ PACKAGES = ("keras", "numpy", "scikit-learn", "zarr", "pillow", "cykooz.resizer"
 @stage
 def main() -> None:
     """Check all inputs, then write the folder."""
+    findings = results.read(paths.METRICS, paths.EXPLAIN)
+    try:
+        count = _write(findings)
+    except (jinja2.UndefinedError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{paths.METRICS}: expected complete results of all stages, got {str(error)!r}; "
+            "run `dvc repro` again"
+        ) from error
+    print(f"report: {count} pictures and {paths.REPORT / 'index.html'}")
+
+
+def _write(findings: dict[str, Any]) -> int:
+    """Write the folder; return the number of pictures."""
     params = config.read()
     settings = params.model_dump(exclude_unset=True)
     engine = [params.extract.engine] if params.extract.engine != "keras" else []
-    findings = results.read(paths.METRICS, paths.EXPLAIN)
-    scored = findings.evaluated.final
-    classes = sorted(scored["valid"].per_class, key=natural_key)
-    drawn = {name: results.picture(paths.EXPLAIN, name) for name in findings.explained.pictures()}
+    scored = findings["evaluated"]["final"]
+    classes = sorted(scored["valid"]["per_class"], key=natural_key)
+    drawn = results.pictures(paths.EXPLAIN, findings["explained"])
     with atomic_files.replacing(paths.REPORT) as partial:
         partial.mkdir()
         content = {
             "results": findings,
             "subsets": [name for name in html.CAPTIONS["SUBSETS"] if name in scored],
             "classes": settings["data"].get("classes") or classes,
-            "plots": _plots(findings.plots, partial),
+            "plots": _plots(findings["plots"], partial),
             "pictures": {
                 name: _copy(path, "explain", partial, f"explain/{name}")
                 for name, path in drawn.items()
             },
-            "thumbnails": _thumbnails(findings.explained),
+            "thumbnails": {
+                (one["source"], one["member"]): one["picture"]
+                for gallery in findings["explained"]["galleries"]
+                for one in gallery["images"]
+                if one["picture"] is not None
+            },
             "fine_tuned": settings.get("fine_tune") is not None,
             "settings": {name: dict(_flat(part)) for name, part in settings.items() if part},
-            "columns": {name: [*shown[3:], "subset"] for name, shown in AUDIT_COLUMNS.items()},
-            "numbers": NUMBERS,
+            "columns": {
+                name: [*shown[3:], "subset"] for name, shown in results.AUDIT_COLUMNS.items()
+            },
+            "numbers": results.NUMBERS,
             "versions": machine.versions([params.compute.backend, *engine, *PACKAGES]),
             "machine": _machine(settings["compute"]),
         }
         (partial / "index.html").write_text(html.page(content), encoding="utf-8", newline="\n")
-    print(f"report: {len(drawn) + len(findings.plots)} pictures and {paths.REPORT / 'index.html'}")
+    return len(drawn) + len(findings["plots"])
 
 
 def _plots(paths: list[Path], folder: Path) -> dict[str, html.Picture]:
@@ -86,12 +105,6 @@ def _copy(path: Path, stage: str, folder: Path, name: str) -> html.Picture:
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, copy)
     return html.Picture(name, width, height)
-
-
-def _thumbnails(explained: Explained) -> dict[tuple[str, str], str]:
-    """Return the picture of each (source, member) that has one."""
-    images = [image for gallery in explained.galleries for image in gallery.images]
-    return {(one.source, one.member): one.picture for one in images if one.picture is not None}
 
 
 def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, object]]:

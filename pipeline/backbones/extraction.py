@@ -85,8 +85,8 @@ class Extraction(CachedShards):
     @functools.cached_property
     def width(self) -> int:
         """Number of features per view; the network is built only if no cached row tells."""
-        if row_type := self.caches[0].row_type:
-            return row_type[1][0]
+        if row_bytes := self.caches[0].row_bytes:
+            return row_bytes // self.dtype.itemsize
         with _computing:
             return self._network[1]
 

@@ -6,6 +6,7 @@ of about `SHARD_BYTES`, the unit of writing; a chunk is the smallest part that c
 """
 
 import abc
+import contextlib
 import functools
 import hashlib
 import json
@@ -37,16 +38,13 @@ def create(
     fingerprint: str,
     shard_rows: int | None = None,
 ) -> list[range]:
-    """Create the array at `path`, still without rows.
+    """Create the array at `path`, still without rows; return the rows of each shard.
 
     Args:
         shape: (n, ...), n at least 1.
         dtype: of the stored values.
         fingerprint: of the ledger rows that the array's rows belong to.
         shard_rows: about how many rows per shard, if fewer than fit into `SHARD_BYTES`.
-
-    Returns:
-        The rows of each shard, for `write_shard`.
     """
     dtype = np.dtype(dtype)
     chunk, shard = _chunk_and_shard(shape, dtype, shard_rows or shape[0])
@@ -82,29 +80,20 @@ def write(
     dtype: DTypeLike,
     fingerprint: str,
 ) -> None:
-    """Write consecutive `blocks` of rows as the array at `path`.
+    """Write consecutive blocks of rows, (any number, *shape[1:]), as the array at `path`.
 
-    Args:
-        blocks: arrays of shape (any number of rows, *shape[1:]), in row order; at most one shard
-            of them is kept in memory.
-        shape, dtype, fingerprint: as for `create`.
-
-    Raises:
-        ValueError: the blocks do not hold exactly `shape[0]` rows.
+    At most one shard is kept in memory. Other than `shape[0]` rows in all are a ValueError.
     """
-    shards = iter(create(path, shape=shape, dtype=dtype, fingerprint=fingerprint))
-    shard = next(shards)
-    pending = np.empty((len(shard), *shape[1:]), dtype=dtype)
-    total = filled = 0
+    size = len(create(path, shape=shape, dtype=dtype, fingerprint=fingerprint)[0])
+    pending = np.empty((size, *shape[1:]), dtype=dtype)
+    total = 0
     for block in blocks:
-        total += len(block)
-        while total <= shape[0] and len(block):
-            part, block = np.split(block, [len(shard) - filled])
-            pending[filled : filled + len(part)] = part
-            filled += len(part)
-            if filled == len(shard):
-                write_shard(path, shard, pending[:filled])
-                shard, filled = next(shards, range(0)), 0
+        for part in np.split(block, range(size - total % size, len(block), size)):
+            at, total = total % size, total + len(part)
+            filled = at + len(part)
+            pending[at:filled] = part
+            if len(part) and (filled == size or total == shape[0]) and total <= shape[0]:
+                write_shard(path, range(total - filled, total), pending[:filled])
     if total != shape[0]:
         raise ValueError(f"{path}: expected {shape[0]} rows, got {total}")
 
@@ -126,19 +115,12 @@ def write_digests(path: Path, row_digests: NDArray[np.uint8]) -> None:
 
 
 class Readable(abc.ABC):
-    """An array that is read by rows.
+    """An array that is read by rows."""
 
-    Attributes:
-        shape: (n, ...).
-        dtype: of the values.
-        chunk: number of rows that are best read together.
-        fingerprint: of the ledger rows that the array's rows belong to.
-    """
-
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # (n, ...)
     dtype: np.dtype[Any]
-    chunk: int
-    fingerprint: str
+    chunk: int  # number of rows that are best read together
+    fingerprint: str  # of the ledger rows that the array's rows belong to
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -162,80 +144,50 @@ class StoredArray(Readable):
     """An array on disk, opened for reading and checked against the ledger."""
 
     def __init__(self, path: Path, fingerprint: str | None = None) -> None:
-        """Open `path`; with `fingerprint`, refuse an array made from another ledger.
-
-        Raises:
-            UserError: not an array, shards missing, or rows of another `data/split.csv`.
-        """
+        """Open `path`; a UserError if it is damaged, or has rows of another `data/split.csv`."""
         self._path = path
-        try:
+        with self._refusing("a zarr array", path):
             self._array = zarr.open_array(path, mode="r", zarr_format=3)
             _require_ours(self._array)
-            self._require_crc32()
+            # Zarr itself reads shape, dtype and codecs without a checksum.
+            crc32 = _crc32(json.loads((path / METADATA).read_bytes()))
+            if self._array.attrs.get(CRC32, crc32) != crc32:
+                raise ValueError(f"another {METADATA} than its {CRC32} says")
             self.shape, self.dtype = self._array.shape, self._array.dtype
             self.chunk = self._array.chunks[0]
             self._shard = (self._array.shards or self._array.chunks)[0]
             self.fingerprint = str(self._array.attrs.get("fingerprint", ""))
+            files = path.glob("c/*" + "/0" * (len(self.shape) - 1))
+            stored = {int(file.relative_to(path).parts[1]) for file in files if file.stat().st_size}
             shards = math.ceil(len(self) / self._shard)
-        except Exception as error:  # zarr raises a dozen kinds on damaged metadata
-            if of_the_machine(error, path):
-                raise
-            raise self._refusal(path, "a zarr array", repr(_one_line(error))) from None
         if fingerprint is not None and self.fingerprint != fingerprint:
             raise UserError(
                 f"{path}: expected the rows of the current data/split.csv, got {len(self)} rows of "
                 "another one; run `dvc repro` to make it anew"
             )
-        self._require_shards(shards)
-
-    def _require_crc32(self) -> None:
-        """Check shape, dtype and codecs, which zarr itself reads without a checksum."""
-        expected = self._array.attrs.get(CRC32)
-        metadata = json.loads((self._path / METADATA).read_bytes())
-        if expected is not None and expected != _crc32(metadata):
-            raise ValueError(f"another {METADATA} than its {CRC32} says")
-
-    def _require_shards(self, count: int) -> None:
-        """Refuse missing or empty shards, which zarr reads as zeros.
-
-        A damaged shape may claim billions of shards, so at most one more than exist is looked at.
-        """
-        inner = "/".join("0" * (len(self.shape) - 1))
-        folder = self._path / "c"
-        sizes = {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
-        looked_at = min(count, len(sizes) + 1)
-        missing = [i for i in range(looked_at) if not sizes.get(folder / str(i) / inner)]
-        if missing:
-            number = len(missing) + count - looked_at
-            got = f"{number} missing or empty, the first is {missing[0]}"
-            raise self._refusal(self._path, f"{count} shards", got)
+        missing = next((i for i in range(shards) if i not in stored), None)
+        if missing is not None:  # zarr reads missing and empty shards as zeros
+            raise UserError(
+                f"{path}: expected {shards} shards, got {shards - len(stored)} missing or empty, "
+                f"the first is {missing}; remove {path} and run `dvc repro` again"
+            )
 
     @functools.cached_property
     def digests(self) -> NDArray[np.uint8]:
         """The digest of each row as `write_digests` stored it, uint8 (n, 32)."""
-        path = self._path / DIGESTS
-        try:
-            stored = np.asarray(np.load(path, allow_pickle=False))
+        with self._refusing("the sha256 of each row", path := self._path / DIGESTS):
+            stored: NDArray[np.uint8] = np.load(path, allow_pickle=False)
             if stored.dtype != np.uint8 or stored.shape != (len(self) + 1, 32):
                 raise ValueError(f"{stored.dtype} {stored.shape}")
             if digest(stored[:-1]) != stored[-1].tobytes():
                 raise ValueError("others than their own sha256 says")
-        except Exception as error:  # numpy raises several kinds on a damaged header
-            if of_the_machine(error, path):
-                raise
-            raise self._refusal(path, "the sha256 of each row", repr(_one_line(error))) from None
         return stored[:-1]
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Read rows `start` to `stop` (exclusive) and verify their checksums."""
-        try:
+        rows = f" rows {start} to {stop - 1}"
+        with self._refusing("bytes that fit their checksum", self._path, rows):
             return np.asarray(self._array[start:stop])
-        except Exception as error:  # also of metadata whose damage shows here only
-            if of_the_machine(error, self._path):
-                raise
-            where = f"{self._path} rows {start} to {stop - 1}"
-            expected, got = "bytes that fit their checksum", repr(_one_line(error))
-            raise self._refusal(where, expected, got) from None
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Read the listed rows, in runs of neighboring chunks of one shard."""
@@ -251,29 +203,18 @@ class StoredArray(Readable):
             done += len(run)
         return taken
 
-    def batches(self, size: int, rows: NDArray[np.int64] | None = None) -> Iterator[NDArray[Any]]:
-        """Read each shard once; at most one shard and one batch are kept in memory."""
-        rows = np.arange(len(self)) if rows is None else rows
-        rest = np.empty((0, *self.shape[1:]), dtype=self.dtype)
-        for shard in np.unique(rows // self._shard):
-            block = self.take(rows[rows // self._shard == shard])
-            if len(rest):  # of a batch that the previous shard began
-                begun = len(rest)
-                rest = np.concatenate([rest, block[: size - begun]])
-                block = block[size - begun :]
-                if len(rest) < size:
-                    continue
-                yield rest
-            end = len(block) - len(block) % size
-            for first in range(0, end, size):
-                yield block[first : first + size]
-            rest = block[end:].copy()  # a view would keep the shard
-        if len(rest):
-            yield rest
-
-    def _refusal(self, where: object, expected: str, got: str) -> UserError:
-        remedy = f"remove {self._path} and run `dvc repro` again"
-        return UserError(f"{where}: expected {expected}, got {got}; {remedy}")
+    @contextlib.contextmanager
+    def _refusing(self, expected: str, path: Path, rows: str = "") -> Iterator[None]:
+        """Refuse damage in one sentence: zarr and numpy raise a dozen kinds of errors on it."""
+        try:
+            yield
+        except Exception as error:
+            if of_the_machine(error, path):
+                raise
+            text = " ".join((getattr(error, "strerror", None) or str(error)).split())
+            got = repr(text or type(error).__name__)
+            remedy = f"remove {self._path} and run `dvc repro` again"
+            raise UserError(f"{path}{rows}: expected {expected}, got {got}; {remedy}") from None
 
 
 def _chunk_and_shard(
@@ -300,8 +241,3 @@ def _crc32(metadata: dict[str, Any]) -> str:
     attributes = {key: value for key, value in metadata["attributes"].items() if key != CRC32}
     text = json.dumps({**metadata, "attributes": attributes}, sort_keys=True)
     return f"{zlib.crc32(text.encode()):08x}"
-
-
-def _one_line(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split()) or type(error).__name__

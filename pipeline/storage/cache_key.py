@@ -1,8 +1,4 @@
-"""Cache key: everything but the image that determines a row, as one short name.
-
-Code and package versions enter as the stage's fingerprint, the entry of `code.yaml`: a row is
-computed again exactly when DVC would run the stage again for its code.
-"""
+"""Cache key: everything but the image that determines a row, as one short name."""
 
 import hashlib
 import json
@@ -10,44 +6,25 @@ import platform
 from collections.abc import Mapping
 
 from pipeline.runtime import fingerprint, machine
-from pipeline.runtime.errors import UserError
 
 
 def of(stage: str, settings: Mapping[str, object], prefix: str | None = None) -> str:
-    """Return `prefix` and a hash, such as `extract-0123456789abcdef`.
+    """Return `prefix`, by default the stage's name, and a hash: `extract-0123456789abcdef`.
 
-    Args:
-        stage: its fingerprint enters.
-        settings: plain values: numbers, text, lists and mappings of them.
-        prefix: the stage's name if None.
+    The stage's fingerprint, its entry of `code.yaml`, enters: a row is computed again exactly when
+    DVC would run the stage again for its code. `settings` are numbers, text, lists and mappings.
     """
-    text = json.dumps(
-        {
-            "settings": settings,
-            "code": fingerprint.of(stage),
-            "libraries": fingerprint.libraries(),
-            "machine": [
-                platform.machine(),
-                machine.model_name(),
-                sorted(machine.flags()),
-                machine.accelerators(),
-            ],
-            "python": platform.python_version(),
-        },
-        sort_keys=True,
-    )
-    return f"{prefix or stage}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
-
-
-def require_same(expected: list[str], actual: list[str]) -> None:
-    """Refuse to work under other keys than the process that distributed the work.
-
-    Raises:
-        UserError: they differ.
-    """
-    if actual != expected:
-        raise UserError(
-            "row cache: expected the code, packages and kind of processor with which the run "
-            "began, got others; run `dvc repro` again, on a cluster with the same ones on every "
-            "worker"
-        )
+    content = {
+        "settings": settings,
+        "code": fingerprint.of(stage),
+        "libraries": fingerprint.libraries(),
+        "machine": [
+            platform.machine(),
+            machine.model_name(),
+            sorted(machine.flags()),
+            machine.accelerators(),
+        ],
+        "python": platform.python_version(),
+    }
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return f"{prefix or stage}-{digest[:24]}"

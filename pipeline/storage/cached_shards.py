@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from pipeline import paths
 from pipeline.runtime import environment, parallel
+from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
-from pipeline.storage import arrays, cache_key
+from pipeline.storage import arrays
 from pipeline.storage.row_cache import RowCache
 
 SHARD_ROWS = 256  # the most that a killed run loses, and what a cluster's worker is given
@@ -28,18 +29,12 @@ class CachedShards(abc.ABC):
 
     A row consists of equal parts, one per cache key, such as the views of an image. What cached
     properties hold, such as open files and networks, stays in its process and is not pickled.
-
-    Attributes:
-        dtype: of the array.
-        row_shape: of a row of the array.
-        keys: 32 bytes for each row of the array that identify its image.
-        with_digests: whether `Done.digests` is wanted.
     """
 
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # of the array
     row_shape: tuple[int, ...]
-    keys: list[bytes]
-    with_digests = False
+    keys: list[bytes]  # 32 bytes for each row of the array that identify its image
+    with_digests = False  # whether `Done.digests` is wanted
 
     def __init__(self, out: Path) -> None:
         """Start a run that writes to `out`; call it once all other attributes are set."""
@@ -65,7 +60,12 @@ class CachedShards(abc.ABC):
     @functools.cached_property
     def caches(self) -> list[RowCache]:
         """The row cache of each part."""
-        cache_key.require_same(self._cache_keys, self.cache_keys())
+        if self.cache_keys() != self._cache_keys:
+            raise UserError(
+                "row cache: expected the code, packages and kind of processor with which the run "
+                "began, got others; run `dvc repro` again, on a cluster with the same ones on "
+                "every worker"
+            )
         return [
             RowCache(self.root, key, self.keys, self.budget, self.started)
             for key in self._cache_keys
@@ -110,25 +110,20 @@ def run(
     threads: int,
     cluster: str | None,
 ) -> list[parallel.Done]:
-    """Create the array of that shape at `work.out` and write all shards.
+    """Create the array at `work.out` and write all shards; return their results in row order.
 
     Args:
         fingerprint: of the ledger rows that the array's rows belong to.
-        title: of the progress bar.
         threads: of this process, each with a shard of its own.
         cluster: address of a Dask scheduler that distributes the shards instead.
-
-    Returns:
-        What each shard took, in row order.
     """
     shards = arrays.create(
         work.out, shape=shape, dtype=work.dtype, fingerprint=fingerprint, shard_rows=SHARD_ROWS
     )
     caches = work.caches
     with progress(title, shape[0] * len(caches)) as bar:
-        done = list(
-            parallel.run(work, shards, threads=threads, cluster=cluster, advance=bar.update)
-        )
+        results = parallel.run(work, shards, threads=threads, cluster=cluster, advance=bar.update)
+        done = sorted(results, key=lambda one: one.rows.start)
         bar.note = parallel.where_the_time_went(done)
     print(caches[0].summary(*caches[1:]))
-    return sorted(done, key=lambda one: one.rows.start)
+    return done

@@ -23,38 +23,21 @@ AGAIN = "run `dvc repro split` again"
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """One file in the inputs.
+    """One file in the inputs; texts are empty and sizes 0 where there is none."""
 
-    Attributes:
-        id: name in a submission: the member's path below the searched folders, no extension.
-        source: the input that it lies in, "train" (`data.train`) or "test" (`data.test`).
-        member: its path inside the zip or folder.
-        label: its class; empty if it has none.
-        index: position of the class in the order of classes, from 0; -1 without a label.
-        subset: one of `SUBSETS`; empty for a rejected file that is not "unlabelled".
-        sha256: of the file's bytes; empty if they could not be read.
-        width, height: in pixels, after EXIF orientation; 0 if it could not be read.
-        mode: Pillow's name of the pixel format, such as RGB, L or CMYK.
-        group: source/id of the first file with the same bytes or nearly the same pixels; a group
-            lies in one subset.
-        reason: why the file was rejected; empty for an accepted one.
-        fix: the entry of the label fixes: a class, "exclude", or empty. A test image keeps its
-            label all the same.
-    """
-
-    id: str
-    source: str
-    member: str
-    label: str
-    index: int
-    subset: str
-    sha256: str
-    width: int
+    id: str  # in a submission: the member's path below the searched folders, no extension
+    source: str  # the input that it lies in, "train" (`data.train`) or "test" (`data.test`)
+    member: str  # its path inside the zip or folder
+    label: str  # its class
+    index: int  # position of the class in the order of classes, from 0; -1 without a label
+    subset: str  # one of `SUBSETS`; empty for a rejected file that is not "unlabelled"
+    sha256: str  # of the file's bytes
+    width: int  # in pixels, after EXIF orientation
     height: int
-    mode: str
-    group: str
-    reason: str
-    fix: str = ""
+    mode: str  # Pillow's name of the pixel format, such as RGB, L or CMYK
+    group: str  # source/id of the first file with the same bytes or nearly the same pixels
+    reason: str  # why the file was rejected; empty for an accepted one
+    fix: str = ""  # entry of the label fixes: a class or "exclude"; a test image keeps its label
 
     @property
     def accepted(self) -> bool:
@@ -71,20 +54,14 @@ _CONVERT = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labels and subsets of the accepted rows, in the order of the rows of every array.
-
-    Attributes:
-        classes: class names; a label is an index into them.
-        label: int64 (n,), -1 for none.
-        subset: str (n,), values of `SUBSETS`.
-    """
+    """Labels and subsets of the accepted rows, in the order of the rows of every array."""
 
     classes: tuple[str, ...]
-    label: NDArray[np.int64]
-    subset: NDArray[np.str_]
+    label: NDArray[np.int64]  # (n,), indices of classes, -1 for none
+    subset: NDArray[np.str_]  # (n,), values of `SUBSETS`
 
     def rows(self, subset: str) -> NDArray[np.int64]:
-        """Return the indices of the rows of one subset, ascending, int64."""
+        """Return the indices of the rows of one subset, ascending."""
         return np.flatnonzero(self.subset == subset).astype(np.int64)
 
 
@@ -94,13 +71,8 @@ def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> None:
 
 
 def read_ledger(path: Path) -> list[LedgerRow]:
-    """Read what `write_ledger` wrote.
-
-    Raises:
-        UserError: another header, or a row that does not fit it.
-    """
-    lines = tables.read_rows(path, COLUMNS, AGAIN)
-    rows = [_row(fields, where) for where, fields in lines]
+    """Read what `write_ledger` wrote; anything else is a UserError."""
+    rows = [_row(fields, where) for where, fields in tables.read_rows(path, COLUMNS, AGAIN)]
     if len({(row.source, row.member) for row in rows}) < len(rows):
         raise UserError(f"{path}: expected one row per file, got two of one; {AGAIN}")
     classes = {(row.index, row.label) for row in rows if row.label}
@@ -143,10 +115,9 @@ def labels(rows: Sequence[LedgerRow]) -> Labels:
 
 
 def fingerprint(rows: Iterable[LedgerRow]) -> str:
-    """Identify the images in an array's rows and their order by a sha256 in hex.
+    """Identify the images of an array, in order, by a sha256 in hex of source, member and content.
 
-    It covers source, member and content of the accepted rows, not labels or subsets, so that a new
-    split leaves features valid.
+    Labels and subsets play no part, so that a new split leaves features valid.
     """
     digest = hashlib.sha256()
     for row in rows:
@@ -158,26 +129,26 @@ def fingerprint(rows: Iterable[LedgerRow]) -> str:
 def summary(rows: Sequence[LedgerRow], classes: Sequence[str]) -> dict[str, object]:
     """Count files found, accepted, rejected by reason, copies, and the subsets by class."""
     accepted = [row for row in rows if row.accepted]
-    groups: dict[str, list[LedgerRow]] = {}
+    contents, groups = {row.sha256 for row in accepted}, {row.group for row in accepted}
+    labels = {(row.group, row.label) for row in accepted if row.label}
+    subsets = {(row.group, row.subset) for row in accepted}
+    of_class: dict[str, Counter[str]] = {name: Counter() for name in classes}
     for row in accepted:
-        groups.setdefault(row.group, []).append(row)
-    contents = {row.sha256 for row in accepted}
-    by_subset = {
-        name: Counter(row.subset for row in accepted if row.label == name) for name in classes
-    }
+        if row.label in of_class:
+            of_class[row.label][row.subset] += 1
     return {
         "found": len(rows),
         "accepted": len(accepted),
         "rejected": len(rows) - len(accepted),
-        "rejected_by_reason": dict(Counter(row.reason for row in rows if not row.accepted)),
+        "rejected_by_reason": Counter(row.reason for row in rows if not row.accepted),
         "duplicates": len(accepted) - len(contents),
         "near_duplicates": len(contents) - len(groups),
-        "duplicates_with_other_label": sum(
-            len({row.label for row in group if row.label}) > 1 for group in groups.values()
-        ),
-        "duplicates_across_subsets": sum(
-            len({row.subset for row in group}) > 1 for group in groups.values()
-        ),
-        "subsets": {name: dict(counts) for name, counts in by_subset.items()},
+        "duplicates_with_other_label": _repeated(group for group, _ in labels),
+        "duplicates_across_subsets": _repeated(group for group, _ in subsets),
+        "subsets": of_class,
         "unlabelled": sum(row.subset == "unlabelled" for row in accepted),
     }
+
+
+def _repeated(groups: Iterable[str]) -> int:
+    return sum(count > 1 for count in Counter(groups).values())

@@ -1,23 +1,23 @@
 """The row cache: rows that `resize` and `extract` computed, by the key of their image.
 
-ROOT/KIND/SEGMENT: a kind is the cache key, so that its rows have one dtype and shape; a segment is
-a file that never changes once it has its name, little-endian:
+ROOT/KIND/SEGMENT: a kind is the cache key, so that its rows have one size; a segment is a file that
+never changes once it has its name, little-endian:
 
-    header   magic, dtype, number of rows n, shape of a row (0 for each axis below 4)
-    index    n keys of 32 bytes; n crc32c (uint32), each of a row's key and bytes; the crc32c
-             (uint32) of the kind's name, the header and the index up to here
-    rows     (n, *shape), C order, to the end of the file
+    magic, number of rows n (uint32), bytes per row (uint32)
+    n keys of 32 bytes, crc32c (uint32) of all before
+    n times a row and its crc32c, to the end of the file
 
 A lookup returns, byte for byte, what was stored under the key, or nothing. No fault of the disk, of
 a file or of another process fails a run; it is reported in one line. So nothing is fsynced: what a
 crash damages does not match its checksums and is computed again.
 
-Processes and threads may share a root: no file has two writers, and any may vanish. All segments
+Processes and threads may share a root: no file has two writers, and any may vanish. All files
 together stay within a budget: those used longest ago (by mtime) are removed first, and never one
 that any run used since this one began, so that a job larger than the budget keeps a stable part.
 """
 
 import contextlib
+import itertools
 import math
 import os
 import struct
@@ -26,27 +26,18 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import google_crc32c  # which zarr depends on
 import numpy as np
 from numpy.typing import NDArray
 
 KEY_BYTES = 32
-MAGIC = b"ROW CACHE 1\n"
-HEADER = struct.Struct("<12s4s5I")
-DTYPES = {name.encode().ljust(4, b"\0"): np.dtype(name) for name in ("|u1", "<f2", "<f4", "<f8")}
-READ_BYTES = 2**21  # at most: few reads, each small enough for the processor's cache
-STRAY_SECONDS = 24 * 3600  # after which a partial file of another host counts as abandoned
+MAGIC = b"ROW CACHE 2\n"
+HEADER = struct.Struct("<12s2I")
+MOST_BYTES = 2**48  # of a segment
+PART = ".rows.part"  # end of the name of a segment that is being written
 CLOCK_SECONDS = 2  # by which an mtime may be behind
-HOST = os.uname().nodename
-
-
-class _Segment(NamedTuple):
-    path: str
-    offset: int  # bytes before the rows
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]  # of a row
 
 
 class RowCache:
@@ -60,26 +51,24 @@ class RowCache:
         budget_bytes: int,
         started: float | None = None,
     ) -> None:
-        """Index the wanted rows; remove segments that are broken, abandoned or beyond the budget.
+        """Index the wanted rows; remove files that are broken or beyond the budget.
 
         Args:
             root: the folder of all kinds; the first `put` creates it.
             kind: the cache key.
             wanted: the keys of 32 bytes that this run will look up; others are never found.
-            budget_bytes: of the segments of all kinds; 0 turns the cache off: it finds nothing,
-                stores nothing and does not touch the disk.
+            budget_bytes: of the files of all kinds; 0 turns the cache off: it finds nothing, stores
+                nothing and does not touch the disk.
             started: when the run began (`time.time()`), if it opens several caches.
         """
         self._root, self._kind, self._budget = root, kind, budget_bytes
-        # Ascending keys; the address of each one's row, (segment number << 32) + row, or -1; its
-        # checksum. The last entry is for all other keys and stays empty.
-        self._keys = np.append(np.unique(_as_array(wanted)), b"")
-        self._where = np.full(len(self._keys), -1, dtype=np.int64)
-        self._checksums = np.zeros(len(self._keys), dtype=np.uint32)
-        self._segments: list[_Segment] = []  # with wanted rows, now or earlier
+        self._where = dict.fromkeys(wanted, 0)  # segment number * MOST_BYTES + offset; 0 for none
+        self._segments: list[Path] = []  # with wanted rows
+        self.row_bytes: int | None = None  # None if no wanted row is cached
         self._started = (time.time() if started is None else started) - CLOCK_SECONDS
-        self._found = self._computed = self._corrupt = self._not_kept = 0
+        self._not_kept = 0
         self._stopped = ""  # why nothing more is stored
+        self._reported = False
         self._lock = threading.Lock()
         if budget_bytes:
             try:
@@ -87,186 +76,142 @@ class RowCache:
             except OSError as error:
                 self._stop(error)
 
-    @property
-    def row_type(self) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
-        """Dtype and shape of a row; None if no wanted row is cached."""
-        newest = self._where.max() >> 32
-        return None if newest < 0 else self._segments[newest][2:]
-
     def get(self, keys: Sequence[bytes], out: NDArray[Any]) -> NDArray[np.bool_]:
         """Fill `out[i]` with the row of `keys[i]` if it is cached; return a mask (len(keys),).
 
-        The rest of `out`, (len(keys), ...), is unchanged. A row that does not match its checksum,
-        or the dtype and shape of `out`, is removed from the index.
+        The rest of `out`, (len(keys), ...), is unchanged. A damaged row is forgotten.
         """
-        slots = self._slots(_as_array(keys))
+        content = out.reshape(len(keys), -1, copy=False).view(np.uint8)
+        found = np.zeros(len(keys), np.bool_)
         with self._lock:
-            where, checksums = self._where[slots], self._checksums[slots]
-        valid = np.zeros(len(keys), dtype=np.bool_)
-        indexed = np.flatnonzero(where >= 0)
-        indexed = indexed[np.argsort(where[indexed])]
-        at_once = max(1, READ_BYTES * len(out) // max(1, out.nbytes))
-        cuts = np.flatnonzero(np.diff(where[indexed] // at_once)) + 1  # between segments, too
-        for run in np.split(indexed, cuts) if len(indexed) else ():
-            first, last = where[run[[0, -1]]].tolist()
+            indexed = [(self._where.get(key, 0), place) for place, key in enumerate(keys)]
+        indexed = sorted(one for one in indexed if one[0])
+        for number, rows in itertools.groupby(indexed, lambda one: one[0] // MOST_BYTES):
+            path = self._segments[number]
             try:
-                rows = _read_rows(self._segments[first >> 32], first, last + 1 - first, out)
-            except (OSError, ValueError):  # removed from the index below, like damaged rows
+                with path.open("rb") as file:
+                    for where, place in rows:
+                        file.seek(where % MOST_BYTES)
+                        row, checksum = file.read(content.shape[1]), file.read(4)
+                        if checksum == _checksum(row):
+                            content[place], found[place] = np.frombuffer(row, np.uint8), True
+                        else:
+                            self._report(path, "a damaged row")
+            except FileNotFoundError:  # another process has made room
                 continue
-            for i in run.tolist():
-                row = rows[where[i] - first]
-                if _checksum(keys[i], row) == checksums[i]:
-                    out[i], valid[i] = row, True
-        lost = indexed[~valid[indexed]]
+            except OSError as error:
+                self._report(path, error)
         with self._lock:
-            self._found += int(valid.sum())
-            self._forget(slots[lost], where[lost])
-        return valid
+            self._where.update((keys[place], 0) for _, place in indexed if not found[place])
+        return found
 
     def put(self, keys: Sequence[bytes], rows: NDArray[Any]) -> None:
-        """Store computed rows (len(keys), ...), uint8 or float, as one segment, if there is room.
+        """Store computed rows (len(keys), ...) as one segment, if there is room.
 
-        A full disk or an unwritable folder is reported once; nothing more is stored then.
+        Once the cache is full, or its folder cannot be written, nothing more is stored.
         """
-        axes = rows.shape[1:]
-        if rows.dtype not in DTYPES.values() or len(axes) > 4 or 0 in axes:
-            raise ValueError(
-                "row cache: expected rows of uint8 or floats with at most 4 axes, none of them "
-                f"empty, got {rows.dtype} {axes}"
-            )
         with self._lock:
-            self._computed += len(keys)
-            if not self._budget or not len(keys):
-                return
-            try:
-                if self._stopped or not self._write(keys, np.ascontiguousarray(rows)):
-                    self._not_kept += len(keys)
-            except OSError as error:
-                self._not_kept += len(keys)
-                self._stop(error)
+            if self._budget and len(keys) and not self._stopped:
+                try:
+                    self._write(keys, rows.reshape(len(keys), -1).view(np.uint8))
+                except OSError as error:
+                    self._stop(error)
+            self._not_kept += len(keys) if self._stopped else 0
 
     def summary(self, *others: "RowCache") -> str:
-        """Return one line with the rows found and computed in these caches, and the disk space."""
+        """Return one line on the disk space, and the rows that these caches had no room for."""
         if not self._budget:
             return "row cache: off"
-        caches = (self, *others)
-        found, computed, corrupt, not_kept = (
-            sum(getattr(cache, name) for cache in caches)
-            for name in ("_found", "_computed", "_corrupt", "_not_kept")
-        )
-        line = f"row cache: {found:,} rows found, {computed:,} computed"
-        if corrupt:
-            line += f", {corrupt:,} corrupt"
-        if not_kept:
-            why = next((cache._stopped for cache in caches if cache._stopped), "the cache is full")
-            line += f", {not_kept:,} not kept ({why})"
         used = sum(size for _, size, _ in self._files())
-        return line + f"; {used / 2**20:,.1f} of {self._budget / 2**20:,.1f} MiB in {self._root}"
+        line = f"row cache: {used / 2**20:,.1f} of {self._budget / 2**20:,.1f} MiB in {self._root}"
+        caches = (self, *others)
+        if not_kept := sum(cache._not_kept for cache in caches):
+            why = next(cache._stopped for cache in caches if cache._stopped)
+            line += f"; {not_kept:,} rows not kept ({why})"
+        return line
 
     def _open(self) -> None:
-        for path in self._root.glob("*/.partial-*"):
-            if _is_stray(path):
-                _remove(path)
-        broken = []
         # Names begin with the time: of two rows of one key, the newer is taken.
         for path in sorted((self._root / self._kind).glob("*.rows")):
             try:
-                self._add(*_read_index(path, self._kind))
+                keys, row_bytes = _read_index(path)
+                if self._add(path, keys, row_bytes):
+                    with contextlib.suppress(PermissionError):  # of another user
+                        os.utime(path)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                broken.append(f"{path}: {_message(error)}")
+                self._report(path, error)
                 if isinstance(error, ValueError):
-                    _remove(path)
-        if broken:
-            print(f"row cache: broken segments left out: {len(broken)}, the first {broken[0]}")
-        for segment in self._segments:
-            with contextlib.suppress(OSError):
-                os.utime(segment.path)
-        self._make_room(0, spare=False)  # wanted segments were just touched, so they go last
+                    path.unlink(missing_ok=True)
+        self._make_room(0, math.inf)  # wanted segments were just touched, so they go last
 
-    def _slots(self, keys: NDArray[np.bytes_]) -> NDArray[np.intp]:
-        """Return the number of each key's entry."""
-        slots = np.searchsorted(self._keys[:-1], keys)
-        slots[self._keys[slots] != keys] = len(self._keys) - 1
-        return slots
+    def _add(self, path: Path, keys: Sequence[bytes], row_bytes: int) -> bool:
+        """Point the wanted keys to the segment's rows; return whether there are any."""
+        first = len(self._segments) * MOST_BYTES + _start(len(keys))
+        addresses = range(first, first + len(keys) * (row_bytes + 4), row_bytes + 4)
+        pairs = zip(keys, addresses, strict=True)
+        wanted = {key: address for key, address in pairs if key in self._where}
+        if wanted:
+            self._where.update(wanted)
+            self._segments.append(path)
+            self.row_bytes = row_bytes
+        return bool(wanted)
 
-    def _add(
-        self, segment: _Segment, keys: NDArray[np.bytes_], checksums: NDArray[np.uint32]
-    ) -> None:
-        """Point the entries of wanted keys to the segment's rows."""
-        slots = self._slots(keys)
-        places = np.flatnonzero(slots < len(self._keys) - 1)
-        if len(places):
-            self._where[slots[places]] = (len(self._segments) << 32) + places
-            self._checksums[slots[places]] = checksums[places]
-            self._segments.append(segment)
-
-    def _forget(self, slots: NDArray[np.intp], where: NDArray[np.int64]) -> None:
-        """Empty the entries that still point there; report the first broken row of a run."""
-        for slot, place in zip(slots.tolist(), where.tolist(), strict=True):
-            if self._where[slot] == place:
-                self._where[slot] = -1
-                path = self._segments[place >> 32].path
-                if os.path.exists(path):  # if not, another process has made room
-                    if not self._corrupt:
-                        print(
-                            f"row cache: {path}: expected rows that match their checksum, dtype "
-                            "and shape, got others; such rows are computed again"
-                        )
-                    self._corrupt += 1
-
-    def _files(self) -> list[tuple[float, int, str]]:
-        """Return the segments of all kinds as (mtime, bytes, path)."""
-        files = []
-        for folder, _, names in os.walk(self._root):
-            for name in names:
-                if name.endswith(".rows"):
-                    with contextlib.suppress(OSError):  # removed since it was listed
-                        status = os.stat(path := os.path.join(folder, name))
-                        files.append((status.st_mtime, status.st_size, path))
-        return files
-
-    def _make_room(self, needed: int, spare: bool) -> bool:
-        """Remove segments until `needed` more bytes fit the budget; none if they cannot fit.
-
-        With `spare`, only segments that no run used since this one began.
-        """
-        files = self._files()
-        excess = sum(size for _, size, _ in files) + needed - self._budget
-        if spare:
-            mine = {segment.path for segment in self._segments}
-            files = [file for file in files if file[0] < self._started and file[2] not in mine]
-        if excess > sum(size for _, size, _ in files):
-            return False
-        for _, size, path in sorted(files):
-            if excess > 0 and _remove(path):
-                excess -= size
-        return excess <= 0
-
-    def _write(self, keys: Sequence[bytes], rows: NDArray[Any]) -> bool:
+    def _write(self, keys: Sequence[bytes], rows: NDArray[np.uint8]) -> None:
         """Write one segment and index it, if there is room within the budget."""
-        array, pairs = _as_array(keys), zip(keys, rows, strict=True)
-        checksums = np.array([_checksum(key, row) for key, row in pairs], dtype="<u4")
-        axes = (len(rows), *rows.shape[1:], 0, 0, 0, 0)[:5]
-        head = HEADER.pack(MAGIC, rows.dtype.str.encode(), *axes)
-        head += array.tobytes() + checksums.tobytes()
-        head += _checksum(self._kind.encode(), head).to_bytes(4, "little")
-        if not self._make_room(len(head) + rows.nbytes, spare=True):
-            return False
+        count, row_bytes = rows.shape
+        if not self._make_room(_start(count) + count * (row_bytes + 4), self._started):
+            self._stopped = "the cache is full"
+            return
         folder, unique = self._root / self._kind, uuid.uuid4().hex
-        path = folder / f"{time.time_ns():020d}-{unique}.rows"
-        partial = folder / f".partial-{HOST}-{os.getpid()}-{unique}"
+        path, partial = folder / f"{time.time_ns():020d}-{unique}.rows", folder / f"{unique}{PART}"
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             with partial.open("xb") as file:
-                file.write(head)
-                file.write(rows.data)
+                index = HEADER.pack(MAGIC, count, row_bytes) + b"".join(keys)
+                for part in (index, *rows):
+                    file.write(part)
+                    file.write(_checksum(part))
             partial.replace(path)
         finally:
-            _remove(partial)
-        self._add(_Segment(str(path), len(head), rows.dtype, rows.shape[1:]), array, checksums)
+            with contextlib.suppress(OSError):
+                partial.unlink()
+        self._add(path, keys, row_bytes)
+
+    def _make_room(self, needed: int, unused_since: float) -> bool:
+        """Remove old files until `needed` more bytes fit the budget; none if they cannot fit."""
+        files = self._files()
+        excess = sum(size for _, size, _ in files) + needed - self._budget
+        old = sorted(file for file in files if file[0] < unused_since)
+        if excess > sum(size for _, size, _ in old):
+            return False
+        for _, size, path in old:
+            if excess <= 0:
+                break
+            Path(path).unlink(missing_ok=True)
+            excess -= size
         return True
+
+    def _files(self) -> list[tuple[float, int, str]]:
+        """Return the files of all kinds as (mtime, bytes, path), with remains of killed runs."""
+        files = []
+        for folder, _, names in os.walk(self._root):
+            ours = (name for name in names if name.endswith((".rows", PART)))
+            for path in (os.path.join(folder, name) for name in ours):
+                with contextlib.suppress(OSError):  # removed since it was listed
+                    status = os.stat(path)
+                    files.append((status.st_mtime, status.st_size, path))
+        return files
+
+    def _report(self, path: Path, fault: object) -> None:
+        """Print the first fault of this run."""
+        if not self._reported:
+            self._reported = True
+            print(
+                f"row cache: {path}: expected rows as they were stored, got {_message(fault)}; "
+                "rows like these are computed again"
+            )
 
     def _stop(self, error: OSError) -> None:
         self._stopped = _message(error)
@@ -276,74 +221,29 @@ class RowCache:
         )
 
 
-def _read_index(path: Path, kind: str) -> tuple[_Segment, NDArray[np.bytes_], NDArray[np.uint32]]:
-    """Read a segment's header, keys (n,) and checksums (n,).
-
-    Raises:
-        ValueError: not a complete segment of this kind; never more is read than the file holds.
-    """
+def _read_index(path: Path) -> tuple[list[bytes], int]:
+    """Read keys and bytes per row; a ValueError says that the file is no complete segment."""
     with path.open("rb") as file:
-        head = file.read(HEADER.size)
-        magic, name, n, *axes = HEADER.unpack(head.ljust(HEADER.size, b"\0"))
-        if magic != MAGIC or name not in DTYPES:
-            raise ValueError(f"expected {MAGIC!r} and a dtype at its start, got {head[:16]!r}")
-        shape, dtype = tuple(axis for axis in axes if axis), DTYPES[name]
-        offset = HEADER.size + n * (KEY_BYTES + 4) + 4
-        expected = offset + n * math.prod(shape) * dtype.itemsize
-        if (size := os.fstat(file.fileno()).st_size) != expected:
-            raise ValueError(f"expected {expected:,} bytes, got {size:,}")
-        head += file.read(offset - HEADER.size)
-    if _checksum(kind.encode(), head[:-4]) != int.from_bytes(head[-4:], "little"):
-        raise ValueError("expected kind, header and index that match their checksum, got others")
-    keys = np.frombuffer(head, f"S{KEY_BYTES}", n, HEADER.size)
-    checksums = np.frombuffer(head, "<u4", n, HEADER.size + n * KEY_BYTES)
-    return _Segment(str(path), offset, dtype, shape), keys, checksums
+        index = file.read(HEADER.size)
+        magic, count, row_bytes = HEADER.unpack(index.ljust(HEADER.size))
+        size, expected = os.fstat(file.fileno()).st_size, _start(count) + count * (row_bytes + 4)
+        if magic != MAGIC or size != expected:
+            raise ValueError(f"{size:,} bytes")
+        index += file.read(KEY_BYTES * count)
+        if file.read(4) != _checksum(index):
+            raise ValueError("a damaged index")
+    keys = index[HEADER.size :]
+    return [keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES)], row_bytes
 
 
-def _read_rows(segment: _Segment, first: int, count: int, out: NDArray[Any]) -> NDArray[Any]:
-    """Read rows (count, ...) of a segment from the address `first` on, without checking them.
-
-    Raises:
-        ValueError: the file is too short, or its rows have another type than `out`.
-    """
-    path, offset, dtype, shape = segment
-    if (dtype, shape) != (out.dtype, out.shape[1:]):
-        raise ValueError(f"{path}: {dtype} {shape}")
-    size = math.prod(shape)
-    offset += (first & 0xFFFFFFFF) * size * dtype.itemsize
-    return np.fromfile(path, dtype, count * size, offset=offset).reshape(count, *shape)
+def _start(count: int) -> int:
+    """Return the offset of the rows in a segment of `count` rows."""
+    return HEADER.size + KEY_BYTES * count + 4
 
 
-def _as_array(keys: Iterable[bytes]) -> NDArray[np.bytes_]:
-    keys = list(keys)
-    if any(len(key) != KEY_BYTES for key in keys):
-        raise ValueError(f"row cache: expected keys of {KEY_BYTES} bytes, got others")
-    return np.frombuffer(b"".join(keys), dtype=f"S{KEY_BYTES}")
+def _checksum(content: Any) -> bytes:
+    return int(google_crc32c.value(content)).to_bytes(4, "little")
 
 
-def _checksum(key: bytes, content: Any) -> int:
-    return int(google_crc32c.extend(google_crc32c.value(key), content))
-
-
-def _is_stray(partial: Path) -> bool:
-    """Return whether the writer of a `.partial-HOST-PID-UNIQUE` is dead."""
-    host, _, pid = partial.name[len(".partial-") :].rpartition("-")[0].rpartition("-")
-    try:
-        if host == HOST:
-            os.kill(int(pid), 0)  # sends nothing, only checks that it exists
-        return time.time() - partial.stat().st_mtime > STRAY_SECONDS
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, OverflowError):  # another user's, gone, or no such name
-        return False
-
-
-def _remove(path: Path | str) -> bool:
-    """Remove a file; return whether it is gone."""
-    with contextlib.suppress(OSError):
-        os.unlink(path)
-    return not os.path.lexists(path)
-
-
-def _message(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)
+def _message(fault: object) -> str:
+    return str(getattr(fault, "strerror", None) or fault)

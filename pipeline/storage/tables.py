@@ -20,11 +20,7 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 
 def read_json(path: Path, stage: str) -> dict[str, Any]:
-    """Read the JSON object that `stage` wrote.
-
-    Raises:
-        UserError: nothing is there, or no JSON object.
-    """
+    """Read the JSON object that `stage` wrote; anything else, or nothing, is a UserError."""
     try:
         content = json.loads(require(path, stage).read_bytes())
         if isinstance(content, dict):
@@ -46,11 +42,7 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object
 def read_rows(path: Path, columns: Sequence[str], remedy: str) -> Iterator[tuple[str, list[str]]]:
     """Return the lines of a csv with these columns, each as (file and line number, fields).
 
-    Args:
-        remedy: the end of error sentences, such as "run `dvc repro split` again".
-
-    Raises:
-        UserError: no csv in UTF-8, other columns, or a line with more or fewer fields.
+    Anything else is a UserError that ends with `remedy`, such as "run `dvc repro split` again".
     """
     lines = _lines(path, remedy)
     _, header = next(lines)
@@ -66,11 +58,7 @@ def read_csv(path: Path, stage: str) -> list[dict[str, str]]:
 
 
 def read_numbers(path: Path, stage: str) -> dict[str, list[float]]:
-    """Read the columns of a csv of numbers, by the names in its header.
-
-    Raises:
-        UserError: also for a field that is not a number.
-    """
+    """Read the columns of a csv of numbers, by the names in its header."""
     (_, header), *lines = _lines(require(path, stage), _rerun(stage))
     try:
         return {name: [float(line[i]) for _, line in lines] for i, name in enumerate(header)}

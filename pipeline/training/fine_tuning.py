@@ -134,7 +134,7 @@ class FineTuning:
 
         return Learner(
             rest,
-            lambda rng: array_views.OneOfEach(
+            lambda rng: array_views.one_of_each(
                 drawn_from, rng.integers(len(cached), size=len(self.images))
             ),
             rest,

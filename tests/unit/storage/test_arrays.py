@@ -1,8 +1,8 @@
 """Rows come back as they were written, and a damaged array is noticed."""
 
 import hashlib
+import itertools
 import json
-import math
 import pickle
 import re
 import shutil
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from album import contents
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 from zarr.codecs import GzipCodec
@@ -33,7 +34,6 @@ CASES = [
     ((50, 5), "float32", 200, 800),
     ((48, 3), "float16", 24, 48),
     ((31, 2, 2, 3), "uint8", 36, 100),
-    ((9, 4), "float64", 8, 16),
     ((20, 7), "float32", 10_000, 1_000_000),
 ]
 Stored = tuple[NDArray[Any], arrays.StoredArray]
@@ -94,15 +94,10 @@ def some(n: int, seed: int) -> NDArray[np.int64]:
     return np.sort(rng.permutation(n)[: rng.integers(0, n + 1)]).astype(np.int64)
 
 
-def refusal(fingerprint: str | None = None) -> str:
+def refusal(read: Callable[[], object] = lambda: arrays.StoredArray(STORE, FINGERPRINT)) -> str:
     with pytest.raises(UserError) as refused:
-        arrays.StoredArray(STORE, fingerprint)
+        read()
     return str(refused.value)
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
 
 
 def test_any_rows_are_read_as_written(stored: Stored) -> None:
@@ -112,45 +107,29 @@ def test_any_rows_are_read_as_written(stored: Stored) -> None:
     for start in range(0, len(rows), 3):
         for stop in range(start, len(rows) + 1, 5):
             assert_array_equal(opened.read(start, stop), rows[start:stop], strict=True)
+    assert [len(batch) for batch in opened.batches(7)] == [
+        min(7, len(rows) - first) for first in range(0, len(rows), 7)
+    ]
+    assert_array_equal(np.concatenate(list(opened.batches(7))), rows)
     for seed in range(5):
         listed = some(len(rows), seed)
         assert_array_equal(opened.take(listed), rows[listed], strict=True)
-
-
-@pytest.mark.parametrize("size", [1, 4, 7, 100])
-def test_batches_hold_all_or_the_listed_rows_in_order(stored: Stored, size: int) -> None:
-    rows, opened = stored
-    for listed in (None, *(some(len(rows), seed) for seed in range(3))):
-        expected = rows if listed is None else rows[listed]
-        batches = list(opened.batches(size, listed))
-        assert [len(batch) for batch in batches] == [
-            min(size, len(expected) - first) for first in range(0, len(expected), size)
-        ]
-        assert_array_equal(np.concatenate([rows[:0], *batches]), expected)
+        assert_array_equal(np.concatenate([rows[:0], *opened.batches(4, listed)]), rows[listed])
 
 
 def test_the_same_rows_give_the_same_bytes_however_they_arrive(stored: Stored) -> None:
     rows, _ = stored
-    for seed in (1, 2):
-        write(rows, Path(f"again{seed}.zarr"), seed)
-        assert contents(Path(f"again{seed}.zarr")) == contents(STORE)
-
-
-def test_a_shard_is_near_its_size_and_a_whole_number_of_chunks() -> None:
-    for shape in [(100_000, 64, 64, 3), (5, 224, 224, 3), (10**6, 1), (3, 4096, 4096, 3)]:
-        chunk, shard = arrays._chunk_and_shard(shape, np.dtype(np.uint8), shape[0])
-        row_bytes = math.prod(shape[1:])
-        assert shard % chunk == 0
-        assert chunk == 1 or chunk * row_bytes <= arrays.CHUNK_BYTES
-        assert shard == chunk or shard * row_bytes <= arrays.SHARD_BYTES
-        assert shard >= min(shape[0], arrays.SHARD_BYTES // row_bytes // 2)
+    again, threads = Path("again.zarr"), Path("threads.zarr")
+    write(rows, again, seed=1)
+    shards = arrays.create(threads, shape=rows.shape, dtype=rows.dtype, fingerprint=FINGERPRINT)
+    pieces = [rows[shard.start : shard.stop] for shard in shards]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(arrays.write_shard, itertools.repeat(threads), shards[::-1], pieces[::-1]))
+    assert contents(again) == contents(threads) == contents(STORE)
 
 
 @pytest.mark.parametrize("count", [0, 49, 51, 100])
-def test_another_number_of_rows_than_declared_is_refused(
-    count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small(monkeypatch)
+def test_another_number_of_rows_than_declared_is_refused(count: int) -> None:
     rows = [np.zeros((count, 5), np.float32)]
     with pytest.raises(ValueError, match=f"^rows.zarr: expected 50 rows, got {count}$"):
         arrays.write(STORE, rows, shape=(50, 5), dtype=np.float32, fingerprint="")
@@ -160,11 +139,8 @@ def test_another_number_of_rows_than_declared_is_refused(
     ("rows", "shard_rows", "expected"),
     [
         (50, None, [8] * 6 + [2]),
-        (50, 100, [8] * 6 + [2]),
         (50, 6, [8] * 6 + [2]),  # a whole number of chunks
-        (50, 4, [4] * 12 + [2]),
         (50, 3, [3] * 16 + [2]),
-        (48, 5, [8] * 6),
         (2, 4, [2]),
     ],
 )
@@ -180,29 +156,6 @@ def test_create_returns_the_rows_of_each_shard(
     assert [row for shard in shards for row in shard] == list(range(rows))
 
 
-@pytest.mark.parametrize("shard_rows", [None, 3, 4])
-def test_shards_written_by_several_threads_give_the_bytes_of_one(
-    shard_rows: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small(monkeypatch)
-    values = random_rows((50, 5), "float32")
-    shape: Any = {"shape": (50, 5), "dtype": "float32", "shard_rows": shard_rows}
-    for threads in (1, 8):
-        path = Path(f"{threads}.zarr")
-        shards = arrays.create(path, fingerprint=FINGERPRINT, **shape)[::-1]
-        with ThreadPoolExecutor(threads) as pool:
-            list(
-                pool.map(
-                    lambda shard, path=path: arrays.write_shard(
-                        path, shard, values[shard.start : shard.stop]
-                    ),
-                    shards,
-                )
-            )
-    assert contents(Path("8.zarr")) == contents(Path("1.zarr"))
-    assert_array_equal(arrays.StoredArray(path, FINGERPRINT).read(0, 50), values)
-
-
 def test_digests_are_the_sha256_of_rows_and_are_stored_beside_them(
     seven_shards: NDArray[Any],
 ) -> None:
@@ -210,39 +163,26 @@ def test_digests_are_the_sha256_of_rows_and_are_stored_beside_them(
     assert digests[1].tobytes() == hashlib.sha256(seven_shards[1].tobytes()).digest()
     assert arrays.digest(np.asfortranarray(seven_shards)) == arrays.digest(seven_shards)
     arrays.write_digests(STORE, digests)
-    opened = arrays.StoredArray(STORE)
-    assert_array_equal(opened.digests, digests, strict=True)
-    assert_array_equal(opened.read(0, 50), seven_shards)
-
-
-def cut_digests() -> None:
-    arrays.write_digests(STORE, np.zeros((50, 32), np.uint8))
-    (STORE / arrays.DIGESTS).write_bytes((STORE / arrays.DIGESTS).read_bytes()[:-100])
-
-
-def flip_digests() -> None:
-    np.save(STORE / arrays.DIGESTS, np.zeros((51, 32), np.uint8))
+    assert_array_equal(arrays.StoredArray(STORE).digests, digests, strict=True)
 
 
 @pytest.mark.parametrize(
     ("damage", "got"),
     [
-        (lambda: None, "No such file or directory"),
-        (lambda: (STORE / arrays.DIGESTS).write_bytes(b""), "No data left in file"),
-        (lambda: (STORE / arrays.DIGESTS).write_bytes(b"no array"), ""),
-        (lambda: np.save(STORE / arrays.DIGESTS, np.zeros((50, 32))), "float64 (50, 32)"),
-        (cut_digests, ""),
-        (flip_digests, "others than their own sha256 says"),
+        (lambda file: None, "No such file or directory"),
+        (lambda file: file.write_bytes(b""), "No data left in file"),
+        (lambda file: file.write_bytes(b"no array"), ""),
+        (lambda file: np.save(file, np.zeros((50, 32))), "float64 (50, 32)"),
+        (lambda file: np.save(file, np.zeros((51, 32), np.uint8)), "others than their own sha256"),
     ],
 )
 def test_damaged_digests_are_refused(
-    damage: Callable[[], object], got: str, seven_shards: NDArray[Any]
+    damage: Callable[[Path], object], got: str, seven_shards: NDArray[Any]
 ) -> None:
-    damage()
-    where = re.escape(f"rows.zarr/sha256.npy: expected the sha256 of each row, got '{got}")
-    with pytest.raises(UserError, match=where) as refused:
-        _ = arrays.StoredArray(STORE).digests
-    assert str(refused.value).endswith(REMEDY)
+    damage(STORE / arrays.DIGESTS)
+    sentence = refusal(lambda: arrays.StoredArray(STORE).digests)
+    assert f"rows.zarr/sha256.npy: expected the sha256 of each row, got '{got}" in sentence
+    assert sentence.endswith(REMEDY)
 
 
 def test_zeros_and_numbers_that_are_not_finite_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,16 +195,10 @@ def test_zeros_and_numbers_that_are_not_finite_come_back(monkeypatch: pytest.Mon
 
 
 def test_an_array_of_another_ledger_is_refused(seven_shards: NDArray[Any]) -> None:
-    assert refusal("e" * 64) == (
+    assert refusal(lambda: arrays.StoredArray(STORE, "e" * 64)) == (
         "rows.zarr: expected the rows of the current data/split.csv, got 50 rows of another one; "
         "run `dvc repro` to make it anew"
     )
-
-
-def test_an_array_without_a_fingerprint_is_refused_only_if_one_is_expected() -> None:
-    zarr.create_array(STORE, data=np.ones((3, 2)))
-    assert_array_equal(arrays.StoredArray(STORE).read(0, 3), np.ones((3, 2)))
-    assert "got 3 rows of another one" in refusal(FINGERPRINT)
 
 
 def write_pickle() -> None:
@@ -277,27 +211,21 @@ def write_pickle() -> None:
     (STORE / "0").write_bytes(pickle.dumps(["x"] * 4))
 
 
-def write_metadata(text: str) -> None:
-    STORE.mkdir()
-    (STORE / "zarr.json").write_text(text, encoding="utf-8")
+def write_array(**changed: Any) -> None:
+    zarr.create_array(STORE, **{"shape": (4, 2), "chunks": (2, 2), "dtype": "float32"} | changed)
 
 
 NO_ARRAYS: dict[str, tuple[Callable[[], object], str]] = {
     "nothing": (lambda: None, ""),
-    "a file": (lambda: STORE.write_text("rows", encoding="utf-8"), ""),
-    "an empty folder": (STORE.mkdir, ""),
     "a group": (lambda: zarr.create_group(STORE), ""),
-    "half the metadata": (lambda: write_metadata('{\n  "shape'), ""),
-    "a list": (lambda: write_metadata("[]"), ""),
+    "a file": (lambda: STORE.write_text("rows", encoding="utf-8"), ""),
     "a pickle": (write_pickle, ""),
     "texts": (
-        lambda: zarr.create_array(STORE, shape=(4, 2), chunks=(2, 2), dtype="str"),
+        lambda: write_array(dtype="str"),
         "one of StringDType() through VLenUTF8Codec, ZstdCodec",
     ),
     "another codec": (
-        lambda: zarr.create_array(
-            STORE, shape=(4, 2), chunks=(2, 2), dtype="float32", compressors=GzipCodec()
-        ),
+        lambda: write_array(compressors=GzipCodec()),
         "one of float32 through BytesCodec, GzipCodec",
     ),
 }
@@ -312,71 +240,35 @@ def test_anything_but_an_array_of_ours_is_refused_unread(kind: str) -> None:
     assert re.fullmatch(expected, refusal())
 
 
-@pytest.mark.parametrize("old", ["50", "float32", "fingerprint"])
-def test_changed_metadata_is_refused(old: str, seven_shards: NDArray[Any]) -> None:
+def test_changed_metadata_is_refused(seven_shards: NDArray[Any]) -> None:
     path = STORE / arrays.METADATA
-    new = {"50": "49", "float32": "int32", "fingerprint": "fingerprinu"}[old]
-    path.write_text(path.read_text().replace(old, new))
+    path.write_text(path.read_text().replace("float32", "int32"))
     assert "another zarr.json than its crc32 says" in refusal()
 
 
-LOSSES: dict[str, Callable[[Path], object]] = {
-    "the file": Path.unlink,
-    "the folder": lambda file: shutil.rmtree(file.parent),
-    "the bytes": lambda file: file.write_bytes(b""),
-}
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("shard", [0, 3, 6])
-def test_a_lost_shard_is_refused(seven_shards: NDArray[Any], shard: int, loss: str) -> None:
-    LOSSES[loss](STORE / f"c/{shard}/0")
-    got = f"1 missing or empty, the first is {shard}"
+def test_lost_shards_are_refused(seven_shards: NDArray[Any]) -> None:
+    shutil.rmtree(STORE / "c/6")
+    (STORE / "c/3/0").unlink()
+    (STORE / "c/4/0").write_bytes(b"")
+    got = "3 missing or empty, the first is 3"
     assert refusal() == f"rows.zarr: expected 7 shards, got {got}{REMEDY}"
 
 
-def test_several_lost_shards_are_counted_in_any_dimension(monkeypatch: pytest.MonkeyPatch) -> None:
-    small(monkeypatch, 12, 24)
-    write(random_rows((10, 2, 2, 3), "uint8"))
-    for i in (2, 4):
-        (STORE / f"c/{i}/0/0/0").unlink()
-    assert "expected 5 shards, got 2 missing or empty, the first is 2" in refusal()
-
-
-def flip(file: Path, content: bytes, at: int) -> None:
-    flipped = bytearray(content)
-    flipped[at] ^= 1 << at % 8
-    file.write_bytes(flipped)
-
-
-def test_a_flipped_bit_is_noticed_or_changes_nothing(seven_shards: NDArray[Any]) -> None:
-    shard = STORE / "c/3/0"
-    intact, refused = shard.read_bytes(), 0
-    for at in range(len(intact)):
-        flip(shard, intact, at)
-        try:
-            assert_array_equal(arrays.StoredArray(STORE).read(0, 50), seven_shards)
-        except UserError:
-            refused += 1
-    assert refused >= len(intact) - 4
-
-
 def test_a_flipped_bit_is_reported_with_its_rows(seven_shards: NDArray[Any]) -> None:
-    flip(STORE / "c/3/0", (STORE / "c/3/0").read_bytes(), 40)
+    content = bytearray((STORE / "c/3/0").read_bytes())
+    content[40] ^= 1
+    (STORE / "c/3/0").write_bytes(content)
     opened = arrays.StoredArray(STORE)
     assert_array_equal(opened.read(0, 24), seven_shards[:24])
     assert_array_equal(opened.read(32, 50), seven_shards[32:])
-    with pytest.raises(UserError) as refused:
-        opened.take(np.array([1, 25, 27, 40]))
-    start = "rows.zarr rows 25 to 27: expected bytes that fit their checksum, got "
-    assert str(refused.value).startswith(start)
-    assert str(refused.value).endswith(REMEDY)
+    sentence = refusal(lambda: opened.take(np.array([1, 25, 27, 40])))
+    assert "rows.zarr rows 25 to 27: expected bytes that fit their checksum, got " in sentence
+    assert sentence.endswith(REMEDY)
 
 
-def test_a_shard_cut_short_is_noticed_at_any_length(seven_shards: NDArray[Any]) -> None:
+def test_a_shard_cut_short_is_noticed(seven_shards: NDArray[Any]) -> None:
     shard = STORE / "c/3/0"
     intact = shard.read_bytes()
-    for kept in range(1, len(intact)):
+    for kept in (1, len(intact) // 2, len(intact) - 1):
         shard.write_bytes(intact[:kept])
-        with pytest.raises(UserError, match=r"^rows.zarr rows 24 to 31: expected bytes that fit"):
-            arrays.StoredArray(STORE).read(24, 32)
+        assert "rows 24 to 31: expected" in refusal(lambda: arrays.StoredArray(STORE).read(24, 32))

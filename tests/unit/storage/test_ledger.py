@@ -44,23 +44,16 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("split.csv")
 
 
-@pytest.mark.parametrize("rows", [ROWS, []])
-def test_a_ledger_comes_back_as_it_was_written(path: Path, rows: list[LedgerRow]) -> None:
-    ledger.write_ledger(path, iter(rows))
-    assert ledger.read_ledger(path) == rows
+ODD = ['a,"b"', "ä 猫", " lead", "#x", "=1+1", "'", "\u2028"]
 
 
-def test_a_row_is_one_line_of_csv_below_the_header(path: Path) -> None:
-    ledger.write_ledger(path, [ROWS[0]])
+def test_a_ledger_comes_back_as_it_was_written(path: Path) -> None:
+    odd = [replace(REJECTED, id=name, member=f"{name}.jpg", reason=name) for name in ODD]
+    for rows in ([], ROWS + odd):
+        ledger.write_ledger(path, iter(rows))
+        assert ledger.read_ledger(path) == rows
     line = "dogs/1,train,dogs/1.jpg,dog,0,train,sha of dogs/1.jpg,90,160,RGB,dogs/1,,"
-    assert path.read_bytes() == f"{HEADER}\n{line}\n".encode()
-
-
-@pytest.mark.parametrize("name", ['a,"b"', "ä 猫", " lead", "#x", "=1+1", "'", "\u2028"])
-def test_odd_names_come_back(path: Path, name: str) -> None:
-    odd = replace(ROWS[0], id=name, member=f"{name}.jpg", label=name)
-    ledger.write_ledger(path, [odd])
-    assert ledger.read_ledger(path) == [odd]
+    assert path.read_bytes().startswith(f"{HEADER}\n{line}\n".encode())
 
 
 def line(**changes: object) -> str:
@@ -72,18 +65,9 @@ def line(**changes: object) -> str:
     ("text", "sentence"),
     [
         ("id,label\n1,cat\n", f"split.csv: expected the columns {HEADER}, got 'id,label'"),
-        ("", f"split.csv: expected the columns {HEADER}, got ''"),
         (f"{HEADER}\n{GOOD}\na,b\n", "split.csv line 3: expected 13 fields, got 'a,b'"),
-        (f"{HEADER}\n{GOOD}\n{GOOD},\n", "split.csv line 3: expected 13 fields"),
-        *(
-            (
-                f"{HEADER}\n{GOOD}\n{line(**{key: value})}\n",
-                "split.csv line 3: expected integers as index, width and height",
-            )
-            for key, value in (("index", "zero"), ("height", 160.5), ("width", ""))
-        ),
+        (f"{HEADER}\n{line(index='zero')}\n", "line 2: expected integers as index, width and"),
         (f"{HEADER}\n{line(subset='trein')}\n", "split.csv line 2: expected an accepted row with"),
-        (f"{HEADER}\n{line(label='', index=-1)}\n", "expected an accepted row with a subset"),
         (f"{HEADER}\n{line(index=-1)}\n", "line 2: expected an index of 0 or more with a label"),
         (f"{HEADER}\n{GOOD}\n{GOOD}\n", "split.csv: expected one row per file, got two of one"),
         (f"{HEADER}\n{GOOD}\n{line(index=1)}\n", "split.csv: expected one index for each label"),
@@ -102,6 +86,8 @@ def test_labels_are_those_of_accepted_rows_in_their_order() -> None:
     assert labels.label.dtype == np.int64
     assert labels.label.tolist() == [0, 1, 0, 1, -1, -1]
     assert labels.subset.tolist() == ["train", "valid", "test", "train", *["unlabelled"] * 2]
+    rows = {subset: labels.rows(subset).tolist() for subset in ledger.SUBSETS}
+    assert rows == {"train": [0, 3], "valid": [1], "test": [2], "unlabelled": [4, 5]}
 
 
 def test_classes_are_in_the_order_of_their_index() -> None:
@@ -110,24 +96,11 @@ def test_classes_are_in_the_order_of_their_index() -> None:
     assert ledger.labels(many).classes == tuple(f"class {-i}" for i in range(12))
 
 
-def test_rows_of_a_subset_are_ascending_indices_into_every_array() -> None:
-    labels = ledger.labels(ROWS)
-    assert {subset: labels.rows(subset).tolist() for subset in ledger.SUBSETS} == {
-        "train": [0, 3],
-        "valid": [1],
-        "test": [2],
-        "unlabelled": [4, 5],
-    }
-    assert labels.rows("train").dtype == np.int64
-    assert ledger.labels([]).rows("train").tolist() == []
-
-
 CHANGED_IMAGES = {
     "content": [replace(ROWS[0], sha256="other"), *ROWS[1:]],
     "member": [replace(ROWS[0], member="dogs/3.jpg"), *ROWS[1:]],
     "source": [replace(ROWS[0], source="test"), *ROWS[1:]],
     "order": [ROWS[1], ROWS[0], *ROWS[2:]],
-    "one less": ROWS[1:],
     "one more": [*ROWS, row("11.jpg")],
     "one rejected": [*ROWS[:-1], replace(ROWS[-1], reason="truncated image")],
 }
@@ -136,7 +109,6 @@ CHANGED_SPLIT = {
     "label": [replace(row, label="bird", index=7) for row in ROWS],
     "group and id": [replace(row, group="", id="x") for row in ROWS],
     "no rejected row": [row for row in ROWS if row.accepted],
-    "more rejected rows": [REJECTED, *ROWS, replace(REJECTED, member="notes.txt")],
 }
 
 

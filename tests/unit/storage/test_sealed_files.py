@@ -20,19 +20,19 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sealed_hdf5_file_opens_as_before() -> None:
     with h5py.File(PATH, "w") as file:
         file["kernel"] = np.arange(12)
-    size = PATH.stat().st_size
     sealed_files.seal(PATH)
-    assert PATH.stat().st_size == size + sealed_files.SEAL_BYTES
     with h5py.File(sealed_files.require_sealed(PATH, "fine_tune")) as file:
         np.testing.assert_array_equal(file["kernel"][()], np.arange(12))
 
 
-def test_a_sealed_file_that_was_changed_is_refused() -> None:
-    PATH.write_bytes(b"weights" * 400_000)  # read in several blocks
+def test_a_sealed_file_that_was_changed_is_refused_and_one_without_a_seal_is_not() -> None:
+    for content in (b"", b"weights", b"weights" * 100):
+        PATH.write_bytes(content)
+        assert sealed_files.require_sealed(PATH, "fine_tune") == PATH
     sealed_files.seal(PATH)
     assert sealed_files.require_sealed(PATH, "fine_tune") == PATH
     with PATH.open("r+b") as file:
-        file.seek(2_000_000)
+        file.seek(200)
         file.write(b"!")
     with pytest.raises(UserError) as refused:
         sealed_files.require_sealed(PATH, "fine_tune")
@@ -40,12 +40,6 @@ def test_a_sealed_file_that_was_changed_is_refused() -> None:
         f"{PATH}: expected the bytes that `fine_tune` wrote, got others, by the sha256 behind "
         f"them; remove {PATH} and run `dvc repro` again"
     )
-
-
-@pytest.mark.parametrize("content", [b"", b"weights", b"weights" * 100])
-def test_a_file_without_a_seal_is_read_as_it_is(content: bytes) -> None:
-    PATH.write_bytes(content)
-    assert sealed_files.require_sealed(PATH, "fine_tune") == PATH
 
 
 def test_arrays_come_back_to_the_run_that_wrote_them_unless_they_are_damaged() -> None:
@@ -57,6 +51,7 @@ def test_arrays_come_back_to_the_run_that_wrote_them_unless_they_are_damaged() -
     assert arrays["epochs"].tolist() == [0, 1, 2]
     assert sealed_files.read_arrays(path, "another run") is None
     content = path.read_bytes()
-    for damaged in (content[: len(content) // 2], content.replace(b"epochs", b"epochz"), b""):
+    changed = content.replace(np.arange(3).tobytes(), np.arange(1, 4).tobytes())
+    for damaged in (content[: len(content) // 2], changed, b""):
         path.write_bytes(damaged)
         assert sealed_files.read_arrays(path, "one run") is None
