@@ -28,13 +28,9 @@ def main() -> None:
     ):
         if cluster is None:
             work.opened  # noqa: B018  here, not by several threads at once
+        shape, images = (len(work.rows), *work.row_shape), ledger.fingerprint(work.rows)
         done = cached_shards.run(
-            work,
-            (len(work.rows), *work.row_shape),
-            ledger.fingerprint(work.rows),
-            title="resize",
-            threads=processors(),
-            cluster=cluster,
+            work, shape, images, title="resize", threads=processors(), cluster=cluster
         )
         arrays.write_digests(partial, np.concatenate([shard.digests for shard in done]))
 

@@ -28,10 +28,10 @@ class Resizing(CachedShards):
     with_digests = True
 
     def __init__(self, out: Path, params: Params) -> None:
-        self.ledger, self.params = paths.LEDGER.resolve(), params
-        self.row_shape = (params.resize.size, params.resize.size, 3)
+        self.ledger, self.settings = paths.LEDGER.resolve(), params.resize
         inputs = {"train": params.data.train, "test": params.data.test}
         self.inputs = {source: Path(name).resolve() for source, name in inputs.items()}
+        self.row_shape = (self.settings.size, self.settings.size, 3)
         super().__init__(out)
 
     def close(self) -> None:
@@ -39,12 +39,12 @@ class Resizing(CachedShards):
             source.close()
 
     def cache_keys(self) -> list[str]:
-        return [cache_key.of("resize", self.params.resize.model_dump())]
+        return [cache_key.of("resize", self.settings.model_dump())]
 
     def compute(
         self, part: int, rows: NDArray[np.int64], done: parallel.Done
     ) -> Iterator[NDArray[np.uint8]]:
-        wanted = self.params.resize
+        wanted = self.settings
         for number in rows:
             with done.timed("read"):
                 content = self._read_unchanged(self.rows[number])
@@ -85,9 +85,8 @@ class Resizing(CachedShards):
         except (decode.Unreadable, KeyError):
             content = b""
         if hashlib.sha256(content).hexdigest() != row.sha256:
-            name = self.params.data.train if row.source == "train" else self.params.data.test
             raise UserError(
-                f"{name} member {row.member}: expected the bytes that `split` judged, got others "
-                "or none; run `dvc repro` to judge what is there now"
+                f"{self.inputs.get(row.source)} member {row.member}: expected the bytes that "
+                "`split` judged, got others or none; run `dvc repro` to judge what is there now"
             )
         return content
