@@ -28,7 +28,7 @@ class Resizing(CachedShards):
     with_digests = True
 
     def __init__(self, out: Path, params: Params) -> None:
-        self.ledger, self.settings = paths.LEDGER.resolve(), params.resize
+        self.ledger, self.settings, self.data = paths.LEDGER.resolve(), params.resize, params.data
         inputs = {"train": params.data.train, "test": params.data.test}
         self.inputs = {source: Path(name).resolve() for source, name in inputs.items()}
         self.row_shape = (self.settings.size, self.settings.size, 3)
@@ -85,8 +85,9 @@ class Resizing(CachedShards):
         except (decode.Unreadable, KeyError):
             content = b""
         if hashlib.sha256(content).hexdigest() != row.sha256:
+            name = self.data.train if row.source == "train" else self.data.test
             raise UserError(
-                f"{self.inputs.get(row.source)} member {row.member}: expected the bytes that "
-                "`split` judged, got others or none; run `dvc repro` to judge what is there now"
+                f"{name} member {row.member}: expected the bytes that `split` judged, got others "
+                "or none; run `dvc repro` to judge what is there now"
             )
         return content
