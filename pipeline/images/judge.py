@@ -19,16 +19,11 @@ from pipeline.storage.ledger import LedgerRow
 MANY_NEAR = 0.05  # more near duplicates than this fraction suggest a threshold that is too low
 MOST_LISTED = 10  # files that are listed on the screen; the ledger lists all
 
-Thumbnail = NDArray[np.uint8]
-
 
 def judge(
     source: str, archive: sources.Source, entry: labels.Entry, classes: Sequence[str]
-) -> tuple[LedgerRow, Thumbnail | None]:
-    """Read and decode a file of the input "train" or "test".
-
-    Return its row without group, and its thumbnail if accepted.
-    """
+) -> tuple[LedgerRow, NDArray[np.uint8] | None]:
+    """Read and decode a file of `source`; return its row, and its thumbnail if accepted."""
     index = classes.index(entry.label) if entry.label else -1
     subset = "unlabelled" if entry.subset == "unlabelled" else ""
     known = (entry.id, source, entry.name, entry.label or "", index, subset)
@@ -70,7 +65,7 @@ def require_unique_ids(rows: Iterable[LedgerRow]) -> None:
 
 
 def group(
-    rows: Sequence[LedgerRow], thumbnails: Thumbnail, threshold: float | None
+    rows: Sequence[LedgerRow], thumbnails: NDArray[np.uint8], threshold: float | None
 ) -> list[LedgerRow]:
     """Fill in the group of accepted rows: equal bytes, or a correlation of `threshold` or more.
 
@@ -80,10 +75,8 @@ def group(
     first: dict[str, int] = {}
     same = [first.setdefault(row.sha256, place) for place, row in enumerate(accepted)]
     if threshold is not None and accepted:
-        distinct = np.array(sorted(set(same)))
-        near = distinct[near_duplicates.group(thumbnails[distinct], threshold)]
-        nearest = dict(zip(distinct, near, strict=True))
-        same = [nearest[place] for place in same]
+        distinct, at = np.unique(same, return_inverse=True)
+        same = distinct[near_duplicates.group(thumbnails[distinct], threshold)][at].tolist()
     names = iter([f"{accepted[place].source}/{accepted[place].id}" for place in same])
     return [replace(row, group=next(names)) if row.accepted else row for row in rows]
 

@@ -28,10 +28,11 @@ class Resizing(CachedShards):
     with_digests = True
 
     def __init__(self, out: Path, params: Params) -> None:
-        self.ledger, self.settings, self.data = paths.LEDGER.resolve(), params.resize, params.data
+        self.ledger, self.data = paths.LEDGER.resolve(), params.data
         inputs = {"train": params.data.train, "test": params.data.test}
         self.inputs = {source: Path(name).resolve() for source, name in inputs.items()}
-        self.row_shape = (self.settings.size, self.settings.size, 3)
+        self.settings = params.resize.model_dump()  # arguments of `resize.decode_and_resize`
+        self.row_shape = (params.resize.size, params.resize.size, 3)
         super().__init__(out)
 
     def close(self) -> None:
@@ -39,19 +40,16 @@ class Resizing(CachedShards):
             source.close()
 
     def cache_keys(self) -> list[str]:
-        return [cache_key.of("resize", self.settings.model_dump())]
+        return [cache_key.of("resize", self.settings)]
 
     def compute(
         self, part: int, rows: NDArray[np.int64], done: parallel.Done
     ) -> Iterator[NDArray[np.uint8]]:
-        wanted = self.settings
         for number in rows:
             with done.timed("read"):
                 content = self._read_unchanged(self.rows[number])
             with done.timed("compute"):
-                pixels = resize.decode_and_resize(
-                    content, wanted.size, wanted.fit, wanted.interpolation
-                )
+                pixels = resize.decode_and_resize(content, **self.settings)
             yield pixels[None]
 
     @functools.cached_property

@@ -119,11 +119,7 @@ class _Zip(Source):
 
     def read(self, name: str) -> bytes:
         info = self._members[name]
-        try:
-            content = packed = self._packed(info)
-        except OSError as error:
-            of_the_machine(error, self.path)  # adds the path to the error
-            raise
+        content = packed = self._packed(info)
         # Only these two methods can stop at a size; ZipFile.read would inflate up to 2 GiB.
         if info.compress_type == zipfile.ZIP_DEFLATED:
             try:  # one byte more than declared shows whether there is more
@@ -142,20 +138,23 @@ class _Zip(Source):
 
     def _packed(self, info: zipfile.ZipInfo) -> bytes:
         encoding = "utf-8" if info.flag_bits & _UTF8_NAME else "cp437"
-        with self._lock:
-            self._file.seek(info.header_offset)
-            header = self._file.read(_LOCAL_HEADER.size)
-            if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
-                raise Unreadable("damaged member header")
-            _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-            if self._file.read(name_length) != info.orig_filename.encode(encoding):
-                raise Unreadable("two names for one member")
-            self._file.seek(extra_length, os.SEEK_CUR)
-            return self._file.read(info.compress_size)
+        try:
+            with self._lock:
+                self._file.seek(info.header_offset)
+                header = self._file.read(_LOCAL_HEADER.size)
+                if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
+                    raise Unreadable("damaged member header")
+                _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+                if self._file.read(name_length) != info.orig_filename.encode(encoding):
+                    raise Unreadable("two names for one member")
+                self._file.seek(extra_length, os.SEEK_CUR)
+                return self._file.read(info.compress_size)
+        except OSError as error:
+            of_the_machine(error, self.path)  # adds the path to the error
+            raise
 
 
 def _directory(path: Path) -> Entries:
-    """Yield the entries of a zip's directory."""
     with path.open("rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
@@ -224,7 +223,7 @@ def _admit(path: Path, entries: Entries) -> tuple[dict[str, Any], dict[str, int]
                 f"{path}: expected images, got another zip inside, {name!r}; "
                 f"{remedy}give the inner zip itself"
             )
-        if twin := twins.get(name.casefold()):
+        if (twin := twins.get(name.casefold())) is not None:
             raise UserError(
                 f"{path}: expected one member of each name, got {twin!r} and {name!r}, "
                 "which are the same file on some machines; rename or remove one"

@@ -32,8 +32,7 @@ LABELLED: list[Row] = [("cat.0", "cat", None), ("cat.1", "cat", None), ("dog.0",
 CLASSES: list[Row] = [("cats/1", "cats", None), ("dogs/1", "dogs", None)]
 LAYOUTS: dict[str, tuple[list[str], list[Row]]] = {
     "flat, in any order": (KAGGLE[::-1], LABELLED),
-    "in train twice": ([f"train/train/{name}" for name in KAGGLE], LABELLED),
-    "wrapped": ([f"dogs-vs-cats/train/{name}" for name in KAGGLE], LABELLED),
+    "wrapped": ([f"dogs-vs-cats/train/train/{name}" for name in KAGGLE], LABELLED),
     "class folders": (
         ["cats/1.jpg", "cats/10.jpg", "cats/2.jpg", "dogs/old/1.jpg"],
         [*((f"cats/{i}", "cats", None) for i in (1, 2, 10)), ("dogs/old/1", "dogs", None)],

@@ -43,12 +43,6 @@ def groups(images: list[Image.Image]) -> list[int]:
     return list(near_duplicates.group(thumbnails, THRESHOLD))
 
 
-def test_a_thumbnail_is_gray_and_small() -> None:
-    found = near_duplicates.thumbnail(Image.new("RGB", (30, 50), (255, 0, 0)))
-    assert found.dtype == np.uint8
-    assert found.tolist() == [[76] * near_duplicates.SIDE] * near_duplicates.SIDE
-
-
 @pytest.mark.parametrize(
     "change",
     [recompressed, halved, cropped, ImageOps.mirror, lambda image: ImageOps.mirror(cropped(image))],

@@ -76,30 +76,11 @@ TWO = zipped([("a.jpg", b"1"), ("b.jpg", b"2")])
 
 
 @pytest.mark.parametrize(
-    ("names", "got"),
-    [
-        ([], "nothing inside; give an archive of images"),
-        (["a\nb.jpg"], "'a\\nb.jpg'; rename that member"),
-        (["a.jpg", "A.JPG"], "'a.jpg' and 'A.JPG', which are the same file on some machines; "),
-        (["caf\u00e9.jpg", "cafe\u0301.jpg"], "'caf\u00e9.jpg' and 'caf\u00e9.jpg', which are "),
-        (["train.zip", "test.zip"], "another zip inside, 'train.zip'; unzip the outer one first "),
-        *[
-            ([name, "a.jpg"], f"{name!r}, which leads out of it; do not trust this archive")
-            for name in ("../a.jpg", "cats\\..\\..\\a.jpg", "/etc/a.jpg", "C:\\a.jpg", "../../")
-        ],
-    ],
-)
-def test_odd_names_are_refused(names: list[str], got: str) -> None:
-    ZIP.write_bytes(zipped([(name, b"") for name in names]))
-    with pytest.raises(UserError, match=rf"^train\.zip: expected .*, got {re.escape(got)}"):
-        open_source(ZIP)
-
-
-@pytest.mark.parametrize(
     ("content", "got"),
     [
         (None, "nothing at that path; put the images there or correct the path"),
         (ONE[:-30], "a file without a readable zip directory; download it again"),
+        (zipped([("../../", b"")]), "'../../', which leads out of it; do not trust this archive"),
         (patched(ONE, CENTRAL, 8, "<H", 1), "'a.jpg' encrypted; make the zip again without a"),
         (declaring(ONE, 2**27 + 1), "'a.jpg' of 134217729 bytes; leave it out of the zip"),
     ],
