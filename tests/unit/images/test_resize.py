@@ -118,7 +118,8 @@ def test_of_a_reduced_image_the_same_part_is_taken_to_the_fraction_of_a_pixel(
     assert inner.max() <= 2
 
 
-JPEG = encoded(Image.fromarray(NOISE[:30, :40]).resize((333, 251)), "JPEG", quality=90)
+COARSE, FINE = (Image.fromarray(NOISE[:n, :n]).resize((333, 251)) for n in (12, 90))
+JPEG = encoded(Image.blend(COARSE, FINE, 0.2), "JPEG", quality=90)
 
 
 @pytest.mark.parametrize(("size", "factor"), [(63, 1), (60, 2), (30, 4), (15, 8)])
