@@ -1,7 +1,6 @@
 """Stage `resize`: decode every accepted image to RGB pixels of one size, in the ledger's order.
 
-Reads the inputs in place and the ledger; writes uint8 (n, size, size, 3) and a digest per row. Rows
-in the row cache are not computed again.
+Reads the inputs in place and the ledger; writes uint8 (n, size, size, 3) and a digest per row.
 """
 
 import contextlib

@@ -47,9 +47,8 @@ def main() -> None:
     _print([f"rejected {row.member}: {row.reason}" for row in rejected], ", see the ledger")
     judge.require_unique_ids(rows)
     rows = judge.group(rows, np.array(thumbnails), options.near_duplicates)
-    preset = {entry.name: entry.subset for entry in selected}
-    fractions = {"valid": options.valid, "test": options.test}
-    rows = judge.assign(rows, classes, preset, **fractions, seed=options.seed)
+    drawn = options.model_dump(include={"valid", "test", "seed"})
+    rows = judge.assign(rows, classes, {one.name: one.subset for one in selected}, **drawn)
     rows, fixed, unmatched = label_fixes.apply(fixes, rows, classes, paths.LABEL_FIXES)
     _print([f"{paths.LABEL_FIXES}: no accepted labelled image {member}" for member in unmatched])
     ledger.write_ledger(paths.LEDGER, rows)

@@ -1,8 +1,7 @@
 """Stage `submit`: write the final model's probabilities of the unlabeled images, as for Kaggle.
 
-Reads the ledger, the metrics of `evaluate`, which name the selected model, its temperature and the
-clip, and its log-probabilities. The columns are `id,label` for two classes, with the probability of
-the second one, else `id` and one per class.
+Reads the ledger, the selected model's log-probabilities, its temperature and clip. The columns are
+`id,label` for two classes, with the probability of the second one, else `id` and one per class.
 """
 
 import sys

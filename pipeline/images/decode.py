@@ -15,14 +15,11 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # no other parser can be reached
-# The largest cameras; 300 MB as RGB, while a file of 48 KB can declare 400 megapixels.
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000  # the largest cameras; a file of 48 KB can declare 400 megapixels
 MAX_PIXELS_OF = {"WEBP": 50_000_000}  # libwebp holds four images of 4 bytes a pixel at a time
 MAX_SIDE = 100_000  # JPEG and TIFF hold 65,535; Pillow takes 8 bytes a row beside its pixels
 
-# Pillow's own limit is lower, cannot be set per call, and warns where it should refuse; `_open`
-# compares the declared size with MAX_PIXELS before a pixel is decoded.
-Image.MAX_IMAGE_PIXELS = None
+Image.MAX_IMAGE_PIXELS = None  # its own limit is lower and only warns; `_open` has another
 # Of the odd bytes that Pillow warns about, an `Unreadable` reports what matters.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -81,9 +78,7 @@ def _decode(content: bytes, min_side: int | None) -> Decoded:
             upright = upright.transpose(_UPRIGHT[orientation])
     except (Unreadable, MemoryError):
         raise
-    # Parsers of hostile bytes raise many types (Pillow's fuzz test lists ten), and whatever
-    # decoding raises is a fault of these bytes.
-    except Exception as error:
+    except Exception as error:  # Pillow's own fuzz test lists ten types, all faults of the bytes
         raise Unreadable(_reason(error)) from error
     if factor == 1:
         size = upright.size

@@ -1,7 +1,4 @@
-"""Decide which files are images and which subset each gets: the rows of the ledger.
-
-Nothing is written here. Rows keep the order of the entries that are passed in.
-"""
+"""Decide which files are images and which subset each gets: the rows of the ledger."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -158,9 +155,8 @@ def summary_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
             f"warning: these are {near / metrics['accepted']:.0%} of all; if they are different "
             "images that look alike, raise split.near_duplicates, or set it to null"
         )
-    for key, what in (
-        ("duplicates_with_other_label", "images are in the data under two labels"),
-        ("duplicates_across_subsets", "images have copies in another subset"),
-    ):
-        if metrics[key]:
-            yield f"warning: {metrics[key]} {what}; see the column group of the ledger"
+    where = "see the column group of the ledger"
+    if count := metrics["duplicates_with_other_label"]:
+        yield f"warning: {count} images are in the data under two labels; {where}"
+    if count := metrics["duplicates_across_subsets"]:
+        yield f"warning: {count} images have copies in another subset; {where}"

@@ -15,13 +15,11 @@ from pipeline.storage import tables
 from pipeline.storage.ledger import LedgerRow
 
 EXCLUDE = "exclude"
-COLUMNS = ("member", "label", "source")
-
-Fix = tuple[str, str, str]  # path or its end; a class or `EXCLUDE`; who reported it
+COLUMNS = ("member", "label", "source")  # path or its end; a class or `EXCLUDE`; who reported it
 
 
-def read(path: Path) -> list[Fix]:
-    """Read the label fixes; the file has to exist."""
+def read(path: Path) -> list[list[str]]:
+    """Return member, label and source of each fix; the file has to exist."""
     if not path.exists():
         raise UserError(
             f"{path}: expected label fixes, got no such file; write one with the single line "
@@ -29,17 +27,15 @@ def read(path: Path) -> list[Fix]:
         )
     fixes = []
     for where, fields in tables.read_rows(path, COLUMNS, "correct it"):
-        member, label, source = fields
-        if not member or not label or re.search(r"[\0-\x1f\x7f-\x9f]", "".join(fields)):
-            raise UserError(
-                f"{where}: expected member, label and source, got {','.join(fields)!r}; correct it"
-            )
-        fixes.append((member, label, source))
+        line = ",".join(fields)
+        if not fields[0] or not fields[1] or re.search(r"[\0-\x1f\x7f-\x9f]", line):
+            raise tables.unexpected(where, "member, label and source", line, "correct it")
+        fixes.append(fields)
     return fixes
 
 
 def apply(
-    fixes: Iterable[Fix], rows: Sequence[LedgerRow], classes: Sequence[str], path: Path
+    fixes: Iterable[Sequence[str]], rows: Sequence[LedgerRow], classes: Sequence[str], path: Path
 ) -> tuple[list[LedgerRow], dict[str, int], list[str]]:
     """Relabel or reject training and validation images; only mark test images.
 

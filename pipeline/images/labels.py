@@ -18,23 +18,17 @@ SUBSETS = {  # case-folded name of a folder -> subset
     "test1": "test",  # in Kaggle's first Dogs vs. Cats
 }
 _FLAT = re.compile(r"([^/.]+)\.[0-9]+\.[^/.]+")  # cat.0.jpg
-
 Paths = dict[str, str]  # name of each member -> its path below the folder that is looked at
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A member and what its name says.
-
-    `label` None with `subset` "unlabelled": an image to predict. `label` and `subset` None: a file
-    outside the layout (a readme beside the class folders), which the caller rejects. A label with
-    `subset` None: not split yet.
-    """
+    """A member and what its name says."""
 
     name: str
     id: str  # the path below the wrapping folders, without extension; unique
-    label: str | None = None
-    subset: str | None = None  # "train", "valid", "test", "unlabelled"
+    label: str | None = None  # None, without "unlabelled": outside the layout, to be rejected
+    subset: str | None = None  # "train", "valid", "test", "unlabelled"; None: not split yet
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[str, int, str], ...], str]:
@@ -53,8 +47,8 @@ def infer_layout(
     Layouts, each inside any number of wrapping folders: `cat.0.jpg` (Kaggle's flat names, more than
     half of the files), `cats/1.jpg` (a folder per class, any folders below), and either of them
     inside `train`, `valid` and `test`. A flat `test` without labels is "unlabelled". If only
-    `train` is labelled, its images get `subset` None: they are still to be split. `where` begins
-    the message of a `UserError`. `classes` must all be there, and no others; None: any.
+    `train` is labelled, its images are still to be split. `classes` must all be there, and no
+    others; None: any. Raise `UserError`, whose message begins with `where`.
     """
     names = sorted(names, key=natural_key)
     paths = _unwrap({name: name for name in names})

@@ -1,7 +1,4 @@
-"""Decode and resize the accepted images of the ledger, shard by shard.
-
-Reads the inputs in place; writes RGB pixels, uint8 (n, size, size, 3), in the ledger's order.
-"""
+"""Decode and resize the ledger's accepted images, in its order: uint8 (n, size, size, 3), RGB."""
 
 import functools
 import hashlib
@@ -29,8 +26,7 @@ class Resizing(CachedShards):
 
     def __init__(self, out: Path, params: Params) -> None:
         self.ledger, self.data = paths.LEDGER.resolve(), params.data
-        inputs = {"train": params.data.train, "test": params.data.test}
-        self.inputs = {source: Path(name).resolve() for source, name in inputs.items()}
+        self.inputs = {one: Path(getattr(self.data, one)).resolve() for one in ("train", "test")}
         self.settings = params.resize.model_dump()  # arguments of `resize.decode_and_resize`
         self.row_shape = (params.resize.size, params.resize.size, 3)
         super().__init__(out)

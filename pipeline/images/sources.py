@@ -23,6 +23,7 @@ from typing import Any
 from pipeline.images.decode import Unreadable
 from pipeline.images.labels import natural_key
 from pipeline.runtime.errors import UserError, of_the_machine
+from pipeline.storage.tables import unexpected
 
 MAX_MEMBER_BYTES = 128 * 1024**2  # more than any photo; a thread holds one member at a time
 
@@ -34,10 +35,8 @@ _FAULTS_OF_ONE_FILE = {
     errno.ENOTDIR: "no file there, as a part of its path is no folder",
     errno.ENAMETOOLONG: "a name that is too long for a file",
 }
-# From PKWARE's APPNOTE: 4.3.7 (signature, lengths of name and extra field) and 4.4.4 (flag bits).
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
-_UTF8_NAME = 0x800
-_ENCRYPTED = 0x1
+_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
+_ENCRYPTED, _UTF8_NAME = 0x1, 0x800  # flag bits; PKWARE's APPNOTE, 4.3.7 and 4.4.4
 
 Entries = Iterable[tuple[str, Any]]  # raw name and member; None: a folder
 
@@ -174,9 +173,8 @@ def _directory(path: Path) -> Entries:
             "download it again"
         )
     for info in infos:
-        name = info.orig_filename
-        is_folder = name.endswith(("/", "\\")) and not info.file_size  # with bytes, it is a file
-        yield name, None if is_folder else info
+        is_folder = info.orig_filename.endswith(("/", "\\")) and not info.file_size
+        yield info.orig_filename, None if is_folder else info
 
 
 def _state(path: Path) -> dict[Path, object]:
@@ -231,10 +229,8 @@ def _admit(path: Path, entries: Entries) -> tuple[dict[str, Any], dict[str, int]
         members[name], twins[name.casefold()] = member, name
     counts = dict(sorted(ignored.items()))
     if not members:
-        contents = ", ".join(f"{count} of {kind!r}" for kind, count in counts.items()) or "nothing"
-        raise UserError(
-            f"{path}: expected images, got {contents} inside; give an archive of images"
-        )
+        inside = ", ".join(f"{count} of {kind!r}" for kind, count in counts.items()) or "nothing"
+        raise UserError(f"{path}: expected images, got {inside} inside; give an archive of images")
     return members, counts
 
 
@@ -248,9 +244,7 @@ def _safe_name(path: Path, raw: str) -> str:
             "do not trust this archive, get it from its source again"
         )
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-        raise UserError(
-            f"{path}: expected names of readable characters, got {raw!r}; rename that member"
-        )
+        raise unexpected(path, "names of readable characters", raw, "rename that member")
     return "/".join(part for part in parts if part not in ("", "."))
 
 

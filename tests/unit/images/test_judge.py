@@ -68,7 +68,7 @@ def images(cats: int, dogs: int) -> list[LedgerRow]:
 
 def split(
     rows: Sequence[LedgerRow],
-    preset: Sequence[str] = (),
+    preset: Sequence[str | None] = (),
     *,
     valid: float = 0.2,
     test: float = 0.1,
