@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from bad_zips import CENTRAL, LOCAL, declaring, patched, zipped
+from bad_zips import CENTRAL, declaring, patched, zipped
 
 from pipeline.images import sources
 from pipeline.images.decode import Unreadable
@@ -81,8 +81,6 @@ TWO = zipped([("a.jpg", b"1"), ("b.jpg", b"2")])
         (None, "nothing at that path; put the images there or correct the path"),
         (ONE[:-30], "a file without a readable zip directory; download it again"),
         (zipped([("../../", b"")]), "'../../', which leads out of it; do not trust this archive"),
-        (patched(ONE, CENTRAL, 8, "<H", 1), "'a.jpg' encrypted; make the zip again without a"),
-        (declaring(ONE, 2**27 + 1), "'a.jpg' of 134217729 bytes; leave it out of the zip"),
     ],
 )
 def test_a_fault_of_the_archive_is_an_error_at_opening(content: bytes | None, got: str) -> None:
@@ -103,11 +101,7 @@ FAULTS = {
         "expands beyond its declared size",
     ),
     "bomb of no size": (declaring(LONG, 0), "expands beyond its declared size"),
-    "short": (declaring(LONG, 100_001), "ends before its declared size"),
     "stored": (declaring(zipped([("a.jpg", NOISE)], 0), 9), "expands beyond its declared size"),
-    "data": (patched(ONE, LOCAL, 35, "<I", 0xFFFFFFFF), "damaged compressed data"),
-    "header": (patched(ONE, LOCAL, 0, "<I", 0), "damaged member header"),
-    "other name": (patched(ONE, LOCAL, 30, "<I", 0), "two names for one member"),
     "LZMA": (zipped([("a.jpg", b"1")], zipfile.ZIP_LZMA), "unsupported compression method 14"),
 }
 
