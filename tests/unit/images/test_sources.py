@@ -79,7 +79,6 @@ TWO = zipped([("a.jpg", b"1"), ("b.jpg", b"2")])
     ("content", "got"),
     [
         (None, "nothing at that path; put the images there or correct the path"),
-        (ONE[:-30], "a file without a readable zip directory; download it again"),
         (zipped([("../../", b"")]), "'../../', which leads out of it; do not trust this archive"),
     ],
 )
