@@ -19,7 +19,7 @@ from benchmarks.measure import run
 from benchmarks.project import Project, command, run_stage
 from benchmarks.settings import Settings
 from benchmarks.tables import table
-from pipeline.images import subsets
+from pipeline.images import judge
 from pipeline.storage import arrays, ledger
 from pipeline.storage.ledger import LedgerRow
 
@@ -72,16 +72,9 @@ def deal(rows: Sequence[LedgerRow], classes: Sequence[str], part: int) -> list[L
         {row.sha256 for row in rows}, key=lambda key: hashlib.sha256(key.encode()).digest()
     )
     held_out = set(order[part::PARTS])
-    drawn = subsets.assign(
-        classes,
-        [row.index for row in rows],
-        [row.sha256 for row in rows],
-        ["test" if row.sha256 in held_out else None for row in rows],
-        valid=VALID,
-        test=1 / PARTS,
-        seed=0,
-    )
-    return [replace(row, subset=subset) for row, subset in zip(rows, drawn, strict=True)]
+    alone = [replace(row, group=row.sha256) for row in rows]
+    preset = {row.member: "test" if row.sha256 in held_out else None for row in rows}
+    return judge.assign(alone, classes, preset, valid=VALID, test=1 / PARTS, seed=0)
 
 
 def _held_out(

@@ -1,7 +1,6 @@
 """Stage `resize`: decode every accepted image to RGB pixels of one size, in the ledger's order.
 
-Reads the inputs in place and the ledger; writes uint8 (n, size, size, 3) and a digest per row. Rows
-in the row cache are not computed again.
+Reads the inputs in place and the ledger; writes uint8 (n, size, size, 3) and a digest per row.
 """
 
 import contextlib
@@ -28,13 +27,9 @@ def main() -> None:
     ):
         if cluster is None:
             work.opened  # noqa: B018  here, not by several threads at once
+        shape, images = (len(work.rows), *work.row_shape), ledger.fingerprint(work.rows)
         done = cached_shards.run(
-            work,
-            (len(work.rows), *work.row_shape),
-            ledger.fingerprint(work.rows),
-            title="resize",
-            threads=processors(),
-            cluster=cluster,
+            work, shape, images, title="resize", threads=processors(), cluster=cluster
         )
         arrays.write_digests(partial, np.concatenate([shard.digests for shard in done]))
 

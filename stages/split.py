@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import config, paths
-from pipeline.images import judge, labels, sources
-from pipeline.images.judge import Candidate
+from pipeline.images import judge, label_fixes, labels, sources
 from pipeline.runtime.parallel import in_order
 from pipeline.runtime.progress import progress
 from pipeline.stage import stage
@@ -25,43 +24,37 @@ from pipeline.storage import ledger, tables
 def main() -> None:
     """Write the ledger and its counts."""
     params = config.read()
-    options = params.split
-    fixes = judge.read_fixes(paths.LABEL_FIXES)
+    options, inputs = params.split, params.data
+    fixes = label_fixes.read(paths.LABEL_FIXES)
     with ExitStack() as stack:
-        train = stack.enter_context(sources.open_source(Path(params.data.train)))
-        states = [(train, train.state())]
-        layout = labels.infer_layout(train.names, params.data.train, params.data.classes)
-        selected = list(labels.limit_per_class(layout.entries, options.per_class_limit))
-        candidates = [Candidate("train", train, entry) for entry in selected]
-        if os.path.realpath(params.data.test) != os.path.realpath(params.data.train):
-            test = stack.enter_context(sources.open_source(Path(params.data.test)))
-            states.append((test, test.state()))
-            unlabelled = labels.unlabelled(test.names)
-            candidates += [Candidate("test", test, entry) for entry in unlabelled]
+        archives = [stack.enter_context(sources.open_source(Path(inputs.train)))]
+        entries, classes = labels.infer_layout(archives[0].names, inputs.train, inputs.classes)
+        selected = list(labels.limit_per_class(entries, options.per_class_limit))
+        files = [("train", archives[0], entry) for entry in selected]
+        if os.path.realpath(inputs.test) != os.path.realpath(inputs.train):
+            archives.append(stack.enter_context(sources.open_source(Path(inputs.test))))
+            files += [("test", archives[1], one) for one in labels.unlabelled(archives[1].names)]
         rows, thumbnails = [], []
-        with progress("split", len(candidates)) as bar:
-            for row, thumbnail in in_order(
-                lambda one: judge.judge(one, layout.classes), candidates
-            ):
+        with progress("split", len(files)) as bar:
+            for row, thumbnail in in_order(lambda file: judge.judge(*file, classes), files):
                 rows.append(row)
                 if thumbnail is not None:
                     thumbnails.append(thumbnail)
                 bar.update()
-        for archive, state in states:
-            archive.require_unchanged(state)
+        for archive in archives:
+            archive.require_unchanged()
     rejected = judge.require_few_rejected(rows, options.max_rejected)
     _print([f"rejected {row.member}: {row.reason}" for row in rejected], ", see the ledger")
     judge.require_unique_ids(rows)
     rows = judge.group(rows, np.array(thumbnails), options.near_duplicates)
-    preset = {entry.name: entry.subset for entry in selected}
-    fractions = {"valid": options.valid, "test": options.test}
-    rows = judge.assign(rows, layout.classes, preset, **fractions, seed=options.seed)
-    rows, fixed, unmatched = judge.apply_fixes(rows, fixes, layout.classes, paths.LABEL_FIXES)
-    _print([f"{paths.LABEL_FIXES}: no accepted labelled image {fix.member}" for fix in unmatched])
+    drawn = options.model_dump(include={"valid", "test", "seed"})
+    rows = judge.assign(rows, classes, {one.name: one.subset for one in selected}, **drawn)
+    rows, fixed, unmatched = label_fixes.apply(fixes, rows, classes, paths.LABEL_FIXES)
+    _print([f"{paths.LABEL_FIXES}: no accepted labelled image {member}" for member in unmatched])
     ledger.write_ledger(paths.LEDGER, rows)
-    metrics = ledger.summary(rows, layout.classes) | {
-        "beyond_per_class_limit": len(layout.entries) - len(selected),
-        "passed_over": dict(sum((Counter(archive.ignored) for archive, _ in states), Counter())),
+    metrics = ledger.summary(rows, classes) | {
+        "beyond_per_class_limit": len(entries) - len(selected),
+        "passed_over": dict(sum((Counter(archive.ignored) for archive in archives), Counter())),
         "label_fixes": fixed,
     }
     tables.write_json(paths.SPLIT_METRICS, metrics)
@@ -70,8 +63,10 @@ def main() -> None:
 
 
 def _print(lines: list[str], rest: str = "") -> None:
-    for line in judge.first_lines(lines, rest):
+    for line in lines[: judge.MOST_LISTED]:
         print(f"split: {line}")
+    if len(lines) > judge.MOST_LISTED:
+        print(f"split: and {len(lines) - judge.MOST_LISTED} more{rest}")
 
 
 if __name__ == "__main__":

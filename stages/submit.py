@@ -1,14 +1,12 @@
 """Stage `submit`: write the final model's probabilities of the unlabeled images, as for Kaggle.
 
-Reads the ledger, the metrics of `evaluate`, which name the selected model, its temperature and the
-clip, and its log-probabilities. The columns are `id,label` for two classes, with the probability of
-the second one, else `id` and one per class.
+Reads the ledger, the selected model's log-probabilities, its temperature and clip. The columns are
+`id,label` for two classes, with the probability of the second one, else `id` and one per class.
 """
 
 import sys
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline import config, paths
 from pipeline.evaluation import calibration, selected_model
@@ -26,28 +24,20 @@ def main() -> None:
     clip = model.clip if params.submit.clip == "auto" else params.submit.clip
     labels = ledger.labels(rows)
     probability = iter(np.exp(log_probability[labels.subset == "unlabelled"]))
-    prior = _training_prior(labels)
-    lines: list[tuple[object, ...]] = []
-    for row in rows:
-        if row.subset == "unlabelled":
-            if not row.accepted:
-                print(f"submit: {row.member} was rejected ({row.reason}); it gets the prior")
-            given = next(probability) if row.accepted else prior
-            values = calibration.clipped(given[None], clip)[0]
-            shown = values[1:] if len(values) == 2 else values
-            lines.append((row.id, *(f"{value:.6f}" for value in shown)))
-    header = ("label",) if len(labels.classes) == 2 else labels.classes
-    tables.write_csv(paths.SUBMISSION, ("id", *header), lines)
-    print(
-        f"submit: {len(lines):,} rows by {model.name} in {paths.SUBMISSION}, none nearer to 0 or 1 "
-        f"than {clip:g}"
-    )
-
-
-def _training_prior(labels: ledger.Labels) -> NDArray[np.float64]:
-    """Return each class's share of the training images, float64 (n_classes,)."""
     train = labels.label[labels.subset == "train"]
-    return np.bincount(train, minlength=len(labels.classes)) / len(train)
+    prior = np.bincount(train, minlength=len(labels.classes)) / len(train)
+    only_second = len(labels.classes) == 2
+    lines: list[tuple[object, ...]] = []
+    for row in (row for row in rows if row.subset == "unlabelled"):
+        if not row.accepted:
+            print(f"submit: {row.member} was rejected ({row.reason}); it gets the prior")
+        values = calibration.clipped((next(probability) if row.accepted else prior)[None], clip)[0]
+        shown = values[1:] if only_second else values
+        lines.append((row.id, *(f"{value:.6f}" for value in shown)))
+    header = ("label",) if only_second else labels.classes
+    tables.write_csv(paths.SUBMISSION, ("id", *header), lines)
+    where = f"in {paths.SUBMISSION}, none nearer to 0 or 1 than {clip:g}"
+    print(f"submit: {len(lines):,} rows by {model.name} {where}")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def ours(size: int) -> Callable[[bytes], Any]:
     enough = resize.min_side(size, "bicubic")
 
     def pixels(content: bytes) -> Any:
-        found = decode.decode_reduced(content, enough)
+        found = decode.decode(content, enough)
         return resize.resize(
             found.image, size, "squash", "bicubic", found.original_size, found.factor
         )

@@ -170,7 +170,7 @@ def _compare(
                     f"{params.data.train} member {row.member}: expected the bytes that `split` "
                     "read, got others or none; run `dvc repro`"
                 )
-            probability = served(np.asarray(decode.decode(content))[None])[0]
+            probability = served(np.asarray(decode.decode(content).image)[None])[0]
             differences.append(np.abs(probability - expected))
             changed += int(probability.argmax() != expected.argmax())
             members.append(row.member)

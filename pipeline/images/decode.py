@@ -1,16 +1,12 @@
 """Decode image bytes to an upright RGB image, or raise `Unreadable` with the reason.
 
-Pure: reads no files. An image is accepted if all of it decodes, whatever its name or first bytes.
-Every function takes the same path, so what one accepts the others decode; `decode_reduced` falls
-back to it where the shorter path fails.
-
-Color profiles (ICC) are ignored: values are taken as sRGB, which the networks were trained on. Of
-an animation or a file of several pages, the first image counts.
+Pure. An image is accepted if all of it decodes, whatever its name or first bytes. Color profiles
+(ICC) are ignored: values are taken as sRGB, which the networks were trained on. Of an animation or
+a file of several pages, the first image counts.
 """
 
 import math
 import re
-import threading
 import warnings
 from dataclasses import dataclass
 from io import BytesIO
@@ -19,16 +15,13 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # no other parser can be reached
-# The largest cameras; 300 MB as RGB, while a file of 48 KB can declare 400 megapixels.
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 100_000_000  # the largest cameras; a file of 48 KB can declare 400 megapixels
 MAX_PIXELS_OF = {"WEBP": 50_000_000}  # libwebp holds four images of 4 bytes a pixel at a time
 MAX_SIDE = 100_000  # JPEG and TIFF hold 65,535; Pillow takes 8 bytes a row beside its pixels
-STRIP_PIXELS = 2**22  # blended with white at a time
-MAX_SCANS = 64  # of the largest progressive JPEG, more of smaller ones; ten are usual
 
-# Pillow's own limit is lower, cannot be set per call, and warns where it should refuse; `_open`
-# compares the declared size with MAX_PIXELS before a pixel is decoded.
-Image.MAX_IMAGE_PIXELS = None
+Image.MAX_IMAGE_PIXELS = None  # its own limit is lower and only warns; `_open` has another
+# Of the odd bytes that Pillow warns about, an `Unreadable` reports what matters.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 _UPRIGHT = {  # EXIF orientation -> the operation that undoes it (Exif 3.0, tag 0x0112)
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,9 +32,7 @@ _UPRIGHT = {  # EXIF orientation -> the operation that undoes it (Exif 3.0, tag 
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SWAPS_SIDES = (5, 6, 7, 8)
 _FACTORS = (8, 4, 2, 1)  # by which libjpeg can reduce (libjpeg-turbo's libjpeg.txt, "scaling")
-_MAX_REASON = 120  # characters of Pillow's message that a reason keeps
 
 
 class Unreadable(Exception):  # noqa: N818  a result about one file, not an error of the run
@@ -49,57 +40,36 @@ class Unreadable(Exception):  # noqa: N818  a result about one file, not an erro
 
 
 @dataclass(frozen=True, slots=True)
-class ImageInfo:
-    """Size in pixels after orientation, and Pillow's mode as stored."""
-
-    width: int
-    height: int
-    mode: str
-    format: str  # one of FORMATS
-
-
-@dataclass(frozen=True, slots=True)
-class Reduced:
+class Decoded:
     """An upright RGB image at 1/factor of its sides; the last column or row may stand for less."""
 
-    image: Image.Image
-    original_size: tuple[int, int]  # width, height, after orientation
+    image: Image.Image  # transparent parts on white
+    original_size: tuple[int, int]  # width, height, in pixels, upright, before the reduction
     factor: int  # one of `_FACTORS`; 1: not reduced
+    mode: str  # Pillow's, as stored
 
 
-def decode(content: bytes) -> Image.Image:
-    """Return the image as RGB, upright, transparent parts on white; raise `Unreadable`."""
-    return _decode(content)[1].image
+def decode(content: bytes, min_side: int | None = None) -> Decoded:
+    """Decode an image file's bytes; raise `Unreadable`.
 
-
-def decode_with_info(content: bytes) -> tuple[ImageInfo, Image.Image]:
-    """Return what `decode` returns and the facts about it; raise `Unreadable`."""
-    info, decoded = _decode(content)
-    return info, decoded.image
-
-
-def decode_reduced(content: bytes, min_side: int | None) -> Reduced:
-    """Decode a JPEG at 1/2, 1/4 or 1/8 of its sides if possible; raise `Unreadable`.
-
-    The factor is the largest that leaves both sides at least `min_side` (1 or more) pixels; None
-    reduces nothing. This saves a third of the decoding, and most of the memory and the resampling
-    after it; `resize.min_side` documents the effect on the pixels.
+    With `min_side` (1 or more), a JPEG is reduced while it is decoded: by the largest factor that
+    leaves both sides at least `min_side` pixels. This saves a third of the decoding, and most of
+    the memory and the resampling after it; `resize.min_side` documents the effect on the pixels.
     """
     try:
-        return _decode(content, min_side)[1]
+        return _decode(content, min_side)
     except Unreadable:  # a lossless JPEG cannot be reduced, and perhaps others cannot
         if min_side is None:
             raise
-        return _decode(content)[1]
+        return _decode(content, None)
 
 
-def _decode(content: bytes, min_side: int | None = None) -> tuple[ImageInfo, Reduced]:
+def _decode(content: bytes, min_side: int | None) -> Decoded:
     if not content:
         raise Unreadable("empty file")
-    _silence_pillow()
     try:
         image = _open(content)
-        mode, kind, size = image.mode, image.format or "", image.size
+        mode, size = image.mode, image.size
         factor = 1 if min_side is None else _reduce(image, min_side)
         image.load()
         orientation = _orientation(image)
@@ -108,17 +78,13 @@ def _decode(content: bytes, min_side: int | None = None) -> tuple[ImageInfo, Red
             upright = upright.transpose(_UPRIGHT[orientation])
     except (Unreadable, MemoryError):
         raise
-    # Parsers of hostile bytes raise many types (Pillow's fuzz test lists ten), and whatever
-    # decoding raises is a fault of these bytes.
-    except Exception as error:
+    except Exception as error:  # Pillow's own fuzz test lists ten types, all faults of the bytes
         raise Unreadable(_reason(error)) from error
     if factor == 1:
         size = upright.size
-    elif orientation in _SWAPS_SIDES:
+    elif orientation in (5, 6, 7, 8):  # which swap the sides
         size = size[1], size[0]
-    # Pillow calls a phone's JPEG with a second image behind it "MPO".
-    info = ImageInfo(*size, mode, "JPEG" if kind == "MPO" else kind)
-    return info, Reduced(upright, size, factor)
+    return Decoded(upright, size, factor, mode)
 
 
 def _open(content: bytes) -> Image.Image:
@@ -129,19 +95,12 @@ def _open(content: bytes) -> Image.Image:
         raise Unreadable(f"{pixels / 1e6:.1f} megapixels declared, at most {limit // 1_000_000}")
     if max(image.size) > MAX_SIDE:
         raise Unreadable(f"a side of {max(image.size):,} pixels declared, at most {MAX_SIDE:,}")
-    if pixels <= 0:
-        raise Unreadable("no pixels declared")
-    if image.info.get("progressive"):
-        # Every scan passes over all pixels, and a few bytes can be a scan: minutes in a megabyte.
-        scans, most = content.count(b"\xff\xda"), MAX_SCANS * MAX_PIXELS // pixels
-        if scans > most:
-            raise Unreadable(f"{scans:,} scans of {pixels / 1e6:.1f} megapixels, at most {most:,}")
     return image
 
 
 def _reduce(image: Image.Image, min_side: int) -> int:
     """Configure `image` to decode at 1/factor of its sides, if it can; return the factor."""
-    if image.format not in ("JPEG", "MPO"):
+    if image.format not in ("JPEG", "MPO"):  # "MPO": a phone's JPEG with a second image behind it
         return 1
     factor = next((f for f in _FACTORS if min(image.size) >= f * min_side), 1)
     if _orientation(image) in _UPRIGHT:  # a last column of fewer pixels would become the first
@@ -157,11 +116,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         raise Unreadable(f"pixels of mode {image.mode!r}, which stand for no certain RGB value")
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
-    # By strips, since an RGBA copy of the image would take 4 bytes a pixel.
-    white, rows = Image.new("RGB", image.size, "white"), max(1, STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height))).convert("RGBA")
-        white.paste(strip, (0, top), mask=strip)
+    white, transparent = Image.new("RGB", image.size, "white"), image.convert("RGBA")
+    white.paste(transparent, mask=transparent)
     return white
 
 
@@ -193,19 +149,4 @@ def _reason(error: Exception) -> str:
     message = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "", str(error)).split())
     if isinstance(error, EOFError) or "truncated" in message.lower():
         return "truncated image"
-    return f"damaged image: {message[:_MAX_REASON] or type(error).__name__}"
-
-
-_FILTER_LOCK = threading.Lock()
-_FILTER = ("ignore", None, UserWarning, re.compile(r"PIL\."), 0)
-
-
-def _silence_pillow() -> None:
-    """Ignore Pillow's warnings about the bytes it reads; an `Unreadable` reports what matters.
-
-    The filter stays, since threads cannot share `warnings.catch_warnings`. Each call checks for it,
-    since others (pytest, for each test) reset the list.
-    """
-    with _FILTER_LOCK:
-        if _FILTER not in warnings.filters:
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    return f"damaged image: {message[:120] or type(error).__name__}"

@@ -1,72 +1,81 @@
-"""Match corrections of wrong labels to files. Pure: names in, indices out.
+"""Correct wrong labels by a list of files, each with another class or excluded from the data.
 
-A fix names a file as the inputs do, or by the end of its path (`cat.1.jpg` for `train/cat.1.jpg`),
-and gives it another class or excludes it from the data.
+A fix names a file as the inputs do, or by the end of its path (`cat.1.jpg` for `train/cat.1.jpg`).
 """
 
 import posixpath
-import unicodedata
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 
 from pipeline.runtime.errors import UserError
+from pipeline.storage import tables
+from pipeline.storage.ledger import LedgerRow
 
 EXCLUDE = "exclude"
-COLUMNS = ("member", "label", "source")
-CORRECT = "correct it"
+COLUMNS = ("member", "label", "source")  # path or its end; a class or `EXCLUDE`; who reported it
 
 
-@dataclass(frozen=True, slots=True)
-class Fix:
-    """A correction of one file's label."""
-
-    member: str  # path inside the zip or folder, or the end of it
-    label: str  # a class, or `EXCLUDE`
-    source: str  # who reported it
-
-
-def parse(lines: Iterable[tuple[str, Sequence[str]]]) -> list[Fix]:
-    """Return the fix of each line, given as (where it stands, member, label and source)."""
+def read(path: Path) -> list[list[str]]:
+    """Return member, label and source of each fix; the file has to exist."""
+    if not path.exists():
+        raise UserError(
+            f"{path}: expected label fixes, got no such file; write one with the single line "
+            "member,label,source if there are none"
+        )
     fixes = []
-    for where, fields in lines:
-        control = any(unicodedata.category(one) == "Cc" for one in "".join(fields))
-        if not fields[0] or not fields[1] or control:
-            raise UserError(
-                f"{where}: expected member, label and source, got {','.join(fields)!r}; {CORRECT}"
-            )
-        fixes.append(Fix(*fields))
+    for where, fields in tables.read_rows(path, COLUMNS, "correct it"):
+        line = ",".join(fields)
+        if not fields[0] or not fields[1] or re.search(r"[\0-\x1f\x7f-\x9f]", line):
+            raise tables.unexpected(where, "member, label and source", line, "correct it")
+        fixes.append(fields)
     return fixes
 
 
-def match(
-    fixes: Iterable[Fix], members: Sequence[str], classes: Sequence[str], where: str
-) -> tuple[dict[int, Fix], list[Fix]]:
-    """Return the fix of each member by its index in `members`, and the fixes that match none."""
+def apply(
+    fixes: Iterable[Sequence[str]], rows: Sequence[LedgerRow], classes: Sequence[str], path: Path
+) -> tuple[list[LedgerRow], dict[str, int], list[str]]:
+    """Relabel or reject training and validation images; only mark test images.
+
+    Return the rows, how many were fixed in which way, and the members that match no accepted row.
+    """
     by_name: dict[str, list[int]] = defaultdict(list)
-    for index, member in enumerate(members):
-        by_name[posixpath.basename(member)].append(index)
-    matched: dict[int, Fix] = {}
-    unmatched = []
-    for fix in fixes:
-        if fix.label not in (EXCLUDE, *classes):
+    for place, row in enumerate(rows):
+        if row.accepted and row.label:
+            by_name[posixpath.basename(row.member)].append(place)
+    fixed, unmatched = list(rows), []
+    counts = {"excluded": 0, "relabelled": 0, "in_test": 0}
+    for member, label, source in fixes:
+        if label not in (EXCLUDE, *classes):
             raise UserError(
-                f"{where}: {fix.member}: expected as label {EXCLUDE!r} or one of "
-                f"{', '.join(classes)}, got {fix.label!r}; correct that line"
+                f"{path}: {member}: expected as label {EXCLUDE!r} or one of {', '.join(classes)}, "
+                f"got {label!r}; correct that line"
             )
-        same_name = by_name[posixpath.basename(fix.member)]
-        indices = [i for i in same_name if f"/{members[i]}".endswith(f"/{fix.member}")]
-        if len(indices) > 1:
+        same_name = by_name[posixpath.basename(member)]
+        places = [at for at in same_name if f"/{rows[at].member}".endswith(f"/{member}")]
+        if not places:
+            unmatched.append(member)
+            continue
+        row = fixed[places[0]]
+        if len(places) > 1:
             raise UserError(
-                f"{where}: {fix.member}: expected one file of that name, got "
-                f"{members[indices[0]]} and {members[indices[1]]}; give more of its path"
+                f"{path}: {member}: expected one file of that name, got {row.member} and "
+                f"{rows[places[1]].member}; give more of its path"
             )
-        if not indices:
-            unmatched.append(fix)
-        elif indices[0] in matched:
+        if row.fix:
             raise UserError(
-                f"{where}: {members[indices[0]]}: expected one line about it, got two; remove one"
+                f"{path}: {row.member}: expected one line about it, got two; remove one"
             )
+        if row.subset == "test":
+            counts["in_test"] += 1
+        elif label == EXCLUDE:
+            reason = f"excluded by {path.name}: {source or 'no source given'}"
+            row = replace(row, subset="", group="", reason=reason)
+            counts["excluded"] += 1
         else:
-            matched[indices[0]] = fix
-    return matched, unmatched
+            row = replace(row, label=label, index=classes.index(label))
+            counts["relabelled"] += 1
+        fixed[places[0]] = replace(row, fix=label)
+    return fixed, counts | {"unmatched": len(unmatched)}, unmatched

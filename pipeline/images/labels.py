@@ -1,13 +1,9 @@
-"""Infer labels and subsets from file names. Pure: names in, entries out.
-
-`infer_layout` and `unlabelled` turn the names of an archive's members into entries in natural order
-(2 before 10).
-"""
+"""Infer labels and subsets from file names. Pure: names in, entries out, in natural order."""
 
 import difflib
 import posixpath
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,29 +18,17 @@ SUBSETS = {  # case-folded name of a folder -> subset
     "test1": "test",  # in Kaggle's first Dogs vs. Cats
 }
 _FLAT = re.compile(r"([^/.]+)\.[0-9]+\.[^/.]+")  # cat.0.jpg
+Paths = dict[str, str]  # name of each member -> its path below the folder that is looked at
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A member and what its name says.
-
-    `label` None with `subset` "unlabelled": an image to predict. `label` and `subset` None: a file
-    outside the layout (a readme beside the class folders), which the caller rejects. A label with
-    `subset` None: not split yet.
-    """
+    """A member and what its name says."""
 
     name: str
     id: str  # the path below the wrapping folders, without extension; unique
-    label: str | None
-    subset: str | None  # "train", "valid", "test", "unlabelled"
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """`entries` in natural order of name, and the `classes` in the order of their indices."""
-
-    entries: list[Entry]
-    classes: list[str]
+    label: str | None = None  # None, without "unlabelled": outside the layout, to be rejected
+    subset: str | None = None  # "train", "valid", "test", "unlabelled"; None: not split yet
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[str, int, str], ...], str]:
@@ -55,56 +39,49 @@ def natural_key(name: str) -> tuple[tuple[tuple[str, int, str], ...], str]:
     return tuple((text, len(n) if digits else -1, n) for text, digits, n in numbers), name
 
 
-def infer_layout(names: Sequence[str], where: str, classes: Sequence[str] | None) -> Layout:
-    """Infer label and subset of each member from all names.
+def infer_layout(
+    names: Sequence[str], where: str, classes: Sequence[str] | None
+) -> tuple[list[Entry], list[str]]:
+    """Infer label and subset of each member from all names; return entries and ordered classes.
 
     Layouts, each inside any number of wrapping folders: `cat.0.jpg` (Kaggle's flat names, more than
     half of the files), `cats/1.jpg` (a folder per class, any folders below), and either of them
     inside `train`, `valid` and `test`. A flat `test` without labels is "unlabelled". If only
-    `train` is labelled, its images get `subset` None: they are still to be split.
-
-    Args:
-        where: begins the message of a `UserError`.
-        classes: exactly these must be there, and their order is kept; None: natural order.
+    `train` is labelled, its images are still to be split. `classes` must all be there, and no
+    others; None: any. Raise `UserError`, whose message begins with `where`.
     """
     names = sorted(names, key=natural_key)
-    top = _unwrap(names)
-    folders = _folders(names, top)
+    paths = _unwrap({name: name for name in names})
+    folders = _folders(paths)
     subsets = [folder for folder in folders if folder.casefold() in SUBSETS]
     others = [folder for folder in folders if folder not in subsets]
     # A class may be called "train", but then it holds images and no classes.
-    split = len(subsets) > 1 or any(_labels(names, f"{top}{folder}/") for folder in subsets)
+    split = len(subsets) > 1 or any(_labels(folders[folder]) for folder in subsets)
     if subsets and others and not split and subsets[0] not in (classes or ()):
         split, others = True, subsets  # a flat `test` beside classes is ambiguous
-    if not split or _flat_labels(names, top):
-        labelled = {
-            name: Entry(name, name.removeprefix(top), label, None)
-            for name, label in _labels(names, top).items()
-        }
+    if not split or _flat_labels(paths):
+        known = {name: Entry(name, paths[name], label) for name, label in _labels(paths).items()}
     elif others:
         raise UserError(
             f"{where}: expected either subset folders ('train', 'valid', 'test') or class folders, "
             f"got {others[0]!r} among {_listed(folders)}; move it elsewhere"
         )
     else:
-        labelled = _in_subsets(names, where, top, folders)
-    present = {entry.label for entry in labelled.values() if entry.label is not None}
+        known = _in_subsets(folders, where)
+    present = {entry.label for entry in known.values() if entry.label is not None}
     if not present:
         raise _unknown_layout(where, names)
     order = _class_order(sorted(present, key=natural_key), where, classes)
-    entries = [
-        labelled.get(name) or Entry(name, name.removeprefix(top), None, None) for name in names
-    ]
-    return Layout(_with_unique_ids(entries), order)
+    entries = [known.get(name) or Entry(name, paths.get(name, name)) for name in names]
+    return _with_unique_ids(entries), order
 
 
 def unlabelled(names: Sequence[str]) -> list[Entry]:
-    """Return every member as an image to predict, in natural order of name."""
+    """Return every member as an image to predict."""
     names = sorted(names, key=natural_key)
-    top = _unwrap(names)
-    return _with_unique_ids(
-        [Entry(name, name.removeprefix(top), None, "unlabelled") for name in names]
-    )
+    paths = _unwrap({name: name for name in names})
+    entries = [Entry(name, paths.get(name, name), None, "unlabelled") for name in names]
+    return _with_unique_ids(entries)
 
 
 def limit_per_class(entries: Iterable[Entry], limit: int | None) -> Iterator[Entry]:
@@ -116,62 +93,61 @@ def limit_per_class(entries: Iterable[Entry], limit: int | None) -> Iterator[Ent
             yield entry
 
 
-def _in_subsets(names: list[str], where: str, top: str, folders: list[str]) -> dict[str, Entry]:
+def _in_subsets(folders: dict[str, Paths], where: str) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     subsets = {folder: SUBSETS[folder.casefold()] for folder in folders}
-    roots = {f: _unwrap(names, f"{top}{f}/", subset) for f, subset in subsets.items()}
-    labels = {folder: _labels(names, root) for folder, root in roots.items()}
-    labelled = {subset for folder, subset in subsets.items() if labels[folder]}
+    inside = {folder: _unwrap(folders[folder], subset) for folder, subset in subsets.items()}
+    labels = {folder: _labels(paths) for folder, paths in inside.items()}
+    only_train = {subset for folder, subset in subsets.items() if labels[folder]} == {"train"}
     trained = {label for f in folders if subsets[f] == "train" for label in labels[f].values()}
-    for folder, root in roots.items():
-        inside = [name for name in names if name.startswith(root)]
+    for folder, paths in inside.items():
         if not labels[folder] and subsets[folder] == "test":
-            entries |= {n: Entry(n, n.removeprefix(root), None, "unlabelled") for n in inside}
+            entries |= {name: Entry(name, paths[name], None, "unlabelled") for name in paths}
             continue
         if not labels[folder] or not trained:
-            raise _unknown_layout(where, inside)
+            raise _unknown_layout(where, [*paths])
         if unknown := sorted(set(labels[folder].values()) - trained, key=natural_key):
             raise UserError(
                 f"{where}: expected in {folder!r} only classes of the training images, "
                 f"{_listed(trained)}, got {unknown[0]!r}; rename or remove it"
             )
-        prefix, subset = (f"{folder}/", subsets[folder]) if labelled != {"train"} else ("", None)
-        entries |= {
-            name: Entry(name, prefix + name.removeprefix(root), label, subset)
-            for name, label in labels[folder].items()
-        }
+        prefix, subset = ("", None) if only_train else (f"{folder}/", subsets[folder])
+        for name, label in labels[folder].items():
+            entries[name] = Entry(name, prefix + paths[name], label, subset)
     return entries
 
 
-def _folders(names: list[str], prefix: str) -> list[str]:
-    below = (name[len(prefix) :] for name in names if name.startswith(prefix))
-    return sorted({path.partition("/")[0] for path in below if "/" in path}, key=natural_key)
+def _folders(paths: Paths) -> dict[str, Paths]:
+    """Return the folders, in natural order, each with the paths inside it."""
+    folders: dict[str, Paths] = defaultdict(dict)
+    for name, path in paths.items():
+        folder, slash, below = path.partition("/")
+        if slash:
+            folders[folder][name] = below
+    return {folder: folders[folder] for folder in sorted(folders, key=natural_key)}
 
 
-def _unwrap(names: list[str], prefix: str = "", subset: str | None = None) -> str:
-    """Extend `prefix` by folders that have no sibling; with `subset`, only by those of its name."""
-    folders = _folders(names, prefix)
-    while len(folders) == 1 and not _flat_labels(names, prefix):
-        if subset and SUBSETS.get(folders[0].casefold()) != subset:
+def _unwrap(paths: Paths, subset: str | None = None) -> Paths:
+    """Enter folders that have no sibling; with `subset`, only those of its name."""
+    while len(folders := _folders(paths)) == 1 and not _flat_labels(paths):
+        [(folder, inside)] = folders.items()
+        if subset and SUBSETS.get(folder.casefold()) != subset:
             break
-        prefix += f"{folders[0]}/"
-        folders = _folders(names, prefix)
-    return prefix
+        paths = inside
+    return paths
 
 
-def _flat_labels(names: list[str], prefix: str) -> dict[str, str]:
+def _flat_labels(paths: Paths) -> dict[str, str]:
     """Return name -> label if more than half of the files have Kaggle's flat names, else {}."""
-    inside = [name for name in names if name.startswith(prefix)]
-    matches = {name: _FLAT.fullmatch(name, len(prefix)) for name in inside}
+    matches = {name: _FLAT.fullmatch(path) for name, path in paths.items()}
     labels = {name: match[1] for name, match in matches.items() if match}
-    return labels if 2 * len(labels) > len(inside) else {}
+    return labels if 2 * len(labels) > len(paths) else {}
 
 
-def _labels(names: list[str], prefix: str) -> dict[str, str]:
-    """Return name -> label of the members below `prefix`, without those outside the layout."""
-    below = {name: name[len(prefix) :] for name in names if name.startswith(prefix)}
-    by_folder = {name: path.partition("/")[0] for name, path in below.items() if "/" in path}
-    return _flat_labels(names, prefix) or by_folder
+def _labels(paths: Paths) -> dict[str, str]:
+    """Return name -> label, without the members outside the layout."""
+    by_folder = {name: folder for folder, inside in _folders(paths).items() for name in inside}
+    return _flat_labels(paths) or by_folder
 
 
 def _with_unique_ids(entries: list[Entry]) -> list[Entry]:

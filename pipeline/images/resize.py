@@ -1,13 +1,10 @@
-"""Resize an RGB image of any size to a square array. Pure.
+"""Resize an RGB image of any size to a square array, uint8 (size, size, 3), RGB. Pure.
 
-Returns uint8 (size, size, 3), RGB, read-only. An image that already has the right size keeps its
-values: no filter touches it.
+An image that already has the right size keeps its values: no filter touches it.
 
-The filters are Pillow's, computed by `cykooz.resizer` with the processor's vector instructions: a
-third of the time, the same integers on every kind of processor. On 400 photos, bicubic, Pillow's
-own values differ by 1 of 255 levels in a seventh of the values, and by more in one of 10,000,
-beside hard edges: 26 at most. "box" differs by more than 1 in one of 1,000, as sums are rounded at
-the borders of other pixels.
+The filters are Pillow's, computed by `cykooz.resizer` in a third of the time, with the same
+integers on every kind of processor. On 400 photos, bicubic, Pillow's own values differ by 1 of 255
+levels in a seventh of the values, and by more in one of 10,000, beside hard edges: 26 at most.
 """
 
 import threading
@@ -36,19 +33,16 @@ def min_side(size: int, interpolation: str) -> int | None:
     """Return how many pixels a side must keep when an image is reduced before `resize`.
 
     That is twice `size`, as in Pillow's `Image.thumbnail` (`reducing_gap`), or None: all of them.
-    Measured on JPEGs against pixels from the full image, in 255 levels: 652 photos of up to
-    500 x 500 at 64 differ by 0.3 on average (the worst photo by 1.1), 99 % of the values by 2 at
-    most, one by 18; photos enlarged to 12 megapixels, at 64, 150 and 224, by 0.1 to 0.25, 3 at
-    most; mosaics of photos, of that size, by 0.2 to 0.7, 14 at most. "box" would differ by 0.6 to
-    2.5 on average.
+    652 photos at 64 pixels, against those from the full image, differ by 0.3 of 255 levels on
+    average, 99 % of the values by 2 at most; "box" would differ by 0.6 to 2.5 on average.
     """
     return None if interpolation in _EXACT else 2 * size
 
 
 def decode_and_resize(content: bytes, size: int, fit: str, interpolation: str) -> NDArray[np.uint8]:
     """Return the pixels, (size, size, 3), of an image file's bytes; raise `decode.Unreadable`."""
-    reduced = decode.decode_reduced(content, min_side(size, interpolation))
-    return resize(reduced.image, size, fit, interpolation, reduced.original_size, reduced.factor)
+    found = decode.decode(content, min_side(size, interpolation))
+    return resize(found.image, size, fit, interpolation, found.original_size, found.factor)
 
 
 def resize(
@@ -59,7 +53,7 @@ def resize(
     original_size: tuple[int, int] | None = None,
     factor: int = 1,
 ) -> NDArray[np.uint8]:
-    """Fit an RGB `image` into an array of shape (size, size, 3).
+    """Fit an RGB `image` into a read-only array of shape (size, size, 3).
 
     Args:
         fit: "squash" scales both sides to `size` and ignores the proportions; "crop" scales the
@@ -67,12 +61,9 @@ def resize(
             centers the image on black.
         interpolation: a key of `INTERPOLATIONS`; all but "nearest" widen their filter when they
             shrink, so that nothing aliases.
-        original_size: width and height before `image` was reduced by `factor`, whose last column
-            or row may stand for fewer pixels; the same part of the image is taken as without the
-            reduction, to a fraction of a pixel.
+        original_size: width and height before `image` was reduced by `factor`; the same part of
+            the image is taken as without the reduction, to a fraction of a pixel.
     """
-    if image.mode != "RGB":
-        raise ValueError(f"resize: expected an image of mode 'RGB', got {image.mode!r}")
     width, height = original_size or image.size
     left, top, across, down = 0, 0, width, height
     target = size, size
@@ -82,9 +73,8 @@ def resize(
         left, top = (width - across) // 2, (height - down) // 2
     elif fit == "pad":
         longer = max(width, height)
-        target = _scaled(width, size, longer), _scaled(height, size, longer)
-    elif fit != "squash":
-        raise ValueError(f"resize: expected a fit of {FITS}, got {fit!r}")
+        scaled = [(side * size + longer // 2) // longer for side in (width, height)]  # rounded
+        target = max(1, scaled[0]), max(1, scaled[1])
     box = CropBox(left / factor, top / factor, across / factor, down / factor)
     if not hasattr(_thread, "resizer"):
         _thread.resizer = Resizer()
@@ -96,8 +86,3 @@ def resize(
         square.paste(fitted, ((size - target[0]) // 2, (size - target[1]) // 2))
         fitted = square
     return np.asarray(fitted)
-
-
-def _scaled(side: int, size: int, longer: int) -> int:
-    """Return `side` in pixels, rounded, once the longer side has become `size`."""
-    return max(1, (side * size + longer // 2) // longer)

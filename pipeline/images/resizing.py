@@ -1,7 +1,4 @@
-"""Decode and resize the accepted images of the ledger, shard by shard.
-
-Reads the inputs in place; writes RGB pixels, uint8 (n, size, size, 3), in the ledger's order.
-"""
+"""Decode and resize the ledger's accepted images, in its order: uint8 (n, size, size, 3), RGB."""
 
 import functools
 import hashlib
@@ -28,10 +25,10 @@ class Resizing(CachedShards):
     with_digests = True
 
     def __init__(self, out: Path, params: Params) -> None:
-        self.ledger, self.params = paths.LEDGER.resolve(), params
+        self.ledger, self.data = paths.LEDGER.resolve(), params.data
+        self.inputs = {one: Path(getattr(self.data, one)).resolve() for one in ("train", "test")}
+        self.settings = params.resize.model_dump()  # arguments of `resize.decode_and_resize`
         self.row_shape = (params.resize.size, params.resize.size, 3)
-        inputs = {"train": params.data.train, "test": params.data.test}
-        self.inputs = {source: Path(name).resolve() for source, name in inputs.items()}
         super().__init__(out)
 
     def close(self) -> None:
@@ -39,19 +36,16 @@ class Resizing(CachedShards):
             source.close()
 
     def cache_keys(self) -> list[str]:
-        return [cache_key.of("resize", self.params.resize.model_dump())]
+        return [cache_key.of("resize", self.settings)]
 
     def compute(
         self, part: int, rows: NDArray[np.int64], done: parallel.Done
     ) -> Iterator[NDArray[np.uint8]]:
-        wanted = self.params.resize
         for number in rows:
             with done.timed("read"):
                 content = self._read_unchanged(self.rows[number])
             with done.timed("compute"):
-                pixels = resize.decode_and_resize(
-                    content, wanted.size, wanted.fit, wanted.interpolation
-                )
+                pixels = resize.decode_and_resize(content, **self.settings)
             yield pixels[None]
 
     @functools.cached_property
@@ -85,7 +79,7 @@ class Resizing(CachedShards):
         except (decode.Unreadable, KeyError):
             content = b""
         if hashlib.sha256(content).hexdigest() != row.sha256:
-            name = self.params.data.train if row.source == "train" else self.params.data.test
+            name = self.data.train if row.source == "train" else self.data.test
             raise UserError(
                 f"{name} member {row.member}: expected the bytes that `split` judged, got others "
                 "or none; run `dvc repro` to judge what is there now"

@@ -93,14 +93,14 @@ def _images() -> list[bytes]:
     for packed in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits", "zstd"):
         image = bad_images.noise(20, 14)
         good += [bad_images.encoded(image, "TIFF", compression=packed)]
-    made = (bad.make(jpeg) for bad in bad_images.INPUTS if bad.name != bad_images.MANY_SCANS)
+    made = (bad.make(jpeg) for bad in bad_images.INPUTS)
     return [*good, *(content for content in made if content and len(content) < 20_000)]
 
 
 def _read_image(content: bytes) -> str:
     """Read as `split` and `resize` do: what `split` accepts, `resize` can read."""
     try:
-        _, image = decode.decode_with_info(content)
+        image = decode.decode(content).image
     except decode.Unreadable:
         return "rejected"
     assert near_duplicates.thumbnail(image).shape == (near_duplicates.SIDE, near_duplicates.SIDE)
@@ -126,8 +126,8 @@ def _read_zip(content: bytes) -> str:
             except decode.Unreadable:
                 word = "rejected"
         assert len(labels.unlabelled(opened.names)) == len(opened.names)
-        arranged = labels.infer_layout(opened.names, str(path), None)
-        assert len(arranged.entries) == len(opened.names)
+        entries, _ = labels.infer_layout(opened.names, str(path), None)
+        assert len(entries) == len(opened.names)
     return word
 
 
@@ -221,9 +221,12 @@ def _fixes() -> list[bytes]:
 def _read_fixes(content: bytes) -> str:
     path = Path("label_fixes.csv")
     path.write_bytes(content)
-    members = [f"{label}.{number}.jpg" for label in ("cat", "dog") for number in range(10)]
-    lines = label_fixes.parse(tables.read_rows(path, label_fixes.COLUMNS, label_fixes.CORRECT))
-    label_fixes.match(lines, members, ["cat", "dog"], str(path))
+    rows = [
+        ledger.LedgerRow("", "train", f"{label}.{n}.jpg", label, 0, "train", "", 0, 0, "", "", "")
+        for label in ("cat", "dog")
+        for n in range(10)
+    ]
+    label_fixes.apply(label_fixes.read(path), rows, ["cat", "dog"], path)
     return "accepted"
 
 

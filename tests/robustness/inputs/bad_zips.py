@@ -5,7 +5,6 @@ import struct
 import unicodedata
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 
 from bad_inputs import table
@@ -188,21 +187,12 @@ INPUTS = table(
         "the zip again without a password": {
             "an encrypted member": first_patched(CENTRAL, 8, "<H", 1)
         },
-        f"refused: train.zip: expected images, which a zip packs 200-fold at most, got {FIRST!r} "
-        f"with 2097152 bytes in {len(zlib.compress(ZEROS)) - 6}; leave it out of the zip": {
-            "a bomb: zeros, packed a thousandfold": first(FIRST, ZEROS)
-        },
         "refused: train.zip: expected members of 128 MiB at most, got ... leave it out of the "
         "zip": {
             "a member that declares 128 MiB and a byte": lambda good: declaring(
                 with_first(FIRST, good), 128 * 1024**2 + 1
             ),
             "an extra field that declares 2 ** 62 bytes": lambda good: zip64(good, 2**62),
-        },
-        "refused: train.zip: expected members side by side, got ... in the same bytes; do not "
-        "trust this archive, get it from its source again": {
-            "two members that overlap": first_patched(CENTRAL, 20, "<I", 50_000),
-            "two names for the same bytes": shared,
         },
         "rejected: expands beyond its declared size": {
             "a bomb that declares a small size": lambda good: declaring(
@@ -219,7 +209,8 @@ INPUTS = table(
             "a member header without its signature": first_patched(LOCAL, 0, "<I", 0)
         },
         "rejected: two names for one member": {
-            "another name in the member header": first_patched(LOCAL, 30, "<I", 0x41414141)
+            "another name in the member header": first_patched(LOCAL, 30, "<I", 0x41414141),
+            "two names for the same bytes": shared,
         },
         "rejected: ends before its declared size": {
             "a member that is shorter than declared": lambda good: declaring(
@@ -231,7 +222,8 @@ INPUTS = table(
             "an unknown compression": first_patched(CENTRAL, 10, "<H", 77),
         },
         "rejected: not an image of a known format ... ": {
-            "a symbolic link to a file outside; it is not followed": linked
+            "2 MiB of zeros, packed a thousandfold": first(FIRST, ZEROS),
+            "a symbolic link to a file outside; it is not followed": linked,
         },
         "rejected: no label: it lies outside the folders of the classes": {
             "a name of 60,000 letters, which is no label": first("a" * 60_000 + ".jpg"),

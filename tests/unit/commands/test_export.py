@@ -51,7 +51,7 @@ def test_the_file_gives_images_in_their_own_sizes_the_pipelines_probabilities(
     served = serving_model.read(OUT, form)
     differences = []
     for member in valid():
-        image = np.asarray(decode.decode((TRAIN / member).read_bytes()))
+        image = np.asarray(decode.decode((TRAIN / member).read_bytes()).image)
         differences.append(np.abs(served(image[None])[0] - pipelines()[member]).max())
     assert max(differences) < 0.05
     largest = re.search(r"the largest difference in probability is ([\d.]+),", said.out)
