@@ -117,11 +117,7 @@ def settings(params: Params) -> dict[str, Any]:
     head, tune = params.train_head, params.fine_tune
     same = os.path.realpath(params.data.train) == os.path.realpath(params.data.test)
     return {
-        "split": {
-            "classes": params.data.classes,
-            "one_source": same,
-            **params.split.model_dump(),
-        },
+        "split": {"classes": params.data.classes, "one_source": same, **params.split.model_dump()},
         # Not `size`: DVC leaves keys of that name out of its run-cache (dvc/stage/cache.py).
         "resize": {"pixels": params.resize.size, **params.resize.model_dump(exclude={"size"})},
         "fetch_weights": {

@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, Field, WrapValidator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapValidator, model_validator
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -75,8 +75,10 @@ def optional(description: str) -> Any:
     return Field(default=None, description=description)
 
 
-class Section(BaseModel, frozen=True, extra="forbid", strict=True):
+class Section(BaseModel):
     """A section of `params.yaml`: immutable; unknown keys and other types are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def sections(annotation: Any) -> list[type[Section]]:

@@ -1,12 +1,4 @@
-"""Environment variables that a user may set; none of them changes a result.
-
-| variable | meaning |
-|---|---|
-| `STAGES_ROW_CACHE_GIB` | most disk space of the row cache `data/.rows/`, in GiB; 0 turns it off |
-| `STAGES_MEMORY_GIB` | most memory for features or activations that training keeps, in GiB |
-| `STAGES_DISK_GIB` | most disk space of the activations of `fine_tune.cache_frozen`, in GiB |
-| `STAGES_CLUSTER` | address of a Dask scheduler whose workers do the work of `resize`, `extract` |
-"""
+"""Environment variables that a user may set (docs/scaling.md); none of them changes a result."""
 
 import difflib
 import functools

@@ -12,7 +12,7 @@ import copy
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,22 +31,23 @@ NEUTRAL = (
 WORDS_ARE_OUTPUT = ("Unreadable",)  # its words stand in the ledger's column `reason`
 SPEAKERS = ("print", "progress")  # calls whose texts are only shown
 
-# Import name -> the distributions behind it that decide bytes. `KERAS` stands for the backend's.
-KERAS = "keras"
+# Import name -> the distributions behind it that decide bytes, but for the backend's.
 DECIDING = {
     "PIL": ("pillow",),
     "cykooz_resizer": ("cykooz.resizer",),
     "h5py": ("h5py",),
     "jinja2": ("jinja2", "markupsafe"),
-    KERAS: (KERAS, "h5py"),
+    "keras": ("keras", "h5py"),
     "matplotlib": ("matplotlib", "pillow"),
     "numpy": ("numpy",),
     "scipy": ("scipy",),
     "sklearn": ("scikit-learn", "scipy"),
     "zarr": ("zarr", "numcodecs", "google-crc32c"),
 }
-BACKENDS = {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib")}
-ENGINES = {"keras": (), "openvino": ("openvino",)}
+LIBRARIES: dict[str, dict[str, tuple[str, ...]]] = {  # by compute.backend and extract.engine
+    "backend": {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib")},
+    "engine": {"keras": (), "openvino": ("openvino",)},
+}
 
 Entry = dict[str, str]
 
@@ -70,8 +71,8 @@ def everything(stages: Iterable[str]) -> dict[str, object]:
 def libraries() -> dict[str, dict[str, Entry]]:
     """Return the versions behind each choice of `compute.backend` and `extract.engine`."""
     return {
-        "backend": {name: _versions(packages) for name, packages in BACKENDS.items()},
-        "engine": {name: _versions(packages) for name, packages in ENGINES.items()},
+        key: {name: _versions(packages) for name, packages in choices.items()}
+        for key, choices in LIBRARIES.items()
     }
 
 
@@ -94,22 +95,22 @@ def require_installed(entry: Entry) -> None:
 
 
 class Module(NamedTuple):
-    """A parsed source file: dotted names of imports, its texts, the hash of its syntax tree."""
+    """A source file: its text, the dotted names that it imports, the hash of its syntax tree."""
 
+    source: str
     imports: set[str]
-    texts: set[str]
     digest: str
 
 
 def parse(source: str) -> Module:
-    """Parse the source of a module."""
-    tree = ast.parse(source)
-    constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    return Module(
-        imports=set(_imported(tree)),
-        texts={value for value in constants if isinstance(value, str)},
-        digest=_hash(ast.dump(_Essence().visit(tree))),
-    )
+    """Parse the source of a module; of `from a import b`, a and a.b, which may be a module."""
+    tree, imports = ast.parse(source), set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imports.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    return Module(source, imports, _hash(ast.dump(_Essence().visit(tree))))
 
 
 @functools.cache
@@ -143,7 +144,7 @@ def _templates(modules: Iterable[str]) -> Entry:
     hashes = {}
     for module in modules:
         files = sorted((ROOT / module).parent.glob("templates/*"))
-        texts = [*_parsed(module).texts]
+        texts = [_parsed(module).source]
         while texts:
             text = texts.pop()
             for file in files:
@@ -154,24 +155,16 @@ def _templates(modules: Iterable[str]) -> Entry:
     return hashes
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
-    """Yield dotted names; of `from a import b` both a and a.b, as b may be a module."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
 class _Essence(ast.NodeTransformer):
     """Strip from a syntax tree what changes no result."""
 
     def visit(self, node: ast.AST) -> Any:
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-            node
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body:
+            node.body = node.body[ast.get_docstring(node) is not None :] or [ast.Pass()]
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
         return super().visit(node)
 
     def visit_Module(self, node: ast.Module) -> ast.Module:
@@ -189,14 +182,6 @@ class _Essence(ast.NodeTransformer):
                     imports.append(single := copy.copy(statement))
                     single.names = [alias]
         node.body = [*sorted(imports, key=ast.dump), *others]
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        node.returns = None
-        for argument in ast.walk(node.args):
-            if isinstance(argument, ast.arg):
-                argument.annotation = None
-        self.generic_visit(node)
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -121,11 +122,8 @@ def record(stage: str) -> None:
 
 def recorded(stage: str) -> dict[str, Any]:
     """Return the machine on which a stage last ran here; empty if unknown."""
-    try:
-        known = json.loads((paths.MACHINES / f"{stage}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+    path = paths.MACHINES / f"{stage}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -147,9 +145,6 @@ def _as_text(value: object) -> str:
 
 
 def _cpuinfo(name: str) -> str:
-    try:
-        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return ""
-    fields = (line.partition(":") for line in lines)
-    return next((value.strip() for key, _, value in fields if key.strip() == name), "")
+    text = CPUINFO.read_text(errors="replace") if CPUINFO.is_file() else ""
+    found = re.search(rf"^{name}\s*:(.*)", text, re.MULTILINE)
+    return found[1].strip() if found else ""

@@ -11,7 +11,6 @@ from typing import get_args
 import pytest
 from project import ROOT
 
-from pipeline import paths
 from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
 from pipeline.schema import Compute
@@ -47,26 +46,14 @@ def test_flags_and_name_are_those_of_the_first_processor(set_flags: SetFlags) ->
     assert machine.model_name() == "ACME 9000\t2.5 GHz"
 
 
-@pytest.mark.parametrize(
-    ("content", "processor", "name"),
-    [
-        (None, "", "riscv64"),
-        (b"Features\t: asimd\n", "arm", "arm"),
-        (b"flags\xff: avx\n", "", "riscv64"),
-    ],
-)
+@pytest.mark.parametrize("content", [None, b"Features\t: asimd\n", b"flags\xff: avx\n"])
 def test_without_flags_nothing_is_refused(
-    content: bytes | None,
-    processor: str,
-    name: str,
-    set_flags: SetFlags,
-    monkeypatch: pytest.MonkeyPatch,
+    content: bytes | None, set_flags: SetFlags, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platform, "processor", lambda: processor)
-    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
     if content is not None:
         machine.CPUINFO.write_bytes(content)
-    assert (machine.flags(), machine.model_name()) == (frozenset(), name)
+    assert (machine.flags(), machine.model_name()) == (frozenset(), "arm")
     for instruction_set in (None, *machine.INSTRUCTION_SETS):
         machine.require(instruction_set)
 
@@ -132,9 +119,6 @@ def test_the_last_machine_of_each_stage_is_recorded(
     assert machine.recorded("extract@convnet") == machine.this()
     machine.record("split")
     assert machine.recorded("split") == machine.this()
-    for damaged in ("", "[]", "<<<<"):
-        (paths.MACHINES / "split.json").write_text(damaged, encoding="utf-8")
-        assert machine.recorded("split") == {}
 
 
 def test_differences_are_listed_by_name() -> None:
