@@ -18,16 +18,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline import paths
 from pipeline.runtime.errors import UserError
-from pipeline.schema import (
-    Backbone,
-    DenseHead,
-    FineTune,
-    LogisticHead,
-    Params,
-    Section,
-    sections,
-    show,
-)
+from pipeline.schema import Backbone, Params, Section, sections, show
 
 
 class _Loader(yaml.SafeLoader):
@@ -114,7 +105,7 @@ def settings(params: Params) -> dict[str, Any]:
     extract = params.extract.model_dump(exclude={"augment"})
     augment = params.extract.augment.model_dump() if params.extract.augment else None
     extract["augment"] = augment if params.extract.views > 2 else None
-    head, tune = params.train_head, params.fine_tune
+    head = params.train_head
     same = os.path.realpath(params.data.train) == os.path.realpath(params.data.test)
     return {
         "split": {"classes": params.data.classes, "one_source": same, **params.split.model_dump()},
@@ -135,23 +126,24 @@ def settings(params: Params) -> dict[str, Any]:
             "backbones": [*params.backbones],
             **head.model_dump(),
             "views": params.predict.views,
-            "compute": compute if isinstance(head, DenseHead) else blas,
+            "compute": compute if head.kind == "dense" else blas,
         },
-        "fine_tune": tune and _fine_tuning(params, tune, networks, augment),
+        "fine_tune": _fine_tuning(params, networks, augment),
         "evaluate": params.evaluate.model_dump(),
         "explain": {
             **params.explain.model_dump(),
             "backbones": [{"name": name, **one} for name, one in networks.items()],
-            "fine_tuned": tune is not None,
+            "fine_tuned": params.fine_tune is not None,
             "compute": {**compute, "devices": 1},
         },
         "submit": params.submit.model_dump(),
     }
 
 
-def _fine_tuning(
-    params: Params, tune: FineTune, networks: dict[str, dict[str, Any]], augment: Any
-) -> dict[str, Any]:
+def _fine_tuning(params: Params, networks: dict[str, dict[str, Any]], augment: Any) -> Any:
+    tune = params.fine_tune
+    if tune is None:
+        return None
     views = params.extract.views if tune.cache_frozen else params.predict.views
     return {
         **tune.model_dump(exclude={"augment"}),
@@ -167,9 +159,7 @@ def _fine_tuning(
 
 
 _EXPECTED = {  # in place of pydantic's own words; by pydantic's name of the fault
-    "model_type": "a section of keys",
-    "model_attributes_type": "a section of keys",
-    "dict_type": "a section of keys",
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "a section of keys"),
     "invalid_key": "keys that are text",
     "list_type": "a list",
     "too_short": "{min_length} or more entries",
@@ -207,18 +197,17 @@ def _sentence(path: Path, fault: ErrorDetails) -> str:
         return f"{where}: expected one of {', '.join(known)}, got an unknown key{hint}"
     if kind == "value_error":
         return f"{where}: {fault['ctx']['error']}"
-    words = _EXPECTED.get(kind)
-    expected = words.format(**fault.get("ctx", {})) if words else fault["msg"]
+    context = fault.get("ctx", {}).items()
+    limits = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context}
+    expected = _EXPECTED[kind].format(**limits) if kind in _EXPECTED else fault["msg"]
     return f"{where}: expected {expected}, got {show(fault['input'])}; change it"
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys of the section at pydantic's `location`."""
     section: type[Section] = Params
-    for part in location:
+    for place, part in enumerate(location):
         field = section.model_fields.get(str(part))
-        if field and (nested := sections(field.annotation)):
-            section = nested[0]
-        elif section is LogisticHead and part == "dense":
-            section = DenseHead
+        if field and (kinds := sections(field.annotation)):
+            section = kinds[-1] if location[place + 1 :][:1] == ("dense",) else kinds[0]
     return list(section.model_fields)

@@ -47,6 +47,10 @@ Positive = Annotated[Float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Pooling = Literal["avg", "max", "flatten", "predictions", "log_predictions"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
+Views = Annotated[int, Field(ge=1, le=64)]
 # TensorFlow's oneDNN fails or crashes in bfloat16 at caps below AVX512_CORE.
 WithoutBfloat16 = Literal["SSE41", "AVX", "AVX2", "AVX2_VNNI"]
 Avx512 = Literal["AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16", "AVX512_CORE_AMX"]
@@ -123,9 +127,7 @@ class Split(Section):
 class Resize(Section):
     size: Annotated[int, Field(ge=8, le=4096)] = key("width and height in pixels")
     fit: Literal["squash", "crop", "pad"] = key("to the square: squash, crop or pad")
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box"] = key(
-        "nearest, bilinear, bicubic, lanczos or box"
-    )
+    interpolation: Interpolation = key("nearest, bilinear, bicubic, lanczos or box")
 
 
 class Backbone(Section):
@@ -133,18 +135,14 @@ class Backbone(Section):
         "imagenet (downloaded by Keras), file (path, sha256) or random (seed)"
     )
     path: str | None = optional("path of the weights file, with weights: file")
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = optional(
-        "sha256 of the weights file, with weights: file"
-    )
+    sha256: Sha256 | None = optional("sha256 of the weights file, with weights: file")
     seed: Seed | None = optional("random seed of the weights, with weights: random")
     include_top: bool = key("load the classifier of 1,000 ImageNet classes, too")
     preprocessing: Literal["backbone", "rescale"] = key(
         "backbone: as the network was trained; rescale: pixels / 255"
     )
     layer: LayerName = optional("layer to take features from; null: the last convolutional layer")
-    pooling: Literal["avg", "max", "flatten", "predictions", "log_predictions"] = key(
-        "avg, max, flatten, predictions or log_predictions (with include_top)"
-    )
+    pooling: Pooling = key("avg, max, flatten, predictions or log_predictions (with include_top)")
     unfreeze_from: LayerName = optional("first layer that fine-tuning trains; null: none")
 
     @model_validator(mode="after")
@@ -180,9 +178,7 @@ class ViewAugment(Geometry):
 
 
 class Extract(Section):
-    views: Annotated[int, Field(ge=1, le=64)] = key(
-        "per image: 1 the image, 2 its mirror image, from 3 on augmented"
-    )
+    views: Views = key("per image: 1 the image, 2 its mirror image, from 3 on augmented")
     augment: ViewAugment | None = optional("random changes in the views from the third on")
     engine: Literal["keras", "openvino"] = key("keras, or openvino if it is installed")
     precision: Literal["float32", "bfloat16"] = key("arithmetic: float32 or bfloat16")

@@ -165,17 +165,24 @@ class Album:
             aside.rename(out)
         return written
 
-    def run(self, stage: str, *words: str, fails: bool = False) -> str:
-        """What a stage prints; it ends well, or `fails` and tells why on stderr."""
+    def run(self, stage: str, *words: str) -> str:
+        """What a stage prints; it ends well."""
+        status, out, err = self._run(stage, *words)
+        assert (status, err) == (0, ""), err
+        return out
+
+    def fails(self, stage: str, *words: str) -> str:
+        """What a stage tells on stderr; it ends with status 1."""
+        status, _, err = self._run(stage, *words)
+        assert status == 1
+        return err
+
+    def _run(self, stage: str, *words: str) -> tuple[int, str, str]:
         with self._monkeypatch.context() as changed:
             changed.setattr(sys, "argv", [stage, *words])
             status = importlib.import_module(f"stages.{stage}").main()
         printed = self._capsys.readouterr()
-        assert (status, printed.err == "") == (int(fails), not fails), printed.err
-        return printed.err if fails else printed.out
-
-    def fails(self, stage: str, *words: str) -> str:
-        return self.run(stage, *words, fails=True)
+        return status, printed.out, printed.err
 
     def hashes(self) -> list[str]:
         """The sha256 of each accepted picture's bytes, in the order of the ledger."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from project import Project
 
 Edit = Callable[[Path], None]  # given the project's folder
 
@@ -43,7 +44,7 @@ def substitute(name: str, pattern: str, replacement: str) -> Edit:
 
 
 def comment(name: str) -> Edit:
-    return rewrite(name, lambda text: f"{text}\n# TensorFlow, numpy, a comment\n")
+    return rewrite(name, "{}\n# TensorFlow, numpy, a comment\n".format)
 
 
 def transform(name: str, transformer: Callable[[], ast.NodeTransformer]) -> Edit:
@@ -66,23 +67,13 @@ def text(pattern: str, replacement: str) -> Edit:
     return substitute("params.yaml", pattern, replacement)
 
 
+def sorted_keys(before: str) -> str:
+    return yaml.safe_dump(yaml.safe_load(before), sort_keys=True)
+
+
 def params(key: str, value: object) -> Edit:
     """Set a key of params.yaml, named with dots."""
-
-    def change(before: str) -> str:
-        content = yaml.safe_load(before)
-        *above, last = key.split(".")
-        section = content
-        for name in above:
-            section = section[name]
-        section[last] = value
-        return yaml.safe_dump(content, sort_keys=False)
-
-    return rewrite("params.yaml", change)
-
-
-def _sorted_keys(before: str) -> str:
-    return yaml.safe_dump(yaml.safe_load(before), sort_keys=True)
+    return lambda folder: Project(folder).change({key: value})
 
 
 class Annotations(ast.NodeTransformer):
@@ -179,7 +170,7 @@ HARMLESS = [
     Case("a new version of tqdm", bump("tqdm")),
     Case("a new version of ruff", bump("ruff", "requirements-test.lock")),
     Case("a comment in params.yaml", text(r"\Z", "\n# nothing\n")),
-    Case("another order of keys", rewrite("params.yaml", _sorted_keys)),
+    Case("another order of keys", rewrite("params.yaml", sorted_keys)),
     Case("0.0 for 0", text(r"^  dropout: 0\b.*$", "  dropout: 0.0")),
     Case("an exponent", text(r"learning_rate: 0\.0005\b", "learning_rate: 5e-04")),
     Case("a null left out", text("^ *classes: null.*\n", "")),

@@ -5,13 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parent.parent
+Keys = dict[str, Any]
 STAGES = [
     *("code", "split", "resize", "fetch_weights@convnet", "extract@convnet", "audit"),
     *("train_head", "fine_tune", "evaluate", "explain", "submit", "report"),
@@ -53,7 +53,7 @@ class Project:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", f"--message={message}")
 
-    def change(self, changes: Mapping[str, Any]) -> None:
+    def change(self, changes: Keys) -> None:
         """Set keys of params.yaml, given by their full names."""
         path = self.folder / "params.yaml"
         params = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -90,8 +90,8 @@ class Project:
 
 
 # The embedded sample with little training, so that all of it takes half a minute.
-_FEW: dict[str, Any] = {"resize.size": 48, "fine_tune.epochs": 1, "compute.threads": 1}
+_FEW: Keys = {"resize.size": 48, "fine_tune.epochs": 1, "compute.threads": 1}
 _FEW |= {"explain.filters": 1, "explain.layers": 1, "explain.examples": 3}
 QUICK = _FEW | {"train_head.epochs": 2, "train_head.hidden": [16]}
-LOGISTIC = {"kind": "logistic", "inverse_regularization": 0.01, "max_iterations": 500}
+LOGISTIC: Keys = {"kind": "logistic", "inverse_regularization": 0.01, "max_iterations": 500}
 QUICK_LOGISTIC = _FEW | {"train_head": LOGISTIC}

@@ -19,7 +19,7 @@ Files = dict[str, bytes]
 
 
 def read(folder: Path) -> Files:
-    files = {}
+    files: Files = {}
     for name in ZIPS:
         with zipfile.ZipFile(folder / name) as archive:
             files |= {member: archive.read(member) for member in archive.namelist()}

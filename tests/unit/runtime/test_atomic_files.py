@@ -2,16 +2,15 @@
 
 import contextlib
 import errno
-import functools
-import io
-import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -25,7 +24,6 @@ from pipeline.storage import arrays
 
 OUT = Path("data/out")
 SECOND_WRITER = "data/out: expected to be its only writer, got a second one"
-NO_ROOM = "error: {}: expected room on the disk, got {!r}; free some space and run again, "
 STRAY = f".partial-{'0' * 32}-out"
 
 
@@ -162,63 +160,36 @@ LARGER_THAN_64_KIB: dict[str, Callable[[Path], None]] = {
 }
 
 
-def write_without_room() -> None:
-    """Replace a small output by each large one; print the result of each."""
-    for kind, write_large in LARGER_THAN_64_KIB.items():
-        out = Path(kind)
-        atomic_files.write_text(out, "previous")
-        stderr = io.StringIO()
-        with contextlib.redirect_stderr(stderr):
-            status = command(functools.partial(write_large, out))()
-        print(json.dumps([kind, status, stderr.getvalue(), read(out), names(Path())]))
-        out.unlink()
+@contextlib.contextmanager
+def file_limit() -> Iterator[None]:
+    """Let the kernel refuse to write files of more than 64 KiB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.fixture(scope="module")
-def results_on_a_full_disk(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[object]]:
-    """What `write_without_room` prints on a real file system of 64 KiB."""
-    tiny = tmp_path_factory.mktemp("tiny")
-    if shutil.which("unshare") is None:
-        pytest.skip("mounting a file system of 64 KiB needs `unshare`, which is not here")
-    for private in (["unshare", "-m"], ["unshare", "-rm"]):
-        mounting = [*private, "sh", "-c", 'mount -t tmpfs -o size=64k none "$0"', str(tiny)]
-        if subprocess.run(mounting, capture_output=True, check=False).returncode == 0:
-            break
-    else:
-        pytest.skip("mounting a file system of 64 KiB is not permitted here")
-    mounting[-2] += ' && cd "$0" && exec "$@"'
-    code = "import test_atomic_files; test_atomic_files.write_without_room()"
-    folders = map(str, (ROOT, ROOT / "tests", Path(__file__).parent))
-    run = subprocess.run(
-        [*mounting, sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return {kind: result for kind, *result in map(json.loads, run.stdout.splitlines())}
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Refuse to flush what was written."""
+    refusal = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with mock.patch.object(os, "fsync", side_effect=refusal):
+        yield
 
 
 @pytest.mark.parametrize("kind", LARGER_THAN_64_KIB)
-def test_a_full_disk_is_one_sentence_and_keeps_the_previous_output(
-    results_on_a_full_disk: dict[str, list[object]], kind: str
+@pytest.mark.parametrize("without_room", [file_limit, full_disk])
+def test_no_room_is_one_sentence_and_keeps_the_previous_output(
+    kind: str,
+    without_room: Callable[[], contextlib.AbstractContextManager[None]],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    status, stderr, content, left = results_on_a_full_disk[kind]
-    assert str(stderr).startswith(NO_ROOM.format(kind, os.strerror(errno.ENOSPC)))
-    assert (status, str(stderr).count("\n"), content, left) == (1, 1, "previous", [kind])
-
-
-def test_no_room_at_the_last_moment_keeps_the_previous_output(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     atomic_files.write_text(OUT, "previous")
-    monkeypatch.setattr(os, "fsync", refuse)
-    assert command(lambda: write_array(OUT))() == 1
-    assert capsys.readouterr().err.startswith(NO_ROOM.format(OUT, os.strerror(errno.ENOSPC)))
-    assert (read(OUT), names()) == ("previous", ["out"])
+    with without_room():
+        status = command(lambda: LARGER_THAN_64_KIB[kind](OUT))()
+    printed = capsys.readouterr().err
+    assert (status, read(OUT), names(), printed.count("\n")) == (1, "previous", ["out"], 1)
+    assert printed.startswith("error: data/out: expected room on the disk, got ")
 
 
 @pytest.mark.parametrize("name", ["{}", "{}/c/0", None, "elsewhere/file"])
@@ -232,7 +203,7 @@ def test_the_sentence_names_the_output_and_not_its_temporary_name(
 
     assert fail() == 1
     named = name if name == "elsewhere/file" else OUT
-    assert capsys.readouterr().err.startswith(NO_ROOM.format(named, os.strerror(errno.EDQUOT)))
+    assert capsys.readouterr().err.startswith(f"error: {named}: expected room on the disk, got ")
 
 
 def test_remains_that_cannot_be_removed_hide_no_interruption_and_go_next_time(
