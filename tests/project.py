@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Project:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", f"--message={message}")
 
-    def change(self, changes: Keys) -> None:
+    def change(self, changes: Mapping[str, Any]) -> None:
         """Set keys of params.yaml, given by their full names."""
         path = self.folder / "params.yaml"
         params = yaml.safe_load(path.read_text(encoding="utf-8"))
