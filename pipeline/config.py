@@ -7,9 +7,10 @@ spelling and with optional keys filled in: stages depend on these, not on `param
 
 import difflib
 import os
+import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -17,12 +18,11 @@ from pydantic_core import ErrorDetails
 
 from pipeline import paths
 from pipeline.runtime.errors import UserError
-from pipeline.schema import Backbone, DenseHead, FineTune, LogisticHead, Params, Section
-from pipeline.schema_values import show
+from pipeline.schema import Backbone, Params, Section, sections, show
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that refuses a repeated key; PyYAML keeps the last one silently."""
+    """YAML loader that reads 1e-05 as a number, and refuses a key that is repeated."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         mapping = super().construct_mapping(node, deep)
@@ -38,21 +38,18 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
-def read(path: Path = paths.PARAMS) -> Params:
-    """Read `path` and check every key.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), [*"-+0123456789"]
+)
 
-    Raises:
-        UserError: no such file, not YAML, or one sentence per fault with the full name of its key.
-    """
+
+def read(path: Path = paths.PARAMS) -> Params:
+    """Read `path` and check every key; a `UserError` has one sentence per fault."""
     return check(load(path), path)
 
 
 def load(path: Path) -> Any:
-    """Parse a YAML file.
-
-    Raises:
-        UserError: no such file, or not YAML.
-    """
+    """Parse a YAML file, or raise a `UserError`."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a SafeLoader
     except (FileNotFoundError, IsADirectoryError):
@@ -68,11 +65,7 @@ def load(path: Path) -> Any:
 
 
 def check(content: Any, path: Path = paths.PARAMS) -> Params:
-    """Check the parsed content of `path`.
-
-    Raises:
-        UserError: one sentence per fault with the full name of its key.
-    """
+    """Check the parsed content of `path`; a `UserError` has one sentence per fault."""
     try:
         return Params.model_validate(content)
     except ValidationError as faults:
@@ -80,11 +73,7 @@ def check(content: Any, path: Path = paths.PARAMS) -> Params:
 
 
 def require_backbone(params: Params, name: str) -> Backbone:
-    """Return the section of a backbone.
-
-    Raises:
-        UserError: `params` has none of that name.
-    """
+    """Return the section of a backbone, or raise a `UserError`."""
     if name not in params.backbones:
         raise UserError(
             f"params.yaml: backbones: expected an entry for {name!r}, got only "
@@ -95,16 +84,13 @@ def require_backbone(params: Params, name: str) -> Backbone:
 
 def missing_files(params: Params) -> list[str]:
     """Return one sentence for each file or folder that `params` names and that is not there."""
-    named = {"data.train": params.data.train, "data.test": params.data.test} | {
-        f"backbones.{name}.path": backbone.path
-        for name, backbone in params.backbones.items()
-        if backbone.path is not None
-    }
+    named: dict[str, str | None] = {"data.train": params.data.train, "data.test": params.data.test}
+    named |= {f"backbones.{name}.path": one.path for name, one in params.backbones.items()}
     return [
         f"{paths.PARAMS}: {key}: expected a file or folder, got nothing at {path!r}; put it there "
         "or correct the path"
         for key, path in named.items()
-        if not os.path.exists(path)  # unlike Path.exists, it takes any name
+        if path is not None and not os.path.exists(path)  # unlike Path.exists, it takes any name
     ]
 
 
@@ -112,81 +98,68 @@ def settings(params: Params) -> dict[str, Any]:
     """Return for each stage the values that affect its outputs, as plain data."""
     compute = params.compute.model_dump()
     blas = {"threads": params.compute.threads}
-    networks = {name: backbone.network() for name, backbone in params.backbones.items()}
+    networks = {
+        name: one.model_dump(include={"include_top", "preprocessing", "layer", "pooling"})
+        for name, one in params.backbones.items()
+    }
     extract = params.extract.model_dump(exclude={"augment"})
     augment = params.extract.augment.model_dump() if params.extract.augment else None
-    head, tune = params.train_head, params.fine_tune
+    extract["augment"] = augment if params.extract.views > 2 else None
+    head = params.train_head
     same = os.path.realpath(params.data.train) == os.path.realpath(params.data.test)
     return {
-        "split": {
-            "classes": params.data.classes,
-            "one_source": same,
-            **params.split.model_dump(),
-        },
+        "split": {"classes": params.data.classes, "one_source": same, **params.split.model_dump()},
         # Not `size`: DVC leaves keys of that name out of its run-cache (dvc/stage/cache.py).
         "resize": {"pixels": params.resize.size, **params.resize.model_dump(exclude={"size"})},
         "fetch_weights": {
             name: {
-                **backbone.model_dump(include={"weights", "sha256", "seed", "include_top"}),
+                **one.model_dump(include={"weights", "sha256", "seed", "include_top"}),
                 "backend": params.compute.backend,
             }
-            for name, backbone in params.backbones.items()
+            for name, one in params.backbones.items()
         },
         "extract": {
-            name: {
-                **network,
-                **extract,
-                "augment": augment if params.extract.views > 2 else None,
-                "compute": compute,
-            }
-            for name, network in networks.items()
+            name: {**network, **extract, "compute": compute} for name, network in networks.items()
         },
         "audit": {"backbones": [*params.backbones], **blas},
         "train_head": {
             "backbones": [*params.backbones],
             **head.model_dump(),
             "views": params.predict.views,
-            "compute": compute if isinstance(head, DenseHead) else blas,
+            "compute": compute if head.kind == "dense" else blas,
         },
-        "fine_tune": tune and _fine_tuning(params, tune, networks, augment),
+        "fine_tune": _fine_tuning(params, networks, augment),
         "evaluate": params.evaluate.model_dump(),
         "explain": {
             **params.explain.model_dump(),
-            "backbones": _in_order(networks),
-            "fine_tuned": tune is not None,
+            "backbones": [{"name": name, **one} for name, one in networks.items()],
+            "fine_tuned": params.fine_tune is not None,
             "compute": {**compute, "devices": 1},
         },
         "submit": params.submit.model_dump(),
     }
 
 
-def _fine_tuning(
-    params: Params, tune: FineTune, networks: dict[str, dict[str, Any]], augment: Any
-) -> dict[str, Any]:
-    trained = {name: backbone.unfreeze_from for name, backbone in params.backbones.items()}
+def _fine_tuning(params: Params, networks: dict[str, dict[str, Any]], augment: Any) -> Any:
+    tune = params.fine_tune
+    if tune is None:
+        return None
     views = params.extract.views if tune.cache_frozen else params.predict.views
-    active = tune.augment is not None and tune.augment.active()
     return {
         **tune.model_dump(exclude={"augment"}),
-        "changes": tune.augment.model_dump() if tune.augment and active else None,
-        "backbones": _in_order(
-            {name: {**one, "unfreeze_from": trained[name]} for name, one in networks.items()}
-        ),
+        "changes": tune.augment.model_dump() if tune.augment and tune.augment.active() else None,
+        "backbones": [
+            {"name": name, **one, "unfreeze_from": params.backbones[name].unfreeze_from}
+            for name, one in networks.items()
+        ],
         "views": [views, params.predict.views],
         "augment": augment if views > 2 else None,
         "compute": params.compute.model_dump(),
     }
 
 
-def _in_order(mapping: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a mapping as a list, as features stand in the order of the backbones."""
-    return [{"name": name, **value} for name, value in mapping.items()]
-
-
 _EXPECTED = {  # in place of pydantic's own words; by pydantic's name of the fault
-    "model_type": "a section of keys",
-    "model_attributes_type": "a section of keys",
-    "dict_type": "a section of keys",
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "a section of keys"),
     "invalid_key": "keys that are text",
     "list_type": "a list",
     "too_short": "{min_length} or more entries",
@@ -206,49 +179,35 @@ _EXPECTED = {  # in place of pydantic's own words; by pydantic's name of the fau
 
 
 def _sentence(path: Path, fault: ErrorDetails) -> str:
-    location = [part for part in fault["loc"] if part != "[key]"]
-    if location[:1] == ["train_head"] and location[1:2] in (["logistic"], ["dense"]):
+    kind, location = fault["type"], [part for part in fault["loc"] if part != "[key]"]
+    if location[:1] == ["train_head"] and len(location) > 1:
         del location[1]  # the kind, which pydantic inserts
-    if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
         location.append("kind")
     where = ": ".join([str(path), *filter(None, [".".join(map(str, location))])])
-    if fault["type"] in ("missing", "union_tag_not_found"):
+    if kind in ("missing", "union_tag_not_found"):
         return f"{where}: expected this key, got nothing; docs/parameters.md lists all keys"
-    if fault["type"] == "union_tag_invalid":
+    if kind == "union_tag_invalid":
         tags, got = fault["ctx"]["expected_tags"].replace(", ", " or "), fault["ctx"]["tag"]
         return f"{where}: expected one of {tags}, got {show(got)}; change it"
-    if fault["type"] == "extra_forbidden":
+    if kind == "extra_forbidden":
         known = _keys(fault["loc"][:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
         return f"{where}: expected one of {', '.join(known)}, got an unknown key{hint}"
-    if fault["type"] == "value_error":
+    if kind == "value_error":
         return f"{where}: {fault['ctx']['error']}"
-    words = _EXPECTED.get(fault["type"])
-    expected = words.format(**fault.get("ctx", {})) if words else fault["msg"]
+    context = fault.get("ctx", {}).items()
+    limits = {name: f"{value:g}" if isinstance(value, float) else value for name, value in context}
+    expected = _EXPECTED[kind].format(**limits) if kind in _EXPECTED else fault["msg"]
     return f"{where}: expected {expected}, got {show(fault['input'])}; change it"
 
 
 def _keys(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys of the section at pydantic's `location`."""
-    section: Any = Params
-    for part in location:
-        if part in ("logistic", "dense"):
-            section = {"logistic": LogisticHead, "dense": DenseHead}[str(part)]
-        elif part in getattr(section, "model_fields", {}):
-            section = section_type(section.model_fields[part].annotation)
-        elif section is dict:
-            section = Backbone
+    section: type[Section] = Params
+    for place, part in enumerate(location):
+        field = section.model_fields.get(str(part))
+        if field and (kinds := sections(field.annotation)):
+            section = kinds[-1] if location[place + 1 :][:1] == ("dense",) else kinds[0]
     return list(section.model_fields)
-
-
-def section_type(annotation: Any) -> Any:
-    """Return the Section class in a field's annotation; `dict` for the mapping of backbones."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return annotation
-    kinds = [
-        one for one in get_args(annotation) if isinstance(one, type) and issubclass(one, Section)
-    ]
-    if Backbone in kinds:
-        return dict
-    return kinds[0] if kinds else annotation

@@ -38,7 +38,7 @@ REPORT = METRICS / "report"
 ROW_CACHE = DATA / ".rows"
 FROZEN_ACTIVATIONS = DATA / ".activations"
 CHECKPOINT = DATA / ".training" / "fine_tune.npz"
-MACHINES = DATA / ".machines.json"
+MACHINES = DATA / ".machines"
 
 
 def weights(backbone: str) -> Path:

@@ -4,60 +4,99 @@ The description of a key is its comment in `params.yaml` and its entry in `docs/
 """
 
 import re
-from typing import Annotated, Any, Literal
+import reprlib
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    StrictStr,
-    model_validator,
-)
-
-from pipeline.runtime import machine
-from pipeline.schema_values import (
-    ClassWeights,
-    Clip,
-    Count,
-    Float,
-    Fraction,
-    LayerName,
-    LayersShown,
-    NotNegative,
-    Positive,
-    Seed,
-    Text,
-    distinct,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapValidator, model_validator
 
 
-def key(description: str, *, optional: bool = False) -> Any:
-    """Declare a key with its comment; an optional key may be left out or null."""
-    return (
-        Field(default=None, description=description) if optional else Field(description=description)
-    )
+def _distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each name once, got {names}; remove the repeated one")
+    return names
 
 
-def _yaml(value: object) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+def show(value: object) -> str:
+    """Return the repr of a value, shortened: a few lines of YAML can expand to gigabytes."""
+    shorter = reprlib.Repr()
+    shorter.maxlevel, shorter.maxlist, shorter.maxdict = 2, 4, 4
+    shorter.maxstring = shorter.maxlong = shorter.maxother = 60
+    try:
+        return shorter.repr(value)
+    except ValueError:  # Python refuses to write an integer of more than 4,300 digits
+        return "a number of more than 4,300 digits"
+
+
+def _expected(words: str) -> WrapValidator:
+    """Return a validator with one sentence in place of one per alternative of a type."""
+
+    def check(value: object, validate: Callable[[object], object]) -> object:
+        try:
+            return validate(value)
+        except ValueError:
+            raise ValueError(f"expected {words}, got {show(value)}; change it") from None
+
+    return WrapValidator(check)
+
+
+Float = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[Float, Field(ge=0, lt=1)]
+NotNegative = Annotated[Float, Field(ge=0)]
+Positive = Annotated[Float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Pooling = Literal["avg", "max", "flatten", "predictions", "log_predictions"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
+Views = Annotated[int, Field(ge=1, le=64)]
+# TensorFlow's oneDNN fails or crashes in bfloat16 at caps below AVX512_CORE.
+WithoutBfloat16 = Literal["SSE41", "AVX", "AVX2", "AVX2_VNNI"]
+Avx512 = Literal["AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16", "AVX512_CORE_AMX"]
+LayerName = Annotated[str | None, _expected("null or a layer's name")]
+ClassWeights = Annotated[
+    Literal["balanced"] | Annotated[list[Positive], Field(min_length=2)] | None,
+    _expected("null, balanced, or a list of positive numbers, one per class"),
+]
+Clip = Annotated[
+    Literal["auto"] | Annotated[Float, Field(ge=0, lt=0.5)],
+    _expected("auto, or a number from 0 to below 0.5"),
+]
+LayersShown = Annotated[
+    Annotated[int, Field(ge=1, le=100)] | Annotated[list[str], Field(min_length=1)],
+    _expected("a number of layers from 1 to 100, or a list of layer names"),
+]
+
+
+def key(description: str) -> Any:
+    """Declare a key with its comment."""
+    return Field(description=description)
+
+
+def optional(description: str) -> Any:
+    """Declare a key that may be left out or null."""
+    return Field(default=None, description=description)
 
 
 class Section(BaseModel):
-    """A section of `params.yaml`: immutable, unknown keys are refused."""
+    """A section of `params.yaml`: immutable; unknown keys and other types are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def sections(annotation: Any) -> list[type[Section]]:
+    """Return the sections in the annotation of a field, however nested."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in sections(part)]
 
 
 class Data(Section):
     train: Text = key("labeled images: a zip file or a folder")
     test: Text = key("unlabeled images, the same; if there are none, repeat data.train")
-    classes: Annotated[list[StrictStr], Field(min_length=2), AfterValidator(distinct)] | None = key(
-        "class names, in order; null: every class that is found", optional=True
+    classes: Annotated[list[str], Field(min_length=2), AfterValidator(_distinct)] | None = optional(
+        "class names, in order; null: every class that is found"
     )
 
 
@@ -66,17 +105,17 @@ class Split(Section):
         "fraction of each class that selects the epoch and the final model"
     )
     test: Fraction = key("held-out test fraction of each class; 0: no test images")
-    per_class_limit: Count | None = key(
-        "use only the first N files of each class; null: all files", optional=True
+    per_class_limit: Count | None = optional(
+        "use only the first N files of each class; null: all files"
     )
     max_rejected: Fraction = key("stop if a larger fraction of the files is unreadable")
-    near_duplicates: Annotated[Float, Field(gt=0, le=1)] | None = key(
-        "correlation from which images stay in one subset; null: exact copies", optional=True
+    near_duplicates: Annotated[Float, Field(gt=0, le=1)] | None = optional(
+        "correlation from which images stay in one subset; null: exact copies"
     )
     seed: Seed = key("random seed of the split")
 
     @model_validator(mode="after")
-    def _leave_images_to_train(self) -> "Split":
+    def _leave_images_to_train(self) -> Self:
         if self.valid + self.test >= 1:
             raise ValueError(
                 "expected valid + test below 1, so that images are left to train on, "
@@ -86,56 +125,42 @@ class Split(Section):
 
 
 class Resize(Section):
-    size: Annotated[StrictInt, Field(ge=8, le=4096)] = key("width and height in pixels")
+    size: Annotated[int, Field(ge=8, le=4096)] = key("width and height in pixels")
     fit: Literal["squash", "crop", "pad"] = key("to the square: squash, crop or pad")
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box"] = key(
-        "nearest, bilinear, bicubic, lanczos or box"
-    )
+    interpolation: Interpolation = key("nearest, bilinear, bicubic, lanczos or box")
 
 
 class Backbone(Section):
     weights: Literal["imagenet", "file", "random"] = key(
         "imagenet (downloaded by Keras), file (path, sha256) or random (seed)"
     )
-    path: StrictStr | None = key("path of the weights file, with weights: file", optional=True)
-    sha256: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")] | None = key(
-        "sha256 of the weights file, with weights: file", optional=True
-    )
-    seed: Seed | None = key("random seed of the weights, with weights: random", optional=True)
-    include_top: StrictBool = key("load the classifier of 1,000 ImageNet classes, too")
+    path: str | None = optional("path of the weights file, with weights: file")
+    sha256: Sha256 | None = optional("sha256 of the weights file, with weights: file")
+    seed: Seed | None = optional("random seed of the weights, with weights: random")
+    include_top: bool = key("load the classifier of 1,000 ImageNet classes, too")
     preprocessing: Literal["backbone", "rescale"] = key(
         "backbone: as the network was trained; rescale: pixels / 255"
     )
-    layer: LayerName = key(
-        "layer to take features from; null: the last convolutional layer", optional=True
-    )
-    pooling: Literal["avg", "max", "flatten", "predictions", "log_predictions"] = key(
-        "avg, max, flatten, predictions or log_predictions (with include_top)"
-    )
-    unfreeze_from: LayerName = key("first layer that fine-tuning trains; null: none", optional=True)
+    layer: LayerName = optional("layer to take features from; null: the last convolutional layer")
+    pooling: Pooling = key("avg, max, flatten, predictions or log_predictions (with include_top)")
+    unfreeze_from: LayerName = optional("first layer that fine-tuning trains; null: none")
 
     @model_validator(mode="after")
-    def _require_keys_of_the_weights(self) -> "Backbone":
-        needed = {"imagenet": set(), "file": {"path", "sha256"}, "random": {"seed"}}[self.weights]
-        present = {name for name in ("path", "sha256", "seed") if getattr(self, name) is not None}
+    def _require_keys_of_the_weights(self) -> Self:
+        needed = {"imagenet": [], "file": ["path", "sha256"], "random": ["seed"]}[self.weights]
+        present = [name for name in ("path", "sha256", "seed") if getattr(self, name) is not None]
         if present != needed:
-            expected = " and ".join(sorted(needed)) or "no path, sha256 or seed"
             raise ValueError(
-                f"expected {expected} with `weights: {self.weights}`, got "
-                f"{' and '.join(sorted(present)) or 'none'}; add what is missing, remove the rest"
+                f"expected {' and '.join(needed) or 'no path, sha256 or seed'} with `weights: "
+                f"{self.weights}`, got {' and '.join(present) or 'none'}; add what is missing, "
+                "remove the rest"
             )
-        if self.pooling.endswith("predictions"):
-            for name, wanted in (("include_top", True), ("layer", None)):
-                if (value := getattr(self, name)) != wanted:
-                    raise ValueError(
-                        f"{name}: expected {_yaml(wanted)}, as pooling is {self.pooling!r}, got "
-                        f"{_yaml(value)}; change one of them"
-                    )
+        if self.pooling.endswith("predictions") and (self.layer or not self.include_top):
+            wrong = "include_top: expected true, as pooling is {!r}, got false; change one of them"
+            if self.include_top:
+                wrong = "layer: expected null, as pooling is {!r}, got {!r}; change one of them"
+            raise ValueError(wrong.format(self.pooling, self.layer))
         return self
-
-    def network(self) -> dict[str, Any]:
-        """Return the keys that define the feature extractor, without its weights."""
-        return self.model_dump(include={"include_top", "preprocessing", "layer", "pooling"})
 
 
 class Geometry(Section):
@@ -145,7 +170,7 @@ class Geometry(Section):
     shift: Fraction = key("fraction of height and width")
     shear: Fraction = key("fraction of height and width")
     zoom: Fraction = key("fraction, in or out")
-    flip: StrictBool = key("mirror left and right, at random")
+    flip: bool = key("mirror left and right, at random")
 
 
 class ViewAugment(Geometry):
@@ -153,19 +178,15 @@ class ViewAugment(Geometry):
 
 
 class Extract(Section):
-    views: Annotated[StrictInt, Field(ge=1, le=64)] = key(
-        "per image: 1 the image, 2 its mirror image, from 3 on augmented"
-    )
-    augment: ViewAugment | None = key(
-        "random changes in the views from the third on", optional=True
-    )
+    views: Views = key("per image: 1 the image, 2 its mirror image, from 3 on augmented")
+    augment: ViewAugment | None = optional("random changes in the views from the third on")
     engine: Literal["keras", "openvino"] = key("keras, or openvino if it is installed")
     precision: Literal["float32", "bfloat16"] = key("arithmetic: float32 or bfloat16")
     batch_size: Count = key("images per batch")
     dtype: Literal["float16", "float32"] = key("stored features: float32 or float16")
 
     @model_validator(mode="after")
-    def _require_augment_for_more_views(self) -> "Extract":
+    def _require_augment_for_more_views(self) -> Self:
         if self.views > 2 and self.augment is None:
             raise ValueError(
                 f"expected augment, as views is {self.views} and views from the third on are "
@@ -185,7 +206,7 @@ _NO_CHANGES = ViewAugment(rotation=0, shift=0, shear=0, zoom=0, flip=False, seed
 class DenseLayers(Section):
     kind: Literal["dense"] = key("dense: fully connected layers")
     hidden: list[Count] = key("units of each hidden layer; []: no hidden layer")
-    batch_norm: StrictBool = key("batch normalization after each hidden layer")
+    batch_norm: bool = key("batch normalization after each hidden layer")
     output: Literal["softmax", "sigmoid"] = key("softmax or, for two classes, sigmoid")
 
 
@@ -199,27 +220,25 @@ class Training(Section):
     ] = key("Keras name: sgd, rmsprop, adam, adamw, adamax, nadam, lion, ...")
     learning_rate: Positive = key("peak learning rate")
     epochs: Count = key("epochs, at most")
-    steps_per_epoch: Count | None = key("batches per epoch; null: every image once", optional=True)
+    steps_per_epoch: Count | None = optional("batches per epoch; null: every image once")
     batch_size: Count = key("images per batch")
-    patience: Count | None = key(
-        "stop after this many epochs without a lower loss on valid; null: never", optional=True
+    patience: Count | None = optional(
+        "stop after this many epochs without a lower loss on valid; null: never"
     )
-    class_weights: ClassWeights = key(
-        "balanced, or one number per class; null: all 1", optional=True
-    )
+    class_weights: ClassWeights = optional("balanced, or one number per class; null: all 1")
     seed: Seed = key("random seed of weights, order, dropout and augmentation")
 
 
 class LogisticHead(Section):
     kind: Literal["logistic"] = key("logistic: logistic regression")
-    inverse_regularization: Positive | None = key(
-        "C of scikit-learn, lower is smoother; null: cross-validated", optional=True
+    inverse_regularization: Positive | None = optional(
+        "C of scikit-learn, lower is smoother; null: cross-validated"
     )
     max_iterations: Count = key("iterations of L-BFGS, at most")
 
 
 class DenseHead(Training, DenseLayers):  # in this order, DenseLayers has the first keys
-    epochs: Annotated[StrictInt, Field(ge=0, lt=2**31)] = key(
+    epochs: Annotated[int, Field(ge=0, lt=2**31)] = key(
         "epochs, at most; 0: the head stays untrained"
     )
 
@@ -236,15 +255,13 @@ NO_AUGMENT = Augment(rotation=0, shift=0, shear=0, zoom=0, flip=False, brightnes
 
 
 class FineTune(Training):
-    cache_frozen: StrictBool = key(
-        "run the frozen layers once per view and train on their stored output"
-    )
+    cache_frozen: bool = key("run the frozen layers once per view and train on their stored output")
     precision: Literal["float32", "bfloat16"] = key("arithmetic: float32 or bfloat16")
     warmup_epochs: NotNegative = key("epochs in which the learning rate rises from 0 to its peak")
     decay: Literal["constant", "cosine"] = key(
         "learning rate: constant, or cosine (falls to 0 by the last epoch)"
     )
-    augment: Augment | None = key("random changes to training images; null: none", optional=True)
+    augment: Augment | None = optional("random changes to training images; null: none")
 
 
 class Predict(Section):
@@ -255,16 +272,16 @@ class Evaluate(Section):
     calibration: Literal["temperature", "none"] = key(
         "of probabilities: temperature, fitted on valid, or none"
     )
-    decimals: Annotated[StrictInt, Field(ge=2, le=12)] = key("decimals of the numbers in metrics/")
+    decimals: Annotated[int, Field(ge=2, le=12)] = key("decimals of the numbers in metrics/")
 
 
 class Explain(Section):
-    examples: Annotated[StrictInt, Field(ge=1, le=100)] = key("images per gallery, at most")
-    image: StrictStr | None = key(
-        "image with activations, a name in data/split.csv; null: a random one", optional=True
+    examples: Annotated[int, Field(ge=1, le=100)] = key("images per gallery, at most")
+    image: str | None = optional(
+        "image with activations, a name in data/split.csv; null: a random one"
     )
     layers: LayersShown = key("layers with activations and filters: a number, or a list of names")
-    filters: Annotated[StrictInt, Field(ge=0, le=64)] = key("filters drawn per layer; 0: none")
+    filters: Annotated[int, Field(ge=0, le=64)] = key("filters drawn per layer; 0: none")
     seed: Seed = key("random seed of galleries and of the noise that filters start from")
 
 
@@ -278,20 +295,10 @@ class Compute(Section):
     backend: Literal["tensorflow", "jax"] = key(
         "Keras backend: tensorflow, or jax if it is installed"
     )
-    threads: Count | None = key("threads per operation; null: all processors", optional=True)
-    instruction_set: (
-        Literal[
-            "SSE41",
-            "AVX",
-            "AVX2",
-            "AVX2_VNNI",
-            "AVX512_CORE",
-            "AVX512_CORE_VNNI",
-            "AVX512_CORE_BF16",
-            "AVX512_CORE_AMX",
-        ]
-        | None
-    ) = key("highest that oneDNN uses: AVX2, AVX512_CORE, ...; null: the best", optional=True)
+    threads: Count | None = optional("threads per operation; null: all processors")
+    instruction_set: Literal[WithoutBfloat16, Avx512] | None = optional(
+        "highest that oneDNN uses: AVX2, AVX512_CORE, ...; null: the best"
+    )
     devices: Count = key("GPUs that share each batch; without GPUs, virtual devices")
 
 
@@ -322,8 +329,8 @@ class Params(Section):
     train_head: Annotated[LogisticHead | DenseHead, Field(discriminator="kind")] = key(
         "classifier on the features; kind: logistic or dense"
     )
-    fine_tune: FineTune | None = key(
-        "training of backbones and head together, after train_head; null: none", optional=True
+    fine_tune: FineTune | None = optional(
+        "training of backbones and head together, after train_head; null: none"
     )
     predict: Predict = key("how the final model predicts")
     evaluate: Evaluate = key("calibration and metrics")
@@ -333,39 +340,33 @@ class Params(Section):
     verify: Verify = key("differences that `make verify` accepts where bytes differ")
 
     @model_validator(mode="after")
-    def _agree(self) -> "Params":
-        for name, precision in (
-            ("extract.precision", self.extract.precision),
-            ("fine_tune.precision", self.fine_tune.precision if self.fine_tune else None),
-        ):
-            if precision == "bfloat16" and self.compute.instruction_set in machine.WITHOUT_BFLOAT16:
+    def _agree(self) -> Self:
+        tune, instruction_set = self.fine_tune, self.compute.instruction_set
+        precisions = {"extract.precision": self.extract.precision}
+        if tune is not None:
+            precisions["fine_tune.precision"] = tune.precision
+        for name, precision in precisions.items():
+            if precision == "bfloat16" and instruction_set in get_args(WithoutBfloat16):
                 raise ValueError(
                     "compute.instruction_set: expected null or AVX512_CORE or above, as "
-                    f"{name} is bfloat16, got {self.compute.instruction_set!r}; change one"
+                    f"{name} is bfloat16, got {instruction_set!r}; change one"
                 )
         if self.predict.views > self.extract.views:
             raise ValueError(
                 f"predict.views: expected at most extract.views ({self.extract.views}), "
                 f"got {self.predict.views}; change one of them"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _agree_on_fine_tuning(self) -> "Params":
-        tune = self.fine_tune
-        if tune is None:
-            return self
-        if tune.warmup_epochs >= tune.epochs:
+        if tune is not None and tune.warmup_epochs >= tune.epochs:
             raise ValueError(
                 f"fine_tune.warmup_epochs: expected fewer than fine_tune.epochs ({tune.epochs}), "
                 f"got {tune.warmup_epochs:g}; lower it"
             )
-        if tune.cache_frozen:
-            if tune.augment is not None and tune.augment.active():
+        if tune is not None and tune.cache_frozen:
+            if changes := tune.augment and tune.augment.active():
                 raise ValueError(
                     "fine_tune.augment: expected no changes, as fine_tune.cache_frozen is true and "
-                    f"each view is computed once, got {', '.join(tune.augment.active())}; use "
-                    "more views (extract.views, extract.augment), or set cache_frozen: false"
+                    f"each view is computed once, got {', '.join(changes)}; use more views "
+                    "(extract.views, extract.augment), or set cache_frozen: false"
                 )
             if not any(backbone.unfreeze_from for backbone in self.backbones.values()):
                 raise ValueError(

@@ -6,12 +6,11 @@ Reads the source files, the locked packages and `params.yaml`. Writes
 - `settings.yaml`: for each stage the parameters that play a part in its outputs, in one spelling;
 - `data/inputs/train` and `data/inputs/test`: links to `data.train` and `data.test`.
 The other stages depend on these, so that a comment, an unused parameter or another path to the same
-images reruns this stage only.
-
-It also removes weights and features of backbones that `params.yaml` no longer names, which later
-stages would take for inputs; DVC's cache keeps them.
+images reruns this stage only. Weights and features of backbones that `params.yaml` no longer names
+are removed, as later stages would take them for inputs; DVC's cache keeps them.
 """
 
+import json
 import os
 import shutil
 import sys
@@ -22,7 +21,6 @@ import yaml
 from pipeline import config, paths
 from pipeline.runtime import atomic_files, fingerprint
 from pipeline.runtime.errors import UserError
-from pipeline.schema import Params
 from pipeline.stage import stage
 
 
@@ -30,34 +28,23 @@ from pipeline.stage import stage
 def main() -> None:
     """Check the parameters, write both files and the links, remove what belongs to no backbone."""
     params = config.read()
-    _require_files(params)
+    if missing := config.missing_files(params):  # DVC notices only after it has removed outputs
+        raise UserError("\n".join(missing))
     settings = config.settings(params)
     _write(paths.CODE, fingerprint.everything([*settings, "report"]))
     _write(paths.SETTINGS, settings)
     _link(paths.TRAIN_INPUT, params.data.train)
     _link(paths.TEST_INPUT, params.data.test)
     wanted = {path(name) for name in params.backbones for path in (paths.weights, paths.features)}
-    for folder in (paths.WEIGHTS, paths.FEATURES):
-        for path in sorted(folder.glob("[!.]*")):
-            if path not in wanted:
-                print(f"code: removed {path}, as params.yaml names no such backbone")
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _require_files(params: Params) -> None:
-    """Refuse a missing input: DVC itself notices it only after it has removed outputs."""
-    if missing := config.missing_files(params):
-        raise UserError("\n".join(missing))
-
-
-class _WithoutAnchors(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:
-        return True
+    for path in sorted([*paths.WEIGHTS.glob("[!.]*"), *paths.FEATURES.glob("[!.]*")]):
+        if path not in wanted:
+            print(f"code: removed {path}, as params.yaml names no such backbone")
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _write(path: Path, content: dict[str, object]) -> None:
-    text = yaml.dump(content, Dumper=_WithoutAnchors)
-    text = f"# Written by stage `code`; see docs/reproducibility.md.\n{text}"
+    text = "# Written by stage `code`; see docs/reproducibility.md.\n"
+    text += yaml.safe_dump(json.loads(json.dumps(content)))  # copies, for which YAML has no anchors
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         atomic_files.write_text(path, text)
 

@@ -8,7 +8,7 @@ import sys
 
 from pipeline import config, paths
 from pipeline.backbones.extraction import Extraction
-from pipeline.runtime import atomic_files, environment, machine, parallel
+from pipeline.runtime import atomic_files, environment, parallel
 from pipeline.stage import stage
 from pipeline.storage import arrays, cached_shards, sealed_files
 
@@ -22,16 +22,13 @@ def main(backbone: str) -> None:
     config.require_backbone(params, backbone)
     images = arrays.StoredArray(atomic_files.require(paths.RESIZED, "resize"))
     sealed_files.require_sealed(paths.weights(backbone), f"fetch_weights@{backbone}")
-    title = f"extract {backbone}"
-    if sentence := machine.hint(params.extract.precision):
-        print(f"{title}: {sentence}")
-    with atomic_files.replacing(paths.features(backbone), parallel.tag(cluster)) as partial:
+    with atomic_files.replacing(paths.features(backbone)) as partial:
         work = Extraction(backbone, partial, params)
         cached_shards.run(
             work,
             (len(images), params.extract.views, parallel.ask(work, "width", cluster)),
             images.fingerprint,
-            title=title,
+            title=f"extract {backbone}",
             threads=SHARDS_AT_ONCE,
             cluster=cluster,
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline import config, paths
 from pipeline.images.resizing import Resizing
-from pipeline.runtime import atomic_files, environment, parallel
+from pipeline.runtime import atomic_files, environment
 from pipeline.runtime.machine import processors
 from pipeline.stage import stage
 from pipeline.storage import arrays, cached_shards, ledger
@@ -22,7 +22,7 @@ def main() -> None:
     cluster, params = environment.cluster(), config.read()
     atomic_files.require(paths.LEDGER, "split")
     with (
-        atomic_files.replacing(paths.RESIZED, parallel.tag(cluster)) as partial,
+        atomic_files.replacing(paths.RESIZED) as partial,
         contextlib.closing(Resizing(partial, params)) as work,
     ):
         if cluster is None:

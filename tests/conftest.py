@@ -1,6 +1,4 @@
-"""What several test files use: params with a few keys changed, a project of small pictures, and the
-quick sample run from end to end.
-"""
+"""Shared fixtures: parameters, a project of small pictures, the quick sample run to its end."""
 
 import os
 import shutil
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from album import Album
-from project import QUICK_LOGISTIC, Project
+from project import QUICK_LOGISTIC, ROOT, Project
 from tiny import Tiny
 
 from pipeline.backbones import keras_setup
@@ -22,10 +20,7 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "1")  # tests reach no network
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-ROOT = Path(__file__).parents[1]
 Params = dict[str, Any]
-
-
 QUICK_STAGES = ("test_split", "test_stage", "test_submit")  # without Keras
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,9 +68,3 @@ def pipelines() -> dict[str, NDArray[np.float64]]:
     accepted = (row for row in rows if row.accepted)
     told = zip(accepted, probability, strict=True)
     return {row.member: given for row, given in told if row.source == "train"}
-
-
-def copy_of(folder: Path, to: Path) -> Path:
-    """The finished project in another folder."""
-    shutil.copytree(folder, to)
-    return to

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic.fields import FieldInfo
 
-from pipeline.schema import Backbone, Params, Section
+from pipeline.schema import Backbone, Params, Section, sections
 
 PAGE = Path(__file__).parents[1] / "docs" / "parameters.md"
 BEGIN, END = "<!-- parameters: begin -->\n", "<!-- parameters: end -->\n"
@@ -32,7 +32,7 @@ def table() -> str:
     for name, field in Params.model_fields.items():
         lines += [f"### `{name}`: {field.description}", ""]
         lines += ["| key | values | meaning |", "|---|---|---|"]
-        for section in _sections(field.annotation):
+        for section in sections(field.annotation):
             lines += _rows(section, f"{name}.NAME" if section is Backbone else name)
         lines.append("")
     return "\n".join(lines) + "\n"
@@ -40,18 +40,12 @@ def table() -> str:
 
 def _rows(section: type[Section], prefix: str) -> Iterator[str]:
     for name, field in section.model_fields.items():
-        nested = _sections(field.annotation)
+        nested = sections(field.annotation)
         values = "keys below" if nested else _values(field.annotation, field.metadata)
         values += "" if field.is_required() else "; optional"
         yield f"| `{prefix}.{name}` | {values} | {field.description} |"
         for kind in nested:
             yield from _rows(kind, f"{prefix}.{name}")
-
-
-def _sections(annotation: Any) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [kind for part in typing.get_args(annotation) for kind in _sections(part)]
 
 
 def _values(annotation: Any, metadata: list[Any]) -> str:

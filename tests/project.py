@@ -5,13 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parent.parent
+Keys = dict[str, Any]
+STAGES = [
+    *("code", "split", "resize", "fetch_weights@convnet", "extract@convnet", "audit"),
+    *("train_head", "fine_tune", "evaluate", "explain", "submit", "report"),
+]
 
 
 class Project:
@@ -22,22 +27,20 @@ class Project:
 
     @classmethod
     def copy_of_this(cls, folder: Path) -> "Project":
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-        ).stdout
-        for name in filter(None, listed.decode().split("\0")):
+        listed = Project(ROOT).git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        for name in filter(None, listed.split("\0")):
             if (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, folder / name)
         project = cls(folder)
-        project.git("init", "--quiet", "--initial-branch=main")
-        project.git("config", "user.name", "a tester")
-        project.git("config", "user.email", "tester@example.org")
+        project.init()
         project.commit("as it is")
         return project
+
+    def init(self) -> None:
+        self.git("init", "--quiet", "--initial-branch=main")
+        self.git("config", "user.name", "a tester")
+        self.git("config", "user.email", "tester@example.org")
 
     def copy_to(self, folder: Path) -> "Project":
         """This project with all that was computed in it, in another folder."""
@@ -87,20 +90,9 @@ class Project:
         return (self.folder / name).read_text(encoding="utf-8")
 
 
-Change = Callable[[Project], None]
-
 # The embedded sample with little training, so that all of it takes half a minute.
-QUICK: dict[str, Any] = {
-    "resize.size": 48,
-    "train_head.epochs": 2,
-    "train_head.hidden": [16],
-    "fine_tune.epochs": 1,
-    "explain.filters": 1,
-    "explain.layers": 1,
-    "explain.examples": 3,
-    "compute.threads": 1,
-}
-QUICK_LOGISTIC = {
-    **{key: value for key, value in QUICK.items() if not key.startswith("train_head")},
-    "train_head": {"kind": "logistic", "inverse_regularization": 0.01, "max_iterations": 500},
-}
+_FEW: Keys = {"resize.size": 48, "fine_tune.epochs": 1, "compute.threads": 1}
+_FEW |= {"explain.filters": 1, "explain.layers": 1, "explain.examples": 3}
+QUICK = _FEW | {"train_head.epochs": 2, "train_head.hidden": [16]}
+LOGISTIC: Keys = {"kind": "logistic", "inverse_regularization": 0.01, "max_iterations": 500}
+QUICK_LOGISTIC = _FEW | {"train_head": LOGISTIC}

@@ -101,7 +101,7 @@ def _packages() -> Iterator[Finding]:
     wrong = [
         f"{name} {present or 'none'} instead of {version}"
         for name, version in versions.items()
-        if (present := fingerprint.installed(name)) != version
+        if (present := machine.installed(name)) != version
     ]
     if wrong:
         yield fault(

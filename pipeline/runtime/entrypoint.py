@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,17 @@ from pipeline.runtime.errors import FULL, MEMORY, NO_PLACE, TOO_MANY, UserError
 
 NO_MEMORY = re.compile(r"\bOOM\b|\bout of memory\b", re.IGNORECASE)
 MOST_SHOWN = 200  # characters of a library's message
-STORAGE = (*FULL, *NO_PLACE, *TOO_MANY, errno.EIO)
+KEPT = "nothing half-written was kept"
+STORAGE = {  # by errno: what was expected, and the remedy
+    **dict.fromkeys(FULL, ("room on the disk", f"free some space and run again, {KEPT}")),
+    errno.EFBIG: ("room on the disk", f"raise the limit (`ulimit -f`), {KEPT}"),
+    **dict.fromkeys(TOO_MANY, ("to open one more file", "raise the limit (`ulimit -n`)")),
+    **dict.fromkeys(NO_PLACE, ("a place to read or write", "check permissions")),
+    errno.EIO: (
+        "a disk that reads and writes",
+        f"{KEPT}, see the system's log for what the disk says",
+    ),
+}
 
 
 def command(main: Callable[..., None]) -> Callable[..., int]:
@@ -29,28 +40,21 @@ def command(main: Callable[..., None]) -> Callable[..., int]:
 
     @functools.wraps(main)
     def run(*arguments: Any) -> int:
-        hooks = sys.excepthook, sys.unraisablehook
-        _silence_h5py(*hooks)
+        _silence_h5py()
         try:
             main(*arguments)
         except UserError as error:
-            for sentence in str(error).splitlines():
-                print(f"error: {_plain(sentence)}", file=sys.stderr)
+            _print(str(error))
             return 1
         except KeyboardInterrupt:
-            print("error: interrupted; nothing half-written was kept", file=sys.stderr)
+            _print(f"interrupted; {KEPT}")
             return 130
-        except Exception as error:
-            if _is_lack_of_memory(error):
-                print(f"error: {_memory_sentence(error)}", file=sys.stderr)
-                return 1
-            if not isinstance(error, OSError) or error.errno not in STORAGE:
+        except Exception as error:  # printed here, as HDF5 may crash once `error` is forgotten
+            sentence = _sentence(error)
+            if sentence is None:
                 raise
-            print(f"error: {_storage_sentence(error)}", file=sys.stderr)
-            hooks = sys.excepthook, sys.unraisablehook  # kept: HDF5 goes on until the process ends
+            _print(sentence)
             return 1
-        finally:
-            sys.excepthook, sys.unraisablehook = hooks
         return 0
 
     return run
@@ -70,29 +74,45 @@ def quiet_if_nobody_reads() -> Iterator[None]:
 def peak_memory() -> int:
     """Return the most memory that this process has held at one time, in bytes."""
     with contextlib.suppress(OSError):  # Linux; `ru_maxrss` begins with what the parent held
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # KiB except on macOS
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        if peak := re.search(r"VmHWM:\s*(\d+) kB", status):
+            return int(peak[1]) * 1024
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib if sys.platform == "darwin" else kib * 1024  # macOS counts bytes
 
 
-def _plain(sentence: str) -> str:
-    """Escape control characters: a name or path could hold commands for a terminal."""
-    return "".join(
-        repr(character)[1:-1] if unicodedata.category(character) == "Cc" else character
-        for character in sentence
-    )
+def _print(sentences: str) -> None:
+    for sentence in sentences.splitlines():
+        # A name or path could hold commands for a terminal.
+        plain = (repr(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in sentence)
+        print(f"error: {''.join(plain)}", file=sys.stderr)
 
 
-def _silence_h5py(
-    exception_hook: Callable[[type[BaseException], BaseException, TracebackType | None], object],
-    unraisable_hook: Callable[["sys.UnraisableHookArgs"], object],
-) -> None:
+def _sentence(error: Exception) -> str | None:
+    """Return what memory or disk lack; None for a fault of this program."""
+    number = error.errno if isinstance(error, OSError) else None
+    words = "" if isinstance(error, OSError) else str(error)  # they may be a file's name
+    # TensorFlow's and JAX' errors share no class, but the words.
+    if isinstance(error, MemoryError) or number in MEMORY or NO_MEMORY.search(words):
+        got = textwrap.shorten(str(error) or "none left", MOST_SHOWN, placeholder="...")
+        return (
+            f"{Path(sys.argv[0]).stem}: expected more memory, got {got!r}; end other programs, or "
+            "lower STAGES_MEMORY_GIB or a batch_size in params.yaml"
+        )
+    if not isinstance(error, OSError) or number not in STORAGE:
+        return None
+    expected, remedy = STORAGE[number]
+    got = os.strerror(number)  # HDF5's own text is a paragraph
+    return f"{error.filename or 'the output'}: expected {expected}, got {got!r}; {remedy}"
+
+
+@functools.cache
+def _silence_h5py() -> None:
     """Keep h5py from printing a traceback for each part of a file that it could not write.
 
     It does so when the parts are garbage-collected, in addition to the error that it raises.
     """
+    exception_hook, unraisable_hook = sys.excepthook, sys.unraisablehook
 
     def from_h5py(trace: TracebackType | None) -> bool:
         return trace is not None and trace.tb_frame.f_code.co_filename.startswith("h5py/")
@@ -101,40 +121,3 @@ def _silence_h5py(
         from_h5py(trace) or exception_hook(kind, error, trace)
     )
     sys.unraisablehook = lambda args: from_h5py(args.exc_traceback) or unraisable_hook(args)
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    """Recognize also TensorFlow's and JAX' errors, which share no class, but the words."""
-    if isinstance(error, OSError):  # its words may be a file's name
-        return error.errno in MEMORY
-    return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))
-
-
-def _memory_sentence(error: Exception) -> str:
-    got = getattr(error, "strerror", None) or str(error).strip() or "none left"
-    got = _plain(got.splitlines()[0])
-    got = got if len(got) <= MOST_SHOWN else f"{got[:MOST_SHOWN]}..."
-    return (
-        f"{Path(sys.argv[0]).stem}: expected more memory, got {got!r}; end other programs, or "
-        "lower STAGES_MEMORY_GIB or a batch_size in params.yaml"
-    )
-
-
-def _storage_sentence(error: OSError) -> str:
-    where = str(error.filename or "the output")
-    got = os.strerror(error.errno or 0)  # HDF5's own text is a paragraph
-    if error.errno in FULL:
-        remedy = "free some space and run again, nothing half-written was kept"
-        if error.errno == errno.EFBIG:
-            remedy = f"raise the limit (`ulimit -f`), {remedy.partition(', ')[2]}"
-        return f"{where}: expected room on the disk, got {got!r}; {remedy}"
-    if error.errno in TOO_MANY:
-        return (
-            f"{where}: expected to open one more file, got {got!r}; raise the limit (`ulimit -n`)"
-        )
-    if error.errno == errno.EIO:
-        return (
-            f"{where}: expected a disk that reads and writes, got {got!r}; nothing half-written "
-            "was kept, see the system's log for what the disk says"
-        )
-    return f"{where}: expected a place to read or write, got {got!r}; check permissions"

@@ -1,40 +1,16 @@
-"""Environment variables that a user may set; none of them changes a result.
-
-| variable | meaning |
-|---|---|
-| `STAGES_ROW_CACHE_GIB` | most disk space of the row cache `data/.rows/`, in GiB; 0 turns it off |
-| `STAGES_MEMORY_GIB` | most memory for features or activations that training keeps, in GiB |
-| `STAGES_DISK_GIB` | most disk space of the activations of `fine_tune.cache_frozen`, in GiB |
-| `STAGES_CLUSTER` | address of a Dask scheduler whose workers do the work of `resize`, `extract` |
-"""
+"""Environment variables that a user may set (docs/scaling.md); none of them changes a result."""
 
 import difflib
+import functools
 import math
 import os
 
 from pipeline.runtime.errors import UserError
 
-ROW_CACHE = "STAGES_ROW_CACHE_GIB"
+ROW_CACHE, MEMORY, DISK = "STAGES_ROW_CACHE_GIB", "STAGES_MEMORY_GIB", "STAGES_DISK_GIB"
 CLUSTER = "STAGES_CLUSTER"
-MEMORY = "STAGES_MEMORY_GIB"
-DISK = "STAGES_DISK_GIB"
 GIBIBYTES = {ROW_CACHE: 16.0, MEMORY: 0.5, DISK: 50.0}  # defaults
 KNOWN = (*GIBIBYTES, CLUSTER)
-
-
-def row_cache_bytes() -> int:
-    """Return the row cache's budget."""
-    return _bytes(ROW_CACHE)
-
-
-def memory_bytes() -> int:
-    """Return what training may keep in memory, apart from a fixed buffer."""
-    return _bytes(MEMORY)
-
-
-def disk_bytes() -> int:
-    """Return what cached activations may take on disk."""
-    return _bytes(DISK)
 
 
 def cluster() -> str | None:
@@ -43,11 +19,7 @@ def cluster() -> str | None:
 
 
 def check() -> None:
-    """Check all `STAGES_*` variables.
-
-    Raises:
-        UserError: an unknown name, which is probably misspelled, or a budget that is no number.
-    """
+    """Raise a `UserError` for an unknown `STAGES_*` variable, or a budget that is no number."""
     for name in sorted(os.environ):
         if name.startswith("STAGES_") and name not in KNOWN:
             near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0)
@@ -70,3 +42,9 @@ def _bytes(variable: str) -> int:
             f"{variable}: expected a number of GiB, 0 or more, got {text!r}; change or unset it"
         )
     return int(gibibytes * 2**30)
+
+
+# Budgets: of the row cache, of what training keeps in memory, of cached activations on disk.
+row_cache_bytes = functools.partial(_bytes, ROW_CACHE)
+memory_bytes = functools.partial(_bytes, MEMORY)
+disk_bytes = functools.partial(_bytes, DISK)

@@ -2,58 +2,52 @@
 
 `of(stage)` maps every project module that the stage imports, directly or not, to a hash of its
 syntax tree, and every distribution that computes or encodes an output to its locked version.
-`pipeline/runtime/`, `config.py` and `paths.py` change no output byte and are left out. The hash
-ignores comments, docstrings, layout, the order of imports, annotations of functions and variables,
-and the words of log lines and of raised exceptions.
+`NEUTRAL` files change no output byte and are left out. The hash ignores comments, docstrings,
+layout, the order of imports, annotations of functions and variables, and the words of log lines and
+of raised exceptions.
 """
 
 import ast
+import copy
 import functools
 import hashlib
-import importlib.metadata
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pipeline import paths
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.machine import installed
 
 ROOT = Path(__file__).parents[2]
 NEUTRAL = (
     "pipeline/runtime/",
-    "pipeline/config.py",
-    "pipeline/schema.py",
-    "pipeline/schema_values.py",
-    "pipeline/stage.py",
-    "pipeline/paths.py",
+    *(f"pipeline/{name}.py" for name in ("config", "paths", "schema", "stage")),
 )
 WORDS_ARE_OUTPUT = ("Unreadable",)  # its words stand in the ledger's column `reason`
 SPEAKERS = ("print", "progress")  # calls whose texts are only shown
 
-# Import name -> the distributions behind it that decide bytes. `KERAS` stands for the backend's.
-KERAS = "keras"
+# Import name -> the distributions behind it that decide bytes, but for the backend's.
 DECIDING = {
     "PIL": ("pillow",),
     "cykooz_resizer": ("cykooz.resizer",),
     "h5py": ("h5py",),
     "jinja2": ("jinja2", "markupsafe"),
-    KERAS: (KERAS, "h5py"),
+    "keras": ("keras", "h5py"),
     "matplotlib": ("matplotlib", "pillow"),
     "numpy": ("numpy",),
     "scipy": ("scipy",),
     "sklearn": ("scikit-learn", "scipy"),
     "zarr": ("zarr", "numcodecs", "google-crc32c"),
 }
-BACKENDS = {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib")}
-ENGINES = {"keras": (), "openvino": ("openvino",)}
-# Imported, and without influence on a byte: they check, show, measure, fetch or distribute.
-INDIFFERENT = {
-    "distributed", "dvc", "dvc_data", "google_crc32c", "openvino", "packaging", "psutil",
-    "pydantic", "pydantic_core", "requests", "tensorflow", "threadpoolctl", "tqdm", "vl_convert",
-    "yaml",
-}  # fmt: skip
+LIBRARIES: dict[str, dict[str, tuple[str, ...]]] = {  # by compute.backend and extract.engine
+    "backend": {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib")},
+    "engine": {"keras": (), "openvino": ("openvino",)},
+}
 
 Entry = dict[str, str]
 
@@ -61,7 +55,7 @@ Entry = dict[str, str]
 def of(stage: str) -> Entry:
     """Return the fingerprint of `stages/STAGE.py`."""
     modules = sorted(_closure(f"stages/{stage}.py"))
-    imports = {name for module in modules for name in _parsed(module).external}
+    imports = {name.partition(".")[0] for module in modules for name in _parsed(module).imports}
     if stage == "report":  # it names the versions behind all stages
         imports = set(DECIDING)
     distributions = {one for name in imports for one in DECIDING.get(name, ())}
@@ -71,15 +65,14 @@ def of(stage: str) -> Entry:
 
 def everything(stages: Iterable[str]) -> dict[str, object]:
     """Return the content of `code.yaml`: an entry a stage, then backends and engines."""
-    content: dict[str, object] = {stage: of(stage) for stage in stages}
-    return {**content, **libraries()}
+    return {**{stage: of(stage) for stage in stages}, **libraries()}
 
 
 def libraries() -> dict[str, dict[str, Entry]]:
     """Return the versions behind each choice of `compute.backend` and `extract.engine`."""
     return {
-        "backend": {name: _versions(packages) for name, packages in BACKENDS.items()},
-        "engine": {name: _versions(packages) for name, packages in ENGINES.items()},
+        key: {name: _versions(packages) for name, packages in choices.items()}
+        for key, choices in LIBRARIES.items()
     }
 
 
@@ -89,53 +82,44 @@ def forget() -> None:
     locked.cache_clear()
 
 
-def differing(expected: Entry, actual: Entry) -> list[str]:
-    """Return the keys under which two entries differ, sorted."""
-    keys = expected.keys() | actual.keys()
-    return sorted(key for key in keys if expected.get(key) != actual.get(key))
-
-
 def require_installed(entry: Entry) -> None:
-    """Refuse to run with other packages than those of an entry.
-
-    Raises:
-        UserError: names the first of them and how to install them.
-    """
+    """Raise a `UserError` if another version of a package of the entry is installed."""
     for name, version in entry.items():
-        if "/" not in name:
-            present = installed(name)
-            if present != version:
-                raise UserError(
-                    f"{paths.CODE}: expected {name} {version}, as {paths.RUN_LOCK} says, got "
-                    f"{present or 'none installed'}; run `make clean-venv repro`, or `dvc repro` "
-                    "with the packages of that file"
-                )
+        present = installed(name) if "/" not in name else version
+        if present != version:
+            raise UserError(
+                f"{paths.CODE}: expected {name} {version}, as {paths.RUN_LOCK} says, got "
+                f"{present or 'none installed'}; run `make clean-venv repro`, or `dvc repro` "
+                "with the packages of that file"
+            )
 
 
-class _Module:
-    """A parsed source file: its digest, and what it imports from the project and from outside."""
+class Module(NamedTuple):
+    """A source file: its text, the dotted names that it imports, the hash of its syntax tree."""
 
-    def __init__(self, source: str) -> None:
-        tree = ast.parse(source)
-        self.internal: set[str] = set()
-        self.external: set[str] = set()
-        for name in _imported(tree):
-            top = name.partition(".")[0]
-            if top in ("pipeline", "stages"):
-                self.internal.add(name)
-            else:
-                self.external.add(top)
-        self.texts = {
-            node.value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        }
-        self.digest = hashlib.sha256(ast.dump(_Essence().visit(tree)).encode()).hexdigest()[:12]
+    source: str
+    imports: set[str]
+    digest: str
+
+
+def parse(source: str) -> Module:
+    """Parse the source of a module; of `from a import b`, a and a.b, which may be a module."""
+    tree, imports = ast.parse(source), set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imports.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    return Module(source, imports, _hash(ast.dump(_Essence().visit(tree))))
 
 
 @functools.cache
-def _parsed(module: str) -> _Module:
-    return _Module((ROOT / module).read_text(encoding="utf-8"))
+def _parsed(module: str) -> Module:
+    return parse((ROOT / module).read_text(encoding="utf-8"))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _closure(module: str) -> set[str]:
@@ -144,18 +128,14 @@ def _closure(module: str) -> set[str]:
     waiting = [module]
     while waiting:
         one = waiting.pop()
-        if one in reached or one.startswith(NEUTRAL):
+        if one in reached or one.startswith(NEUTRAL) or not (ROOT / one).is_file():
             continue
         reached.add(one)
-        for parent in Path(one).parents:
-            package = (parent / "__init__.py").as_posix()
-            if parent != Path() and (ROOT / package).is_file():
-                waiting.append(package)
-        for name in _parsed(one).internal:
-            base = name.replace(".", "/")
-            waiting += [
-                path for path in (f"{base}.py", f"{base}/__init__.py") if (ROOT / path).is_file()
-            ]
+        waiting += [(parent / "__init__.py").as_posix() for parent in Path(one).parents]
+        for name in _parsed(one).imports:
+            if name.partition(".")[0] in ("pipeline", "stages"):
+                base = name.replace(".", "/")
+                waiting += [f"{base}.py", f"{base}/__init__.py"]
     return reached
 
 
@@ -164,56 +144,51 @@ def _templates(modules: Iterable[str]) -> Entry:
     hashes = {}
     for module in modules:
         files = sorted((ROOT / module).parent.glob("templates/*"))
-        texts = [*_parsed(module).texts]
+        texts = [_parsed(module).source]
         while texts:
             text = texts.pop()
             for file in files:
                 name = file.relative_to(ROOT).as_posix()
                 if file.name in text and name not in hashes:
-                    content = file.read_text(encoding="utf-8")
-                    hashes[name] = hashlib.sha256(content.encode()).hexdigest()[:12]
-                    texts.append(content)
+                    texts.append(file.read_text(encoding="utf-8"))
+                    hashes[name] = _hash(texts[-1])
     return hashes
-
-
-def _imported(tree: ast.AST) -> Iterator[str]:
-    """Yield dotted names; of `from a import b` both a and a.b, as b may be a module."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 class _Essence(ast.NodeTransformer):
     """Strip from a syntax tree what changes no result."""
 
+    def visit(self, node: ast.AST) -> Any:
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body:
+            node.body = node.body[ast.get_docstring(node) is not None :] or [ast.Pass()]
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        return super().visit(node)
+
     def visit_Module(self, node: ast.Module) -> ast.Module:
-        self._strip_docstring(node)
+        """Put one import per used name first, sorted."""
         self.generic_visit(node)
         used = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
-        imports = [one for one in node.body if isinstance(one, ast.Import | ast.ImportFrom)]
-        others = [one for one in node.body if not isinstance(one, ast.Import | ast.ImportFrom)]
-        node.body = [*self._sorted_imports(imports, used), *others]
-        return node
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        self._strip_docstring(node)
-        node.returns = None
-        for argument in ast.walk(node.args):
-            if isinstance(argument, ast.arg):
-                argument.annotation = None
-        self.generic_visit(node)
-        if node.name.startswith(("print_", "_print_")):
-            _Silence().visit(node)
+        imports: list[ast.stmt] = []
+        others: list[ast.stmt] = []
+        for statement in node.body:
+            if not isinstance(statement, ast.Import | ast.ImportFrom):
+                others.append(statement)
+                continue
+            for alias in statement.names:
+                if (alias.asname or alias.name.partition(".")[0]) in used:  # not by annotations
+                    imports.append(single := copy.copy(statement))
+                    single.names = [alias]
+        node.body = [*sorted(imports, key=ast.dump), *others]
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         """Keep the annotations of fields: dataclasses and pydantic read them."""
-        self._strip_docstring(node)
-        fields = [one for one in node.body if isinstance(one, ast.AnnAssign)]
-        node.body = [self.visit(one) if one not in fields else one for one in node.body]
+        node.body = [
+            one if isinstance(one, ast.AnnAssign) else self.visit(one) for one in node.body
+        ]
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
@@ -233,38 +208,11 @@ class _Essence(ast.NodeTransformer):
         if _ends_with(node.func, ("UserError",)):
             node.args, node.keywords = [], []
         elif _ends_with(node.func, SPEAKERS):
-            _Silence().generic_visit(node)
+            for text in ast.walk(node):
+                if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    text.value = ""
         self.generic_visit(node)
         return node
-
-    @staticmethod
-    def _strip_docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef) -> None:
-        if ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-
-    @staticmethod
-    def _sorted_imports(
-        imports: list[ast.Import | ast.ImportFrom], used: set[str]
-    ) -> list[ast.stmt]:
-        """Return one import an imported name, sorted, without those that only annotations use."""
-        single: list[ast.stmt] = []
-        for node in imports:
-            for alias in node.names:
-                if (alias.asname or alias.name.partition(".")[0]) in used:
-                    if isinstance(node, ast.Import):
-                        single.append(ast.Import(names=[alias]))
-                    else:
-                        single.append(
-                            ast.ImportFrom(module=node.module, names=[alias], level=node.level)
-                        )
-        return sorted(single, key=ast.dump)
-
-
-class _Silence(ast.NodeTransformer):
-    """Empty every text."""
-
-    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
-        return ast.Constant("") if isinstance(node.value, str) else node
 
 
 def _ends_with(function: ast.expr, names: tuple[str, ...]) -> bool:
@@ -275,37 +223,20 @@ def _ends_with(function: ast.expr, names: tuple[str, ...]) -> bool:
 def _versions(distributions: Iterable[str]) -> Entry:
     """Return the locked version of each; one that is not locked has the installed version."""
     known = locked()
-    versions = {name: known.get(_normal(name)) or installed(name) for name in distributions}
+    versions = {
+        name: known.get(canonicalize_name(name)) or installed(name) for name in distributions
+    }
     return {name: version for name, version in sorted(versions.items()) if version}
 
 
 @functools.cache
 def locked(path: Path | None = None) -> dict[str, str]:
-    """Read the pinned versions that hold for this Python and system."""
-    try:
-        text = (path or ROOT / paths.RUN_LOCK).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    versions = {}
-    for line in text.splitlines():
-        if not re.match(r"[A-Za-z0-9]", line):
-            continue
-        try:
-            requirement = Requirement(line.rstrip("\\ "))
-        except InvalidRequirement:
-            continue
-        if requirement.marker is None or requirement.marker.evaluate():
-            versions[_normal(requirement.name)] = str(requirement.specifier).removeprefix("==")
-    return versions
-
-
-def installed(name: str) -> str:
-    """Return the installed version of a distribution; empty if there is none."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    """Read the pinned versions that hold for this Python and system; none without a lock file."""
+    file = path or ROOT / paths.RUN_LOCK
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    pins = [Requirement(line.rstrip("\\ ")) for line in lines if re.match("[A-Za-z0-9]", line)]
+    return {
+        canonicalize_name(pin.name): str(pin.specifier).removeprefix("==")
+        for pin in pins
+        if pin.marker is None or pin.marker.evaluate()
+    }

@@ -3,16 +3,16 @@
 oneDNN's `ONEDNN_MAX_CPU_ISA` only caps: a set that the processor lacks is silently replaced by a
 lesser one, with other last bits. So the requested set is compared with the processor's flags.
 
-`data/.machines.json` records, outside of git and DVC, the kind of machine on which each stage last
-ran in this folder; `verify` uses it to explain why bytes differ.
+`data/.machines/` records, outside of git and DVC, the kind of machine on which each stage last ran
+in this folder, as `STAGE.json`; `verify` uses it to explain why bytes differ.
 """
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,8 @@ from pipeline.runtime.errors import UserError
 CPUINFO = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia")
 PACKAGES = (
-    "cykooz.resizer",
-    "dvc",
-    "h5py",
-    "jax",
-    "keras",
-    "matplotlib",
-    "numpy",
-    "openvino",
-    "pillow",
-    "scikit-learn",
-    "scipy",
-    "tensorflow",
-    "zarr",
+    *("cykooz.resizer", "dvc", "h5py", "jax", "keras", "matplotlib", "numpy", "openvino"),
+    *("pillow", "scikit-learn", "scipy", "tensorflow", "zarr"),
 )
 
 # oneDNN's names, each with the Linux flags that it needs beyond those before it
@@ -51,8 +40,6 @@ INSTRUCTION_SETS = {
     "AVX512_CORE_BF16": ("avx512_bf16",),
     "AVX512_CORE_AMX": ("amx_tile", "amx_bf16", "amx_int8"),
 }
-# Caps below AVX512_CORE at which TensorFlow's oneDNN fails or crashes in bfloat16.
-WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI")
 
 
 def processors() -> int:
@@ -87,11 +74,7 @@ def accelerators() -> list[str]:
 
 
 def require(instruction_set: str | None) -> None:
-    """Refuse an instruction set that this processor lacks; accept all if its flags are unknown.
-
-    Raises:
-        UserError: names the missing flags.
-    """
+    """Raise a `UserError` for an instruction set that this processor is known to lack."""
     if instruction_set is None or not flags():
         return
     missing = [flag for flag in INSTRUCTION_SETS[instruction_set] if flag not in flags()]
@@ -103,28 +86,18 @@ def require(instruction_set: str | None) -> None:
         )
 
 
-def hint(precision: str) -> str | None:
-    """Return a sentence on what would be faster on this processor, or None."""
-    if precision != "float32":
-        return None
-    for flag, name, times in (("amx_bf16", "AMX", 5), ("avx512_bf16", "AVX512_BF16", 2)):
-        if flag in flags():
-            return (
-                f"this processor has {name}: extract.precision: bfloat16 with "
-                f"compute.instruction_set: null is about {times} times faster"
-            )
-    return None
+def installed(distribution: str) -> str:
+    """Return the installed version of a distribution; empty if there is none."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Return Python's minor version and the versions of the packages that are installed."""
-    known = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in packages:
-        try:
-            known[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return known
+    known = {name: version for name in packages if (version := installed(name))}
+    return {"python": ".".join(platform.python_version_tuple()[:2])} | known
 
 
 def this() -> dict[str, Any]:
@@ -141,26 +114,16 @@ def this() -> dict[str, Any]:
     }
 
 
-def record(stage: str, path: Path = paths.MACHINES) -> None:
+def record(stage: str) -> None:
     """Record that `stage` ran on this machine."""
-    here = this()
-    name = hashlib.sha256(json.dumps(here, sort_keys=True).encode()).hexdigest()[:12]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_files.only_writer(path.with_name("machines"), wait=True):
-        known = _read(path)
-        stages = {**known["stages"], stage: name}
-        machines = {**known["machines"], name: here}
-        used = {one: machines[one] for one in sorted(set(stages.values())) if one in machines}
-        content = {"machines": used, "stages": stages}
-        if content != known:
-            atomic_files.write_text(path, json.dumps(content, sort_keys=True, indent=2) + "\n")
+    text = json.dumps(this(), indent=2)
+    atomic_files.write_text(paths.MACHINES / f"{stage}.json", f"{text}\n")
 
 
-def recorded(stage: str, path: Path = paths.MACHINES) -> dict[str, Any]:
+def recorded(stage: str) -> dict[str, Any]:
     """Return the machine on which a stage last ran here; empty if unknown."""
-    known = _read(path)
-    machine = known["machines"].get(str(known["stages"].get(stage)))
-    return machine if isinstance(machine, dict) else {}
+    path = paths.MACHINES / f"{stage}.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -181,23 +144,7 @@ def _as_text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the record; a damaged one counts as empty."""
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    sections = known if isinstance(known, dict) else {}
-    return {
-        name: section if isinstance(section := sections.get(name), dict) else {}
-        for name in ("machines", "stages")
-    }
-
-
 def _cpuinfo(name: str) -> str:
-    try:
-        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return ""
-    fields = (line.partition(":") for line in lines)
-    return next((value.strip() for key, _, value in fields if key.strip() == name), "")
+    text = CPUINFO.read_text(errors="replace") if CPUINFO.is_file() else ""
+    found = re.search(rf"^{name}\s*:(.*)", text, re.MULTILINE)
+    return found[1].strip() if found else ""

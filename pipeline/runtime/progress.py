@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -18,20 +18,14 @@ class Bar:
     `note` is printed at the end.
     """
 
-    def __init__(self, what: str, total: int) -> None:
-        self.done = 0
-        self.note = ""
-        self._quiet = not sys.stderr.isatty()
-        self._tqdm = tqdm(
-            total=total, desc=what, unit="img", disable=self._quiet, dynamic_ncols=True
-        )
-        self._lock = threading.Lock()
-        self._what, self._started = what, time.perf_counter()
+    def __init__(self, bar: "tqdm[Any]") -> None:
+        self.done, self.note = 0, ""
+        self._bar, self._lock = bar, threading.Lock()
 
     def update(self, items: int = 1) -> None:
         with self._lock:
             self.done += items
-            self._tqdm.update(items)
+            self._bar.update(items)
 
     def over(self, batches: Iterable[T]) -> Iterator[T]:
         """Yield the same batches; count each when the next one is requested."""
@@ -39,19 +33,18 @@ class Bar:
             yield batch
             self.update(len(batch))
 
-    def close(self) -> None:
-        self._tqdm.close()
-        if self._quiet:
-            seconds = time.perf_counter() - self._started
-            rate = self.done / max(seconds, 1e-9)
-            print(f"{self._what}: {self.done:,} img in {seconds:.1f} s ({rate:,.0f} img/s)")
-        if self.note:
-            print(f"{self._what}: {self.note}")
-
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Bar]:
     """Show the progress of `what`; print a line at its end if stderr is not a terminal."""
-    bar = Bar(what, total)
+    quiet, started = not sys.stderr.isatty(), time.perf_counter()
+    shown = tqdm(total=total, desc=what, unit="img", disable=quiet, dynamic_ncols=True)
+    bar = Bar(shown)
     yield bar
-    bar.close()
+    shown.close()
+    if quiet:
+        seconds = time.perf_counter() - started
+        rate = bar.done / max(seconds, 1e-9)
+        print(f"{what}: {bar.done:,} img in {seconds:.1f} s ({rate:,.0f} img/s)")
+    if bar.note:
+        print(f"{what}: {bar.note}")

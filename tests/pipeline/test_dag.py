@@ -9,33 +9,17 @@ from typing import Any
 
 import pytest
 import yaml
-from album import AUGMENT
+from album import AUGMENT, LOGISTIC, contents
 from PIL import Image
-from project import Project
+from project import ROOT, STAGES, Project
 from sklearn.datasets import load_digits
 
 from pipeline import paths
 
-ROOT = Path(__file__).parents[2]
-
-STAGES = [
-    "code",
-    "split",
-    "resize",
-    "fetch_weights@convnet",
-    "extract@convnet",
-    "audit",
-    "train_head",
-    "fine_tune",
-    "evaluate",
-    "explain",
-    "submit",
-    "report",
-]
 OUTSIDE_DVC = ("ROW_CACHE", "FROZEN_ACTIVATIONS", "CHECKPOINT", "MACHINES", "WEIGHT_DIGESTS")
-FROM_HEAD = ["train_head", "fine_tune", "evaluate", "explain", "submit", "report"]
-FROM_HEAD_TO_SUBMIT = [stage for stage in FROM_HEAD if stage not in ("explain", "report")]
-NOT_IN_RUN_CACHE = {"size", "nfiles"}
+FROM_HEAD = STAGES[STAGES.index("train_head") :]
+HEAD_TO_SUBMIT = ["train_head", "fine_tune", "evaluate", "submit"]
+Other = tuple[Project, list[str]]
 
 pytestmark = pytest.mark.xdist_group("dag")
 
@@ -48,16 +32,15 @@ def project(done: Project, tmp_path: Path) -> Project:
 
 def definitions() -> dict[str, dict[str, Any]]:
     content = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    return dict(content["stages"])
+    return {name: stage.get("do", stage) for name, stage in content["stages"].items()}
 
 
-@pytest.mark.parametrize("stage", definitions())
+@pytest.mark.parametrize("stage", definitions().keys() - {"code"})
 def test_a_stage_depends_on_its_code_and_on_no_source_file(stage: str) -> None:
     definition = definitions()[stage]
-    definition = definition.get("do", definition)
-    assert not [dep for dep in definition.get("deps", []) if dep.endswith(".py")] or stage == "code"
-    listed = [entry["code.yaml"] for entry in definition.get("params", []) if "code.yaml" in entry]
-    assert [keys[0] for keys in listed] == ([] if stage == "code" else [stage])
+    assert not [dep for dep in definition.get("deps", []) if dep.endswith(".py")]
+    listed = [entry["code.yaml"] for entry in definition["params"] if "code.yaml" in entry]
+    assert [keys[0] for keys in listed] == [stage]
 
 
 def test_dvc_yaml_and_the_library_name_the_same_paths() -> None:
@@ -70,18 +53,11 @@ def test_dvc_yaml_and_the_library_name_the_same_paths() -> None:
     assert {path for path in named if path not in text} == set()
 
 
-def test_no_setting_is_hidden_from_dvcs_run_cache() -> None:
-    """DVC leaves keys named `size` and `nfiles` out of its run-cache's hash (_get_cache_hash in
-    dvc/stage/cache.py): a change of one would restore old outputs.
-    """
-    waiting = [yaml.safe_load((ROOT / name).read_text()) for name in ("code.yaml", "settings.yaml")]
-    while waiting:
-        section = waiting.pop()
-        if isinstance(section, dict):
-            assert not NOT_IN_RUN_CACHE & section.keys()
-            waiting += section.values()
-        elif isinstance(section, list):
-            waiting += section
+@pytest.mark.parametrize("name", ["code.yaml", "settings.yaml"])
+def test_no_setting_is_hidden_from_dvcs_run_cache(name: str) -> None:
+    """DVC leaves these keys out of its run-cache's hash (_get_cache_hash in dvc/stage/cache.py)."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^\s*(?:- )?(size|nfiles):", text) == []
 
 
 def test_a_second_run_does_nothing(done: Project) -> None:
@@ -89,66 +65,55 @@ def test_a_second_run_does_nothing(done: Project) -> None:
     assert done.repro() == []
 
 
-def test_a_size_seen_never_before_is_not_taken_from_the_run_cache(project: Project) -> None:
-    project.change({"resize.size": 50})
-    assert project.repro("resize") == ["code", "resize"]
-    assert '"shape": [\n    899,\n    50,\n    50,\n    3\n  ]' in project.read(
-        "data/resized.zarr/zarr.json"
-    )
-
-
-@pytest.mark.slow
-def test_a_head_key_reruns_the_head_and_what_follows(other: tuple[Project, list[str]]) -> None:
-    assert other[1] == ["code", *FROM_HEAD]
-
-
-@pytest.mark.slow
-def test_going_back_to_old_parameters_trains_nothing(
-    other: tuple[Project, list[str]], tmp_path: Path
+@pytest.mark.parametrize(
+    ("changes", "targets", "ran"),
+    [
+        ({"submit.clip": 0.2}, (), ["submit", "report"]),
+        ({"split.seed": 1}, ("audit", "submit"), ["split", "resize", "audit", *HEAD_TO_SUBMIT]),
+        ({"resize.size": 50}, ("resize",), ["resize"]),  # by its own name from the run-cache
+    ],
+)
+def test_a_key_reruns_the_stages_that_use_it_and_what_follows(
+    changes: dict[str, Any], targets: tuple[str, ...], ran: list[str], project: Project
 ) -> None:
+    project.change(changes)
+    assert project.repro(*targets) == ["code", *ran]
+
+
+def test_a_head_key_reruns_the_head_and_going_back_trains_nothing(
+    other: Other, tmp_path: Path
+) -> None:
+    assert other[1] == ["code", *FROM_HEAD]
     project = other[0].copy_to(tmp_path / "a copy")
     project.git("checkout", "--quiet", "main", "--", "params.yaml")
     assert project.repro() == ["code", "evaluate"]
 
 
-@pytest.mark.slow
-def test_another_commit_is_compared_by_its_predictions(
-    other: tuple[Project, list[str]], tmp_path: Path
-) -> None:
+def test_another_commit_is_compared_by_its_predictions(other: Other, tmp_path: Path) -> None:
     project, _ = other
     compare = ("-m", "pipeline", "compare", "main", "--out", str(tmp_path / "compared"))
     printed = project.run(sys.executable, *compare)
     lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if "log loss |" in line]
-    assert [line[:3] for line in lines] == [
-        ["valid", "120", "log loss"],
-        ["test", "120", "log loss"],
-    ]
+    assert [line[:2] for line in lines] == [["valid", "120"], ["test", "120"]]
     here = json.loads(project.read("metrics/evaluate.json"))["final"]["test"]["log_loss"]
     there = json.loads(project.git("show", "main:metrics/evaluate.json"))["final"]["test"]
-    assert [float(text) for text in lines[1][3:5]] == pytest.approx(
-        [there["log_loss"], here], abs=1e-4
-    )
+    expected = pytest.approx([there["log_loss"], here], abs=1e-4)
+    assert [float(text) for text in lines[1][3:5]] == expected
     assert here != there["log_loss"]
-    changed = "| `train_head.inverse_regularization` | `0.01` | `0.02` |\n"
-    assert changed in printed
+    assert "| `train_head.inverse_regularization` | `0.01` | `0.02` |\n" in printed
     svgs = {path.stem for path in (tmp_path / "compared" / "plots").iterdir()}
     assert {"head_loss", "head_roc", "fine_tune_reliability", "final_thresholds"} <= svgs
 
 
-@pytest.mark.slow
-def test_a_clone_without_data_is_compared_by_intervals(
-    other: tuple[Project, list[str]], tmp_path: Path
-) -> None:
+def test_a_clone_without_data_is_compared_by_intervals(other: Other, tmp_path: Path) -> None:
     clone = Project(tmp_path / "clone")
     other[0].git("clone", "--quiet", ".", str(clone.folder))
     printed = clone.run(sys.executable, "-m", "pipeline", "compare", "origin/main")
     assert "predictions of origin&#47;main are neither in DVC's cache nor on a remote" in printed
     assert "| subset | metric | `origin/main` | this run | |\n" in printed
-    assert "in &#96;" not in printed
     assert (clone.folder / "comparison" / "plots" / "head_loss.svg").is_file()
 
 
-@pytest.mark.slow
 def test_an_experiment_tries_a_value_without_a_commit(project: Project) -> None:
     printed = project.run("dvc", "exp", "run", "--name", "tried", "-S", "submit.clip=0.02")
     assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == ["code", "submit", "report"]
@@ -162,7 +127,6 @@ def test_an_experiment_tries_a_value_without_a_commit(project: Project) -> None:
     assert "\n1 parameter and 0 metrics differ.\n" in printed
 
 
-@pytest.mark.slow
 def test_queued_experiments_run_in_copies_and_leave_the_working_tree_alone(
     project: Project,
 ) -> None:
@@ -173,11 +137,9 @@ def test_queued_experiments_run_in_copies_and_leave_the_working_tree_alone(
         project.run("dvc", "queue", "stop")
     assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == ["code", "submit", "report"]
     assert project.git("status", "--porcelain") == ""
-    assert "queued" in project.run("dvc", "exp", "list")
     assert re.search(r"queued .*Success", project.run("dvc", "queue", "status"))
     assert list((project.folder / ".dvc" / "tmp" / "exps").glob("tmp*")) == []
     project.run("dvc", "exp", "apply", "queued")
-    assert "none nearer to 0 or 1" in printed
     assert yaml.safe_load(project.read("params.yaml"))["submit"]["clip"] == 0.03
 
 
@@ -194,35 +156,13 @@ def test_photos_in_data_raw_can_be_given_to_dvc(tmp_path: Path) -> None:
     assert photo.read_bytes() == b"photos"
 
 
-@pytest.mark.slow
 def test_one_more_view_is_all_that_is_computed(project: Project) -> None:
     project.change({"extract.views": 3, "extract.augment": AUGMENT})
     printed = project.run("dvc", "repro", "extract@convnet")
-    found = re.search(r"([\d,]+) computed, ([\d,]+) known before$", printed, re.M)
-    assert found is not None
-    computed, known = (int(count.replace(",", "")) for count in found.groups())
-    assert computed in (898, 899)  # two images have the same bytes
-    assert computed + known == 3 * 899
+    # Two of the 899 images have the same bytes.
+    assert re.search(r"\b89[89] computed, 1,79[89] known before$", printed, re.M)
 
 
-def test_a_submit_key_reruns_submit_and_the_report_that_shows_it(project: Project) -> None:
-    project.change({"submit.clip": 0.2})
-    assert project.repro() == ["code", "submit", "report"]
-
-
-@pytest.mark.slow
-def test_a_split_key_leaves_the_features_alone(project: Project) -> None:
-    project.change({"split.seed": 1})
-    assert project.repro("audit", "submit") == [
-        "code",
-        "split",
-        "resize",
-        "audit",
-        *FROM_HEAD_TO_SUBMIT,
-    ]
-
-
-@pytest.mark.slow
 def test_another_backbone_extracts_only_the_new_one(project: Project) -> None:
     convnet = yaml.safe_load(project.read("params.yaml"))["backbones"]["convnet"]
     project.change({"backbones.MobileNet": {**convnet, "pooling": "avg", "unfreeze_from": None}})
@@ -234,41 +174,20 @@ def test_another_backbone_extracts_only_the_new_one(project: Project) -> None:
     assert [path.name for path in features.glob("[!.]*")] == ["convnet.zarr"]
 
 
-@pytest.mark.slow
 def test_without_fine_tuning_the_head_passes_through_fine_tuning(project: Project) -> None:
     project.change({"fine_tune": None})
-    assert project.repro("submit") == ["code", *FROM_HEAD_TO_SUBMIT[1:]]
-    folders = [project.folder / "data" / name for name in ("head", "model")]
-    files = [
-        {
-            path.relative_to(folder): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
-        for folder in folders
-    ]
-    assert files[0] == files[1]
+    assert project.repro("submit") == ["code", *HEAD_TO_SUBMIT[1:]]
+    assert contents(project.folder / "data/head") == contents(project.folder / "data/model")
 
 
-def _contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-@pytest.mark.slow
-def test_a_branch_shows_its_params_metrics_and_plots(
-    other: tuple[Project, list[str]], tmp_path: Path
-) -> None:
+def test_a_branch_shows_its_params_metrics_and_plots(other: Other, tmp_path: Path) -> None:
     project, _ = other
     params = project.run("dvc", "params", "diff", "main", "other")
-    key, values = "train_head.inverse_regularization", ["0.01", "0.02"]
-    assert sorted(line.split() for line in params.splitlines()[1:]) == [
-        ["params.yaml", key, *values],
-        ["settings.yaml", key, *values],
-    ]
+    changed = ["train_head.inverse_regularization", "0.01", "0.02"]
+    lines = sorted(line.split() for line in params.splitlines()[1:])
+    assert lines == [["params.yaml", *changed], ["settings.yaml", *changed]]
     metrics = project.run("dvc", "metrics", "diff", "main", "other")
-    assert "metrics/head.json" in metrics
-    assert "best.val_loss" in metrics
+    assert re.search(r"metrics/head.json +best.val_loss", metrics)
     project.run("dvc", "plots", "diff", "main", "other", "--out", str(tmp_path))
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     for revision in ("main", "other"):
@@ -288,12 +207,12 @@ def test_the_submission_has_a_row_for_every_unlabelled_image_in_natural_order(
 
 def test_the_ledger_finds_the_planted_faults(done: Project) -> None:
     rows = list(csv.DictReader(done.read("data/split.csv").splitlines()))
+    assert len(rows) == 900
     rejected = [(row["member"], row["reason"]) for row in rows if row["reason"]]
     assert rejected == [("train/cat.7.jpg", "truncated image")]
-    twins = [row["member"] for row in rows if row["group"] == "train/dog.12"]
-    assert twins == ["train/dog.12.jpg", "train/dog.25.jpg"]
-    assert len({row["subset"] for row in rows if row["group"] == "train/dog.12"}) == 1
-    assert len(rows) == 900
+    twins = [row for row in rows if row["group"] == "train/dog.12"]
+    assert [row["member"] for row in twins] == ["train/dog.12.jpg", "train/dog.25.jpg"]
+    assert twins[0]["subset"] == twins[1]["subset"]
 
 
 def test_a_wrong_key_of_a_later_stage_stops_the_first_one_with_one_sentence(
@@ -309,7 +228,6 @@ def test_a_wrong_key_of_a_later_stage_stops_the_first_one_with_one_sentence(
     assert "Traceback" not in printed
 
 
-@pytest.mark.slow
 def test_a_clone_in_another_folder_gives_the_same_lock_file(done: Project, tmp_path: Path) -> None:
     clone = Project(tmp_path / "another place" / "two")
     done.git("clone", "--quiet", ".", str(clone.folder))
@@ -319,7 +237,6 @@ def test_a_clone_in_another_folder_gives_the_same_lock_file(done: Project, tmp_p
 
 
 @pytest.mark.xdist_group("digits")
-@pytest.mark.slow
 def test_ten_classes_in_ten_folders_work(tmp_path: Path) -> None:
     """scikit-learn's handwritten digits, 8 x 8, as PNG files in a folder for each class."""
     project = Project.copy_of_this(tmp_path / "digits")
@@ -335,11 +252,7 @@ def test_ten_classes_in_ten_folders_work(tmp_path: Path) -> None:
             "split.near_duplicates": None,  # half of the digits are nearly the same as another one
             "extract.views": 1,  # a mirrored digit is none
             "predict.views": 1,
-            "train_head": {
-                "kind": "logistic",
-                "inverse_regularization": 0.1,
-                "max_iterations": 500,
-            },
+            "train_head": LOGISTIC | {"inverse_regularization": 0.1},
             "fine_tune": None,
             "explain.filters": 1,
             "explain.layers": 1,
@@ -347,8 +260,8 @@ def test_ten_classes_in_ten_folders_work(tmp_path: Path) -> None:
         }
     )
     project.repro()
-    figures = yaml.safe_load(project.read("metrics/evaluate.json"))
-    assert figures["head"]["test"]["images"] == 269
-    assert figures["head"]["test"]["accuracy"] > 0.97
-    assert list(figures["head"]["test"]["per_class"]) == [str(digit) for digit in range(10)]
+    test = json.loads(project.read("metrics/evaluate.json"))["head"]["test"]
+    assert test["images"] == 269
+    assert test["accuracy"] > 0.97
+    assert list(test["per_class"]) == [str(digit) for digit in range(10)]
     assert project.read("data/submission.csv") == "id,0,1,2,3,4,5,6,7,8,9\n"

@@ -1,6 +1,5 @@
 """A stage that DVC started ends when DVC is killed; one that was started by hand does not."""
 
-import ctypes
 import fcntl
 import os
 import signal
@@ -10,9 +9,6 @@ from pathlib import Path
 
 import pytest
 from project import ROOT
-
-from pipeline import stage
-from pipeline.runtime.errors import UserError
 
 LOCK = Path("data/.waiting.lock")
 
@@ -91,46 +87,3 @@ def test_a_stage_that_was_started_by_hand_outlives_its_parent() -> None:
         parent.stdin.flush()
         assert parent.stdout.read().startswith("got still there?\nwaiting: done in ")
     assert not locked()
-
-
-@pytest.fixture
-def signals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """What is requested from the kernel, in place of requesting it."""
-    requests: list[tuple[int, int]] = []
-
-    class Library:
-        def __init__(self, name: None) -> None:
-            pass
-
-        def prctl(self, option: int, value: int) -> None:
-            requests.append((option, value))
-
-    monkeypatch.setattr(ctypes, "CDLL", Library)
-    monkeypatch.setenv("DVC_STAGE", "waiting")
-    return requests
-
-
-@pytest.mark.parametrize("command", [b"/sbin/init\0", b"python\0/usr/bin/dvc\0repro\0"])
-def test_a_stage_is_refused_after_the_end_of_dvc_but_dvc_may_be_process_1(
-    command: bytes, signals: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "getppid", lambda: 1)
-    monkeypatch.setattr(Path, "read_bytes", lambda path: command)
-    if b"dvc" in command:
-        stage._end_with_dvc()
-    else:
-        with pytest.raises(UserError, match=r"^dvc: expected .*; run `dvc repro` again$"):
-            stage._end_with_dvc()
-    assert signals == [(1, signal.SIGTERM)]
-
-
-@pytest.mark.parametrize("why", ["by hand", "not on Linux"])
-def test_nothing_is_requested_from_the_kernel_otherwise(
-    why: str, signals: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if why == "by hand":
-        monkeypatch.delenv("DVC_STAGE")
-    else:
-        monkeypatch.setattr(sys, "platform", "darwin")
-    stage._end_with_dvc()
-    assert signals == []

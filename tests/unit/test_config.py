@@ -8,15 +8,15 @@ from typing import Any
 
 import parameter_table
 import pytest
-import yaml
 from bad_params import ABSENT, change
 
-from pipeline import config
+from pipeline import config, paths
 from pipeline.runtime.errors import UserError
 
 Content = dict[str, Any]
 NET = "backbones.convnet"
 MOVES = {"rotation": 5, "shift": 0.1, "shear": 0.1, "zoom": 0.1, "flip": True}
+POOLINGS = ("predictions", "log_predictions")
 LOGISTIC = {"train_head": {"kind": "logistic", "max_iterations": 500}}
 FROZEN: Content = {"fine_tune": None, f"{NET}.unfreeze_from": None}
 VIEWS = {"extract.views": 4, "extract.augment": MOVES | {"seed": 0}}
@@ -53,17 +53,11 @@ def reverse(content: Any) -> Any:
 
 HARMLESS: list[tuple[str, Content, Content]] = [
     ("0.0 for 0", {}, {"train_head.dropout": 0.0, "fine_tune.augment.rotation": 0.0}),
-    ("text of a number, as DVC writes it", {}, {"fine_tune.learning_rate": "5e-04"}),
-    ("a list of one layer", {}, {f"{NET}.unfreeze_from": ["conv1"]}),
     ("no key for null", {}, {"data.classes": ABSENT, "train_head.class_weights": ABSENT}),
     ("whole numbers", {"fine_tune.class_weights": [1.0, 2.0]}, {"fine_tune.class_weights": [1, 2]}),
     ("augment with two views", {}, {"extract.augment": MOVES | {"seed": 3}}),
     ("no fine-tuning", FROZEN, {f"{NET}.unfreeze_from": "conv2"}),
-    (
-        "changes of nothing",
-        {"fine_tune.augment.flip": False},
-        {"fine_tune.augment": None},
-    ),
+    ("changes of nothing", {"fine_tune.augment.flip": False}, {"fine_tune.augment": None}),
     ("verify", {}, {"verify.absolute": 1, "verify.relative": 0.5, "verify.pixels": 0.1}),
     ("another path to the same file", {}, {"data.train": "./data/../data/sample/train.zip"}),
     ("other images at another path", {}, {"data.train": "a", "data.test": "b"}),
@@ -168,25 +162,18 @@ def test_the_order_of_backbones_matters_to_what_joins_their_features(params: Con
     assert differing == {"audit", "train_head", "fine_tune", "explain"}
 
 
-@pytest.mark.parametrize("text", ["1e-05", "1E-5", "1e-5", "1.0e-05", "0.00001"])
-def test_a_number_in_scientific_notation_is_a_float(params: Content, text: str) -> None:
-    content = changed(params, {"fine_tune.learning_rate": yaml.safe_load(text)})
-    assert config.check(content).fine_tune.learning_rate == 1e-5  # type: ignore[union-attr]
-
-
-def test_an_integer_serves_as_a_float(params: Content) -> None:
-    value = config.check(changed(params, {"train_head.dropout": 0})).train_head
-    assert type(value.dropout) is float  # type: ignore[union-attr]
-
-
-def test_parameters_are_immutable(params: Content) -> None:
-    with pytest.raises(ValueError, match="frozen"):
-        config.check(params).split.seed = 1
-
-
-def test_all_faults_are_reported_one_per_line(
-    params: Content, tmp_path: Path, write_params: Callable[..., None]
+@pytest.mark.parametrize("text", ["1e-05", "1E-5", "1.0e-05", "0.00001", "+1e-05"])
+def test_a_number_in_scientific_notation_is_a_float(
+    text: str, write_params: Callable[..., None]
 ) -> None:
+    write_params()
+    params = paths.PARAMS.read_text(encoding="utf-8")
+    params, count = re.subn(r"learning_rate: 0\.0005\b", f"learning_rate: {text}", params)
+    paths.PARAMS.write_text(params, encoding="utf-8")
+    assert (count, config.read().fine_tune.learning_rate) == (1, 1e-5)  # type: ignore[union-attr]
+
+
+def test_all_faults_are_reported_one_per_line(write_params: Callable[..., None]) -> None:
     write_params(resize={"siez": 1, "size": "64"}, split={"seed": None})
     with pytest.raises(UserError) as error:
         config.read()
@@ -204,3 +191,21 @@ def test_a_backbone_that_is_not_there_is_named(params: Content) -> None:
     assert config.require_backbone(checked, "convnet") == checked.backbones["convnet"]
     with pytest.raises(UserError, match="expected an entry for 'VGG16', got only convnet; add it"):
         config.require_backbone(checked, "VGG16")
+
+
+def test_what_plays_together_is_accepted(params: Content) -> None:
+    """bad_params.py has what is refused."""
+    top = {"weights": "imagenet", "include_top": True, "preprocessing": "backbone"}
+    top |= {"path": None, "sha256": None, "seed": None}
+    frozen = {**params["backbones"]["convnet"], "unfreeze_from": None}
+    changes = VIEWS | {f"backbones.{name}": top | {"pooling": name} for name in POOLINGS}
+    changes |= {"backbones.gabor": frozen, "compute.instruction_set": "AVX512_CORE"}
+    changes |= {"fine_tune.cache_frozen": True, "fine_tune.augment": None}
+    changes |= {"extract.views": 64, "extract.precision": "bfloat16", "submit.clip": 0}
+    checked = config.check(changed(params, changes))
+    assert checked.extract.changes() == (MOVES, 0)
+    assert checked.backbones["predictions"].sha256 is None
+    assert type(checked.submit.clip) is float
+    unchanged = config.check(params)
+    assert unchanged.extract.changes() == (dict.fromkeys(MOVES, 0) | {"flip": False}, 0)
+    assert unchanged.fine_tune.augment.active() == ["flip"]  # type: ignore[union-attr]

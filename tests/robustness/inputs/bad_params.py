@@ -217,7 +217,7 @@ FAULTS: dict[str, tuple[str, Any, str] | tuple[str, Any, str, str]] = {
 VALUES = {
     "NaN as YAML writes it": (".nan", "a finite number", "nan"),
     "minus infinity": ("-.inf", "a finite number", "-inf"),
-    "an exponent too large": ("1e999", "a finite number", "'1e999'"),
+    "an exponent too large": ("1e999", "a finite number", "inf"),
     "a number in sixties": ("1:30", "a number below 1", "90"),
     "a number of 400 digits": ("1" * 400, "a number", f"{'1' * 28}...{'1' * 29}"),
     "a number of base 16 with 5,000 digits": (

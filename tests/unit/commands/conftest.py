@@ -7,12 +7,13 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # as `keras_setup.start` would
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from finished import choose, copy_of, finish, in_this_process
+from finished import choose, finish, in_this_process
 
 from pipeline.commands import cli
 
@@ -45,6 +46,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(finished: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy of the finished project as working folder, its head selected."""
     with in_this_process() as changed:
-        changed.chdir(copy_of(finished, tmp_path / "project"))
+        changed.chdir(shutil.copytree(finished, tmp_path / "project"))
         choose("head")
         yield tmp_path / "project"

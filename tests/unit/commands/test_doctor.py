@@ -63,8 +63,9 @@ def damaged_output(tiny: Tiny, _: object) -> None:
 
 def another_machine(*_: object) -> None:
     machine.record("draw")
-    text = paths.MACHINES.read_text(encoding="utf-8")
-    write(paths.MACHINES, text.replace(machine.this()["processor"], "Another One"))
+    path = paths.MACHINES / "draw.json"
+    text = path.read_text(encoding="utf-8")
+    write(path, text.replace(machine.this()["processor"], "Another One"))
 
 
 FAULTS: dict[str, tuple[Make, str]] = {

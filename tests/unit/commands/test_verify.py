@@ -64,8 +64,9 @@ def test_the_same_bytes_are_reproduced_and_nothing_here_changes(tiny: Tiny, run:
 
 def test_differences_are_measured_and_another_machine_is_named(tiny: Tiny, run: Verify) -> None:
     other = machine.this() | {"processor": "Another One"}
-    record = {"machines": {"a": other}, "stages": {"draw": "a"}}
-    (tiny.folder / paths.MACHINES).write_text(json.dumps(record))
+    record = tiny.folder / paths.MACHINES / "draw.json"
+    record.parent.mkdir()
+    record.write_text(json.dumps(other))
     tiny.outside("offset", "0.001")
     said = run()
     assert (
