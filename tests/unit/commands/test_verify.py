@@ -56,7 +56,7 @@ def test_the_same_bytes_are_reproduced_and_nothing_here_changes(tiny: Tiny, run:
         "| score | metrics/score.json | same bytes |  |",
         "",
     ]
-    commit = tiny.git("rev-parse", "--short", "HEAD").strip()
+    commit = tiny.git("rev-parse", "HEAD")[:10]
     assert lines[7].startswith(f"verify: 3 outputs of 2 stages at {commit}: 3 same bytes (")
     assert (digest(tiny.folder / ".dvc" / "cache"), digest(tiny.folder / "data")) == before
     assert tiny.git("status", "--porcelain") == ""
@@ -70,11 +70,11 @@ def test_differences_are_measured_and_another_machine_is_named(tiny: Tiny, run: 
     said = run()
     assert (
         "| draw | data/numbers.csv | DIFFERENT | 0.001 absolute, 0.001 relative; at numbers.csv "
-        "line 3; first: numbers.csv line 1: 1 and 1.001 |"
+        "line 3 number 1; first: numbers.csv line 1 number 1: 1 and 1.001 |"
     ) in said.out
     assert (
-        "| score | data/model | DIFFERENT | 0.002 absolute, 0.001 relative; at head.npz weights "
-        "[2]; first: head.npz weights [0]: 2 and 2.002 |"
+        "| score | data/model | DIFFERENT | 0.002 absolute, 0.001 relative; at model/head.npz "
+        "weights [2]; first: model/head.npz weights [0]: 2 and 2.002 |"
     ) in said.out
     here = machine.this()["processor"]
     assert last(said) == f"verify: this machine differs: processor: Another One, now {here}"
@@ -96,7 +96,7 @@ def test_randomness_is_distinguished_from_another_machine(tiny: Tiny, run: Verif
     tiny.outside("chance", "")
     said = run("score")
     assert "data/numbers.csv" not in said.out.partition("\n\n")[0]  # that stage did not run
-    assert "| score | data/model | DIFFERENT | first: note.txt" in said.out
+    assert "| score | data/model | DIFFERENT | first: model/note.txt" in said.out
     assert "| score | metrics/score.json | same bytes |  |" in said.out
     not_again = (
         "verify: it is not deterministic here: a third run wrote other bytes than the second"
