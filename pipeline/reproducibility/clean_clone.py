@@ -18,10 +18,7 @@ KEPT = (paths.ROW_CACHE, paths.FROZEN_ACTIVATIONS, paths.CHECKPOINT.parent)
 
 
 class Clone:
-    """A checkout of `commit` in `folder`; recorded outputs are copied below `recorded`.
-
-    It reads this project's DVC cache, and adds nothing to it.
-    """
+    """A checkout in `folder` that reads this project's DVC cache and adds nothing to it."""
 
     def __init__(self, scratch: Path, revision: str) -> None:
         """Check out `revision` below the empty folder `scratch`."""

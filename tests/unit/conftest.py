@@ -1,7 +1,30 @@
-"""Set Keras up before any unit test imports it."""
+"""Set Keras up before any unit test imports it; call the command line in this process."""
 
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.commands import cli
+
+
+@pytest.fixture
+def pipeline(capfd: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+    """Call `pipeline` with words; return status, out and err."""
+
+    def call(*words: object) -> SimpleNamespace:
+        capfd.readouterr()
+        try:
+            status = cli.main([str(word) for word in words])
+        except SystemExit as end:
+            status = int(end.code or 0)
+        printed = capfd.readouterr()
+        return SimpleNamespace(status=status, out=printed.out, err=printed.err)
+
+    return call

@@ -20,15 +20,6 @@ def test_each_command_explains_itself_with_an_example(name: str, pipeline: Pipel
     assert f"usage: pipeline {name} " in said.out
 
 
-@pytest.mark.parametrize("words", [(), ("predikt",), ("verify", "--quik")])
-def test_unknown_words_are_refused_with_status_2(
-    words: tuple[str, ...], pipeline: Pipeline
-) -> None:
-    said = pipeline(*words)
-    assert said.status == 2
-    assert said.err.startswith("usage: pipeline ")
-
-
 def test_help_lists_all_commands_and_imports_none() -> None:
     code = (
         "import sys; from pipeline.commands import cli\n"

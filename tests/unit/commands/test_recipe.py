@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 
 from pipeline import config, paths
 from pipeline.commands import recipe
@@ -45,29 +44,6 @@ def test_a_recipe_is_written_with_its_header_and_a_comment_for_each_key(run: Run
     assert config.read() == config.check(recipe.read("ensemble-fine-tune"))
     assert run("sample", "--print").out == recipe.render("sample")
     assert paths.PARAMS.read_text(encoding="utf-8") == text
-
-
-@pytest.mark.parametrize(
-    ("name", "absent", "present"),
-    [
-        ("mobilenetv2", {"path", "seed", "unfreeze_from", "augment"}, {"layer", "classes"}),
-        ("vgg16-predictions-linear", {"layer"}, {"patience"}),
-        ("ensemble-fine-tune", {"path", "augment"}, {"unfreeze_from", "patience"}),
-    ],
-)
-def test_null_is_written_only_where_it_is_a_choice(
-    name: str, absent: set[str], present: set[str]
-) -> None:
-    keys = set(re.findall(r"(?m)^ *(\w+): null\b", recipe.render(name)))
-    assert (keys & absent, present - keys) == (set(), set())
-
-
-def test_numbers_and_text_are_written_as_yaml_reads_them() -> None:
-    values: list[object] = [0.00001, 1e-07, 0.0, 20.0, 3, True, None]
-    values += ["avg", "null", "1e-05", "a, b: #c", []]
-    for value in [*values, values[:-1]]:
-        assert yaml.safe_load(recipe._value(value)) == value
-    assert [recipe._value(value) for value in values[:4]] == ["0.00001", "0.0000001", "0", "20"]
 
 
 def test_changes_that_no_recipe_has_are_not_overwritten(run: Run) -> None:

@@ -8,26 +8,21 @@ import pytest
 from pipeline.reproducibility import code_changes
 
 OLD: dict[str, Any] = {
-    "extract": {"pipeline/a.py": "1", "cykooz.resizer": "4.0.1", "keras": "3.15.1"},
+    "extract": {"pipeline/a.py": "1", "keras": "3.15.1"},
     "split": {"pipeline/a.py": "1"},
     "backend": {"jax": {}, "tensorflow": {"tensorflow": "2.21.0"}},
 }
-NEWER = OLD["extract"] | {"keras": "3.15.2", "cykooz.resizer": "5"}
-EDITED = OLD | {"split": {"b.py": "1"}}
-JAX = OLD | {"backend": {"jax": {"jax": "1"}, "tensorflow": {"tensorflow": "2.21.0"}}}
+MOVED = OLD | {"split": {"b.py": "1"}}
+NEWER = OLD | {"extract": OLD["extract"] | {"keras": "3.15.2"}, "split": {"pipeline/a.py": "2"}}
+JAX = OLD | {"backend": OLD["backend"] | {"jax": {"jax": "1"}}}
 
 
 @pytest.mark.parametrize(
     ("old", "new", "stages", "changes"),
     [
         (OLD, OLD, [], []),
-        (OLD, EDITED, ["split"], ["b.py added", "pipeline/a.py removed"]),
-        (
-            OLD,
-            OLD | {"extract": NEWER, "split": {"pipeline/a.py": "2"}},
-            ["extract", "split"],
-            ["cykooz.resizer 4.0.1 -> 5", "keras 3.15.1 -> 3.15.2", "pipeline/a.py"],
-        ),
+        (OLD, MOVED, ["split"], ["b.py added", "pipeline/a.py removed"]),
+        (OLD, NEWER, ["extract", "split"], ["keras 3.15.1 -> 3.15.2", "pipeline/a.py"]),
         (OLD, JAX, ["other backends or engines"], ["jax.jax none -> 1"]),
         (OLD, OLD | {"new": {"pipeline/a.py": "1"}}, ["new"], ["pipeline/a.py added"]),
         ({}, {"split": OLD["split"]}, ["split"], ["code.yaml added"]),
@@ -48,9 +43,9 @@ def test_settings_are_compared_key_by_key_and_only_the_first_differences_listed(
     assert code_changes.listed("abcdefg") == "a, b, c, d, e and 2 more"
 
 
-@pytest.mark.parametrize("text", [None, b"", b"- a", b"a: [", b"\xff"])
-def test_an_absent_or_damaged_file_is_empty(text: bytes | None, tmp_path: Path) -> None:
+def test_an_absent_or_damaged_file_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "code.yaml"
-    if text is not None:
-        path.write_bytes(text)
     assert code_changes.read(path) == {}
+    for text in (b"", b"- a", b"a: [", b"\xff"):
+        path.write_bytes(text)
+        assert code_changes.read(path) == {}

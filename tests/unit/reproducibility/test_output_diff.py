@@ -15,13 +15,7 @@ from pipeline.reproducibility import output_diff
 from pipeline.reproducibility.output_diff import Difference, Tolerance
 
 NONE, SOME, ANY = Tolerance(0, 0, 0), Tolerance(0.01, 0, 0.3), Tolerance(9, 9, 1)
-NUMBERS = np.array([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]], dtype=np.float32)
-NAN = np.array([[1, np.nan, 4], [8, 16, 32]], np.float32)
-
-
-def to_zarr(path: Path, numbers: Any) -> None:
-    array = zarr.create_array(path, shape=(2, 3), chunks=(1, 3), dtype="float32")
-    array[:] = numbers
+NUMBERS = np.array([[1.0, np.nan, 4.0], [8.0, 16.0, 32.0]], dtype=np.float32)
 
 
 def to_h5(path: Path, numbers: Any) -> None:
@@ -35,7 +29,10 @@ def to_csv(path: Path, numbers: Any) -> None:
 
 
 WRITERS: dict[str, tuple[Callable[[Path, Any], object], str]] = {
-    "features.zarr": (to_zarr, "features.zarr [1, 2]"),
+    "features.zarr": (
+        lambda path, numbers: zarr.create_array(path, data=numbers),
+        "features.zarr [1, 2]",
+    ),
     "model.weights.h5": (to_h5, "model.weights.h5 layer/kernel [1, 2]"),
     "head.npz": (lambda path, numbers: np.savez(path, w=numbers), "head.npz w [1, 2]"),
     "history.csv": (to_csv, "history.csv line 3 number 3"),
@@ -51,7 +48,7 @@ def compared(folder: Path, name: str, first: Any, second: Any, tolerance: Tolera
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         else:
             WRITERS[name][0](path, content)
-    return output_diff.between(*paths, tolerance)
+    return output_diff.between(paths[0], paths[1], tolerance)
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -60,7 +57,7 @@ def test_the_largest_difference_of_each_format_has_its_place(
 ) -> None:
     monkeypatch.setattr(output_diff, "BLOCK", 3)  # numbers at a time
     same = compared(tmp_path / "same", name, NUMBERS, NUMBERS, NONE)
-    assert (same.absolute, same.relative, same.pixels, same.beyond) == (0, 0, 0, "")
+    assert (same.largest(), same.beyond) == ("", "")
     other, where = NUMBERS.copy(), WRITERS[name][1]
     other[1, 2] += 0.0078125  # exact in float32
     difference = compared(tmp_path, name, NUMBERS, other, SOME)
@@ -95,19 +92,14 @@ def npz(**arrays: Any) -> bytes:
 @pytest.mark.parametrize(
     ("name", "first", "second", "beyond"),
     [
-        ("a.csv", "cat,1\n", "dog,1\n", "a.csv line 1: 'cat,0' and 'dog,0'"),
+        ("a.csv", "cat 1a,1\n", "cat 1b,1\n", "a.csv line 1: 'cat 1a,0' and 'cat 1b,0'"),
         ("a.csv", "cat,1\n", "cat,1\ncat,1\n", "a.csv: 'line 2 number 1' only in the second"),
-        ("a.csv", "id a1b2,1\n", "id a1b3,1\n", "a.csv line 1: 'id a1b2,0' and 'id a1b3,0'"),
-        ("a.csv", "a,1\n", "a,1\r\n", "a.csv line 1: 'a,0' and 'a,0\\r'"),
         ("a.json", '{"n": 12000}', '{"n": 12010}', "a.json line 1 number 1: 12000 and 12010"),
-        ("a.npz", b"PK", b"PX", "a.npz: cannot be decoded"),
         ("a.png", b"PNG", b"PNX", "a.png: cannot be decoded"),
         ("a.h5", b"HDF", b"HDX", "a.h5: cannot be decoded"),
-        ("a.bin", b"\xff\x00", b"\xff\x01", "a.bin: cannot be decoded"),
         ("a.png", png(0), png(0, width=3), "a.png: 4 x 5 and 3 x 5 pixels"),
         ("head.npz", NUMBERS, NUMBERS[:, :2], "head.npz w: float32[2, 3] and float32[2, 2]"),
-        ("head.npz", NUMBERS, NUMBERS.astype("f8"), "head.npz w: float32[2, 3] and float64[2, 3]"),
-        ("head.npz", NUMBERS, NAN, "head.npz w [0, 1]: 2 and nan"),
+        ("head.npz", NUMBERS, np.nan_to_num(NUMBERS), "head.npz w [0, 1]: nan and 0"),
         ("a.npz", npz(n=np.array([2**53])), npz(n=np.array([2**53 + 1])), "a.npz n [0]: "),
         ("a.npz", npz(n=np.array("a")), npz(n=np.array("b")), "a.npz n: 'a' and 'b'"),
     ],
@@ -116,13 +108,6 @@ def test_no_tolerance_covers(
     name: str, first: Any, second: Any, beyond: str, tmp_path: Path
 ) -> None:
     assert compared(tmp_path, name, first, second, ANY).beyond.startswith(beyond)
-
-
-def test_a_nan_equals_a_nan(tmp_path: Path) -> None:
-    other = NAN.copy()
-    other[1, 2] += 0.0078125
-    difference = compared(tmp_path, "head.npz", NAN, other, SOME)
-    assert (difference.where, difference.beyond) == ("head.npz w [1, 2]", "")
 
 
 def test_of_plots_the_fraction_of_differing_pixels_counts(tmp_path: Path) -> None:
@@ -135,12 +120,12 @@ def test_folders_are_compared_file_by_file_and_arrays_as_one(tmp_path: Path) -> 
     folders = [tmp_path / side / "model" for side in "12"]
     for number, folder in enumerate(folders):
         folder.mkdir(parents=True)
-        to_zarr(folder / "a.zarr", NUMBERS + number / 128)
+        zarr.create_array(folder / "a.zarr", data=NUMBERS + np.float32(number / 128))
         (folder / "same.txt").write_text("same")
         (folder / f"{number}.txt").write_text("one")
-    difference = output_diff.between(*folders, SOME)
+    difference = output_diff.between(folders[0], folders[1], SOME)
     assert difference.beyond == "model: 'model/0.txt' only in the first"
     assert difference.largest() == "0.0078 absolute, 0.0078 relative; at model/a.zarr [0, 0]"
     zarr.open_array(folders[1] / "a.zarr", mode="a").attrs["rows"] = "another ledger"
-    arrays = [folder / "a.zarr" for folder in folders]
-    assert output_diff.between(*arrays, SOME).beyond.startswith("a.zarr attributes: '[]' and ")
+    difference = output_diff.between(folders[0] / "a.zarr", folders[1] / "a.zarr", SOME)
+    assert difference.beyond.startswith("a.zarr attributes: '[]' and ")
