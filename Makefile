@@ -2,7 +2,7 @@
 # make test           check style, types, layers and behavior (make test-slow: whole runs, which CI adds)
 # make verify         rerun the last commit in a clone and compare every output
 # make verify-quick   is dvc.lock up to date, without running anything?
-# make doctor         diagnose packages, machine, params, disk and cache
+# make doctor         diagnose packages, params, inputs, disk and cache
 # make recipe         write params.yaml from a recipe; NAME=mobilenetv2
 # make export         save the selected model for serving; FORMAT=saved_model or openvino
 # make compare        compare this run with another commit; REV=main, OUT=folder, OTHER=second commit

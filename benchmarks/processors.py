@@ -18,7 +18,7 @@ from benchmarks.measure import Failed, python, run
 from benchmarks.project import Project
 from benchmarks.settings import Settings
 from benchmarks.tables import table
-from pipeline.reproducibility import dvc_lock, output_diff
+from pipeline.reproducibility import dvc_project, output_diff
 
 TITLE = "The same bytes on other processors"
 
@@ -100,9 +100,11 @@ def _compared(folder: Path, first: Path, kind: Kind) -> list[str]:
         return ["", "", f"did not run: {fault}", ""]
     finally:
         shutil.rmtree(folder / "bin", ignore_errors=True)
-    recorded = {stage.name: stage for stage in dvc_lock.read(first / dvc_lock.PATH)}
+    with dvc_project.opened(first) as before, dvc_project.opened(project.folder) as after:
+        recorded = {stage.name: stage for stage in before.stages()}
+        stages = after.stages()
     others, same = [], 0
-    for stage in dvc_lock.read(project.folder / dvc_lock.PATH):
+    for stage in stages:
         changed = [path for path, of in recorded[stage.name].outs.items() if stage.outs[path] != of]
         same += len(stage.outs) - len(changed)
         others += changed

@@ -74,6 +74,12 @@ class Tiny(Project):
         """Write a file that no stage depends on, but all read."""
         (self.folder.parent / "outside" / name).write_text(text, encoding="utf-8")
 
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace the first occurrence of a text in a file."""
+        text = self.read(name)
+        assert old in text
+        (self.folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
+
     def dvc(self, *words: str) -> str:
         return self.run(sys.executable, "-m", "dvc", *words)
 

@@ -42,7 +42,3 @@ def main(words: Sequence[str] | None = None) -> int:
             run = module.run
     arguments = parser.parse_args(words)
     return command(run)(arguments) if run else 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,16 +11,16 @@ committed confidence intervals are compared.
 """
 
 import argparse
+import contextlib
 import logging
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline import paths
-from pipeline.commands import git_runs
-from pipeline.commands.git_runs import Run
+from pipeline import config, paths
+from pipeline.commands.out_folder import require_replaceable
 from pipeline.evaluation import selected_model
 from pipeline.evaluation.comparison import LOWER_IS_BETTER, NO_DIFFERENCE, compare_runs
 from pipeline.images.labels import natural_key
@@ -30,27 +30,51 @@ from pipeline.reproducibility import code_changes, dvc_project
 from pipeline.runtime import atomic_files
 from pipeline.runtime.entrypoint import quiet_if_nobody_reads
 from pipeline.runtime.errors import UserError
-from pipeline.storage import results
+from pipeline.storage import results, tables
 
 PAGE, TEXT, PLOTS = "index.html", "comparison.md", "plots"
+METRICS = {
+    paths.EVALUATION: "evaluate",
+    paths.SPLIT_METRICS: "split",
+    paths.AUDIT_METRICS: "audit",
+    paths.HEAD_METRICS: "train_head",
+    paths.FINE_TUNE_METRICS: "fine_tune",
+}
 SUBSETS = ("valid", "test")
-MODELS = {"fine_tune": "fine-tuned", "head": "head"}
 HISTORIES = {"fine_tune": paths.FINE_TUNE_HISTORY, "head": paths.HEAD_HISTORY}
-# The kind and CSV of each plot, by the plot's name.
-SOURCES = {
-    f"{model}_{kind}": (
-        kind,
-        HISTORIES[model] if kind in ("loss", "accuracy") else paths.CURVES / f"{model}_{kind}.csv",
+SOURCES = {  # the CSV of each plot, by model and kind
+    (model, kind): (
+        HISTORIES[model] if kind in ("loss", "accuracy") else paths.CURVES / f"{model}_{kind}.csv"
     )
-    for model in MODELS
+    for model in HISTORIES
     for kind in ("loss", "accuracy", "roc", "precision_recall", "reliability", "confusion")
-} | {"final_thresholds": ("thresholds", paths.CURVES / "final_thresholds.csv")}
+} | {("final", "thresholds"): paths.CURVES / "final_thresholds.csv"}
 PREDICTIONS = (
     paths.LEDGER,
     *(paths.predictions(folder) for folder in selected_model.FOLDERS.values()),
 )
-Metrics = Mapping[str, Mapping[str, Any]]
+Flat = Mapping[str, Any]  # by keys with dots
 Both = Sequence[results.Bounds]  # of the old and the new run
+
+
+class Run(NamedTuple):
+    """A run: its name in texts, its revision (None for the working tree), its files' folder."""
+
+    name: str
+    revision: str | None
+    folder: Path
+
+    def metrics(self) -> dict[str, Flat]:
+        """Return the metrics by file, without files that the run lacks."""
+        return {
+            str(path): code_changes.flattened(tables.read_json(self.folder / path, stage))
+            for path, stage in METRICS.items()
+            if (self.folder / path).exists() or (path == paths.EVALUATION and not self.revision)
+        }
+
+    def named(self, text: str) -> str:
+        """Name files in a text as git does, such as `main:params.yaml`."""
+        return text.replace(f"{self.folder}/", f"{self.revision}:") if self.revision else text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,55 +86,85 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Compare both runs, write the folder and print the Markdown."""
     logging.getLogger("dvc").setLevel(logging.ERROR)  # what it warns about is reported below
-    files = (paths.INTERVALS, *(path for _, path in SOURCES.values()))
-    with git_runs.opened(arguments.revision, arguments.other, files) as (old, new):
-        params = _changes(old.params(), new.params())
-        metrics = old.metrics(), new.metrics()
-        bounds = [results.intervals(run.folder / paths.INTERVALS) for run in (old, new)]
-        verdicts, unpaired = _paired(old, new)
-        stages, code = code_changes.code_differences(old.code(), new.code())
-        plots, unchanged, not_drawn = _plots(old, new)
-        result = Comparison(
-            old=old.name,
-            new=new.revision,
-            verdicts=verdicts or _unpaired(metrics, bounds),
-            unpaired=unpaired,
-            stages=stages,
-            code=code,
-            params=params,
-            metrics=_metrics(metrics, bounds),
-            plots=plots,
-            unchanged=unchanged,
-            not_drawn=not_drawn,
+    require_replaceable("compare --out", arguments.out, (PAGE, TEXT, PLOTS))
+    files = (paths.INTERVALS, *SOURCES.values())
+    with _opened(arguments.revision, arguments.other, files) as runs:
+        old, new = runs
+        params = [code_changes.flattened(config.load(run.folder / paths.PARAMS)) for run in runs]
+        metrics = [run.metrics() for run in runs]
+        bounds = [results.intervals(run.folder / paths.INTERVALS) for run in runs]
+        changes = {
+            path: _changes(*(side.get(path, {}) for side in metrics), bounds=bounds)
+            for path in map(str, METRICS)
+        }
+        try:
+            verdicts, unpaired = _paired(old, new), ""
+        except UserError as error:
+            unpaired = f"Not paired by image: {old.named(new.named(str(error)))}."
+            finals = (side.get(str(paths.EVALUATION), {}) for side in metrics)
+            verdicts = _unpaired(*finals, bounds=bounds)
+        code = code_changes.code_differences(
+            *(code_changes.read(run.folder / paths.CODE) for run in runs)
         )
+        plots, unchanged, not_drawn = _plots(runs)
+    result = Comparison(
+        old.name,
+        new.revision,
+        verdicts,
+        unpaired,
+        params=_changes(*params, bounds=({}, {})),
+        metrics={path: lines for path, lines in changes.items() if lines},
+        plots=plots,
+        unchanged=unchanged,
+        not_drawn=not_drawn,
+        stages=code[0],
+        code=code[1],
+    )
     text = comparison.markdown(result)
-    _write(arguments.out, comparison.page(result), text, plots)
+    contents = {PAGE: comparison.page(result), TEXT: text}
+    contents |= {f"{PLOTS}/{one.name}.svg": one.svg for one in plots}
+    with atomic_files.replacing(arguments.out) as partial:
+        (partial / PLOTS).mkdir(parents=True)
+        for name, content in contents.items():
+            (partial / name).write_text(content, encoding="utf-8", newline="\n")
     with quiet_if_nobody_reads():
         print(text, end="")
     print(f"compare: {arguments.out / PAGE}", file=sys.stderr)
 
 
-def _paired(old: Run, new: Run) -> tuple[list[Verdict], str]:
-    """Compare the final models image by image, or say why that is impossible."""
+@contextlib.contextmanager
+def _opened(old: str, new: str | None, files: Iterable[Path]) -> Iterator[tuple[Run, Run]]:
+    """Yield two runs with the given files that git or DVC has of them; None is the working tree."""
+    with dvc_project.opened() as project:
+        for revision in filter(None, (old, new)):
+            project.require_revision(revision)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = (
+            Run(old, old, Path(folder, "old")),
+            Run(new, new, Path(folder, "new")) if new else Run("this run", None, Path()),
+        )
+        files = [*files, paths.PARAMS, paths.CODE, *METRICS]
+        for run in runs:
+            if run.revision:
+                dvc_project.fetch(run.revision, files, run.folder)
+        try:
+            yield runs
+        except UserError as error:
+            raise UserError(runs[0].named(runs[1].named(str(error)))) from None
+
+
+def _paired(old: Run, new: Run) -> list[Verdict]:
+    """Compare the final models image by image; raise `UserError` where that is impossible."""
     sides = []
     for run in (old, new):
-        name = f"of {run.name}"
         if run.revision and dvc_project.fetch(run.revision, PREDICTIONS, run.folder):
-            return [], (
-                f"Not paired by image: predictions {name} are neither in DVC's cache nor on a "
-                "remote; push them from where they were computed, or check that commit out and "
-                "run dvc repro once."
+            raise UserError(
+                f"predictions of {run.name} are neither in DVC's cache nor on a remote; push them "
+                "from where they were computed, or check that commit out and run dvc repro once"
             )
-        try:
-            sides.append(selected_model.read_run(run.folder))
-        except UserError as error:
-            reason = _reason(error, run)
-            remedy = "a later commit may do" if run.revision else "run dvc pull or dvc repro"
-            return [], (
-                f"Not paired by image: predictions {name} cannot be read ({reason}); {remedy}."
-            )
+        sides.append(selected_model.read_run(run.folder))
     if sides[0].classes != sides[1].classes:
-        return [], "Not paired by image: the classes of the two runs differ."
+        raise UserError("the classes of the two runs differ")
     verdicts = []
     for subset in SUBSETS:
         images, metrics = compare_runs(sides[0], sides[1], subset)
@@ -120,17 +174,12 @@ def _paired(old: Run, new: Run) -> tuple[list[Verdict], str]:
                 Verdict(subset, metric, images, *values, None, difference, one["shown"])
             )
     if not verdicts:
-        return [], "Not paired by image: no image is held out by both runs under one label."
-    return verdicts, ""
+        raise UserError("no image is held out by both runs under one label")
+    return verdicts
 
 
-def _reason(error: UserError, run: Run) -> str:
-    return str(error).replace(f"{run.folder}/", "").partition(";")[0]
-
-
-def _unpaired(metrics: tuple[Metrics, Metrics], bounds: Both) -> list[Verdict]:
+def _unpaired(old: Flat, new: Flat, *, bounds: Both) -> list[Verdict]:
     """Compare the final models' metrics by the committed intervals of both runs."""
-    old, new = (one.get(str(paths.EVALUATION)) or {} for one in metrics)
     verdicts = []
     for subset in SUBSETS:
         images = new.get(f"final.{subset}.images")
@@ -156,57 +205,32 @@ def _intervals(key: str, bounds: Both) -> str:
     return comparison.OVERLAP if overlap else comparison.APART
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
-    keys = sorted(old.keys() | new.keys(), key=natural_key)
-    return [Change(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+def _changes(old: Flat, new: Flat, *, bounds: Both) -> list[Change]:
+    return [
+        Change(key, old.get(key), new.get(key), _intervals(key, bounds))
+        for key in sorted(old.keys() | new.keys(), key=natural_key)
+        if old.get(key) != new.get(key)
+    ]
 
 
-def _metrics(metrics: tuple[Metrics, Metrics], bounds: Both) -> dict[str, list[Change]]:
-    """Return the metrics that differ, by file, those of `evaluate` first."""
-    changes = {}
-    for path in map(str, git_runs.METRICS):
-        lines = _changes(metrics[0].get(path, {}), metrics[1].get(path, {}))
-        if path == str(paths.EVALUATION):
-            lines = [replace(one, intervals=_intervals(one.key, bounds)) for one in lines]
-        if lines:
-            changes[path] = lines
-    return changes
-
-
-def _plots(old: Run, new: Run) -> tuple[list[Plot], list[str], list[str]]:
+def _plots(runs: Iterable[Run]) -> tuple[list[Plot], list[str], list[str]]:
     """Return plots that differ, titles of those that do not, and why others are not drawn."""
     plots, unchanged, not_drawn = [], [], []
-    for name, (kind, path) in SOURCES.items():
-        kind_title, about = html.CAPTIONS["OVERLAYS"][kind]
-        model = MODELS.get(name.removesuffix(f"_{kind}"), "")
-        title = f"{kind_title}, {model}" if model else kind_title
+    for (model, kind), path in SOURCES.items():
+        title, about = html.CAPTIONS["OVERLAYS"][kind]
+        title += {"fine_tune": ", fine-tuned", "head": ", head", "final": ""}[model]
         drawable: dict[str, Any] = {}
-        for run in (old, new):
+        for run in runs:
             try:
                 columns = results.columns(
                     run.folder / path, overlays.COLUMNS[kind], kind != "confusion"
                 )
             except UserError as error:
-                not_drawn.append(f"{title}, {run.name}, is not drawn ({_reason(error, run)}).")
+                not_drawn.append(f"{title}, is not drawn ({run.named(str(error))}).")
             else:
                 drawable |= {run.name: columns} if columns else {}
         if len(drawable) == 2 and len({str(columns) for columns in drawable.values()}) == 1:
             unchanged.append(title)
         elif drawable:
-            plots.append(Plot(name, title, about, overlays.svg(kind, drawable)))
+            plots.append(Plot(f"{model}_{kind}", title, about, overlays.svg(kind, drawable)))
     return plots, unchanged, not_drawn
-
-
-def _write(out: Path, page: str, text: str, plots: Iterable[Plot]) -> None:
-    """Write the folder atomically; only an earlier comparison is replaced."""
-    other = {path.name for path in out.iterdir()} - {PAGE, TEXT, PLOTS} if out.is_dir() else set()
-    if other or (out.exists() and not out.is_dir()):
-        raise UserError(
-            f"compare --out: expected a new folder or an earlier comparison, got {out}"
-            f"{f' with {sorted(other)[0]} in it' if other else ', a file'}; name another folder"
-        )
-    with atomic_files.replacing(out) as partial:
-        (partial / PLOTS).mkdir(parents=True)
-        contents = {PAGE: page, TEXT: text} | {f"{PLOTS}/{one.name}.svg": one.svg for one in plots}
-        for name, content in contents.items():
-            (partial / name).write_text(content, encoding="utf-8", newline="\n")

@@ -12,8 +12,8 @@ bytes on every run; a SavedModel computes the same, but its bytes differ.
 import argparse
 import hashlib
 import importlib.util
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipeline import config, paths
 from pipeline.backbones import keras_setup
+from pipeline.commands.out_folder import require_replaceable
 from pipeline.evaluation import selected_model
 from pipeline.evaluation.probabilities import Floats
 from pipeline.images import decode, sources
@@ -40,25 +41,6 @@ VIEWS = 2  # the image and its mirror image; further ones are drawn by a hash of
 PACKAGES = ("keras", "tensorflow", "openvino", "numpy", "pillow")
 
 Served = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """How the exported model compares with the pipeline's own predictions, in probability."""
-
-    images: int  # predicted by both, spread over valid
-    largest: float
-    mean: float
-    changed: int  # images with another class
-    tolerance: float
-
-    def sentence(self) -> str:
-        """Describe the result."""
-        return (
-            f"{self.images:,} images of valid, from their original files: the largest difference "
-            f"in probability is {self.largest:.6f}, the mean {self.mean:.6f}, and {self.changed} "
-            f"got another class (differences up to {self.tolerance:g} are accepted)"
-        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,26 +63,17 @@ def run(arguments: argparse.Namespace) -> None:
         )
     params = config.read()
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
-    evaluated, intervals, split = (
-        tables.read_json(path, stage)
-        for path, stage in (
-            (paths.EVALUATION, "evaluate"),
-            (paths.INTERVALS, "evaluate"),
-            (paths.SPLIT_METRICS, "split"),
-        )
-    )
     classes = ledger.labels(rows).classes
     selected = selected_model.selection()
     weights = network.weights(params)
-    _require_replaceable(arguments.out)
+    require_replaceable("export --out", arguments.out, (CARD, CLASSES), MODEL_FILES)
     keras_setup.start(**params.compute.model_dump() | {"backend": "tensorflow", "devices": 1})
     from pipeline.training import serving_model
 
-    resize = params.resize
     views = min(params.predict.views, VIEWS)
-    whole = network.load(params, resize.size, len(classes), selected.name).model
+    whole = network.load(params, params.resize.size, len(classes), selected.name).model
     model = serving_model.model(
-        whole, resize.fit, resize.interpolation, views, selected.temperature
+        whole, params.resize.fit, params.resize.interpolation, views, selected.temperature
     )
     with atomic_files.replacing(arguments.out) as partial:
         partial.mkdir()
@@ -108,43 +81,36 @@ def run(arguments: argparse.Namespace) -> None:
         served = serving_model.read(partial, arguments.format)
         _, log_probability = selected_model.read(ledger.fingerprint(rows))
         check = _compare(served, params, rows, log_probability, arguments.tolerance)
-        tables.write_json(partial / CLASSES, {"classes": list(classes)})
+        text = json.dumps({"classes": classes}, indent=2)
+        (partial / CLASSES).write_text(f"{text}\n", encoding="utf-8", newline="\n")
+        written = sorted(path for path in partial.rglob("*") if path.is_file())
         inputs = [*weights.values(), paths.head_file(), paths.LEDGER, paths.PARAMS]
         if selected.name == "fine_tune" and paths.model_weights().exists():
             inputs.append(paths.model_weights())
+        files = {path.relative_to(partial).as_posix(): path for path in written}
+        files |= {path.as_posix(): path for path in inputs}
+        commit = git.run("rev-parse", "HEAD") or "unknown"  # a project may be used without git
+        changed = git.run("status", "--porcelain", "--untracked-files=no")
         content = {
             "form": arguments.format,
             "file": serving_model.FORMATS[arguments.format],
             "classes": classes,
             "backbones": list(weights),
-            "evaluated": evaluated,
-            "intervals": intervals,
-            "split": split,
-            "resize": resize,
+            "evaluated": tables.read_json(paths.EVALUATION, "evaluate"),
+            "intervals": tables.read_json(paths.INTERVALS, "evaluate"),
+            "split": tables.read_json(paths.SPLIT_METRICS, "split"),
+            "resize": params.resize,
             "views": views,
             "pipeline_views": params.predict.views,
             "check": check,
             "versions": machine.versions(PACKAGES),
-            "hashes": _hashes(partial, inputs),
-            "commit": _commit(),
+            "hashes": {name: atomic_files.sha256(path) for name, path in files.items()},
+            "commit": commit + ", with uncommitted changes" * bool(changed),
         }
         card = html.render("model_card.md.jinja", (), content, comparison.FORMATS)
-        atomic_files.write_text(partial / CARD, card)
-        for lock in partial.glob(".*.lock"):
-            lock.unlink()
+        (partial / CARD).write_text(card, encoding="utf-8", newline="\n")
     print(f"export: {arguments.format} in {arguments.out}, described in {arguments.out / CARD}")
-    print(f"export: checked on {check.sentence()}")
-
-
-def _require_replaceable(out: Path) -> None:
-    """Refuse a path that holds anything but an earlier export."""
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    earlier = {CARD, CLASSES} <= names <= {CARD, CLASSES, *MODEL_FILES} or not names
-    if out.exists() and not (out.is_dir() and earlier):
-        raise UserError(
-            f"export --out: expected a new folder or an earlier export, got {str(out)!r}, "
-            "which holds something else; name another one"
-        )
+    print(f"export: checked on {check}")
 
 
 def _compare(
@@ -153,12 +119,13 @@ def _compare(
     rows: list[ledger.LedgerRow],
     log_probability: Floats,
     tolerance: float,
-) -> Check:
-    """Predict valid images from their original files, each in its own size."""
+) -> str:
+    """Predict valid images from their original files, each in its own size; describe the result."""
     accepted = zip((row for row in rows if row.accepted), log_probability, strict=True)
     valid = [(row, np.exp(values)) for row, values in accepted if row.subset == "valid"]
     spread = np.unique(np.linspace(0, len(valid) - 1, IMAGES).round().astype(int))
-    differences, changed, members = [], 0, []
+    differences: dict[str, NDArray[np.float32]] = {}
+    changed = 0
     with sources.open_source(Path(params.data.train)) as source:
         for row, expected in (valid[i] for i in spread):
             try:
@@ -171,31 +138,18 @@ def _compare(
                     "read, got others or none; run `dvc repro`"
                 )
             probability = served(np.asarray(decode.decode(content).image)[None])[0]
-            differences.append(np.abs(probability - expected))
+            differences[row.member] = np.abs(probability - expected)
             changed += int(probability.argmax() != expected.argmax())
-            members.append(row.member)
-    largest = float(np.max(differences))
+    worst = max(differences, key=lambda member: float(differences[member].max()))
+    largest = float(differences[worst].max())
     if not largest <= tolerance:
-        worst = members[int(np.argmax(np.max(differences, axis=1)))]
         raise UserError(
             f"export: expected the pipeline's own probabilities up to {tolerance:g}, got a "
             f"difference of {largest:.6f} at {worst}; find out why, or give another --tolerance"
         )
-    mean = float(np.mean(differences))
-    return Check(len(members), largest, mean, changed, tolerance)
-
-
-def _hashes(folder: Path, inputs: list[Path]) -> dict[str, str]:
-    """Return the sha256 of the written files, by their names in the folder, and of the inputs."""
-    written = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
-    return {
-        **{path.relative_to(folder).as_posix(): atomic_files.sha256(path) for path in written},
-        **{path.as_posix(): atomic_files.sha256(path) for path in inputs},
-    }
-
-
-def _commit() -> str:
-    """Describe the commit that is checked out; a project may be used without git."""
-    commit = git.run("rev-parse", "HEAD")
-    changed = git.run("status", "--porcelain", "--untracked-files=no")
-    return f"{commit or 'unknown'}{', with uncommitted changes' if changed else ''}"
+    mean = float(np.mean(list(differences.values())))
+    return (
+        f"{len(differences):,} images of valid, from their original files: the largest difference "
+        f"in probability is {largest:.6f}, the mean {mean:.6f}, and {changed} got another class "
+        f"(differences up to {tolerance:g} are accepted)"
+    )

@@ -7,23 +7,18 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-TOP = 5  # ImageNet classes
-Named = tuple[str, float]  # a class and its probability
 
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(NamedTuple):
     """The result for one file."""
 
     name: str  # unescaped
-    probability: NDArray[np.float64] | None = None  # (n_classes,); None if the file is no image
+    probability: NDArray[np.float64]  # (n_classes,); empty if the file is no image
     error: str = ""  # why it is none
-    imagenet: Sequence[Named] = ()  # the backbone's own `TOP` classes, if requested
 
 
 Predictions = Iterable[Prediction]
@@ -38,60 +33,46 @@ def printable(text: str) -> str:
 
 
 def write_table(predictions: Predictions, classes: Sequence[str], names: Iterable[str]) -> None:
-    """Print aligned columns: file, as wide as all `names`, class, probability, ImageNet classes."""
+    """Print aligned columns: file, as wide as all `names`, class, probability."""
     classes = [printable(name) for name in classes]
     width = max(len("file"), *(len(printable(name)) for name in names), 0)
     class_width = max(len("class"), *map(len, classes))
     print(f"{'file':{width}}  {'class':{class_width}}  probability")
-    for one in predictions:
-        if one.probability is None:
-            continue
-        best = int(one.probability.argmax())
-        own = "".join(f"  {name} {value:.4f}" for name, value in one.imagenet)
-        label = f"{classes[best]:{class_width}}  {one.probability[best]:11.4f}{own}"
-        print(f"{printable(one.name):{width}}  {label}")
+    for name, probability, error in predictions:
+        if not error:
+            best = int(probability.argmax())
+            label = f"{classes[best]:{class_width}}  {probability[best]:11.4f}"
+            print(f"{printable(name):{width}}  {label}")
 
 
-def write_csv(predictions: Predictions, classes: Sequence[str], imagenet: bool) -> None:
-    """Print file, class, probability, a column per class, ImageNet classes, error."""
+def write_csv(predictions: Predictions, classes: Sequence[str]) -> None:
+    """Print file, class, probability, a column per class, error."""
     classes = [printable(name) for name in classes]
-    ranks = range(1, TOP * imagenet + 1)
-    own = [f"imagenet_{rank}{suffix}" for rank in ranks for suffix in ("", "_probability")]
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["file", "class", "probability", *classes, *own, "error"])
-    for one in predictions:
-        name = printable(one.name)
-        if one.probability is None:
-            writer.writerow([name, *[""] * (2 + len(classes) + len(own)), one.error])
-            continue
-        best = int(one.probability.argmax())
-        values = [f"{value:.6f}" for value in one.probability]
-        top = [cell for label, value in one.imagenet for cell in (label, f"{value:.6f}")]
-        writer.writerow([name, classes[best], values[best], *values, *top, ""])
+    writer.writerow(["file", "class", "probability", *classes, "error"])
+    for name, probability, error in predictions:
+        cells = [""] * (2 + len(classes))
+        if not error:
+            values = [f"{value:.6f}" for value in probability]
+            best = int(probability.argmax())
+            cells = [classes[best], values[best], *values]
+        writer.writerow([printable(name), *cells, error])
 
 
 def write_json(predictions: Predictions, classes: Sequence[str]) -> None:
     """Print a list of objects, one per line: file, class, probability, ...; or file, error."""
     before = "[\n"
-    for one in predictions:
-        print(before + json.dumps(_object(one, classes)), end="")
+    for name, probability, error in predictions:
+        content: dict[str, object] = {"file": name, "error": error}
+        if not error:
+            values = [round(float(value), 6) for value in probability]
+            best = int(probability.argmax())
+            content = {
+                "file": name,
+                "class": classes[best],
+                "probability": values[best],
+                "probabilities": dict(zip(classes, values, strict=True)),
+            }
+        print(before + json.dumps(content), end="")
         before = ",\n"
     print("[]" if before == "[\n" else "\n]")
-
-
-def _object(prediction: Prediction, classes: Sequence[str]) -> dict[str, object]:
-    if prediction.probability is None:
-        return {"file": prediction.name, "error": prediction.error}
-    values = [round(float(value), 6) for value in prediction.probability]
-    best = int(prediction.probability.argmax())
-    content: dict[str, object] = {
-        "file": prediction.name,
-        "class": classes[best],
-        "probability": values[best],
-        "probabilities": dict(zip(classes, values, strict=True)),
-    }
-    if prediction.imagenet:
-        content["imagenet"] = [
-            {"class": name, "probability": round(value, 6)} for name, value in prediction.imagenet
-        ]
-    return content

@@ -50,12 +50,6 @@ def read(name: str) -> dict[str, Any]:
     return base
 
 
-def header(name: str) -> list[str]:
-    """Return the comment lines at the top of a recipe, without `# `."""
-    lines = _path(name).read_text(encoding="utf-8").splitlines()
-    return [line[1:].strip() for line in itertools.takewhile(lambda line: line[:1] == "#", lines)]
-
-
 def render(name: str) -> str:
     """Return the text of the `params.yaml` of a recipe."""
     params = config.check(read(name), _path(name))
@@ -75,22 +69,36 @@ def _path(name: str) -> Path:
     return paths.RECIPES / f"{name}.yaml"
 
 
+def header(name: str) -> list[str]:
+    """Return the comment lines at the top of a recipe, without `# `."""
+    lines = _path(name).read_text(encoding="utf-8").splitlines()
+    return [line[1:].strip() for line in itertools.takewhile(lambda line: line[:1] == "#", lines)]
+
+
 def _entries(
     key: str, value: Any, comment: str, params: Params, indent: str = ""
 ) -> Iterator[tuple[str, str]]:
     """Yield lines of YAML, each with its comment."""
-    if isinstance(value, dict):
-        yield f"{indent}{key}:", comment
-        for name, entry in value.items():
-            yield from _entries(name, entry, "", params, f"{indent}  ")
-    elif isinstance(value, Section):
-        yield f"{indent}{key}:", comment
-        for name, field in type(value).model_fields.items():
-            entry = getattr(value, name)
-            if entry is not None or _null_matters(name, value, params):
-                yield from _entries(name, entry, field.description or "", params, f"{indent}  ")
-    else:
+    if not isinstance(value, dict | Section):
         yield f"{indent}{key}: {_value(value)}", comment
+        return
+    yield f"{indent}{key}:", comment
+    for name, entry in value.items() if isinstance(value, dict) else value:
+        description = ""
+        if isinstance(value, Section):
+            description = type(value).model_fields[name].description or ""
+            if entry is None and not _null_matters(name, value, params):
+                continue
+        yield from _entries(name, entry, description, params, f"{indent}  ")
+
+
+def _null_matters(key: str, section: Section, params: Params) -> bool:
+    """Tell whether null is a choice that a reader may want to change, so worth a line."""
+    if isinstance(section, Backbone):
+        has_layers = key == "layer" and not section.pooling.endswith("predictions")
+        return has_layers or (key == "unfreeze_from" and params.fine_tune is not None)
+    trains = isinstance(section, FineTune) and not section.cache_frozen
+    return key != "augment" or trains
 
 
 def _aligned(entries: list[tuple[str, str]]) -> Iterator[str]:
@@ -104,20 +112,6 @@ def _aligned(entries: list[tuple[str, str]]) -> Iterator[str]:
         yield line if len(line) <= WIDTH else text
 
 
-def _null_matters(key: str, section: Section, params: Params) -> bool:
-    """Tell whether null is a choice that a reader may want to change, so worth a line."""
-    match section:
-        case Backbone():
-            offered = {
-                "layer": not section.pooling.endswith("predictions"),
-                "unfreeze_from": params.fine_tune is not None,
-            }
-            return offered.get(key, False)
-        case FineTune():
-            return key != "augment" or not section.cache_frozen
-    return key != "augment"  # of extract, with few views
-
-
 def _value(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
@@ -127,23 +121,8 @@ def _value(value: object) -> str:
     return yaml.safe_dump([value], default_flow_style=True, width=2**31, allow_unicode=True)[1:-2]
 
 
-def _require_nothing_to_lose(path: Path) -> None:
-    """Refuse to overwrite parameters that no recipe has."""
-    if not path.exists():
-        return
-    try:
-        present = config.read(path)
-    except UserError:
-        present = None
-    if present not in [config.check(read(name)) for name in names()]:
-        raise UserError(
-            f"{path}: expected the values of a recipe, got changes of your own, which would be "
-            "lost; keep a copy, then add --force"
-        )
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", help="a recipe, such as mobilenetv2")
+    parser.add_argument("name", nargs="?", default="", help="a recipe, such as mobilenetv2")
     parser.add_argument("--list", action="store_true", help="list all recipes")
     parser.add_argument("--print", action="store_true", help="write to standard output instead")
     parser.add_argument(
@@ -157,11 +136,22 @@ def run(arguments: argparse.Namespace) -> None:
         for name in names():
             print(f"{name:26}{' '.join(header(name)).partition('. ')[0].rstrip('.')}")
         return
-    text = render(arguments.name or "")
+    text = render(arguments.name)
     if arguments.print:
         print(text, end="")
         return
-    if not arguments.force:
-        _require_nothing_to_lose(paths.PARAMS)
+    if not arguments.force and paths.PARAMS.exists() and not _is_a_recipe():
+        raise UserError(
+            f"{paths.PARAMS}: expected the values of a recipe, got changes of your own, which "
+            "would be lost; keep a copy, then add --force"
+        )
     atomic_files.write_text(paths.PARAMS, text)
     print(f"recipe: {paths.PARAMS} is now recipe {arguments.name}; `make repro` runs it")
+
+
+def _is_a_recipe() -> bool:
+    try:
+        present = config.read()
+    except UserError:
+        return False
+    return present in [config.check(read(name)) for name in names()]

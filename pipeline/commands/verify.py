@@ -17,24 +17,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from pipeline import config, paths
-from pipeline.reproducibility import clean_clone, code_changes, dvc_lock, lock_status, output_diff
+from pipeline.reproducibility import code_changes, lock_status
+from pipeline.reproducibility.clean_clone import Clone
+from pipeline.reproducibility.dvc_project import LOCK, Stage
+from pipeline.reproducibility.output_diff import Tolerance, between
 from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
 
 IDENTICAL, CLOSE, DIFFERENT = "same bytes", "within tolerance", "DIFFERENT"
 NOT_COMPARED = "other bytes"
-
-
-class Compared(NamedTuple):
-    """An output of the new run and how it compares with the recorded one."""
-
-    stage: str
-    path: str
-    result: str
-    remark: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,100 +48,84 @@ def run(arguments: argparse.Namespace) -> None:
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the clone is removed
     started = time.perf_counter()
-    tolerance = output_diff.Tolerance(**config.read().verify.model_dump())
+    tolerance = Tolerance(**config.read().verify.model_dump())
     with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as folder:
-        clone = clean_clone.Clone(Path(folder), arguments.revision)
-        expected = clone.locked()
+        clone = Clone(Path(folder), arguments.revision)
         names = clone.select(arguments.stages)
         clone.run(names, everything=not arguments.stages)
-        rerun = {stage.name: stage for stage in clone.locked()}
-        compared = [
-            Compared(
-                stage.name,
-                path,
-                *_compared(clone, path, digest, rerun[stage.name].outs.get(path), tolerance),
-            )
-            for stage in expected
-            if stage.name in names
-            for path, digest in stage.outs.items()
-        ]
+        rerun = clone.locked()
         print("\n| stage | output | result | |\n|---|---|---|---|")
-        for one in compared:
-            print(f"| {' | '.join(one)} |")
+        results: list[str] = []
+        different: dict[str, set[str]] = {}
+        for name in names:
+            for path in clone.stages[name].outs:
+                result, remark = _compared(clone, clone.stages[name], rerun[name], path, tolerance)
+                print(f"| {name} | {path} | {result} | {remark} |")
+                results.append(result)
+                if result != IDENTICAL:
+                    different.setdefault(name, set()).add(result)
         counts = ", ".join(
-            f"{count} {result}"
+            f"{results.count(result)} {result}"
             for result in (IDENTICAL, CLOSE, DIFFERENT, NOT_COMPARED)
-            if (count := sum(one.result == result for one in compared))
+            if result in results
         )
         print(
-            f"\nverify: {len(compared)} outputs of {len(names)} stages at {clone.commit}: {counts} "
+            f"\nverify: {len(results)} outputs of {len(names)} stages at {clone.commit}: {counts} "
             f"({time.perf_counter() - started:.0f} s)"
         )
-        first = next((one for one in compared if one.result != IDENTICAL), None)
-        if first is not None:
-            stage = next(stage for stage in expected if stage.name == first.stage)
-            for line in _explanation(clone, stage, rerun[stage.name]):
+        if different:
+            first = next(iter(different))
+            for line in _explanation(clone, clone.stages[first], rerun[first]):
                 print(f"verify: {line}")
-    wrong = [one.stage for one in compared if one.result in (DIFFERENT, NOT_COMPARED)]
-    if wrong:
+    if wrong := [name for name, of in different.items() if of != {CLOSE}]:
         raise UserError(
             f"verify: expected the outputs that {clone.commit} records, got others of "
-            f"{', '.join(dict.fromkeys(wrong))}; see above, and raise `verify` in params.yaml only "
-            "if you know why they may differ"
+            f"{', '.join(wrong)}; see above, and raise `verify` in params.yaml only if you know "
+            "why they may differ"
         )
 
 
 def _compared(
-    clone: clean_clone.Clone,
-    path: str,
-    expected: str,
-    actual: str | None,
-    tolerance: output_diff.Tolerance,
+    clone: Clone, recorded: Stage, rerun: Stage, path: str, tolerance: Tolerance
 ) -> tuple[str, str]:
-    """Return the result and a remark."""
-    if not clone.is_recorded(path, expected):
-        return DIFFERENT, f"git has other bytes than {dvc_lock.PATH}: `dvc repro`, and commit both"
-    if actual == expected:
+    """Return the result for an output, and a remark."""
+    if path in clone.forged:
+        return DIFFERENT, f"git has other bytes than {LOCK}: `dvc repro`, and commit both"
+    if rerun.outs[path] == recorded.outs[path]:
         return IDENTICAL, ""
-    if (original := clone.original(path, expected)) is None:
-        remark = "the recorded one is not in DVC's cache here: `dvc fetch` it to compare numbers"
-        return NOT_COMPARED, remark
-    difference = output_diff.between(original, clone.folder / path, tolerance)
+    if (original := clone.fetch(path)) is None:
+        return NOT_COMPARED, (
+            "the recorded one is not in DVC's cache here: `dvc fetch` it to compare numbers"
+        )
+    difference = between(original, clone.folder / path, tolerance)
     first = f"first: {difference.beyond}" if difference.beyond else ""
     remark = "; ".join(filter(None, (difference.largest(), first)))
     return DIFFERENT if difference.beyond else CLOSE, remark
 
 
-def _explanation(
-    clone: clean_clone.Clone, expected: dvc_lock.Locked, rerun: dvc_lock.Locked
-) -> Iterator[str]:
+def _explanation(clone: Clone, recorded: Stage, rerun: Stage) -> Iterator[str]:
     """Yield why the first differing stage may differ: its inputs, randomness, or the machine."""
-    yield f"the first stage that differs is {expected.name}"
-    inputs = [path for path, digest in rerun.deps.items() if expected.deps.get(path) != digest]
-    inputs += code_changes.differences(expected.params, rerun.params)
-    if inputs:
+    name = recorded.name
+    yield f"the first stage that differs is {name}"
+    inputs = [path for path, digest in rerun.deps.items() if recorded.deps.get(path) != digest]
+    if inputs := inputs + code_changes.differences(recorded.params, rerun.params):
         yield f"it read other inputs than recorded: {', '.join(inputs)}"
         return
-    if expected.name == lock_status.CODE_STAGE:
-        old, new = (
-            code_changes.parsed((folder / paths.CODE).read_text(encoding="utf-8"))
-            for folder in (clone.committed, clone.folder)
-        )
-        stages, changes = code_changes.code_differences(old, new)
+    if name == lock_status.CODE_STAGE and (old := clone.fetch(str(paths.CODE))) is not None:
+        new = clone.folder / paths.CODE
+        stages, changes = code_changes.code_differences(*map(code_changes.read, (old, new)))
         yield f"code of {', '.join(stages)}: {code_changes.listed(changes)}"
         return
     yield f"it read the recorded inputs: {', '.join(rerun.deps)}"
-    clone.run([expected.name], everything=False)
-    again = next(stage for stage in clone.locked() if stage.name == expected.name)
-    if again.outs != rerun.outs:
+    clone.run([name], everything=False)
+    if clone.locked()[name].outs != rerun.outs:
         yield "it is not deterministic here: a third run wrote other bytes than the second"
         return
     yield "it is deterministic here: a third run wrote the bytes of the second"
-    recorded = machine.recorded(expected.name)
-    if not recorded:
+    before = machine.recorded(name)
+    if not before:
         yield f"the machine of the recorded run is unknown ({paths.MACHINES} has none)"
-        return
-    if differences := machine.differences(recorded, machine.this()):
+    elif differences := machine.differences(before, machine.this()):
         yield f"this machine differs: {'; '.join(differences)}"
     else:
         yield f"this machine equals the one in {paths.MACHINES}"

@@ -1,4 +1,4 @@
-"""Clones of a commit, one to run its stages again and one to compare with."""
+"""A clone of a commit, to run its stages again and compare with what it records."""
 
 import contextlib
 import os
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import config, paths
-from pipeline.reproducibility import dvc_lock, dvc_project, git
+from pipeline.reproducibility import dvc_project, git
+from pipeline.reproducibility.dvc_project import LOCK, Stage
 from pipeline.runtime.errors import UserError
 
 # Kept between runs; found again, they would make a new run no new one.
@@ -17,90 +18,81 @@ KEPT = (paths.ROW_CACHE, paths.FROZEN_ACTIVATIONS, paths.CHECKPOINT.parent)
 
 
 class Clone:
-    """Two checkouts of `commit`: stages run in `folder`, `committed` stays as it is.
-
-    Both read this project's DVC cache; `folder` adds nothing to it.
-    """
+    """A checkout in `folder` that reads this project's DVC cache and adds nothing to it."""
 
     def __init__(self, scratch: Path, revision: str) -> None:
         """Check out `revision` below the empty folder `scratch`."""
         self._here, scratch = Path.cwd(), scratch.resolve()
-        self.commit = git.run("rev-parse", "--short", f"{revision}^{{commit}}") or ""
-        if not self.commit:
-            raise UserError(
-                f"verify: expected a branch, tag or commit, got {revision!r}; "
-                "`git branch --all` lists the branches"
-            )
-        self.folder, self.committed = scratch / "rerun", scratch / "committed"
+        self.folder, self.recorded = scratch / "rerun", scratch / "recorded"
         with dvc_project.opened() as project:
-            self.cache = project.cache
-        for folder in (self.folder, self.committed):
-            cloned = git.run("clone", "--quiet", str(self._here), str(folder))
-            if (cloned, git.run("checkout", "--quiet", self.commit, folder=folder)) != ("", ""):
-                raise UserError(
-                    f"verify: expected `git clone {self._here}` to work, got a failure; run it by "
-                    "hand to see why"
-                )
+            self.commit = project.require_revision(revision)[:10]
+            cache = project.cache
+        cloned = git.run("clone", "--quiet", str(self._here), str(self.folder))
+        if (cloned, git.run("checkout", "--quiet", self.commit, folder=self.folder)) != ("", ""):
+            raise UserError(
+                f"verify: expected `git clone {self._here}` to work, got a failure; run it by hand "
+                "to see why"
+            )
         if not (self.folder / ".dvc").is_dir():
             raise UserError(
                 f"verify: expected a commit with DVC's folder .dvc, got {self.commit}, which has "
                 "none; choose a later one"
             )
-        local = self._here / ".dvc/config.local"
-        if local.is_file():
-            shutil.copyfile(local, self.folder / ".dvc/config.local")
-        self._dvc("cache", "dir", "--local", os.fspath(self.cache), quiet=True)
-        self._recorded = {stage.name: stage for stage in self.locked()}
-        self._outs = {path for stage in self._recorded.values() for path in stage.outs}
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(".dvc/config.local", self.folder / ".dvc/config.local")
+        self._dvc("cache", "dir", "--local", os.fspath(cache), quiet=True)
+        self.stages = self.locked()
         with dvc_project.opened(self.folder) as project:
-            outs = [out for stage in project.stages() for out in stage.outs.items()]
-        self._cached = {path for path, cached in outs if cached}
-        with dvc_project.opened(self.committed) as project:
-            self._in_git = {
-                path: project.digest(self.committed / path)
-                for path in self._outs
-                if (self.committed / path).exists()
-            }
+            self.forged = [  # outputs in git that are not as dvc.lock says
+                path
+                for stage in self.stages.values()
+                for path, digest in stage.outs.items()
+                if (self.folder / path).exists() and project.digest(self.folder / path) != digest
+            ]
 
-    def locked(self) -> list[dvc_lock.Locked]:
-        """Return the entries of `dvc.lock` for the stages of `dvc.yaml`, in the DAG's order."""
-        entries = dvc_lock.read(self.folder / dvc_lock.PATH)
+    def locked(self) -> dict[str, Stage]:
+        """Return the stages of the clone by name, in the order of `dvc.yaml`."""
         with dvc_project.opened(self.folder) as project:
-            outs = {stage.name: stage.outs.keys() for stage in project.stages()}
-        recorded = {entry.name: entry.outs.keys() for entry in entries}
-        if unknown := sorted(name for name in outs if outs[name] != recorded.get(name)):
+            stages = {stage.name: stage for stage in project.stages()}
+        unknown = [name for name, stage in stages.items() if not all(stage.outs.values())]
+        if unknown:
             raise UserError(
-                f"{dvc_lock.PATH}: expected all stages of dvc.yaml at {self.commit}, with their "
-                f"outputs, got none or others of {', '.join(unknown)}; run `dvc repro` and commit "
-                "it"
+                f"{LOCK}: expected all stages of dvc.yaml at {self.commit}, with their outputs, "
+                f"got none or others of {', '.join(unknown)}; run `dvc repro` and commit it"
             )
-        return [entry for entry in entries if entry.name in outs]
+        return stages
 
     def select(self, names: Sequence[str]) -> list[str]:
-        """Return the stages of these names in the DAG's order; all without names.
+        """Return the stages of these names in the order of `dvc.yaml`; all without names.
 
         `extract` means `extract@NAME` of every backbone.
         """
-        every = {stage: {stage, stage.partition("@")[0]} for stage in self._recorded}
+        called = {stage: {stage, stage.partition("@")[0]} for stage in self.stages}
         for name in names:
-            if not any(name in called for called in every.values()):
+            if not any(name in known for known in called.values()):
                 raise UserError(
-                    f"verify: expected stages of {dvc_lock.PATH} ({', '.join(every)}), got "
-                    f"{name!r}; correct the name"
+                    f"verify: expected stages of {LOCK} ({', '.join(called)}), got {name!r}; "
+                    "correct the name"
                 )
-        return [stage for stage, called in every.items() if not names or called & {*names}]
+        return [stage for stage, known in called.items() if not names or known & {*names}]
 
     def run(self, names: Sequence[str], *, everything: bool) -> None:
         """Run all stages, or only these from the recorded outputs of the others."""
         for kept in KEPT:
             shutil.rmtree(self.folder / kept, ignore_errors=True)
-        self._bring_inputs()
+        with contextlib.suppress(UserError):  # an older commit lists its inputs as dependencies
+            params = config.read(self.folder / paths.PARAMS)
+            weights = [one.path or "" for one in params.backbones.values()]
+            for path in (params.data.train, params.data.test, *weights):
+                self._bring(path)  # the stage itself says which is missing
+        every = [out for stage in self.stages.values() for out in stage.outs]
         for name in names:
-            for path in self._recorded[name].deps:
-                outs = sorted(out for out in self._outs if dvc_lock.overlap(path, out))
+            for path in self.stages[name].deps:
+                outs = [out for out in every if f"{path}/".startswith(f"{out}/")]
+                outs += [out for out in every if out.startswith(f"{path}/")]  # of several stages
                 if everything and outs:
                     continue
-                for one in outs or [path]:  # a folder may hold outputs of several stages
+                for one in outs or [path]:
                     if not self._bring(one):
                         raise UserError(
                             f"{one}: expected it in this folder, in DVC's cache or on its remote, "
@@ -111,46 +103,23 @@ class Clone:
         if everything:
             self._repro()
 
-    def is_recorded(self, path: str, digest: str) -> bool:
-        """Return whether git has the bytes in `dvc.lock`; true for an output that is not in git."""
-        return self._in_git.get(path, digest) == digest
-
-    def original(self, path: str, digest: str) -> Path | None:
-        """Return an output as recorded, from git or linked from DVC's cache; None if in neither."""
-        at = self.committed / path
-        if at.exists():
-            return at
-        members = dvc_lock.members(self.cache, digest)
-        if members is None or not all(member.is_file() for member in members.values()):
-            return None
-        for name, member in members.items():
-            link = at / name if name else at
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(member)
-        return at
-
-    def _bring_inputs(self) -> None:
-        """Bring the files that `params.yaml` names; the stage itself says which is missing."""
-        with contextlib.suppress(UserError):  # an older commit lists them as dependencies
-            params = config.read(self.folder / paths.PARAMS)
-            named = [params.data.train, params.data.test]
-            named += [one.path for one in params.backbones.values() if one.path is not None]
-            for path in named:
-                self._bring(path)
+    def fetch(self, path: str) -> Path | None:
+        """Copy what the commit recorded from git, DVC's cache or its remote; None if in none."""
+        absent = dvc_project.fetch(self.commit, [Path(path)], self.recorded)
+        return None if absent else self.recorded / path
 
     def _bring(self, path: str) -> bool:
-        """Bring a file or folder that is not in git, from this folder or DVC's cache or remote."""
+        """Link a file or folder of this folder, or check it out of DVC's cache or remote."""
         here, there = self._here / path, self.folder / path
-        if there.exists():
-            return True
-        if path in self._cached or there.with_name(f"{there.name}.dvc").is_file():
+        cached = any(path in stage.cached for stage in self.stages.values())
+        if not there.exists() and (cached or there.with_name(f"{there.name}.dvc").is_file()):
             for command in ("checkout", "pull"):
                 if not there.exists():
                     with contextlib.suppress(subprocess.CalledProcessError):
                         self._dvc(command, path, quiet=True)
-        elif here.exists():
+        elif not there.exists() and here.exists():  # no stage writes into its inputs
             there.parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(here, there)
+            there.symlink_to(here.resolve())
         return there.exists()
 
     def _repro(self, *words: str) -> None:
@@ -175,19 +144,3 @@ class Clone:
             stderr=subprocess.DEVNULL if quiet else None,
             check=True,
         )
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """Link or copy a file or folder; no stage writes into its inputs."""
-
-    def copy(one: str, other: str) -> str:
-        try:
-            os.link(os.path.realpath(one), other)
-        except OSError:
-            shutil.copyfile(one, other)
-        return other
-
-    if source.is_dir():
-        shutil.copytree(source, target, copy_function=copy)
-    else:
-        copy(os.fspath(source), os.fspath(target))

@@ -1,6 +1,7 @@
 """Differences between two versions of `code.yaml` or `settings.yaml`, in words."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,19 +11,11 @@ MODULES = (".py", ".jinja", ".css", ".js", ".yaml", ".html")
 LIBRARIES = ("backend", "engine")  # sections of code.yaml that are no stages
 
 
-def lookup(content: Mapping[str, Any], key: str) -> Any:
-    """Return the value under a key with dots, as DVC reads it; None if absent."""
-    value: Any = content
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-def parsed(text: str | None) -> dict[str, Any]:
-    """Parse one of the files; an absent or damaged one is empty."""
+def read(path: Path) -> dict[str, Any]:
+    """Read one of the files; an absent or damaged one is empty."""
     try:
-        content = yaml.safe_load(text or "")
-    except yaml.YAMLError:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
         content = None
     return content if isinstance(content, dict) else {}
 
@@ -48,7 +41,7 @@ def code_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[li
     """Return the stages whose entries in `code.yaml` differ, and what differs in them."""
     changes: dict[str, list[str]] = {}
     for name in sorted(old.keys() | new.keys()):
-        if of_one := differences(_entry(old, name), _entry(new, name)):
+        if of_one := differences(old.get(name) or {}, new.get(name) or {}):
             changes["other backends or engines" if name in LIBRARIES else name] = of_one
     every = sorted({change for of_one in changes.values() for change in of_one})
     if changes and not (old and new):
@@ -63,19 +56,8 @@ def listed(changes: Iterable[str]) -> str:
     return ", ".join(every[:SHOWN]) + rest
 
 
-def _entry(code: Mapping[str, Any], name: str) -> Any:
-    """Return a stage's entry, or the packages of all backends or engines."""
-    entry = code.get(name) or {}
-    if name in LIBRARIES:
-        return {key: value for packages in entry.values() for key, value in packages.items()}
-    return entry
-
-
 def _difference(key: str, old: Any, new: Any) -> str:
     if key.endswith(MODULES):
         return f"{key}{'' if old and new else ' added' if new else ' removed'}"
-    return f"{key} {_as_text(old)} -> {_as_text(new)}".strip()
-
-
-def _as_text(value: Any) -> str:
-    return "none" if value is None else str(value)
+    old, new = ("none" if value is None else value for value in (old, new))
+    return f"{key} {old} -> {new}".strip()

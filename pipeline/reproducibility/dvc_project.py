@@ -1,4 +1,4 @@
-"""DVC's own view of a project: stages, outputs, what has changed, and files of other commits.
+"""DVC's own view of a project: stages, `dvc.lock`, what has changed, and files of other commits.
 
 Apart from `dvc.api`, these are interfaces that DVC does not document; read from dvc 3.67.1 and
 dvc-data 3.18.3. No other module of this package imports them.
@@ -13,32 +13,31 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dvc.api import DVCFileSystem
+from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import RevError, SCMError, resolve_rev
 from dvc_data.index.index import DataIndexError
 
-from pipeline.reproducibility.dvc_lock import FOLDER, md5
+from pipeline.reproducibility import git
 from pipeline.runtime.errors import UserError
 
 # DVC raises one of these for a file that is neither in git nor in its cache nor on a remote.
 ABSENT = (FileNotFoundError, ConnectionError, TimeoutError, DvcException, DataIndexError)
 DELETED = "deleted"  # DVC's word for a file or folder that is absent
+LOCK = Path("dvc.lock")
+FOLDER = ".dir"  # suffix of a folder's hash
+Change = tuple[str, str, str]  # a path, the key if it is a file of parameters, and how it differs
 
 
 class Stage(NamedTuple):
-    """A stage of `dvc.yaml`: its name, and for each output whether DVC caches it."""
+    """A stage of `dvc.yaml`, with what `dvc.lock` records of its last run, if anything."""
 
     name: str
-    outs: dict[str, bool]
-
-
-class Change(NamedTuple):
-    """A difference from `dvc.lock`: a path, the key if it is a file of parameters, and how."""
-
-    path: str
-    key: str
-    how: str
+    deps: dict[str, str]  # hash by path, "" if there is no record
+    params: dict[str, dict[str, Any]]  # by file and key
+    outs: dict[str, str]  # hash by path, "" if there is no record
+    cached: list[str]  # outputs that DVC caches
 
 
 class DvcProject:
@@ -49,12 +48,8 @@ class DvcProject:
         self.cache = Path(repo.cache.local.path).parent.parent
 
     def stages(self) -> list[Stage]:
-        """Return the stages of `dvc.yaml`."""
-        return [
-            Stage(stage.name, {out.def_path: bool(out.use_cache) for out in stage.outs})
-            for stage in self._repo.index.stages
-            if not stage.is_data_source
-        ]
+        """Return the stages of `dvc.yaml` in its order."""
+        return [_stage(one) for one in self._repo.index.stages if not one.is_data_source]
 
     def data_files(self) -> dict[str, str]:
         """Return the paths and hashes in `.dvc` files."""
@@ -86,20 +81,33 @@ class DvcProject:
         text = json.dumps(listed, sort_keys=True)
         return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + FOLDER
 
-    def require_revision(self, revision: str) -> None:
-        """Refuse a revision that git and DVC do not know."""
+    def cache_files(self, digest: str) -> list[Path]:
+        """Return the paths in DVC's cache of a file, or of a folder's list and its files.
+
+        A list that is absent or damaged is alone.
+        """
+        at = self.cache / "files" / "md5" / digest[:2] / digest[2:]
+        if not digest.endswith(FOLDER):
+            return [at]
         try:
-            resolve_rev(self._repo.scm, revision)
+            entries = json.loads(at.read_text(encoding="utf-8"))
+            return [at] + [path for one in entries for path in self.cache_files(one["md5"])]
+        except (OSError, ValueError, TypeError, KeyError):
+            return [at]
+
+    def require_revision(self, revision: str) -> str:
+        """Return the commit's hash; refuse a revision that git and DVC do not know."""
+        try:
+            return str(resolve_rev(self._repo.scm, revision))
         except RevError:
-            shallow = Path(self._repo.scm.gitpython.repo.common_dir, "shallow").exists()
-            remedy = (
-                "this clone has only the end of the history, "
-                "`git remote set-branches origin '*' && git fetch --unshallow` fetches the rest"
-                if shallow
-                else "`git branch --all` lists the branches"
-            )
+            remedy = "`git branch --all` lists the branches"
+            if git.run("rev-parse", "--is-shallow-repository") == "true":
+                remedy = (
+                    "this clone has only the end of the history, `git remote set-branches origin "
+                    "'*' && git fetch --unshallow` fetches the rest"
+                )
             raise UserError(
-                f"expected a branch, tag or commit, got {revision!r}; {remedy}"
+                f"revision: expected a branch, tag or commit, got {revision!r}; {remedy}"
             ) from None
 
 
@@ -109,19 +117,24 @@ def opened(folder: Path = Path()) -> Iterator[DvcProject]:
     try:
         with Repo(os.fspath(folder)) as repo:
             yield DvcProject(repo)
-    except NotDvcRepoError:
+    except (NotDvcRepoError, SCMError) as error:
+        part = ".dvc" if isinstance(error, NotDvcRepoError) else ".git"
         raise UserError(
-            f"expected to run in the project's folder, got {folder.resolve()}; go there first"
-        ) from None
-    except SCMError:
-        raise UserError(
-            "expected a git checkout, got a folder without git; clone the project"
+            f"{folder.resolve()}: expected a git clone of the project, got no {part} in it; go to "
+            "the project's folder"
         ) from None
     except DvcException as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"dvc: expected a readable project, got {reason!r}; see `dvc status`"
+            f"dvc: expected a readable project, got {reason!r}; correct that file, or `git "
+            "checkout` it"
         ) from None
+
+
+def md5(path: Path) -> str:
+    """Return the md5 of a file's bytes in hex, which DVC identifies content by."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def fetch(revision: str, paths: Iterable[Path], folder: Path) -> list[Path]:
@@ -143,10 +156,21 @@ def _changes(status: Iterable[Any]) -> Iterator[Change]:
     """Read what DVC's `repo.status()` reports of a stage's command, deps and params."""
     for change in status:
         if not isinstance(change, Mapping):
-            yield Change("its command", "", "changed")  # "changed command" or "always changed"
+            yield "its command", "", "changed"  # "changed command" or "always changed"
             continue
         for path, how in change.get("changed deps", {}).items():
-            if isinstance(how, Mapping):
-                yield from (Change(path, key, of_key) for key, of_key in how.items())
-            else:
-                yield Change(path, "", how)
+            keys = how if isinstance(how, Mapping) else {"": how}
+            yield from ((path, key, of_key) for key, of_key in keys.items())
+
+
+def _stage(stage: Any) -> Stage:
+    deps, params = {}, {}
+    for one in stage.deps:
+        if isinstance(one, ParamsDependency):
+            params[one.def_path] = one.hash_info.value or {}
+        else:
+            deps[one.def_path] = one.hash_info.value or ""
+    outs = {one.def_path: one.hash_info.value or "" for one in stage.outs}
+    return Stage(
+        stage.name, deps, params, outs, [one.def_path for one in stage.outs if one.use_cache]
+    )

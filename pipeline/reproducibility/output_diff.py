@@ -1,13 +1,12 @@
 """Compare two outputs: the same bytes, or else number by number.
 
-Files are decoded by their extension: zarr arrays, npz, HDF5, JSON, plots, other text. Numbers a and
-b of the first and second output are close if |a - b| <= absolute + relative * |a|, as in
-`numpy.isclose`; whole numbers and anything that is no number must be the same.
+Files are decoded by their extension: zarr arrays, npz, HDF5, plots; others are text with numbers in
+it. Numbers a and b of the first and second output are close if |a - b| <= absolute + relative *
+|a|, as in `numpy.isclose`; whole numbers and anything that is no number must be the same.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +14,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 import zarr
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 PLOTS = (".png", ".jpg", ".webp")
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
@@ -42,17 +40,49 @@ class Difference:
     pixels: float = 0.0  # largest fraction of a plot's pixels
     beyond: str = ""  # the first difference outside the tolerance
 
+    def largest(self) -> str:
+        """Describe the largest differences."""
+        numbers = f"{self.absolute:.2g} absolute, {self.relative:.2g} relative; at {self.where}"
+        pixels = f"{self.pixels:.2%} of a plot's pixels"
+        return "; ".join([numbers] * bool(self.where) + [pixels] * bool(self.pixels))
+
     def add(self, where: str, what: str) -> None:
         """Add a difference that no tolerance covers."""
         self.beyond = self.beyond or f"{where}: {what}"
 
-    def add_numbers(
-        self, first: Any, second: Any, place: Callable[[int], str], *, exact: bool
-    ) -> None:
-        """Compare two arrays of one shape; `place` names an element by its flat index."""
-        equal = np.ravel(np.asarray(first) == np.asarray(second))
+    def add_content(self, where: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+        """Compare the values under each name: arrays, numbers or texts."""
+        for name in sorted(first.keys() ^ second.keys()):
+            self.add(where, f"{name!r} only in the {'first' if name in first else 'second'}")
+        for name in first:
+            if name in second:
+                self._add_values(f"{where} {name}".rstrip(), first[name], second[name])
+
+    def _add_values(self, where: str, first: Any, second: Any) -> None:
+        if hasattr(first, "dtype") and hasattr(second, "dtype"):
+            self._add_arrays(where, first, second)
+        elif all(type(one) in (int, float) for one in (first, second)):
+            exact = type(first) is type(second) is int
+            self._add_numbers(where, 0, np.asarray(first), np.asarray(second), exact=exact)
+        elif first != second:
+            self.add(where, f"{str(first)[:40]!r} and {str(second)[:40]!r}")
+
+    def _add_arrays(self, where: str, first: Any, second: Any) -> None:
+        types = [f"{one.dtype}{list(one.shape)}" for one in (first, second)]
+        if types[0] != types[1]:
+            self.add(where, " and ".join(types))
+        elif first.dtype.kind not in "biuf" or not first.shape:
+            self._add_values(where, *(np.asarray(one[...]).tolist() for one in (first, second)))
+        else:
+            rows = max(1, BLOCK // max(1, int(np.prod(first.shape[1:]))))
+            for start in range(0, first.shape[0], rows):
+                parts = (np.asarray(one[start : start + rows]) for one in (first, second))
+                self._add_numbers(where, start, *parts, exact=first.dtype.kind != "f")
+
+    def _add_numbers(self, where: str, row: int, first: Any, second: Any, *, exact: bool) -> None:
+        """Compare two numbers, or two arrays of one shape that begin at a row."""
         a, b = (np.ravel(np.asarray(side, dtype=np.float64)) for side in (first, second))
-        same = equal | (np.isnan(a) & np.isnan(b))
+        same = np.ravel(first == second) | (np.isnan(a) & np.isnan(b))
         if same.all():
             return
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
@@ -60,31 +90,31 @@ class Difference:
             gap = np.where(np.isnan(gap), np.inf, gap)  # a NaN against a number
             ratio = np.where(same, 0.0, gap / np.abs(a))
             close = np.isclose(b, a, rtol=self.tolerance.relative, atol=self.tolerance.absolute)
-            beyond = ~same & (exact | ~close)
+
+        def place(element: int) -> str:
+            index = list(map(int, np.unravel_index(element, first.shape)))
+            return f"{where} {[index[0] + row, *index[1:]]}" if index else where
+
         worst = int(gap.argmax())
         if gap[worst] > self.absolute:
             self.absolute, self.where = float(gap[worst]), place(worst)
         self.relative = max(self.relative, float(np.nanmax(ratio)))
+        beyond = ~same & (exact | ~close)
         if beyond.any():
             i = int(beyond.argmax())
             self.add(place(i), f"{a[i]:.7g} and {b[i]:.7g}")
 
-    def add_plot(self, where: str, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
-        """Compare the pixels of two plots, uint8 (height, width, channels)."""
-        if first.shape != second.shape:
-            sizes = (f"{one.shape[1]} x {one.shape[0]} pixels" for one in (first, second))
-            self.add(where, " and ".join(sizes))
-            return
-        changed = float((first != second).any(axis=2).mean())
+    def add_plots(self, where: str, first: Path, second: Path) -> None:
+        """Compare the pixels of two plots."""
+        with Image.open(first) as a, Image.open(second) as b:
+            if a.size != b.size:
+                self.add(where, f"{a.width} x {a.height} and {b.width} x {b.height} pixels")
+                return
+            pixels = [np.asarray(image.convert("RGBA")) for image in (a, b)]
+        changed = float((pixels[0] != pixels[1]).any(axis=2).mean())
         self.pixels = max(self.pixels, changed)
         if changed > self.tolerance.pixels:
             self.add(where, f"{changed:.2%} of its pixels")
-
-    def largest(self) -> str:
-        """Describe the largest differences."""
-        numbers = f"{self.absolute:.2g} absolute, {self.relative:.2g} relative; at {self.where}"
-        pixels = f"{self.pixels:.2%} of a plot's pixels"
-        return "; ".join([numbers] * bool(self.where) + [pixels] * bool(self.pixels))
 
 
 def between(first: Path, second: Path, tolerance: Tolerance) -> Difference:
@@ -93,150 +123,51 @@ def between(first: Path, second: Path, tolerance: Tolerance) -> Difference:
     A file that cannot be decoded, or is in only one of them, is beyond any tolerance.
     """
     difference = Difference(tolerance)
-    for name, a, b in _pairs(first, second, difference):
+    a, b = _parts(first), _parts(second)
+    difference.add_content(first.name, dict.fromkeys(a), dict.fromkeys(b))
+    for name in sorted(a.keys() & b.keys()):
+        one, other = a[name], b[name]
         try:
-            _compare(name, a, b, difference)
-        except (OSError, ValueError, KeyError, UnidentifiedImageError) as error:
+            if one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes():
+                continue
+            if one.suffix in PLOTS:
+                difference.add_plots(name, one, other)
+            else:
+                difference.add_content(name, _decoded(one), _decoded(other))
+        except (OSError, ValueError, KeyError) as error:
             difference.add(name, f"cannot be decoded ({' '.join(str(error).split())[:100]})")
     return difference
 
 
-def _pairs(first: Path, second: Path, difference: Difference) -> Iterator[tuple[str, Path, Path]]:
-    """Yield pairs to compare: files that differ, and zarr arrays with such files."""
-    if first.is_dir() != second.is_dir():
-        difference.add(first.name, "a file and a folder")
-        return
-    if first.is_file():
-        if first.read_bytes() != second.read_bytes():
-            yield first.name, first, second
-        return
-    names = [
-        {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-        for folder in (first, second)
-    ]
-    for name in sorted(names[0] ^ names[1]):
-        difference.add(name, _only_in(name in names[0]))
-    arrays = {}
-    for name in sorted(names[0] & names[1]):
-        if (first / name).read_bytes() == (second / name).read_bytes():
-            continue
-        array = next((at for at in (first / name).parents if (at / "zarr.json").is_file()), None)
-        if array is None:
-            yield name, first / name, second / name
-        else:
-            arrays[array] = second / array.relative_to(first)
-    for a, b in arrays.items():
-        yield str(a.relative_to(first)) if a != first else first.name, a, b
+def _parts(output: Path) -> dict[str, Path]:
+    """Return the files and zarr arrays of an output by their names."""
+    arrays = {path.parent for path in output.rglob("zarr.json")}
+    files = output.rglob("*") if output.is_dir() else [output]
+    parts = {
+        next((folder for folder in path.parents if folder in arrays), path)
+        for path in files
+        if path.is_file()
+    }
+    return {path.relative_to(output.parent).as_posix(): path for path in parts}
 
 
-def _only_in(in_first: bool) -> str:
-    return f"only in the {'first' if in_first else 'second'}"
-
-
-def _compare(name: str, first: Path, second: Path, difference: Difference) -> None:
-    suffix = first.suffix
-    if first.is_dir():
-        _zarr(name, first, second, difference)
-    elif suffix in PLOTS:
-        with Image.open(first) as a, Image.open(second) as b:
-            difference.add_plot(name, *(np.asarray(image.convert("RGBA")) for image in (a, b)))
-    elif suffix == ".npz":
-        with np.load(first, allow_pickle=False) as a, np.load(second, allow_pickle=False) as b:
-            _arrays(name, dict(a), dict(b), difference)
-    elif suffix == ".h5":
-        with h5py.File(first) as a, h5py.File(second) as b:
-            _arrays(name, _datasets(a), _datasets(b), difference)
-    elif suffix == ".json":
-        a, b = (json.loads(path.read_text(encoding="utf-8")) for path in (first, second))
-        _json(name, a, b, difference)
-    else:
-        _text(name, first, second, difference)
-
-
-def _zarr(name: str, first: Path, second: Path, difference: Difference) -> None:
-    a, b = (zarr.open(path, mode="r") for path in (first, second))
-    if a.attrs.asdict() != b.attrs.asdict():
-        difference.add(name, "attributes")
-    if not (isinstance(a, zarr.Array) and isinstance(b, zarr.Array)):
-        return
-    if not _same_type(name, a, b, difference):
-        return
-    rows = (a.shards or a.chunks)[0] if a.ndim else 1
-    for start in range(0, a.shape[0] if a.ndim else 1, rows):
-        part = slice(start, start + rows) if a.ndim else ()
-        _array(name, np.asarray(a[part]), np.asarray(b[part]), difference, start)
-
-
-def _arrays(
-    name: str, first: Mapping[str, Any], second: Mapping[str, Any], difference: Difference
-) -> None:
-    for key in sorted(first.keys() ^ second.keys()):
-        difference.add(name, f"{key!r} {_only_in(key in first)}")
-    for key in sorted(first.keys() & second.keys()):
-        _array(f"{name} {key}", np.asarray(first[key]), np.asarray(second[key]), difference)
-
-
-def _same_type(name: str, first: Any, second: Any, difference: Difference) -> bool:
-    types = [f"{one.dtype}{list(one.shape)}" for one in (first, second)]
-    if types[0] != types[1]:
-        difference.add(name, " and ".join(types))
-    return types[0] == types[1]
-
-
-def _array(
-    name: str, first: NDArray[Any], second: NDArray[Any], difference: Difference, row: int = 0
-) -> None:
-    if not _same_type(name, first, second, difference):
-        return
-    if first.dtype.kind not in "biuf":
-        if first.tobytes() != second.tobytes():
-            difference.add(name, "its text")
-    else:
-        a, b = first.ravel(), second.ravel()
-        for start in range(0, max(a.size, 1), BLOCK):
-
-            def place(at: int, start: int = start) -> str:
-                index = list(map(int, np.unravel_index(start + at, first.shape)))
-                return f"{name} {[index[0] + row, *index[1:]] if index else index}"
-
-            blocks = a[start : start + BLOCK], b[start : start + BLOCK]
-            difference.add_numbers(*blocks, place, exact=first.dtype.kind != "f")
-
-
-def _datasets(file: h5py.File) -> dict[str, Any]:
-    names: list[str] = []
-    file.visit(names.append)
-    return {name: file[name][()] for name in names if isinstance(file[name], h5py.Dataset)}
-
-
-def _json(where: str, first: Any, second: Any, difference: Difference) -> None:
-    if isinstance(first, dict) and isinstance(second, dict):
-        for key in sorted(first.keys() ^ second.keys()):
-            difference.add(where, f"{key!r} {_only_in(key in first)}")
-        for key in sorted(first.keys() & second.keys()):
-            _json(f"{where} {key}", first[key], second[key], difference)
-    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
-        for at, pair in enumerate(zip(first, second, strict=True)):
-            _json(f"{where} [{at}]", *pair, difference)
-    elif all(type(value) in (int, float) for value in (first, second)):
-        whole = isinstance(first, int) and isinstance(second, int)
-        difference.add_numbers([first], [second], lambda _: where, exact=whole)
-    elif first != second:
-        difference.add(where, f"{str(first)[:40]!r} and {str(second)[:40]!r}")
-
-
-def _text(name: str, first: Path, second: Path, difference: Difference) -> None:
-    """Compare line by line, numbers in a line as numbers."""
-    lines = [path.read_bytes().decode().split("\n") for path in (first, second)]
-    if len(lines[0]) != len(lines[1]):
-        difference.add(name, f"{len(lines[0]):,} and {len(lines[1]):,} lines")
-        return
-    for number, (a, b) in enumerate(zip(*lines, strict=True), start=1):
-        where = f"{name} line {number}"
-        if NUMBER.sub("0", a) != NUMBER.sub("0", b):
-            difference.add(where, "its text")
-        else:
-            for x, y in zip(NUMBER.findall(a), NUMBER.findall(b), strict=True):
-                whole = x.lstrip("+-").isdigit() and y.lstrip("+-").isdigit()
-                kind = int if whole else float
-                difference.add_numbers([kind(x)], [kind(y)], lambda _: where, exact=whole)  # noqa: B023
+def _decoded(path: Path) -> dict[str, Any]:
+    """Return the arrays, numbers and texts of a file or zarr array by their places in it."""
+    if path.is_dir():
+        array = zarr.open_array(path, mode="r")
+        return {"": array, "attributes": str(sorted(array.attrs.asdict().items()))}
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            names: list[str] = []
+            file.visit(names.append)
+            return {name: file[name][()] for name in names if isinstance(file[name], h5py.Dataset)}
+    content: dict[str, Any] = {}
+    for number, line in enumerate(path.read_bytes().decode().split("\n"), start=1):
+        content[f"line {number}"] = NUMBER.sub("0", line)
+        for i, digits in enumerate(NUMBER.findall(line), start=1):
+            whole = digits.lstrip("+-").isdigit()
+            content[f"line {number} number {i}"] = int(digits) if whole else float(digits)
+    return content

@@ -1,37 +1,14 @@
-"""The command line called in this process, and a finished small project to call it in."""
+"""A finished small project to call commands in."""
 
 import os
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # as `keras_setup.start` would
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from finished import choose, finish, in_this_process
-
-from pipeline.commands import cli
-
-
-@pytest.fixture
-def pipeline(capfd: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
-    """Call `pipeline` with words; return status, out and err."""
-
-    def call(*words: object) -> SimpleNamespace:
-        capfd.readouterr()
-        try:
-            status = cli.main([str(word) for word in words])
-        except SystemExit as end:
-            status = int(end.code or 0)
-        printed = capfd.readouterr()
-        return SimpleNamespace(status=status, out=printed.out, err=printed.err)
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -20,22 +20,7 @@ def test_each_command_explains_itself_with_an_example(name: str, pipeline: Pipel
     assert f"usage: pipeline {name} " in said.out
 
 
-def test_help_lists_all_commands(pipeline: Pipeline) -> None:
-    said = pipeline("--help")
-    assert said.status == 0
-    assert all(f"{name} " in said.out and text in said.out for name, text in cli.COMMANDS.items())
-
-
-@pytest.mark.parametrize("words", [(), ("predikt",), ("verify", "--quik")])
-def test_unknown_words_are_refused_with_status_2(
-    words: tuple[str, ...], pipeline: Pipeline
-) -> None:
-    said = pipeline(*words)
-    assert said.status == 2
-    assert said.err.startswith("usage: pipeline ")
-
-
-def test_only_the_command_that_is_called_is_imported() -> None:
+def test_help_lists_all_commands_and_imports_none() -> None:
     code = (
         "import sys; from pipeline.commands import cli\n"
         "try: cli.main(['--help'])\n"
@@ -45,3 +30,4 @@ def test_only_the_command_that_is_called_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+    assert all(f"{name} " in done.stdout for name in cli.COMMANDS)

@@ -70,9 +70,7 @@ def test_two_processes_write_the_same_bytes_for_openvino_and_its_card(project: P
     written = []
     for _ in range(2):
         words = [sys.executable, "-m", "pipeline", "export", "--format", "openvino"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
+        subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
         written.append({path.name: path.read_bytes() for path in OUT.iterdir()})
     assert sorted(written[0]) == ["MODEL_CARD.md", "classes.json", "model.bin", "model.xml"]
     assert written[0] == written[1]
@@ -95,17 +93,11 @@ def test_the_card_has_data_metrics_intervals_views_hashes_and_no_time(run: Run) 
     assert not re.search(r"20\d\d-\d\d-\d\d|\d\d:\d\d:\d\d", card)
 
 
-def test_a_larger_difference_than_the_tolerance_writes_nothing(run: Run) -> None:
+def test_a_larger_difference_or_another_image_writes_nothing(run: Run) -> None:
     said = run("--tolerance", "1e-9")
     assert (said.status, said.out) == (1, "")
-    assert re.search(
-        r"got a difference of 0\.\d{6} at \w+\.\d+\.\w+; find out why, or gi", said.err
-    )
-    assert not OUT.exists()
-
-
-def test_an_image_that_has_changed_is_not_compared(run: Run) -> None:
-    member = valid()[0]
+    assert re.search(r"got a difference of 0\.\d{6} at \w+\.\d+\.\w+; find out why", said.err)
+    member = valid()[0]  # an image that has changed is not compared
     Image.new("RGB", (20, 20)).save(TRAIN / member)
     assert f"data/raw/train member {member}: expected the bytes that `split` read" in run().err
     assert not OUT.exists()
@@ -113,15 +105,7 @@ def test_an_image_that_has_changed_is_not_compared(run: Run) -> None:
 
 def test_only_an_earlier_export_is_replaced(run: Run) -> None:
     Path("mine").mkdir()
-    Path("mine/thesis.txt").write_text("years of work")
+    for name in ("thesis.txt", "MODEL_CARD.md", "classes.json"):  # other models have cards, too
+        Path("mine", name).write_text("years of work")
     assert "got 'mine', which holds something else; name another one" in run("--out", "mine").err
-    for name in ("MODEL_CARD.md", "classes.json"):  # other models have these, too
-        Path("mine", name).write_text("of another model")
-    assert "which holds something else" in run("--out", "mine").err
     assert Path("mine/thesis.txt").read_text() == "years of work"
-
-
-def test_unknown_formats_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run("--format", "onnx").status == 2
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "run `pip install 'pipeline[openvino]'`, or choo" in run("--format", "openvino").err
