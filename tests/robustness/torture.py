@@ -23,7 +23,8 @@ from PIL import Image
 from project import ROOT, Project
 
 TESTS = ROOT / "tests"
-PYTHONPATH = [ROOT, TESTS, TESTS / "robustness", TESTS / "robustness" / "inputs"]
+FOLDERS = [ROOT, TESTS, TESTS / "robustness", TESTS / "robustness" / "inputs"]
+PYTHONPATH = os.pathsep.join(map(str, FOLDERS))
 LONG = os.environ.get("TORTURE") == "1"
 COUNTS = ROOT / "build" / "torture"
 SMALL: dict[str, Any] = {
@@ -146,7 +147,7 @@ def inject(
         cwd=folder,
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, PYTHONPATH)),
+            "PYTHONPATH": PYTHONPATH,
             "PYTHONDONTWRITEBYTECODE": "1",  # such files would count as sites
             "MPLCONFIGDIR": str(folder.parent / "matplotlib"),
             **environment,
