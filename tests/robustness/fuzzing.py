@@ -81,11 +81,12 @@ def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY + reserved - used,) * 2)
 
 
-def search_apart(name: str, inputs: int, seed: int, script: str = __file__) -> dict[str, Any]:
+def search_apart(name: str, inputs: int, seed: int) -> dict[str, Any]:
     """Run `search` in another process; return its results, or the `fault` and its `input`."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        Path(folder, "input").touch()
         ended = subprocess.run(
-            [sys.executable, script, "--search", name, str(inputs), str(seed)],
+            [sys.executable, __file__, "--search", name, str(inputs), str(seed)],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": PYTHONPATH, "OPENBLAS_NUM_THREADS": "1"},
             capture_output=True,
@@ -95,26 +96,19 @@ def search_apart(name: str, inputs: int, seed: int, script: str = __file__) -> d
         if ended.returncode == 0:
             result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
             return result
-        failing = Path(folder, "input")
-        return {
-            "fault": f"status {ended.returncode}\n{ended.stderr[:2000]}...{ended.stderr[-4000:]}",
-            "input": failing.read_bytes() if failing.exists() else b"",
-        }
+        fault = f"status {ended.returncode}\n{ended.stderr[:2000]}...{ended.stderr[-4000:]}"
+        return {"fault": fault, "input": Path(folder, "input").read_bytes()}
 
 
 def run(name: str, inputs: int, seed: int) -> bool:
     """Search a kind in several processes and print the counts; return whether all ended well."""
     started = time.perf_counter()
-    parts = range(0, inputs, PER_PROCESS)
+
+    def search_part(start: int) -> dict[str, Any]:
+        return search_apart(name, min(PER_PROCESS, inputs - start), seed * 1_000_003 + start)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(
-            pool.map(
-                lambda start: search_apart(
-                    name, min(PER_PROCESS, inputs - start), seed * 1_000_003 + start
-                ),
-                parts,
-            )
-        )
+        results = list(pool.map(search_part, range(0, inputs, PER_PROCESS)))
     faults = [result for result in results if "fault" in result]
     for result in faults:
         FUZZED.mkdir(exist_ok=True)

@@ -120,20 +120,15 @@ def of_params(project: Album, bad: Bad) -> str:
     zip_train(project, zipped(members().items()))
     Path("params.yaml").write_bytes(bad.made(Path("params.yaml").read_text("utf-8")))
     refused, _, _ = split(project)
-    if refused:
-        return refused
-    value: Any = config.read()
-    for key in bad.about.split("."):
-        value = value[key] if isinstance(value, dict) else getattr(value, key)
-    return f"accepted: {value!r}"
+    return refused or f"accepted: {config.read().split.valid!r}"
 
 
 def of_fixes(project: Album, bad: Bad) -> str:
     zip_train(project, zipped(members().items()))
     paths.LABEL_FIXES.write_bytes(bad.made(None))
     refused, _, counts = split(project)
-    effects = counts.get("label_fixes", {}).items()
-    return refused or "accepted: " + ", ".join(f"{count} {key}" for key, count in effects)
+    effects = [f"{count} {key}" for key, count in counts.get("label_fixes", {}).items()]
+    return refused or f"accepted: {', '.join(effects)}"
 
 
 def of_ledger(project: Album, bad: Bad) -> str:

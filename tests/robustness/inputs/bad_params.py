@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from bad_inputs import Bad, Make, table
 
-INTRO = "In place of `params.yaml`. Accepted ones show the value that is read."
+INTRO = "In place of `params.yaml`. Accepted ones show the value of `split.valid` that is read."
 ABSENT = object()  # in place of a value: the key is removed
 ALL = (
     "data, split, resize, backbones, extract, train_head, fine_tune, predict, evaluate, explain, "
@@ -251,7 +251,6 @@ INPUTS = [
                 "lines that end as in Windows": lambda text: text.replace("\n", "\r\n").encode(),
             },
             "accepted: 1e-05": {"a number as DVC writes it, text to YAML": valid("1e-05")},
-        },
-        "split.valid",
+        }
     ),
 ]
