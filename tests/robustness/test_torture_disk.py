@@ -19,7 +19,7 @@ STAGES = [[name] for name in ("split", "resize", "audit", "train_head", "fine_tu
 STAGES += [["fetch_weights", "convnet"], ["extract", "convnet"]]
 STAGES += [["explain"], ["submit"], ["report"]]
 NONE = ("", 0)
-SITES = 12 if LONG else 2  # per stage
+SITES = 12 if LONG else 1  # per stage and fault
 SIZES = 12  # of a disk that is too small
 
 pytestmark = [
@@ -50,8 +50,9 @@ def test_a_stage_on_a_full_disk_ends_with_a_sentence_and_loses_nothing(
     assert whole["status"] == 0, whole["printed"]
     changes = int(whole["printed"].rpartition("changes: ")[2])
     sizes = [size for path in hash_files(project) if (size := (project / path).stat().st_size)]
-    faults = [("ENOSPC", int(site)) for site in np.linspace(1, changes, SITES)]
-    faults += [("EFBIG", int(size) - 1) for size in np.quantile(sizes, np.linspace(0, 1, SITES))]
+    parts = np.linspace(0, 1, SITES + 2)[1:-1]
+    faults = [("ENOSPC", int(site)) for site in 1 + parts * changes]
+    faults += [("EFBIG", int(size) - 1) for size in np.quantile(sizes, parts)]
     *runs, again = inject(stage, [*faults, NONE], project)
     for fault, run in zip(faults, runs, strict=True):
         sentences = re.findall("^error: .*", run["printed"], re.M)
