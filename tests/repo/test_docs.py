@@ -96,8 +96,8 @@ def check(words: list[str]) -> None:
             assert re.search(known, MAKEFILE, re.M), f"the Makefile has no {name}"
     elif program == "pipeline":
         for argument in arguments[1:]:
-            known = not argument.startswith("--") or argument in help_of(arguments[0])
-            assert known, f"pipeline {arguments[0]} has no {argument}"
+            there = not argument.startswith("--") or argument in help_of(arguments[0])
+            assert there, f"pipeline {arguments[0]} has no {argument}"
     elif program == "dvc":
         parsed = get_main_parser().parse_args(arguments)
         for target in parsed.targets if arguments[0] == "repro" else []:

@@ -75,7 +75,7 @@ def test_a_workflow_keeps_the_rules(name: str) -> None:
 @pytest.mark.parametrize("linter", LINTERS, ids=lambda words: words[0])
 def test_the_workflows_pass_the_linters(linter: tuple[str, ...]) -> None:
     program, *words = linter
-    command = [Path(sys.executable).parent / program, *words, *WORKFLOWS]
+    command = [str(Path(sys.executable).parent / program), *words, *map(str, WORKFLOWS)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 

@@ -61,7 +61,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         archive.writestr("cat.0.jpg", b"image")
 
 
-@pytest.fixture(params=READERS.values(), ids=READERS)
+@pytest.fixture(params=list(READERS.values()), ids=list(READERS))
 def reader(request: pytest.FixtureRequest) -> Reader:
     found: Reader = request.param
     return found

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from bad_inputs import table
+from bad_inputs import Make, table
 
 INTRO = (
     "Pixels in `resized.zarr`, the head in `head.npz` and the choice of the model in "
     "`evaluate.json`."
 )
-
-Make = Callable[[list[bytes]], bytes]
 
 
 def file(name: str, change: Callable[[bytes], bytes]) -> Make:
@@ -86,7 +84,7 @@ ARRAY = {
         "half of sha256.npy": file("sha256.npy", half)
     },
 }
-HEAD = {
+HEAD: dict[str, dict[str, Make | bytes]] = {
     f"refused: head.npz: expected the arrays of a head, got ... ; {TRAIN_AGAIN}": {
         "half of head.npz": first(half),
         "Python objects in head.npz, which could run code": npz(
@@ -107,7 +105,7 @@ HEAD = {
         )
     },
 }
-CHOICE = {
+CHOICE: dict[str, dict[str, Make | bytes]] = {
     f"refused: metrics/evaluate.json: expected a JSON object, got ... ; {CHOOSE_AGAIN}": {
         "marks of a git conflict in evaluate.json": first(lambda text: b"<<<<<<< HEAD\n" + text),
         "a list in evaluate.json": b"[]",

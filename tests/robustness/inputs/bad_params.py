@@ -211,7 +211,7 @@ INPUTS = [
     *(
         Bad(
             f"{name} (before all keys)",
-            lambda old, start=start: start + old.encode(),  # type: ignore[misc]
+            lambda old, start=start: start + old.encode(),
             f"refused: params.yaml: expected YAML, got ... {got} ... ; correct that line",
         )
         for name, (start, got) in UNREADABLE.items()
