@@ -37,12 +37,15 @@ PER_PROCESS = 2500
 FUZZED = Path("fuzzed")
 
 
-def search(name: str, inputs: int, seed: int) -> dict[str, Any]:
+def search(name: str, inputs: int, seed: int, *, limited: bool = False) -> dict[str, Any]:
     """Try about `inputs` inputs of a kind in the working folder; raise what one of them raises.
 
     The last input tried is in the file `input`: after a failure, the reduced one.
     """
     kind = KINDS[name]
+    good = kind.prepare()  # may load Keras, which needs more memory
+    if limited:
+        limit()
     outcomes: Counter[str] = Counter()
     seconds = [0.0]
 
@@ -54,7 +57,7 @@ def search(name: str, inputs: int, seed: int) -> dict[str, Any]:
         phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(kind.inputs(kind.prepare()))
+    @hypothesis.given(kind.inputs(good))
     def attempt(content: bytes) -> None:
         Path("input").write_bytes(content)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -148,8 +151,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.search:
         name, inputs, seed = options.search
-        limit()
-        print(json.dumps(search(name, int(inputs), int(seed))))
+        print(json.dumps(search(name, int(inputs), int(seed), limited=True)))
     elif options.replay:
         replay(options.replay.absolute())
     else:
