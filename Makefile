@@ -85,7 +85,7 @@ bench: $(TEST) $(CONTENDERS)/.installed
 fuzz: $(TEST)
 	@PYTHONPATH=tests:tests/robustness/inputs python tests/robustness/fuzzing.py $(FUZZ)
 
-# `make test` runs a sample of these faults. Measurements go to build/torture/.
+# `make test` and `make test-slow` run a sample of these faults.
 torture: $(TEST)
 	TORTURE=1 python -m pytest -n 2 --dist loadgroup tests/robustness/test_torture_*.py
 

@@ -7,17 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
-from benchmarks import extraction, measure, photos, printed, results, tables, variants
+from benchmarks import measure, printed, results, tables
 from benchmarks import project as projects
-from benchmarks.measure import Contender, Failed, Outcome, Run, interleave, run
-from benchmarks.recipes import Scores
+from benchmarks.measure import Contender, Outcome, interleave, run
 
 ROOT = Path(__file__).parents[2]
-MIB = 2**20
 
 
 def code(text: str) -> list[str]:
@@ -33,15 +30,7 @@ def test_a_run_measures_its_memory_with_that_of_its_children(
 print(os.getcwd(), os.environ['OUTER'], os.environ['INNER'])"""
     done = run(code(outer), tmp_path, {"INNER": "2"})
     assert done.printed == f"{tmp_path.resolve()} 1 2\n"
-    assert done.peak_bytes > 200 * MIB
-
-
-def test_a_failed_command_is_reported_by_its_last_line_or_status(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match=r"^error: too hot$") as raised:
-        run(code("print('first'); import sys; sys.exit('error: too hot')"), tmp_path)
-    assert set(raised.value.printed.splitlines()) == {"first", "error: too hot"}
-    with pytest.raises(Failed, match=r"^status 3$"):
-        run(code("raise SystemExit(3)"), tmp_path)
+    assert done.peak_bytes > 200 * 2**20
 
 
 def test_rounds_are_interleaved_and_each_begins_with_the_next_contender(tmp_path: Path) -> None:
@@ -59,33 +48,16 @@ def test_a_contender_that_lacks_a_package_or_fails_says_so_and_the_others_go_on(
     tmp_path: Path,
 ) -> None:
     said: list[str] = []
-    outcomes = interleave(
-        [
-            Contender("absent", code("pass"), tmp_path, needs=["json", "no_such_package"]),
-            Contender("broken", code("raise SystemExit('no room')"), tmp_path),
-            Contender("well", code("pass"), tmp_path),
-        ],
-        2,
-        said.append,
-    )
+    contenders = [
+        Contender("absent", code("pass"), tmp_path, needs=["json", "no_such_package"]),
+        Contender("broken", code("raise SystemExit('no room')"), tmp_path),
+        Contender("well", code("pass"), tmp_path),
+    ]
+    outcomes = interleave(contenders, 2, said.append)
     assert outcomes["absent"] == Outcome([], "not installed: no_such_package")
     assert outcomes["broken"] == Outcome([], "failed: no room")
     assert len(outcomes["well"].runs) == 2
     assert sum(line.startswith("broken: failed: no room") for line in said) == 1
-
-
-@pytest.mark.parametrize(
-    ("line", "rate"),
-    [
-        ("extract VGG16: 96 img in 8.0 s (12 img/s)", 12.0),
-        ("extract VGG16: 100 img in 8.0 s (13 img/s)", 12.5),  # the seconds are finer
-        ("extract MobileNetV2: 1,000 img in 1.6 s (647 img/s)", 647.0),  # the rate is finer
-        ("resize: 16 img in 0.0 s (1,234 img/s)", 1234.0),
-        ("pillow: 50 img in 0.250000 s", 200.0),
-    ],
-)
-def test_images_a_second_are_read_from_the_finer_figure(line: str, rate: float) -> None:
-    assert printed.images_per_second(f"something: 1 of 2\n{line}\nextract: more\n") == rate
 
 
 def test_what_a_stage_prints_at_its_end_is_read_back() -> None:
@@ -99,6 +71,8 @@ def test_what_a_stage_prints_at_its_end_is_read_back() -> None:
     assert printed.usage(told) == {"resize": (12.5, 280.0), "extract": (75.2, 1683.0)}
     assert printed.rows_computed(told) == 1_100
     assert printed.passes(told) == {"extract MobileNetV2": 71.0}
+    assert printed.images_per_second("resize: 100 img in 8.0 s (13 img/s)\n") == 12.5
+    assert printed.images_per_second("resize: 1,000 img in 1.6 s (647 img/s)\n") == 647.0
 
 
 def test_a_table_shows_medians_ratios_and_ranges_in_three_digits() -> None:
@@ -126,27 +100,6 @@ def test_a_benchmark_that_runs_again_replaces_its_own_section_alone(tmp_path: Pa
     )
 
 
-def test_photos_come_class_by_turn_readable_and_each_one_different() -> None:
-    taken = list(photos.labelled(photos.drawn().train, 900))
-    assert [label for label, _ in taken[:4]] == ["cat", "dog", "cat", "dog"]
-    assert len({content for _, content in taken}) == 900
-    named = list(photos.numbered("train", iter(taken[:2]), range(5, 7)))
-    assert named == [("train/cat.5.jpg", taken[0][1]), ("train/dog.6.jpg", taken[1][1])]
-    unlabelled = photos.numbered("test", photos.unlabelled(photos.drawn().test, 2), range(2))
-    assert [name for name, _ in unlabelled] == ["test/0.jpg", "test/1.jpg"]
-
-
-def test_without_real_photos_the_drawn_ones_are_used_and_the_tables_say_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("REAL_DATA", raising=False)
-    assert photos.find() == photos.drawn()
-    assert photos.find().words == "images drawn by this project"
-    monkeypatch.setenv("REAL_DATA", str(tmp_path))
-    assert photos.find().words == "real photos"
-    assert photos.find().train == tmp_path / "data" / "train.zip"
-
-
 def test_the_commands_of_the_stages_are_those_of_the_dag() -> None:
     stages: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
     trained = ("train_head", "fine_tune")
@@ -156,87 +109,18 @@ def test_the_commands_of_the_stages_are_those_of_the_dag() -> None:
         assert command.replace('"$DVC_STAGE"', "VGG16") == f"exec python {words}"
 
 
-def test_a_table_of_extraction_shows_every_contender() -> None:
-    ran = Run(2.0, 100 * MIB, "x: 10 img in 0.500000 s\n")
-    slow = Run(4.0, 100 * MIB, "x: 10 img in 2.000000 s\n")
-    shown = extraction._table(
-        {
-            extraction.LOOP: Outcome([slow]),
-            "ours, Keras, bfloat16": Outcome([ran]),
-            "ours, OpenVINO, float32": Outcome(fault="not installed: openvino"),
-            extraction.LIMITS["float32"]: Outcome([ran]),
-            extraction.LIMITS["bfloat16"]: Outcome([ran]),
-        },
-        count=10,
-    )
-    assert [line.split(" | ") for line in shown.splitlines()[2:]] == [
-        [f"| {extraction.LOOP}", "2.50", "1.00 x", "5.00", "1.00 x", "0.250 x", "100 |"],
-        ["| ours, Keras, bfloat16", "5.00", "2.00 x", "20.0", "4.00 x", "1.00 x", "100 |"],
-        ["| ours, OpenVINO, float32", "not installed: openvino", "", "", "", "", " |"],
-        [f"| {extraction.LIMITS['float32']}", "-", "-", "20.0", "4.00 x", "1.00 x", "100 |"],
-        [f"| {extraction.LIMITS['bfloat16']}", "-", "-", "20.0", "4.00 x", "1.00 x", "100 |"],
-    ]
-
-
-def test_the_commands_of_contenders_name_scripts_that_are_there() -> None:
-    text = "".join(path.read_text("utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
-    named = set(re.findall(r'python\(\s*"(benchmarks\.[\w.]+)"', text))
-    there = {
-        f"benchmarks.contenders.{path.stem}"
-        for path in (ROOT / "benchmarks/contenders").glob("[!_]*.py")
-    }
-    assert named == there | {"benchmarks.tutorial"}
-
-
 @pytest.mark.xdist_group("benchmarks")
 @pytest.mark.slow
 def test_a_quick_benchmark_writes_a_table_with_every_contender(tmp_path: Path) -> None:
     out = tmp_path / "quick.md"
-    words = ["2", "--quick", "--resizing", "8", "--out", str(out)]
-    ended = subprocess.run(
-        measure.python("benchmarks", *words), cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = measure.python("benchmarks", "2", "--quick", "--resizing", "8", "--out", str(out))
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    rows = re.findall(r"^\| ([^|]*?) \| ([^|]+?) \|", out.read_text("utf-8"), re.M)
-    assert [name for name, _ in rows if name != "---"] == [
-        "",
-        "ours, one core",
-        "Pillow, plain loop",
-        "OpenCV",
-        "OpenCV, INTER_AREA",
-        "pyvips thumbnail",
+    rows = dict(re.findall(r"^\| ([^|]*?) \| ([^|]+?) \|", out.read_text("utf-8"), re.M))
+    assert rows.keys() - {"", "---"} == {
+        *("ours, one core", "ours, two cores", "ours, stage `resize`, all cores"),
+        *("ours, stage `resize`, all cores, with start-up", "Pillow, plain loop"),
+        *("OpenCV", "OpenCV, INTER_AREA", "pyvips thumbnail"),
         "tf.io.decode_jpeg, tf.image.resize",
-        "ours, two cores",
-        "ours, stage `resize`, all cores",
-        "ours, stage `resize`, all cores, with start-up",
-    ]
-    assert not [row for row in rows if row[1].startswith("failed")]
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["--quick"], "--quick measures nothing worth keeping; name another file by --out"),
-        (["99"], "expected one of 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, got '99'"),
-        (["--rounds", "0"], "expected 1 or more, got 0"),
-        (["--extraction", "VGG=1"], "expected one of VGG16, ResNet50, MobileNetV2, got 'VGG'"),
-    ],
-)
-@pytest.mark.slow
-def test_a_wrong_command_line_is_refused(words: list[str], told: str) -> None:
-    ended = subprocess.run(
-        measure.python("benchmarks", *words), cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 2
-    assert told in ended.stderr
-
-
-def test_variants_are_compared_with_their_reference_image_by_image() -> None:
-    right, loss = np.array([1.0, 1, 0, 1]), np.array([0.1, 0.2, 2.0, 0.3])
-    told = variants.describe(
-        {"one": (Scores(loss, right), None), "two": (Scores(loss - 0.1, np.ones(4)), "one")}
-    )
-    assert told.splitlines()[-2:] == [
-        "| one | 75.00% | 0.6500 |  |  |  |",
-        "| two | 100.00% | 0.5500 | one | +25.00% (+0.00%..+75.00%) | -0.1000 (-0.1000..-0.1000) |",
-    ]
+    }
+    assert not [name for name, value in rows.items() if value.startswith("failed")]

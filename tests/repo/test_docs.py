@@ -1,39 +1,36 @@
-"""Every command, parameter and path in the documentation exists.
+"""Every command, parameter, path, link and number in the documentation is true.
 
 A block of code without a language holds shell commands, one a line. In a block with lines that
 begin with `$ `, only these are commands and the rest is the output of a run; a block that begins
-with `error: ` is output too. tests/repo/test_readme.py checks the links.
+with `error: ` is output too.
 """
 
 import contextlib
 import functools
 import io
+import json
 import os
 import re
 import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
-from dvc.cli import DvcParserError
 from dvc.cli.parser import get_main_parser
 from project import ROOT
-from pydantic import BaseModel
 
 from pipeline import config, paths
 from pipeline.commands import cli
 from pipeline.runtime import environment
 from pipeline.schema import Params
 
-PAGES = [
-    page
-    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/*.md")
-    for page in sorted(ROOT.glob(name))
-    if page.name != "bad_input.md"  # generated; its words are inputs
-]
+ALL_PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+# bad_input.md is generated, and its words are inputs; the changelog names what is gone.
+PAGES = [page for page in ALL_PAGES if page.name not in ("bad_input.md", "CHANGELOG.md")]
+TEXTS = {page: page.read_text(encoding="utf-8") for page in ALL_PAGES}
 DVC_YAML: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 FOREIGN = {"source", "git", "ssh", "dask", "srun", "kubectl", "ruff", "mypy", "lint-imports"}
@@ -46,28 +43,23 @@ ELSEWHERE = {
     *("data/train.zip", "data/test.zip"),
 }
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+def pages(among: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "page", among, ids=lambda page: page.relative_to(ROOT).as_posix()
+    )
 
 
 def blocks(page: Path) -> Iterator[str]:
     """Yield the blocks of code without a language."""
-    language: str | None = None
-    lines: list[str] = []
-    for line in page.read_text(encoding="utf-8").splitlines():
-        if fence := re.fullmatch(r" *```(\w*)", line):
-            if language is None:
-                language, lines = fence[1], []
-            else:
-                if not language:
-                    yield "\n".join(lines)
-                language = None
-        elif language is not None:
-            lines.append(line.strip())
+    for language, block in re.findall(r"^ *```(\w*)\n(.*?)^ *```", TEXTS[page], re.M | re.S):
+        if not language:
+            yield "\n".join(line.strip() for line in block.splitlines())
 
 
 def spans(page: Path) -> list[str]:
     """Return the inline code outside of blocks."""
-    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    text = re.sub(r"^ *```.*?^ *```", "", TEXTS[page], flags=re.M | re.S)
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
 
 
@@ -98,33 +90,28 @@ def check(words: list[str]) -> None:
         assert variable.partition("=")[0] in VARIABLES, variable
     program, *arguments = words
     if program == "make":
-        _check_make(arguments)
+        for argument in arguments:
+            name, assigned, _ = argument.partition("=")
+            known = rf"\$\$?[({{]?{name}\b" if assigned else rf"^{re.escape(name)}:"
+            assert re.search(known, MAKEFILE, re.M), f"the Makefile has no {name}"
     elif program == "pipeline":
-        _check_pipeline(arguments)
+        for argument in arguments[1:]:
+            there = not argument.startswith("--") or argument in help_of(arguments[0])
+            assert there, f"pipeline {arguments[0]} has no {argument}"
     elif program == "dvc":
-        _check_dvc(arguments)
+        parsed = get_main_parser().parse_args(arguments)
+        for target in parsed.targets if arguments[0] == "repro" else []:
+            assert target.partition("@")[0] in DVC_YAML, f"dvc.yaml has no stage {target}"
     elif program == "python":
-        _check_python(arguments)
+        assert arguments[0] == "-m", arguments
+        module = f"{arguments[1].replace('.', '/')}.py"
+        folders = [word for word in arguments if word.startswith("tests")]
+        for name in folders if arguments[1] == "pytest" else [module]:
+            assert (ROOT / name).exists(), name
     elif program == "cp":
         assert (ROOT / arguments[0]).is_file(), arguments[0]
-    elif program != ".venv/bin/uv":
-        assert program in FOREIGN, f"nothing checks {program!r}"
-
-
-def _check_make(arguments: list[str]) -> None:
-    for argument in arguments:
-        name, assigned, _ = argument.partition("=")
-        if assigned:
-            assert re.search(rf"\$\$?[({{]?{name}\b", MAKEFILE), f"the Makefile has no {name}"
-        else:
-            assert re.search(rf"^{re.escape(name)}:", MAKEFILE, re.M), f"make has no {name}"
-
-
-def _check_pipeline(arguments: list[str]) -> None:
-    text = help_of(arguments[0])
-    for argument in arguments[1:]:
-        if argument.startswith("--"):
-            assert argument in text, f"pipeline {arguments[0]} has no {argument}"
+    else:
+        assert program in {*FOREIGN, ".venv/bin/uv"}, f"nothing checks {program!r}"
 
 
 @functools.cache
@@ -135,72 +122,21 @@ def help_of(command: str) -> str:
     return printed.getvalue()
 
 
-def _check_dvc(arguments: list[str]) -> None:
-    parsed = get_main_parser().parse_args(arguments)
-    if arguments[0] == "repro":
-        for target in parsed.targets:
-            assert target.partition("@")[0] in DVC_YAML, f"dvc.yaml has no stage {target}"
-
-
-def _check_python(arguments: list[str]) -> None:
-    assert arguments[0] == "-m", arguments
-    module, targets = arguments[1], arguments[2:]
-    if module == "pytest":
-        for folder in (one for one in targets if one.startswith("tests")):
-            assert (ROOT / folder).exists(), folder
-    else:
-        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
-
-
-@pages
+@pages(PAGES)
 def test_every_command_exists(page: Path) -> None:
     for words in commands(page):
         check(words)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "make reproduce",
-        "make compare REVISION=main",
-        "dvc repro names",
-        "dvc repro --never",
-        "pipeline compare main --folder x",
-        "python -m stages.names",
-        "python -m pytest tests/nowhere",
-        "cp recipes/nothing.csv data",
-        "STAGES_CLUSTERS=x dvc repro",
-        "nonsense",
-    ],
-)
-def test_a_command_that_does_not_exist_is_noticed(command: str) -> None:
-    with pytest.raises((AssertionError, DvcParserError)):
-        check(shlex.split(command))
-
-
-def outputs() -> list[str]:
-    """Return the outputs of all stages, with `NAME` for a backbone."""
-    found: list[str] = []
-    for stage in DVC_YAML.values():
-        definition = stage.get("do", stage)
-        for kind in ("outs", "metrics", "plots"):
-            for out in definition.get(kind, []):
-                found += [out] if isinstance(out, str) else list(out)
-    return [out.replace("${key}", "NAME") for out in found]
-
-
 def exists(path: str) -> bool:
-    """Whether a path is in the project, written by a stage, or ignored by git."""
-    path = path.rstrip("/")
-    if path in ELSEWHERE or any(ROOT.glob(path)):
-        return True
-    if any(f"{path}/".startswith(f"{out}/") or out.startswith(f"{path}/") for out in outputs()):
+    """Whether a path is in the project, or ignored by git as an output."""
+    if path in ELSEWHERE or any(ROOT.glob(path.rstrip("/"))):
         return True
     ignored = ["git", "check-ignore", "--no-index", path, f"{path}/file"]
     return subprocess.run(ignored, cwd=ROOT, check=False, capture_output=True).returncode == 0
 
 
-@pages
+@pages(PAGES)
 def test_every_path_exists_or_is_written(page: Path) -> None:
     for span in spans(page):
         if re.fullmatch(rf"{FOLDERS}(/[\w.*-]+)+/?", span) and "..." not in span:
@@ -208,39 +144,46 @@ def test_every_path_exists_or_is_written(page: Path) -> None:
             assert known or exists(span), f"{page.name} names {span}"
 
 
-def section(annotation: Any) -> list[type[BaseModel]]:
-    """Return the models in an annotation such as `FineTune | None` or `dict[str, Backbone]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in section(part)]
-
-
-def is_parameter(name: str) -> bool:
-    models: list[type[BaseModel]] = [Params]
-    for key in name.split("."):
-        if key in PLACEHOLDERS:
-            continue
-        fields = [model.model_fields[key] for model in models if key in model.model_fields]
-        if not fields:
-            return False
-        models = [one for field in fields for one in section(field.annotation)]
-    return True
-
-
-@pages
+@pages(PAGES)
 def test_every_parameter_exists(page: Path) -> None:
-    for span in spans(page):
-        name = span.partition(":")[0]
-        first = name.partition(".")[0]
+    """By the table in docs/parameters.md, which test_recipes.py compares with the schema."""
+    keys = re.findall(r"^\| `([\w.]+)`", TEXTS[ROOT / "docs/parameters.md"], re.M)
+    sections = tuple(f"{key}." for key in Params.model_fields)
+    for name in (span.partition(":")[0] for span in spans(page)):
         is_file = name.endswith((".csv", ".json", ".zarr"))
-        if re.fullmatch(r"[a-z_]+(\.[A-Za-z_]+)+", name) and first in Params.model_fields:
-            assert is_file or is_parameter(name), f"{page.name} names {name}"
+        if re.fullmatch(r"[a-z_]+(\.[A-Za-z_]+)+", name) and name.startswith(sections):
+            known = any(f"{key}.".startswith(f"{name}.") for key in keys)
+            assert known or is_file, f"{page.name} names {name}"
 
 
-def test_a_parameter_that_does_not_exist_is_noticed() -> None:
-    names = ("train_head.hidden", "train_head.max_iterations", "backbones.NAME.pooling")
-    assert all(map(is_parameter, names))
-    assert not any(map(is_parameter, ("extract.pooling", "train_head.dense.hidden")))
+@pages(ALL_PAGES)
+def test_a_linked_file_exists_and_has_the_linked_heading(page: Path) -> None:
+    for path, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)", TEXTS[page]):
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name} links {path}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M)
+            anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+            assert anchor in anchors, f"{page.name} links {path}#{anchor}"
+
+
+def committed(name: str) -> str:
+    """Read a file of the last commit; that in the folder may be of another recipe."""
+    shown = ["git", "show", f"HEAD:{name}"]
+    return subprocess.run(shown, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_metrics_of_the_sample_are_the_committed_ones() -> None:
+    evaluated = json.loads(committed("metrics/evaluate.json"))
+    bounds = json.loads(committed("metrics/intervals.json"))
+    assert evaluated["chosen"] == "fine_tune"
+    for model in ("head", "fine_tune", "final"):
+        metrics, intervals = evaluated[model]["test"], bounds[model]["test"]
+        low, high = (f"{100 * bound:.1f}" for bound in intervals["accuracy"])
+        row = f"| {metrics['accuracy']:.1%} ({low} to {high}) "
+        low, high = (f"{bound:.3f}" for bound in intervals["log_loss"])
+        row += f"| {metrics['log_loss']:.3f} ({low} to {high}) |"
+        assert any(row in text for text in TEXTS.values()), row
 
 
 CHANGES: dict[str, Any] = {
@@ -262,11 +205,9 @@ CHANGES: dict[str, Any] = {
 
 @pytest.mark.parametrize(("key", "value"), CHANGES.items())
 def test_the_table_of_reruns_is_true(key: str, value: Any) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    row = re.search(rf"^\| `{re.escape(key)}`[^|]*\|([^|]*)\|", readme, re.M)
+    row = re.search(rf"^\| `{re.escape(key)}`[^|]*\|([^|]*)\|", TEXTS[ROOT / "README.md"], re.M)
     assert row is not None
-    shown = ["git", "show", "HEAD:params.yaml"]  # the one in the folder may be of another recipe
-    params = yaml.safe_load(subprocess.run(shown, cwd=ROOT, check=True, capture_output=True).stdout)
+    params = yaml.safe_load(committed("params.yaml"))
     before = config.settings(config.check(params))
     *names, last = key.replace("NAME", next(iter(params["backbones"]))).split(".")
     functools.reduce(lambda part, name: part[name], names, params)[last] = value
@@ -275,15 +216,10 @@ def test_the_table_of_reruns_is_true(key: str, value: Any) -> None:
     assert set(re.findall(r"`(\w+)`", row[1])) == changed
 
 
-def test_the_readme_has_at_most_250_lines() -> None:
-    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 250
-
-
 def test_the_variables_that_the_documentation_names_are_all_that_exist() -> None:
-    text = (ROOT / "docs/scaling.md").read_text(encoding="utf-8")
+    text = TEXTS[ROOT / "docs/scaling.md"]
     assert re.findall(r"^\| `(STAGES_\w+)`", text, re.M) == list(environment.KNOWN)
 
 
 def test_no_page_names_the_machine_it_was_written_on() -> None:
-    for page in PAGES:
-        assert os.fspath(ROOT) not in page.read_text(encoding="utf-8"), page.name
+    assert [page.name for page in PAGES if os.fspath(ROOT) in TEXTS[page]] == []

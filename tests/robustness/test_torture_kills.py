@@ -13,19 +13,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import pytest
 from project import Project
-from torture import LONG, outputs, outs, record, repair, small_project, strays
+from torture import LAST, LONG, complete, outputs, outs, small_project, strays
 
 KILLS, LANES = (100, 2) if LONG else (3, 1)
-LAST = [] if LONG else ["resize"]  # run the project up to this stage; none: all
 TARGETS, SIGNALS = ("stage", "dvc", "group"), ("SIGKILL", "SIGTERM", "SIGINT")
 START_S = 1.2  # of dvc, before it looks at stages
 PATIENCE_S = 900  # a shared machine may be slow
@@ -35,83 +32,48 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-class Kill(NamedTuple):
-    """Which stage runs, and who gets which signal after which fraction of its duration."""
-
-    stage: str
-    how: str  # "force" it, run it as its output is "removed", or restore that from the "cache"
-    target: str
-    signal: str
-    moment: float
-
-
-def drawn(rng: np.random.Generator, stages: list[str]) -> Kill:
-    how = rng.choice(["force", "removed", "cache"], p=[0.5, 0.3, 0.2])
-    target, number = str(rng.choice(TARGETS)), str(rng.choice(SIGNALS))
-    return Kill(str(rng.choice(stages)), str(how), target, number, float(rng.random()))
-
-
-def start(project: Project, *words: str) -> "subprocess.Popen[str]":
-    """Start `dvc repro` in a session of its own; it prints into `log`, unbuffered."""
+def start(project: Project, *words: str) -> "subprocess.Popen[bytes]":
+    """Start `dvc repro` in a session of its own."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with (project.folder / "log").open("w", encoding="utf-8") as log:
-        return subprocess.Popen(
-            [sys.executable, "-u", "-m", "dvc", "repro", *words],
-            cwd=project.folder,
-            env={**os.environ, "PATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-        )
-
-
-def printed(project: Project) -> str:
-    return (project.folder / "log").read_text(encoding="utf-8", errors="replace")
-
-
-def timed(project: Project) -> dict[str, float]:
-    """Run all; return the seconds of each stage, by the times at which dvc announces them."""
-    process = start(project, *LAST)
-    begun: dict[str, float] = {}
-    while process.poll() is None:
-        for stage in re.findall(r"^Running stage '(.+)':$", printed(project), re.M):
-            begun.setdefault(stage, time.monotonic())
-        time.sleep(0.02)
-    assert process.returncode == 0, printed(project)
-    times = [*begun.values(), time.monotonic()]
-    return {stage: times[place + 1] - times[place] for place, stage in enumerate(begun)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", *words],
+        cwd=project.folder,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def of_session(leader: int) -> Iterator[psutil.Process]:
     """Yield the living processes of a run, dvc included."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+    for process in psutil.process_iter(["cmdline", "status"]):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            alive = process.info["status"] != psutil.STATUS_ZOMBIE
+            if alive and os.getsid(process.pid) == leader:
                 yield process
 
 
 def running_stage(leader: int) -> psutil.Process | None:
     for process in of_session(leader):
-        with contextlib.suppress(psutil.Error):
-            if any(word.startswith("stages.") for word in process.cmdline()):
-                return process
+        if any(word.startswith("stages.") for word in process.info["cmdline"] or ()):
+            return process
     return None
 
 
-def send(kill: Kill, process: "subprocess.Popen[str]", seconds: dict[str, float]) -> bool:
-    """Wait for the moment and send the signal; return whether a process received it."""
-    number = getattr(signal, kill.signal)
-    if kill.target != "stage":
-        time.sleep(kill.moment * (START_S + seconds[kill.stage]))
-        if process.poll() is not None:
-            return False
-        (os.killpg if kill.target == "group" else os.kill)(process.pid, number)
-        return True
+def send(
+    process: "subprocess.Popen[bytes]", target: str, number: int, moment: float, seconds: float
+) -> bool:
+    """Wait for that fraction of a run and send the signal; return whether a process received it."""
+    if target != "stage":
+        time.sleep(moment * (START_S + seconds))
+        if process.poll() is None:
+            (os.killpg if target == "group" else os.kill)(process.pid, number)
+            return True
     while process.poll() is None:
         if stage := running_stage(process.pid):
-            time.sleep(kill.moment * seconds[kill.stage])
+            time.sleep(moment * seconds)
             with contextlib.suppress(psutil.NoSuchProcess):
                 stage.send_signal(number)
                 return True
@@ -120,14 +82,13 @@ def send(kill: Kill, process: "subprocess.Popen[str]", seconds: dict[str, float]
     return False
 
 
-def wait(process: "subprocess.Popen[str]") -> float:
-    """Wait until dvc and all its children are gone; return how long those outlived dvc."""
+def wait(process: "subprocess.Popen[bytes]") -> None:
+    """Wait until dvc and all its children are gone; none outlives dvc for long."""
     process.wait(PATIENCE_S)
     ended = time.monotonic()
     while any(of_session(process.pid)):
         assert time.monotonic() - ended < 10, "an orphan lives on"
         time.sleep(0.02)
-    return time.monotonic() - ended
 
 
 def remove(project: Project, stage: str) -> None:
@@ -141,18 +102,6 @@ def remove(project: Project, stage: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def complete(project: Project, *words: str) -> list[str]:
-    """Run `dvc repro` to its end; return the repairs that it needed before."""
-    repairs: list[str] = []
-    for _ in range(3):
-        process = start(project, *words, *LAST)
-        wait(process)
-        if process.returncode == 0:
-            return repairs
-        repairs.append(repair(project, printed(project)))
-    raise AssertionError(printed(project))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("lane", range(LANES))
 def test_a_run_that_is_killed_at_any_moment_is_completed_to_the_same_bytes(
@@ -160,51 +109,32 @@ def test_a_run_that_is_killed_at_any_moment_is_completed_to_the_same_bytes(
 ) -> None:
     rng = np.random.default_rng(lane)
     project = small_project(tmp_path / "project")
-    started = time.monotonic()
-    seconds = timed(project)
+    printed = project.run("dvc", "repro", *LAST)
+    ran = re.findall(r"^Running stage '(.+)':$.*?: done in ([\d.]+) s", printed, re.M | re.S)
+    seconds = {stage: 1 + float(duration) for stage, duration in ran}
     project.commit("reproduced")
-    finished, lock = outputs(project.folder), (project.folder / "dvc.lock").read_bytes()
-    names = [name for name in outs(project.folder) if (project.folder / name).exists()]
-    counts: dict[str, Counter[str]] = {name: Counter() for name in (*Kill._fields[:4], "found")}
-    slowest, number = 0.0, 0
-    while number < KILLS:
-        kill = drawn(rng, list(seconds))
-        if kill.how == "force":
-            words = ["--force", "--single-item", kill.stage]
-        else:
-            remove(project, kill.stage)
-            words = [*(["--no-run-cache"] if kill.how == "removed" else []), *LAST]
+    finished = outputs(project.folder)
+    kills = 0
+    while kills < KILLS:
+        stage, how = str(rng.choice(list(seconds))), rng.choice(["force", "removed", "cache"])
+        target, name = str(rng.choice(TARGETS)), str(rng.choice(SIGNALS))
+        words = ["--force", "--single-item", stage]
+        if how != "force":
+            remove(project, stage)
+            words = [*(["--no-run-cache"] if how == "removed" else []), *LAST]
         process = start(project, *words)
-        if not send(kill, process, seconds):  # it was over before
-            wait(process)
+        number = getattr(signal, name)
+        killed = send(process, target, number, float(rng.random()), seconds[stage])
+        wait(process)
+        if not killed:  # it was over before
             continue
-        number += 1
-        slowest = max(slowest, wait(process))
-        for field in Kill._fields[:4]:
-            counts[field][str(getattr(kill, field))] += 1
-        counts["found"][f"dvc ended with {process.returncode}"] += 1
-        left = outputs(project.folder)
-        for name, digest in left.items():
-            if finished.get(name) != digest:
-                assert name == "dvc.lock", f"{kill}: {name} is half written, or another file"
-                counts["found"]["dvc.lock differs"] += 1
-        counts["found"]["strays"] += bool(strays(project.folder))
-        for name in names:
-            of_it = [file for file in finished if file == name or file.startswith(f"{name}/")]
-            there = sum(file in left for file in of_it)
-            counts["found"]["part of a folder"] += 0 < there < len(of_it)
-        if rng.random() < 0.6 or number == KILLS:
-            again = ["--no-run-cache"] if rng.random() < 0.5 else []
-            for repaired in complete(project, *again):
-                counts["found"][repaired] += 1
-            assert outputs(project.folder) == finished, kill
-            counts["found"]["completed"] += 1
-            again_in_order = (project.folder / "dvc.lock").read_bytes() == lock
-            counts["found"]["completed, dvc.lock in another order"] += not again_in_order
-        summary: dict[str, Any] = {name: dict(count) for name, count in counts.items()}
-        summary |= {"kills": number, "seconds": round(time.monotonic() - started)}
-        summary |= {"longest that a process outlived dvc, s": round(slowest, 2)}
-        record(f"kills-{lane}", summary)
+        kills += 1
+        for output, digest in outputs(project.folder).items():
+            whole = output == "dvc.lock" or finished.get(output) == digest
+            assert whole, f"{stage}, {how}, {target}, {name}: {output} is half written"
+        if rng.random() < 0.6 or kills == KILLS:
+            complete(project, *(["--no-run-cache"] if rng.random() < 0.5 else []), *LAST)
+            assert outputs(project.folder) == finished
     if LONG:
         complete(project, "--force")
         assert strays(project.folder) == []

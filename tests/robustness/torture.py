@@ -1,7 +1,6 @@
-"""Shared by the tests of injected faults: how long they run, and a project that runs quickly.
+"""Shared by the tests of injected faults: a project that runs quickly, and what a run left.
 
-`make torture` sets TORTURE=1: all kills, sites and bits. Without it, a sample of them is tried.
-Counts go to build/torture/.
+`make torture` sets TORTURE=1: all kills, sizes and bits. Without it, a sample of them is tried.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,11 @@ from PIL import Image
 from project import ROOT, Project
 
 TESTS = ROOT / "tests"
-PYTHONPATH = [ROOT, TESTS, TESTS / "robustness", TESTS / "robustness" / "inputs"]
+FOLDERS = [ROOT, TESTS, TESTS / "robustness", TESTS / "robustness" / "inputs"]
+PYTHONPATH = os.pathsep.join(map(str, FOLDERS))
 LONG = os.environ.get("TORTURE") == "1"
-COUNTS = ROOT / "build" / "torture"
+LAST = [] if LONG else ["resize"]  # run the small project up to this stage; none: all
+UNFINISHED = re.compile(r"(^|/)\.(partial-|rows|training|activations|machines|.*\.lock$)")
 SMALL: dict[str, Any] = {
     "data.train": "data/raw/train.zip",
     "data.test": "data/raw/test.zip",
@@ -89,10 +90,7 @@ def hash_files(folder: Path, *below: str) -> dict[str, str]:
         path = folder / top
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             name = file.relative_to(folder).as_posix()
-            unfinished = re.search(
-                r"(^|/)\.(partial-|rows|training|activations|machines|.*\.lock$)", name
-            )
-            if file.is_file() and not unfinished:
+            if file.is_file() and not UNFINISHED.search(name):
                 hashes[name] = hashlib.sha256(file.read_bytes()).hexdigest()
     return hashes
 
@@ -117,7 +115,7 @@ def strays(folder: Path) -> list[Path]:
         for top in ("data", "metrics")
         for path in (folder / top).rglob(".partial-*")
         if ".rows" not in path.parts
-    ] + [*(folder / "maps").glob(".*.partial")]
+    ]
 
 
 def digest(folder: Path) -> str:
@@ -126,19 +124,22 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest() if hashes else ""
 
 
-def repair(project: Project, printed: str) -> str:
-    """Remove what keeps `dvc repro` from starting, as `pipeline doctor` advises."""
-    if "rwlock" in printed:
-        (project.folder / ".dvc" / "tmp" / "rwlock").unlink()
-        return "rwlock removed"
-    if "dvc.lock" in printed:
-        project.git("checkout", "--", "dvc.lock")
-        return "dvc.lock checked out"
+def complete(project: Project, *words: str) -> None:
+    """Run `dvc repro` to its end; first remove what keeps it from starting, as `doctor` advises."""
+    for _ in range(3):
+        printed = project.run("sh", "-c", 'dvc repro "$@" && echo completed || true', "sh", *words)
+        if "completed\n" in printed:
+            return
+        if "rwlock" in printed:
+            (project.folder / ".dvc" / "tmp" / "rwlock").unlink()
+        else:
+            assert "dvc.lock" in printed, printed
+            project.git("checkout", "--", "dvc.lock")
     raise AssertionError(printed)
 
 
 def inject(
-    stage: Sequence[str], runs: Sequence[Mapping[str, Any]], folder: Path, **environment: str
+    stage: Sequence[str], faults: Sequence[tuple[str, int]], folder: Path, **environment: str
 ) -> list[dict[str, Any]]:
     """Let `faults.py` run a stage in `folder`; return the result of each run."""
     ended = subprocess.run(
@@ -146,12 +147,12 @@ def inject(
         cwd=folder,
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, PYTHONPATH)),
-            "PYTHONDONTWRITEBYTECODE": "1",  # such files would count as sites
+            "PYTHONPATH": PYTHONPATH,
+            "PYTHONDONTWRITEBYTECODE": "1",  # such files would count as changes
             "MPLCONFIGDIR": str(folder.parent / "matplotlib"),
             **environment,
         },
-        input=json.dumps(list(runs)),
+        input=json.dumps(list(faults)),
         capture_output=True,
         text=True,
         check=False,
@@ -159,11 +160,3 @@ def inject(
     assert ended.returncode == 0, ended.stderr
     results: list[dict[str, Any]] = json.loads(ended.stdout.splitlines()[-1])
     return results
-
-
-def record(name: str, counts: Mapping[str, object]) -> None:
-    """Store what a long run has counted, for docs/reliability.md."""
-    if LONG:
-        COUNTS.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(counts, indent=2, sort_keys=True)
-        (COUNTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from bad_inputs import table
+from bad_inputs import Make, table
 
 INTRO = (
-    "Pixels in `resized.zarr`, the head in `head.npz`, the choice of the model in `evaluate.json`, "
-    "and the row cache. Rejected rows of the cache are computed again."
+    "Pixels in `resized.zarr`, the head in `head.npz` and the choice of the model in "
+    "`evaluate.json`."
 )
-
-Make = Callable[[list[bytes]], bytes]
 
 
 def file(name: str, change: Callable[[bytes], bytes]) -> Make:
@@ -42,13 +40,14 @@ def first(change: Callable[[bytes], bytes]) -> Make:
     return lambda good: change(good[0])
 
 
-def npz(**arrays: Any) -> Make:
-    def make(good: list[bytes]) -> bytes:
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        return buffer.getvalue()
+def npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
-    return make
+
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
 
 
 def flipped(content: bytes) -> bytes:
@@ -66,25 +65,14 @@ TRAIN_AGAIN = "run `dvc repro train_head` again"
 CHOOSE_AGAIN = "run `dvc repro evaluate` again"
 ARRAY = {
     f"refused: resized.zarr: expected a zarr array, got ... ; {REMAKE}": {
-        "an empty zarr.json": file("zarr.json", lambda _: b""),
-        "half of zarr.json": file("zarr.json", lambda text: text[:100]),
-        "zarr.json of a single number": metadata(shape=[]),
-        "zarr.json with a list as attributes": metadata(attributes=[]),
-    },
-    f"refused: resized.zarr: expected a zarr array, got ... crc32 ... ; {REMAKE}": {
-        "zarr.json with another shape": file(
-            "zarr.json", lambda text: text.replace(b"[\n    6,", b"[\n    5,", 1)
-        )
+        "half of zarr.json": file("zarr.json", half)
     },
     f"refused: resized.zarr: expected 333333333334 shards, got ... ; {REMAKE}": {
         "zarr.json that declares a trillion rows": metadata(shape=[10**12, 4, 4, 3])
     },
     f"refused: resized.zarr rows 0 to 5: expected ... checksum, got ... ; {REMAKE}": {
-        "zarr.json with chunks of no pixels": metadata(
-            chunk_grid={"name": "regular", "configuration": {"chunk_shape": [3, False, 4, 3]}}
-        ),
         "one bit flipped in a shard": file(SHARD, flipped),
-        "half a shard": file(SHARD, lambda content: content[: len(content) // 2]),
+        "half a shard": file(SHARD, half),
     },
     f"refused: resized.zarr: expected 2 shards, got ... ; {REMAKE}": {
         "an empty shard": file(SHARD, lambda _: b"")
@@ -93,26 +81,20 @@ ARRAY = {
         "pixels of other images": metadata(attributes={"fingerprint": "another"})
     },
     f"refused: resized.zarr/sha256.npy: expected the sha256 of each row, got ... ; {REMAKE}": {
-        "half of sha256.npy": file("sha256.npy", lambda content: content[: len(content) // 2]),
-        "a bracket that does not end in sha256.npy": file(
-            "sha256.npy", lambda content: content.replace(b")", b"(", 1)
-        ),
+        "half of sha256.npy": file("sha256.npy", half)
     },
 }
-HEAD = {
+HEAD: dict[str, dict[str, Make | bytes]] = {
     f"refused: head.npz: expected the arrays of a head, got ... ; {TRAIN_AGAIN}": {
-        "an empty head.npz": first(lambda _: b""),
-        "half of head.npz": first(lambda content: content[: len(content) // 2]),
-        "one byte more in head.npz": first(lambda content: content.replace(b"\n", b"\n?", 1)),
+        "half of head.npz": first(half),
         "Python objects in head.npz, which could run code": npz(
             kernel_0=np.array([{}], dtype=object), bias_0=np.zeros(2)
         ),
     },
     f"refused: head.npz: expected layers that fit each other, got ... ; {TRAIN_AGAIN}": {
-        "a kernel without axes": npz(kernel_0=np.float32(1), bias_0=np.float32(1)),
         "a bias of another length": npz(
             kernel_0=np.zeros((5, 2), np.float32), bias_0=np.zeros(3, np.float32)
-        ),
+        )
     },
     f"refused: head.npz: expected arrays of float32, got ... ; {TRAIN_AGAIN}": {
         "a kernel of letters": npz(kernel_0=np.zeros((5, 2), "U1"), bias_0=np.zeros(2, "U1"))
@@ -123,11 +105,10 @@ HEAD = {
         )
     },
 }
-CHOICE = {
+CHOICE: dict[str, dict[str, Make | bytes]] = {
     f"refused: metrics/evaluate.json: expected a JSON object, got ... ; {CHOOSE_AGAIN}": {
         "marks of a git conflict in evaluate.json": first(lambda text: b"<<<<<<< HEAD\n" + text),
-        "a list in evaluate.json": first(lambda text: b"[]"),
-        "100,000 nested lists in evaluate.json": first(lambda text: b"[" * 100_000),
+        "a list in evaluate.json": b"[]",
         "bytes in evaluate.json that are not UTF-8": first(lambda text: b"\xff" + text),
     },
     f"refused: metrics/evaluate.json: expected ... ; {CHOOSE_AGAIN}": {
@@ -137,16 +118,4 @@ CHOICE = {
         "a clip in quotes": choice(clip="0.01"),
     },
 }
-CACHE = {
-    "rejected": {
-        "one bit flipped in the row cache": first(flipped),
-        "half a file of the row cache": first(lambda content: content[: len(content) // 2]),
-        "an empty file of the row cache": first(lambda content: content[: content.index(0) + 1]),
-    }
-}
-INPUTS = [
-    *table(ARRAY, "store"),
-    *table(HEAD, "head"),
-    *table(CHOICE, "choice"),
-    *table(CACHE, "cache"),
-]
+INPUTS = [*table(ARRAY, "store"), *table(HEAD, "head"), *table(CHOICE, "choice")]

@@ -8,30 +8,31 @@ for users is generated from the same tables:
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 Make = Callable[..., bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Bad:
+class Bad(NamedTuple):
     """One bad input.
 
     Attributes:
         name: unique in its section.
-        what: more words on it, for the page.
-        make: builds it from the good input that its section passes.
+        make: builds it from the good input that its section passes; or its bytes.
         outcome: "refused: SENTENCE", "rejected: REASON" or "accepted: RESULT"; ` ... ` in it stands
             for any text, and a sentence may be a part of the printed one.
-        about: what the outcome is about: a key of params.yaml, or a kind of file.
+        about: the kind of file, of outputs of stages.
     """
 
     name: str
-    what: str
-    make: Make
+    make: Make | bytes
     outcome: str
     about: str = ""
+
+    def made(self, good: object) -> bytes:
+        """Return the bad input; b"" if `make` only changes files."""
+        return self.make if isinstance(self.make, bytes) else self.make(good) or b""
 
     def explains(self, outcome: str) -> bool:
         """Return whether an actual outcome is the expected one."""
@@ -42,17 +43,16 @@ class Bad:
         return match(pattern, outcome.partition(": ")[2], re.DOTALL) is not None
 
 
-def table(outcomes: Mapping[str, Mapping[str, Make]], about: str = "") -> list[Bad]:
-    """List the inputs of a mapping from outcome to name to the function that makes the input."""
+def table(outcomes: Mapping[str, Mapping[str, Make | bytes]], about: str = "") -> list[Bad]:
+    """List the inputs of a mapping from outcome to name to the input."""
     return [
-        Bad(name, "", make, outcome, about)
+        Bad(name, make, outcome, about)
         for outcome, inputs in outcomes.items()
         for name, make in inputs.items()
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """Bad inputs of one kind; `intro` says where they are put."""
 
     title: str
@@ -73,14 +73,13 @@ def sections() -> dict[str, Section]:
         "image": Section("Images", bad_images.INTRO, bad_images.INPUTS),
         "zip": Section("Zips", bad_zips.INTRO, bad_zips.INPUTS),
         "tree": Section("Folders", bad_trees.INTRO, bad_trees.INPUTS),
-        "params": Section("params.yaml", bad_params.TOLD, bad_params.INPUTS),
+        "params": Section("params.yaml", bad_params.INTRO, bad_params.INPUTS),
         "fixes": Section("data/label_fixes.csv", bad_tables.FIXES_INTRO, bad_tables.FIXES),
         "ledger": Section("data/split.csv", bad_tables.LEDGERS_INTRO, bad_tables.LEDGERS),
         "file": Section("Outputs of stages", bad_files.INTRO, bad_files.INPUTS),
     }
 
 
-STATUS = {"refused": "1", "rejected": "0", "accepted": "0"}
 HEAD = """# Bad inputs
 
 {count} inputs, each made and tried by `tests/robustness/test_bad_inputs.py`; `make docs` writes \
@@ -102,12 +101,10 @@ def page() -> str:
         lines += ["| input | outcome | exit status |", "|---|---|---|"]
         names: dict[str, list[str]] = {}
         for bad in section.inputs:
-            names.setdefault(bad.outcome, []).append(
-                f"{bad.name} ({bad.what})" if bad.what else bad.name
-            )
+            names.setdefault(bad.outcome, []).append(_cell(bad.name))
         for outcome, inputs in names.items():
-            status = STATUS[outcome.partition(":")[0]]
-            lines.append(f"| {'<br>'.join(map(_cell, inputs))} | {_cell(outcome)} | {status} |")
+            status = int(outcome.startswith("refused"))
+            lines.append(f"| {'<br>'.join(inputs)} | {_cell(outcome)} | {status} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -121,6 +118,5 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[3]))
-    sys.path.insert(0, str(Path(__file__).parents[2]))
+    sys.path[:0] = [str(Path(__file__).parents[depth]) for depth in (3, 2)]
     sys.stdout.write(page())

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,10 @@ from bad_inputs import table
 INTRO = "In place of the folder `train`, which holds `cats` and `dogs`, ten images each."
 
 
+def on(function: Callable[..., None], *words: Any) -> Callable[[Path], None]:
+    return lambda folder: function(folder, *words)
+
+
 def copied(folder: Path, *names: str) -> None:
     """Copy a good image to other names."""
     for target in (folder / name for name in names):
@@ -19,21 +22,8 @@ def copied(folder: Path, *names: str) -> None:
         shutil.copyfile(folder / "cats/0.jpg", target)
 
 
-def on(function: Callable[..., None], *words: Any) -> Callable[[Path], None]:
-    return lambda folder: function(folder, *words)
-
-
 def linked(folder: Path, name: str, target: str) -> None:
     (folder / name).symlink_to(target)
-
-
-def listening(folder: Path) -> None:
-    """Create a socket, which remains on disk; its path may not be long."""
-    here = Path.cwd()
-    os.chdir(folder / "cats")
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind("10.jpg")
-    os.chdir(here)
 
 
 def forbidden(folder: Path) -> None:
@@ -51,8 +41,8 @@ def flat(folder: Path) -> None:
 
 def subsets(folder: Path, *others: str) -> None:
     """Move the classes to a folder `train`, and one cat each to other folders."""
+    (folder / "train").mkdir()
     for name in ("cats", "dogs"):
-        (folder / "train").mkdir(exist_ok=True)
         (folder / name).rename(folder / "train" / name)
     for number, other in enumerate(others):
         (folder / other).mkdir(parents=True)
@@ -62,11 +52,6 @@ def subsets(folder: Path, *others: str) -> None:
 def emptied(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
-
-
-def replaced(folder: Path, content: bytes) -> None:
-    shutil.rmtree(folder)
-    folder.write_bytes(content)
 
 
 def few(folder: Path) -> None:
@@ -79,27 +64,18 @@ def damaged(folder: Path, *classes: str) -> None:
         path.write_bytes(b"")
 
 
-def named_by_bytes(folder: Path) -> None:
-    shutil.copyfile(folder / "cats/0.jpg", os.fsencode(folder) + b"/cats/\xff.jpg")
-
-
 ELSEWHERE = "rename or rearrange the images"
 FORBIDDEN = "an image without read permission"
 INPUTS = table(
     {
         "refused: train: expected a zip file or a folder of images, got nothing at that path; put "
-        "the images there or correct the path": {
-            "nothing at that path": lambda folder: shutil.rmtree(folder)
-        },
+        "the images there or correct the path": {"nothing at that path": on(shutil.rmtree)},
         "refused: train: expected images, got nothing inside; give an archive of images": {
             "an empty folder": emptied
         },
-        "refused: train: expected a zip file, got a file without a readable zip directory; "
-        "download it again": {"a text in place of the folder": on(replaced, b"cats")},
         "refused: train: expected files inside the folder, got the link ... that leads out of it; "
         " ... the files themselves": {
             "a link to a file outside": on(linked, "cats/a.jpg", "/etc/passwd"),
-            "a link to a device": on(linked, "cats/a.jpg", "/dev/zero"),
             "a link to the folder above": on(linked, "cats/more", "../.."),
         },
         f"refused: train: expected labels in file names ... , got 'cats/0.jpg'; {ELSEWHERE}": {
@@ -117,7 +93,6 @@ INPUTS = table(
         "in valid of ... readable in all; add images of this class, or take more of them": {
             "two images of a class, for three subsets": few,
             "a folder `valid` with cats only": on(subsets, "valid/cats"),
-            "folders `valid` and `validation`": on(subsets, "valid/cats", "validation/cats"),
         },
         "refused: split: expected at most 50.0% of the files to be rejected (split.max_rejected), "
         "got 20 of 22: cats/0.jpg (empty file), ... fix or remove them, or raise the limit": {
@@ -129,19 +104,17 @@ INPUTS = table(
         "rename one": {"classes that differ only in case": on(copied, "Cats/10.jpg")},
         "refused: train: expected one member of each name, got ... which are the same file on "
         "some machines; rename or remove one": {
-            "images that differ only in case": on(copied, "cats/0.JPG"),
-            "a name that is the path of another image on Windows": on(copied, "cats\\0.jpg"),
+            "images that differ only in case": on(copied, "cats/0.JPG")
         },
         "refused: train: expected either subset folders ('train', 'valid', 'test') or class "
         "folders, got ... move it elsewhere": {
-            "a third class named train": on(copied, "train/0.jpg"),
-            "class folders beside a folder `test` of classes": on(copied, "test/cats/0.jpg"),
+            "a third class named train": on(copied, "train/0.jpg")
         },
         "refused: train: expected in 'valid' only classes ... got 'birds'; rename or remove it": {
             "a folder `valid` with a class that is not in `train`": on(subsets, "valid/birds")
         },
         "refused: train: expected names of readable characters, got ... rename that member": {
-            "a name that is not UTF-8": named_by_bytes,
+            "a name that is not UTF-8": on(copied, os.fsdecode(b"cats/\xff.jpg")),
             "a line break in a name": on(copied, "cats/1\n0.jpg"),
         },
         "rejected: a link that leads to itself": {
@@ -151,32 +124,23 @@ INPUTS = table(
             "a link to a missing file": on(linked, "cats/10.jpg", "11.jpg")
         },
         "rejected: not a regular file": {
-            "a named pipe, which is not read": lambda folder: os.mkfifo(folder / "cats/10.jpg"),
-            "a socket": listening,
+            "a named pipe, which is not read": lambda folder: os.mkfifo(folder / "cats/10.jpg")
         },
         "rejected: no permission to read it": {FORBIDDEN: forbidden},
         "rejected: no label: it lies outside the folders of the classes": {
-            "an image beside the class folders": on(copied, "10.jpg"),
-            "a text beside the class folders": lambda folder: (folder / "readme.txt").write_text(
-                "hello"
-            ),
+            "an image beside the class folders": on(copied, "10.jpg")
         },
         "accepted: 20 of 20 files": {
             "a link to the folder that holds it; it is not followed": on(linked, "cats/up", ".."),
             "an empty class folder, which is no class": lambda folder: (folder / "birds").mkdir(),
-            "a class named like a formula of a spreadsheet": lambda folder: (
-                folder / "cats"
-            ).rename(folder / '=1+1,"cats"'),
         },
         "accepted: 20 of 20 files, 2 of 'hidden' ignored": {
             "a hidden file and a hidden folder": on(copied, ".10.jpg", "cats/.a/10.jpg")
         },
         "accepted: 21 of 21 files": {
             "a link to another image": on(linked, "cats/10.jpg", "0.jpg"),
-            "an image in folders below its class": on(copied, "cats/a/b/c/10.jpg"),
             "an image 200 folders below its class": on(copied, f"cats/{'a/' * 200}10.jpg"),
             "a name of 255 bytes, the longest possible": on(copied, f"cats/{'a' * 251}.jpg"),
-            "a folder named like an image": on(copied, "cats/10.jpg/0.jpg"),
         },
     }
 )

@@ -59,13 +59,7 @@ def first_patched(signature: bytes, offset: int, form: str, value: int) -> Make:
 
 def first_renamed(old: str, new: bytes) -> Make:
     """Change the first name in both headers to another one of the same length."""
-
-    def make(good: Members) -> bytes:
-        archive = with_first(old, good)
-        assert archive.count(old.encode()) == 2
-        return archive.replace(old.encode(), new)
-
-    return make
+    return lambda good: with_first(old, good).replace(old.encode(), new)
 
 
 def plus(*others: tuple[str, bytes]) -> Make:
@@ -74,17 +68,6 @@ def plus(*others: tuple[str, bytes]) -> Make:
 
 def whole(change: Callable[[bytes], bytes]) -> Make:
     return lambda good: change(zipped(good.items()))
-
-
-def of(content: bytes) -> Make:
-    return lambda good: content
-
-
-def shared(members: Members) -> bytes:
-    """Let the second entry of the directory point to the bytes of the first member."""
-    archive = zipped(members.items())
-    second = archive.index(CENTRAL, archive.index(CENTRAL) + 1)
-    return archive[:second] + patched(archive[second:], CENTRAL, 42, "<I", 0)
 
 
 def linked(members: Members) -> bytes:
@@ -97,48 +80,20 @@ def linked(members: Members) -> bytes:
     return buffer.getvalue()
 
 
-def zip64(members: Members, size: int) -> bytes:
-    """Declare the first size in an extra field, as for files above 4 GiB (APPNOTE 4.5.3)."""
-    buffer = io.BytesIO()
-    (name, content), *others = members.items()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        first = zipfile.ZipInfo(name)
-        first.extra = struct.pack("<HHQ", 1, 8, size)
-        archive.writestr(first, content, zipfile.ZIP_DEFLATED)
-        for other, more in others:
-            archive.writestr(zipfile.ZipInfo(other), more)
-    return patched(buffer.getvalue(), CENTRAL, 24, "<I", 0xFFFFFFFF)
-
-
-def short_extra_field(members: Members) -> bytes:
-    return zip64(members, 5).replace(struct.pack("<HH", 1, 8), struct.pack("<HH", 1, 4))
-
-
-def short_directory(archive: bytes) -> bytes:
-    at = archive.index(CENTRAL)
-    return archive[:at] + archive[at + 20 :]
-
-
 ACUTE = "caf\u00e9.1.jpg"
 ZEROS = bytes(2 * 1024**2)  # deflate packs them a thousandfold
 FIRST = "cat.2000.jpg"
 LEFT_BEHIND = [("__MACOSX/._a.jpg", b""), (".DS_Store", b""), ("a/Thumbs.db", b"")]
 
-# Each is made from the good members; the directory of most begins with one more.
+# Most are made from the good members; the directory of most begins with one more.
 INPUTS = table(
     {
         "refused: train.zip: expected a zip file, got a file without a readable zip directory; "
         "download it again": {
-            "an empty file": of(b""),
-            "a text": of(b"not a zip"),
+            "an empty file": b"",
+            "a text": b"not a zip",
             "a zip without its last 30 bytes": whole(lambda archive: archive[:-30]),
             "half a download": whole(lambda archive: archive[: len(archive) // 2]),
-            "a directory without its first 20 bytes": whole(short_directory),
-            "an overwritten directory": whole(lambda archive: archive.replace(CENTRAL, b"XXXX")),
-            "a name that is declared as UTF-8 and is not": first_renamed(
-                ACUTE, b"caf\xff\xfe.1.jpg"
-            ),
-            "an extra field that ends too early": short_extra_field,
         },
         "refused: train.zip: ... got 20; download it again": {
             "a directory that declares one member": whole(
@@ -146,18 +101,18 @@ INPUTS = table(
             )
         },
         "refused: train.zip: expected images, got nothing inside; give an archive of images": {
-            "no member": of(zipped([]))
+            "no member": zipped([])
         },
         "refused: train.zip: expected images, got 1 of '.DS_Store', 1 of 'Thumbs.db', 1 of "
         "'__MACOSX' inside; give an archive of images": {
-            "only files that operating systems leave behind": of(zipped(LEFT_BEHIND))
+            "only files that operating systems leave behind": zipped(LEFT_BEHIND)
         },
         "refused: train.zip: expected images, got another zip inside, 'train.zip'; ... give the "
         "inner zip itself": {
             "a zip in a zip": lambda good: zipped([("train.zip", zipped(good.items()))])
         },
         "refused: train.zip: expected labels in file names ... , got 'readme.txt'; rename or "
-        "rearrange the images": {"only a text": of(zipped([("readme.txt", b"hello")]))},
+        "rearrange the images": {"only a text": zipped([("readme.txt", b"hello")])},
         "refused: train.zip: expected two classes or more, got only 'cat'; add the images of "
         "another class": {
             "one class": lambda good: zipped((n, c) for n, c in good.items() if n[:3] == "cat")
@@ -165,11 +120,9 @@ INPUTS = table(
         "refused: train.zip: expected members inside the archive, got ... which leads out of it; "
         "do not trust this archive, get it from its source again": {
             "a member in a folder above": first("../cat.1.jpg"),
-            "a member that leaves the archive by a detour": first("a/../../cat.1.jpg"),
             "a member in a folder above, with backslashes": first("a\\..\\..\\cat.1.jpg"),
             "a member with an absolute path": first("/etc/cat.1.jpg"),
             "a member on a drive": first("C:\\cat.1.jpg"),
-            "a member with an empty name": first(""),
         },
         "refused: train.zip: expected names of readable characters, got ... rename that member": {
             "a line break in a name": first("cat\n.1.jpg"),
@@ -191,8 +144,7 @@ INPUTS = table(
         "zip": {
             "a member that declares 128 MiB and a byte": lambda good: declaring(
                 with_first(FIRST, good), 128 * 1024**2 + 1
-            ),
-            "an extra field that declares 2 ** 62 bytes": lambda good: zip64(good, 2**62),
+            )
         },
         "rejected: expands beyond its declared size": {
             "a bomb that declares a small size": lambda good: declaring(
@@ -210,7 +162,6 @@ INPUTS = table(
         },
         "rejected: two names for one member": {
             "another name in the member header": first_patched(LOCAL, 30, "<I", 0x41414141),
-            "two names for the same bytes": shared,
         },
         "rejected: ends before its declared size": {
             "a member that is shorter than declared": lambda good: declaring(
@@ -218,25 +169,16 @@ INPUTS = table(
             )
         },
         "rejected: unsupported compression method ... ": {
-            "a member packed by bzip2": first_patched(CENTRAL, 10, "<H", 12),
-            "an unknown compression": first_patched(CENTRAL, 10, "<H", 77),
+            "a member packed by bzip2": first_patched(CENTRAL, 10, "<H", 12)
         },
         "rejected: not an image of a known format ... ": {
             "2 MiB of zeros, packed a thousandfold": first(FIRST, ZEROS),
             "a symbolic link to a file outside; it is not followed": linked,
         },
         "rejected: no label: it lies outside the folders of the classes": {
-            "a name of 60,000 letters, which is no label": first("a" * 60_000 + ".jpg"),
-            "a folder with content": first("more/"),
-            "a text beside the images": plus(("readme.txt", b"hello")),
+            "a text beside the images": plus(("readme.txt", b"hello"))
         },
         "accepted: 20 of 20 files": {
-            "a zip that declares several disks": whole(
-                lambda archive: patched(archive, END, 4, "<HH", 1, 1)
-            ),
-            "a comment of 60,000 bytes": lambda good: (
-                patched(zipped(good.items()), END, 20, "<H", 60_000) + bytes(60_000)
-            ),
             "100 bytes behind the end": whole(lambda archive: archive + bytes(100)),
             "a script before the zip": whole(lambda archive: b"#!/bin/sh\n" + archive),
         },

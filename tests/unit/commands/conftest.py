@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # as `keras_setup.start` would
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
