@@ -24,7 +24,7 @@ from pipeline.backbones import keras_setup
 from pipeline.evaluation import selected_model
 from pipeline.evaluation.probabilities import Floats
 from pipeline.images import decode, sources
-from pipeline.reporting import comparison, html
+from pipeline.reporting import html
 from pipeline.reproducibility import git
 from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.errors import UserError
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
             "hashes": _hashes(partial, inputs),
             "commit": _commit(),
         }
-        card = html.render("model_card.md.jinja", (), content, comparison.FORMATS)
+        card = html.render("model_card.md.jinja", content)
         atomic_files.write_text(partial / CARD, card)
         for lock in partial.glob(".*.lock"):
             lock.unlink()

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from pipeline import paths
 from pipeline.backbones import build
-from pipeline.evaluation import blas
 from pipeline.storage import arrays, ledger, sealed_files, tables
 from pipeline.training import head, loop, network_split
 from stages import fine_tune
@@ -44,7 +43,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def album(album: Album, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Album:
     """18 images, features and a head."""
-    monkeypatch.setattr(blas, "limit_threads", lambda threads: None)
+    monkeypatch.setattr("threadpoolctl.threadpool_limits", lambda *_, **__: None)
     album.change(SETTINGS)
     if prepared.exists():
         shutil.copytree(prepared, "data", dirs_exist_ok=True)
