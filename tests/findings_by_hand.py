@@ -13,6 +13,7 @@ from PIL import Image
 from project import ROOT
 
 import stages.report
+from pipeline.storage.results_schema import AUDIT_COLUMNS
 
 PAGE = Path("metrics/report/index.html")
 NASTY = "<img src=x onerror=alert(1)>.jpg"
@@ -25,14 +26,26 @@ FIGURES = {
     "roc_auc": 0.9987,
     "average_precision": 0.9986,
 }
-HEAD = FIGURES | {"accuracy": 0.9015, "log_loss": 0.2512}
-COLUMNS = {
-    "labels": "member,source,subset,label,suggested,margin,likely",
-    "outliers": "member,source,subset,label,isolation",
-    "light": "member,source,subset,fault,mean,spread,sharpness",
-    "copies": "member,source,subset,group,label",
-    "alike": "member,source,subset,label,other,other_source,other_subset,other_label,likeness",
+SPLIT = {
+    "found": 2_601,
+    "accepted": 2_600,
+    "rejected": 1,
+    "duplicates": 3,
+    "near_duplicates": 4,
+    "passed_over": {"__MACOSX": 7},
+    "label_fixes": {"excluded": 0, "relabelled": 2, "in_test": 0, "unmatched": 0},
+    "unlabelled": 100,
+    **dict.fromkeys(("duplicates_with_other_label", "duplicates_across_subsets"), 0),
+    "beyond_per_class_limit": 0,
 }
+AUDIT = {
+    "images": 2_500,
+    "out_of_fold": {"accuracy": 0.97, "log_loss": 0.09},
+    "light": {"blank": 0, "dark": 1, "light": 0, "blurred": 0},
+    "copies": 0,
+    "alike_pairs": 0,
+}
+HEAD = FIGURES | {"accuracy": 0.9015, "log_loss": 0.2512}
 
 
 def report() -> int:
@@ -50,26 +63,22 @@ def write(
 ) -> None:
     """Write all that `report` reads into the working folder, beside the committed parameters."""
     Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    _write_json("split", _split(classes, reason))
-    _write_json("head", {"kind": "logistic", "parameters": 2562, "best": {}})
     _write_json(
-        "fine_tune", {"epochs": 19, "best": {"epoch": 11}, "taken": "fine_tuned", "fault": ""}
-    )
-    _write_json("evaluate", _evaluated(classes, subsets))
-    _write_json("intervals", _intervals(classes, subsets))
-    _write_json(
-        "audit",
-        {
-            "images": 2_500,
-            "out_of_fold": {"accuracy": 0.97, "log_loss": 0.09},
-            "likely_label_errors": len(labels),
-            "light": {"blank": 0, "dark": 1, "light": 0, "blurred": 0},
-            "copies": 0,
-            "alike_pairs": 0,
+        "split",
+        SPLIT
+        | {
+            "rejected_by_reason": {reason: 1},
+            "subsets": {name: {"train": 1_250, "valid": 200} for name in classes},
         },
     )
-    for name, header in COLUMNS.items():
-        write_table(name, header.split(","), *(labels if name == "labels" else ()))
+    _write_json("head", {"kind": "logistic", "parameters": 2562, "best": {}})
+    fine_tuned = {"epochs": 19, "best": {"epoch": 11}, "taken": "fine_tuned", "fault": ""}
+    _write_json("fine_tune", fine_tuned)
+    _write_json("evaluate", _evaluated(classes, subsets))
+    _write_json("intervals", _intervals(classes, subsets))
+    _write_json("audit", AUDIT | {"likely_label_errors": len(labels)})
+    for name, columns in AUDIT_COLUMNS.items():
+        write_table(name, columns, *(labels if name == "labels" else ()))
     for name in ("roc", "confusion", "learning_curves"):
         draw(f"metrics/pictures/{name}.png", (60, 40))
     explain([])
@@ -92,21 +101,12 @@ def explain(images: Sequence[dict[str, Any]], **changed: object) -> None:
 def shown(member: str, picture: str | None, **changed: object) -> dict[str, Any]:
     """One image of a gallery."""
     heatmap = picture and picture.replace("images", "heatmaps")
-    return {
-        "picture": picture,
-        "heatmap": heatmap,
-        "member": member,
-        "source": "train",
-        "subset": "test",
-        "label": "cat",
-        "said": "dog",
-        "probability": 0.993,
-        "note": "",
-    } | changed
+    image = {"picture": picture, "heatmap": heatmap, "member": member, "source": "train"}
+    predicted = {"subset": "test", "label": "cat", "said": "dog", "probability": 0.993, "note": ""}
+    return image | predicted | changed
 
 
 def write_table(name: str, *lines: Sequence[object]) -> None:
-    """One of the audit's tables, header first."""
     path = Path(f"metrics/audit/{name}.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -135,24 +135,6 @@ def _write_json(name: str, content: dict[str, Any]) -> None:
     path = Path(f"metrics/{name}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, sort_keys=True), encoding="utf-8")
-
-
-def _split(classes: Sequence[str], reason: str) -> dict[str, Any]:
-    return {
-        "found": 2_601,
-        "accepted": 2_600,
-        "rejected": 1,
-        "rejected_by_reason": {reason: 1},
-        "duplicates": 3,
-        "near_duplicates": 4,
-        "duplicates_with_other_label": 0,
-        "duplicates_across_subsets": 0,
-        "beyond_per_class_limit": 0,
-        "passed_over": {"__MACOSX": 7},
-        "label_fixes": {"excluded": 0, "relabelled": 2, "in_test": 0, "unmatched": 0},
-        "subsets": {name: {"train": 1_250, "valid": 200} for name in classes},
-        "unlabelled": 100,
-    }
 
 
 def _evaluated(classes: Sequence[str], subsets: Sequence[str]) -> dict[str, Any]:
