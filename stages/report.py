@@ -19,10 +19,9 @@ from pipeline.images.labels import natural_key
 from pipeline.reporting import html
 from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.machine import processors
 from pipeline.stage import stage
 from pipeline.storage import results
-from pipeline.storage.results_schema import AUDIT_COLUMNS, NUMBERS, Explained
+from pipeline.storage.results_schema import AUDIT_COLUMNS, NUMBERS
 
 PACKAGES = ("keras", "numpy", "scikit-learn", "zarr", "pillow", "cykooz.resizer", "matplotlib")
 
@@ -34,21 +33,31 @@ def main() -> None:
     settings = params.model_dump(exclude_unset=True)
     engine = [params.extract.engine] if params.extract.engine != "keras" else []
     findings = results.read(paths.METRICS, paths.EXPLAIN)
-    scored = findings.evaluated.final
+    scored, explained = findings.evaluated.final, findings.explained
     classes = sorted(scored["valid"].per_class, key=natural_key)
-    drawn = {name: results.picture(paths.EXPLAIN, name) for name in findings.explained.pictures()}
+    drawn = {name: results.picture(paths.EXPLAIN, name) for name in explained.pictures()}
+    known = {name: place for place, name in enumerate(html.CAPTIONS["PLOTS"])}  # come first
+    plots = sorted(findings.plots, key=lambda path: known.get(path.stem, len(known)))
     with atomic_files.replacing(paths.REPORT) as partial:
         partial.mkdir()
         content = {
             "results": findings,
             "subsets": [name for name in html.CAPTIONS["SUBSETS"] if name in scored],
             "classes": settings["data"].get("classes") or classes,
-            "plots": _plots(findings.plots, partial),
+            "plots": {
+                path.stem: _copy(path, "evaluate", partial, f"pictures/{path.name}")
+                for path in plots
+            },
             "pictures": {
                 name: _copy(path, "explain", partial, f"explain/{name}")
                 for name, path in drawn.items()
             },
-            "thumbnails": _thumbnails(findings.explained),
+            "thumbnails": {
+                (image.source, image.member): image.picture
+                for gallery in explained.galleries
+                for image in gallery.images
+                if image.picture is not None
+            },
             "fine_tuned": settings.get("fine_tune") is not None,
             "settings": {name: dict(_flat(part)) for name, part in settings.items() if part},
             "columns": {name: [*shown[3:], "subset"] for name, shown in AUDIT_COLUMNS.items()},
@@ -57,22 +66,11 @@ def main() -> None:
             "machine": _machine(settings["compute"]),
         }
         (partial / "index.html").write_text(html.page(content), encoding="utf-8", newline="\n")
-    print(f"report: {len(drawn) + len(findings.plots)} pictures and {paths.REPORT / 'index.html'}")
-
-
-def _plots(paths: list[Path], folder: Path) -> dict[str, html.Picture]:
-    """Copy the plots, those with a caption first; return them by name."""
-    known = list(html.CAPTIONS["PLOTS"])
-    paths = sorted(paths, key=lambda at: known.index(at.stem) if at.stem in known else len(known))
-    return {path.stem: _copy(path, "evaluate", folder, f"pictures/{path.name}") for path in paths}
+    print(f"report: {len(drawn) + len(plots)} pictures and {paths.REPORT / 'index.html'}")
 
 
 def _copy(path: Path, stage: str, folder: Path, name: str) -> html.Picture:
-    """Copy an image of a stage to `folder / name`.
-
-    Raises:
-        UserError: it is no image that a browser shows.
-    """
+    """Copy an image of a stage to `folder / name`; one that no browser shows is a UserError."""
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             width, height = image.size
@@ -82,16 +80,9 @@ def _copy(path: Path, stage: str, folder: Path, name: str) -> html.Picture:
             f"{path}: expected a picture, got something that cannot be read as PNG, JPEG or WebP; "
             f"run `dvc repro {stage}` again"
         ) from None
-    copy = folder / name
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, copy)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, folder / name)
     return html.Picture(name, width, height)
-
-
-def _thumbnails(explained: Explained) -> dict[tuple[str, str], str]:
-    """Return the picture of each (source, member) that has one."""
-    images = [image for gallery in explained.galleries for image in gallery.images]
-    return {(one.source, one.member): one.picture for one in images if one.picture is not None}
 
 
 def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -110,7 +101,7 @@ def _machine(compute: Mapping[str, object]) -> dict[str, str]:
         "system": platform.system(),
         "architecture": platform.machine(),
         "instruction set": str(compute["instruction_set"] or best),
-        "threads": str(compute["threads"] or processors()),
+        "threads": str(compute["threads"] or machine.processors()),
         "devices": str(compute["devices"]),
         "backend": str(compute["backend"]),
     }

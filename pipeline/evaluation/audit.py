@@ -18,6 +18,7 @@ SHOWN, SHOWN_AT_LEAST = 0.05, 50  # of the labelled images, fraction and number 
 MOST_FEATURES, PROJECTED = 4_096, 1_024  # of more than the first, so many random sums are taken
 MOST_VALUES = 2**26  # of all images, 256 MiB; beyond, fewer sums are taken
 DECIMALS = 6
+YES = {False: "no", True: "yes"}
 
 Line = tuple[LedgerRow, *tuple[str | float, ...]]  # and the other columns
 
@@ -54,34 +55,32 @@ def tables_and_counts(
     `light` is of the accepted images, `quality` and `near` of those that are labelled.
     """
     most = max(SHOWN_AT_LEAST, round(SHOWN * len(labelled)))
-    by_doubt = np.argsort(-quality.margin, kind="stable")
-    last_likely = np.flatnonzero(quality.likely[by_doubt]).max(initial=-1)
-    doubted = by_doubt[: min((quality.margin > 0).sum(), max(most, last_likely + 1))].tolist()
     margin, suggested, likely = (values.tolist() for values in quality)
-    yes = ["yes" if one else "no" for one in likely]
-    isolation = near.isolation.tolist()
-    faults = light_faults(light)
+    by_doubt = np.argsort(-quality.margin, kind="stable").tolist()
+    last_likely = max((place for place, at in enumerate(by_doubt) if likely[at]), default=-1)
+    shown = min(sum(one > 0 for one in margin), max(most, last_likely + 1))
+    faults = {fault: np.flatnonzero(has).tolist() for fault, has in light_faults(light).items()}
     copies, alike = _copies(accepted), _alike(labelled, near)
     lines: dict[str, list[Line]] = {
         "labels": [
-            (row := labelled[at], row.label, classes[suggested[at]], margin[at], yes[at])
-            for at in doubted
+            (row := labelled[at], row.label, classes[suggested[at]], margin[at], YES[likely[at]])
+            for at in by_doubt[:shown]
         ],
         "outliers": [
-            (row := labelled[at], row.label, isolation[at])
+            (row := labelled[at], row.label, near.isolation[at].item())
             for at in np.argsort(-near.isolation, kind="stable")[:most]
         ],
         "light": [
             (accepted[at], fault, *light[at].tolist())
-            for fault, has_fault in faults.items()
-            for at in np.flatnonzero(has_fault)[:most]
+            for fault, rows in faults.items()
+            for at in rows[:most]
         ],
         "copies": copies[:most],
         "alike": alike[:most],
     }
     return lines, {
         "likely_label_errors": sum(likely),
-        "light": {fault: int(has_fault.sum()) for fault, has_fault in faults.items()},
+        "light": {fault: len(rows) for fault, rows in faults.items()},
         "copies": len(copies),
         "alike_pairs": len(alike),
     }
@@ -115,8 +114,10 @@ def _alike(rows: Sequence[LedgerRow], near: Neighbors) -> list[Line]:
 def write(folder: Path, lines: Iterable[Line], table: str) -> None:
     """Write `table`.csv with the columns of `AUDIT_COLUMNS`."""
     rounded = (
-        [row.member, row.source, row.subset]
-        + [round(value, DECIMALS) if isinstance(value, float) else value for value in values]
+        (
+            *(row.member, row.source, row.subset),
+            *(round(value, DECIMALS) if isinstance(value, float) else value for value in values),
+        )
         for row, *values in lines
     )
     tables.write_csv(folder / f"{table}.csv", AUDIT_COLUMNS[table], rounded)

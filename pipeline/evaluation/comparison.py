@@ -21,6 +21,7 @@ LOWER_IS_BETTER = ("log_loss", "brier", CALIBRATION)
 COMPARED = ("accuracy", "roc_auc", "average_precision", *LOWER_IS_BETTER)
 DECIMALS = 6  # of differences between runs
 
+Names = Sequence[str]
 Weights = bootstrap.Floats  # (k, n): how often each image is in each of k resamples
 Samples = dict[str, bootstrap.Floats]  # (k,), of "f1" (k, n_classes), by metric
 
@@ -33,10 +34,7 @@ class Scored(NamedTuple):
 
 
 def intervals_and_differences(
-    scored: Mapping[str, Scored],
-    classes: Sequence[str],
-    pairs: Sequence[Sequence[str]],
-    decimals: int,
+    scored: Mapping[str, Scored], classes: Names, pairs: Sequence[Names], decimals: int
 ) -> dict[str, Any]:
     """Return the intervals of each model on each subset, and the differences of `pairs`."""
     differences: dict[str, Any] = {f"{new} against {old}": {} for old, new in pairs}
@@ -54,7 +52,7 @@ def intervals_and_differences(
 
 
 def metric_intervals(
-    log_probability: Floats, label: Ints, samples: Samples, classes: Sequence[str], decimals: int
+    log_probability: Floats, label: Ints, samples: Samples, classes: Names, decimals: int
 ) -> dict[str, Any]:
     """Return one model's intervals, keyed like `classification.summary`: Wilson's or resampled."""
     correct, actual, predicted = classification.counts(log_probability, label)

@@ -16,7 +16,7 @@ from pipeline.reporting import plots
 INK, FAINT, BACKGROUND = "#1b1f24", "#dfe2e6", "#ffffff"  # as in report.css
 OLD, NEW = "#0072b2", "#d55e00"
 DARK = {INK: "#e8ebee", FAINT: "#333b44", BACKGROUND: "#1b2025", OLD: "#56b4e9", NEW: "#ff9d73"}
-STYLE = {
+STYLE: dict[str, Any] = {
     "savefig.format": "svg",
     "svg.hashsalt": "stages",
     "svg.fonttype": "path",

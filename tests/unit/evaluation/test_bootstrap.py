@@ -59,17 +59,9 @@ def test_the_interval_contains_the_true_value_95_times_in_100(
     assert (shares.min() >= 0.92, shares.max() <= 0.98) == (True, True), shares
 
 
-def test_the_same_values_give_the_same_interval_for_any_block_size(
+def test_resamples_draw_n_images_and_the_jackknife_leaves_out_each_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    values = np.random.default_rng(2).normal(size=50)
-    expected = bootstrap.mean_interval(values)
-    assert bootstrap.mean_interval(values) == expected
-    monkeypatch.setattr(bootstrap, "BLOCK", 50 * 100)
-    assert_allclose(bootstrap.mean_interval(values), expected, rtol=1e-12)
-
-
-def test_every_resample_draws_as_many_images_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "RESAMPLES", 1_000)
     monkeypatch.setattr(bootstrap, "BLOCK", 7 * 64)
     *blocks, jackknife = bootstrap.weights(7)
@@ -78,15 +70,10 @@ def test_every_resample_draws_as_many_images_as_there_are(monkeypatch: pytest.Mo
     assert_array_equal(weight.sum(axis=1), np.full(1_000, 7))
     assert_allclose(weight.mean(axis=0), np.ones(7), atol=0.1)
     assert_array_equal(jackknife, 1 - np.eye(7))
-
-
-@pytest.mark.parametrize(("images", "groups"), [(1, 1), (1_000, bootstrap.GROUPS)])
-def test_the_jackknife_leaves_out_every_image_once_but_never_the_only_one(
-    images: int, groups: int
-) -> None:
-    weight = np.concatenate(list(bootstrap.weights(images)))[bootstrap.RESAMPLES :]
-    assert weight.shape == (groups, images)
-    assert_array_equal((1 - weight).sum(axis=0), np.full(images, images > 1))
+    for images, groups in ((1, 1), (1_000, bootstrap.GROUPS)):  # but never the only one
+        weight = np.concatenate(list(bootstrap.weights(images)))[bootstrap.RESAMPLES :]
+        assert weight.shape == (groups, images)
+        assert_array_equal((1 - weight).sum(axis=0), np.full(images, images > 1))
 
 
 def test_samples_of_an_undefined_metric_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

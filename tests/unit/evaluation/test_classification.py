@@ -86,20 +86,6 @@ def test_a_curve_turns_at_every_distinct_score(
     assert_allclose(points[1], y)
 
 
-def test_the_area_of_many_classes_is_the_mean_of_one_against_the_rest() -> None:
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(200, 5))
-    log_probability = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    label = rng.integers(0, 5, 200)
-    areas = []
-    for index in range(5):
-        score = log_probability[:, index]
-        positive, negative = score[label == index], score[label != index]
-        areas.append((positive[:, None] > negative).mean())
-    area = classification.areas(log_probability, label)["roc_auc"]
-    assert area == pytest.approx(np.mean(areas), rel=1e-12)
-
-
 def test_the_area_separates_log_odds_with_probabilities_that_both_round_to_one() -> None:
     log_probability = np.array([[-40.0, 0.0], [-50.0, 0.0]])
     assert np.exp(log_probability)[:, 1].tolist() == [1.0, 1.0]

@@ -91,12 +91,10 @@ def test_every_metric_of_the_summary_lies_in_its_interval(n_classes: int) -> Non
         assert bounds.keys() == metrics.keys() - {"images", "misclassified"}
         for metric in bounds.keys() - {"per_class", "expected_calibration_error"}:
             assert bounds[metric][0] < metrics[metric] < bounds[metric][1]
-        for class_name, part in metrics["per_class"].items():
-            assert bounds["per_class"][class_name].keys() == {"precision", "recall", "f1"}
-            for metric, (low, high) in bounds["per_class"][class_name].items():
-                assert low < part[metric] < high
-    right = int((models["plain"].argmax(axis=1) == label).sum())
-    assert report["plain"]["accuracy"] == pytest.approx(bootstrap.wilson(right, 400)[1:], abs=1e-6)
+        for class_name, part in bounds["per_class"].items():
+            assert part.keys() == {"precision", "recall", "f1"}
+            for metric, (low, high) in part.items():
+                assert low < metrics["per_class"][class_name][metric] < high
 
 
 def test_a_better_model_is_called_better_and_equal_ones_show_no_difference() -> None:
@@ -116,8 +114,8 @@ def test_a_class_without_an_image_leaves_out_the_areas() -> None:
     assert report["plain"]["per_class"]["fox"]["recall"] == [0, 1]
 
 
-def run(of_true: float, wrong: int = 0, subset: str = "test") -> Run:
-    """A run with one probability of the true class, swapped for the first `wrong` images."""
+def run(wrong: int = 0, subset: str = "test") -> Run:
+    """A run that gives the true class 0.9, or 0.1 for the first `wrong` images."""
     rows = [
         LedgerRow(
             f"{i}", "train", f"{i}.jpg", ("cat", "dog")[i % 2], i % 2, subset, f"hash {i}", 9, 9,
@@ -125,20 +123,19 @@ def run(of_true: float, wrong: int = 0, subset: str = "test") -> Run:
         )
         for i in range(IMAGES)
     ]  # fmt: skip
-    probability = np.full((IMAGES, 2), 1 - of_true)
-    probability[np.arange(IMAGES), np.arange(IMAGES) % 2] = of_true
+    probability = np.where(np.eye(2)[np.arange(IMAGES) % 2] == 1, 0.9, 0.1)
     probability[:wrong] = probability[:wrong, ::-1]
     return Run(rows, ("cat", "dog"), np.log(probability))
 
 
 @pytest.mark.parametrize(
     ("wrong_before", "wrong_after", "expected"),
-    [(40, 10, "better"), (10, 40, "worse"), (10, 10, NO_DIFFERENCE), (5, 4, NO_DIFFERENCE)],
+    [(40, 10, "better"), (10, 40, "worse"), (5, 4, NO_DIFFERENCE)],
 )
 def test_runs_with_clearly_different_errors_are_better_or_worse(
     wrong_before: int, wrong_after: int, expected: str
 ) -> None:
-    images, metrics = comparison.compare_runs(run(0.9, wrong_before), run(0.9, wrong_after), "test")
+    images, metrics = comparison.compare_runs(run(wrong_before), run(wrong_after), "test")
     accuracy = metrics["accuracy"]
     assert (images, accuracy["shown"], metrics["log_loss"]["shown"]) == (IMAGES, expected, expected)
     assert (accuracy["old"], accuracy["new"]) == (1 - wrong_before / 200, 1 - wrong_after / 200)
@@ -147,17 +144,17 @@ def test_runs_with_clearly_different_errors_are_better_or_worse(
 
 
 def test_images_are_paired_by_content_whatever_their_order_and_names() -> None:
-    old = run(0.9, 30)
+    old = run(30)
     order = np.random.default_rng(0).permutation(IMAGES)
     rows = [replace(old.rows[number], member=f"new {number}") for number in order]
     shuffled = Run(rows, old.classes, old.log_probability[order])
-    _, metrics = comparison.compare_runs(shuffled, run(0.9, 30), "test")
+    _, metrics = comparison.compare_runs(shuffled, run(30), "test")
     assert (metrics["log_loss"]["difference"], metrics["log_loss"]["interval"]) == (0, [0, 0])
 
 
 def test_only_images_that_both_runs_hold_out_with_one_label_count() -> None:
-    old = run(0.9)
+    old = run()
     old.rows[:50] = [replace(row, subset="train") for row in old.rows[:50]]
     old.rows[50:60] = [replace(row, label="wolf") for row in old.rows[50:60]]
-    assert comparison.compare_runs(old, run(0.9), "test")[0] == 140
-    assert comparison.compare_runs(run(0.9, subset="valid"), run(0.9), "test") == (0, {})
+    assert comparison.compare_runs(old, run(), "test")[0] == 140
+    assert comparison.compare_runs(run(subset="valid"), run(), "test") == (0, {})

@@ -89,30 +89,17 @@ def test_a_label_is_likely_wrong_if_another_class_is_as_probable_as_usual() -> N
     assert quality.likely.tolist() == [False, False, False, False, True]
     assert_allclose(quality.margin, np.log([1 / 9, 1 / 4, 3 / 7, 55 / 45, 9]))
     assert quality.suggested.tolist() == [1, 1, 0, 1, 1]
+    held_out = np.arange(5) == 3  # of label 0; without it the same is usual
+    assert data_quality.label_quality(np.log(probability), label, held_out).likely[4]
     absent = np.log(np.array([[0.1, 0.1, 0.8], [0.2, 0.7, 0.1]]))  # a third class without images
     assert not data_quality.label_quality(absent, np.array([0, 1]), NONE[:2]).likely.any()
-
-
-def test_held_out_images_do_not_change_what_is_usual_for_a_label() -> None:
-    probability = np.array([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.01, 0.99]])
-    held_out = np.array([False, False, False, True])
-    first, second = (
-        data_quality.label_quality(np.log(probability), np.array(label), held_out).likely
-        for label in ([0, 0, 1, 1], [0, 0, 1, 0])
-    )
-    assert first[:3].tolist() == second[:3].tolist()
-    assert second[3]
 
 
 def test_an_outlier_is_the_most_isolated_image(monkeypatch: pytest.MonkeyPatch) -> None:
     features, _ = clusters(300, 3)
     features[7] = -features[7] * np.float32(0.9) + np.float32(5)
-    expected = data_quality.neighbors(features)
-    assert int(expected.isolation.argmax()) == 7
     monkeypatch.setattr(data_quality, "BLOCK", 1_000)
-    again = data_quality.neighbors(features)
-    assert_allclose(again.isolation, expected.isolation, atol=1e-5)
-    assert again.nearest.tolist() == expected.nearest.tolist()
+    assert int(data_quality.neighbors(features).isolation.argmax()) == 7
     assert_allclose(data_quality.neighbors(np.ones((20, 4), np.float32)).isolation, 1)
 
 

@@ -45,17 +45,6 @@ def test_thresholds_balance_the_errors_or_have_the_highest_accuracy(
     assert chosen == {"half": 0.5, "symmetric": symmetric, "accurate": accurate}
 
 
-@pytest.mark.parametrize("decimals", [2, 6])
-def test_a_threshold_is_rounded_before_it_is_measured(decimals: int) -> None:
-    rng = np.random.default_rng(0)
-    label = rng.integers(0, 2, 500)
-    images = np.clip(rng.normal(0.3 + 0.4 * label, 0.2), 0, 1), label
-    best = scores.choose_thresholds(*images, decimals)["accurate"]
-    assert best == round(best, decimals)
-    accuracy = scores.accuracy_and_errors(*images, np.r_[best, np.linspace(0, 1, 101)])[0]
-    assert accuracy[0] >= accuracy.max() - 1e-12
-
-
 def test_thresholds_of_valid_are_measured_on_every_subset() -> None:
     subsets = {"valid": (PROBABILITY, LABEL), "test": (PROBABILITY[::-1], LABEL)}
     assert scores.thresholds(subsets, ("cat", "dog"), 4)["symmetric"] == {

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def learning_curves(**histories: dict[str, list[float]]) -> Draw:
     return lambda path: plots.learning_curves(path, histories)
 
 
-def curves(kind: str, *curve: object) -> Draw:
+def curves(kind: str, *curve: Any) -> Draw:
     return lambda path: plots.curves(path, kind, {"head": curve, "fine_tune": curve})
 
 
