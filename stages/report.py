@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jinja2
 from PIL import Image
 
 from pipeline import config, paths
@@ -19,9 +20,9 @@ from pipeline.images.labels import natural_key
 from pipeline.reporting import html
 from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.machine import processors
 from pipeline.stage import stage
 from pipeline.storage import results
-from pipeline.storage.results_schema import AUDIT_COLUMNS, NUMBERS
 
 PACKAGES = ("keras", "numpy", "scikit-learn", "zarr", "pillow", "cykooz.resizer", "matplotlib")
 
@@ -29,44 +30,60 @@ PACKAGES = ("keras", "numpy", "scikit-learn", "zarr", "pillow", "cykooz.resizer"
 @stage
 def main() -> None:
     """Check all inputs, then write the folder."""
+    findings = results.read(paths.METRICS, paths.EXPLAIN)
+    try:
+        count = _write(findings)
+    except (jinja2.UndefinedError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{paths.METRICS}: expected complete results of all stages, got {str(error)!r}; "
+            "run `dvc repro` again"
+        ) from error
+    print(f"report: {count} pictures and {paths.REPORT / 'index.html'}")
+
+
+def _write(findings: dict[str, Any]) -> int:
+    """Write the folder; return the number of pictures."""
     params = config.read()
     settings = params.model_dump(exclude_unset=True)
     engine = [params.extract.engine] if params.extract.engine != "keras" else []
-    findings = results.read(paths.METRICS, paths.EXPLAIN)
-    scored, explained = findings.evaluated.final, findings.explained
-    classes = sorted(scored["valid"].per_class, key=natural_key)
-    drawn = {name: results.picture(paths.EXPLAIN, name) for name in explained.pictures()}
-    known = {name: place for place, name in enumerate(html.CAPTIONS["PLOTS"])}  # come first
-    plots = sorted(findings.plots, key=lambda path: known.get(path.stem, len(known)))
+    scored = findings["evaluated"]["final"]
+    classes = sorted(scored["valid"]["per_class"], key=natural_key)
+    drawn = results.pictures(paths.EXPLAIN, findings["explained"])
     with atomic_files.replacing(paths.REPORT) as partial:
         partial.mkdir()
         content = {
             "results": findings,
             "subsets": [name for name in html.CAPTIONS["SUBSETS"] if name in scored],
             "classes": settings["data"].get("classes") or classes,
-            "plots": {
-                path.stem: _copy(path, "evaluate", partial, f"pictures/{path.name}")
-                for path in plots
-            },
+            "plots": _plots(findings["plots"], partial),
             "pictures": {
                 name: _copy(path, "explain", partial, f"explain/{name}")
                 for name, path in drawn.items()
             },
             "thumbnails": {
-                (image.source, image.member): image.picture
-                for gallery in explained.galleries
-                for image in gallery.images
-                if image.picture is not None
+                (one["source"], one["member"]): one["picture"]
+                for gallery in findings["explained"]["galleries"]
+                for one in gallery["images"]
+                if one["picture"] is not None
             },
             "fine_tuned": settings.get("fine_tune") is not None,
             "settings": {name: dict(_flat(part)) for name, part in settings.items() if part},
-            "columns": {name: [*shown[3:], "subset"] for name, shown in AUDIT_COLUMNS.items()},
-            "numbers": NUMBERS,
+            "columns": {
+                name: [*shown[3:], "subset"] for name, shown in results.AUDIT_COLUMNS.items()
+            },
+            "numbers": results.NUMBERS,
             "versions": machine.versions([params.compute.backend, *engine, *PACKAGES]),
             "machine": _machine(settings["compute"]),
         }
         (partial / "index.html").write_text(html.page(content), encoding="utf-8", newline="\n")
-    print(f"report: {len(drawn) + len(plots)} pictures and {paths.REPORT / 'index.html'}")
+    return len(drawn) + len(findings["plots"])
+
+
+def _plots(paths: list[Path], folder: Path) -> dict[str, html.Picture]:
+    """Copy the plots, those with a caption first; return them by name."""
+    known = list(html.CAPTIONS["PLOTS"])
+    paths = sorted(paths, key=lambda at: known.index(at.stem) if at.stem in known else len(known))
+    return {path.stem: _copy(path, "evaluate", folder, f"pictures/{path.name}") for path in paths}
 
 
 def _copy(path: Path, stage: str, folder: Path, name: str) -> html.Picture:
@@ -101,7 +118,7 @@ def _machine(compute: Mapping[str, object]) -> dict[str, str]:
         "system": platform.system(),
         "architecture": platform.machine(),
         "instruction set": str(compute["instruction_set"] or best),
-        "threads": str(compute["threads"] or machine.processors()),
+        "threads": str(compute["threads"] or processors()),
         "devices": str(compute["devices"]),
         "backend": str(compute["backend"]),
     }

@@ -13,7 +13,7 @@ from PIL import Image
 from project import ROOT
 
 import stages.report
-from pipeline.storage.results_schema import AUDIT_COLUMNS
+from pipeline.storage.results import AUDIT_COLUMNS
 
 PAGE = Path("metrics/report/index.html")
 NASTY = "<img src=x onerror=alert(1)>.jpg"

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.data_quality import ALIKE, Features, LabelQuality, Neighbors, light_faults
 from pipeline.evaluation.probabilities import Ints
-from pipeline.storage import arrays, tables
+from pipeline.storage import arrays, results, tables
 from pipeline.storage.ledger import LedgerRow
-from pipeline.storage.results_schema import AUDIT_COLUMNS
 
 BATCH = 64  # images at a time
 SHOWN, SHOWN_AT_LEAST = 0.05, 50  # of the labelled images, fraction and number a table may have
@@ -120,4 +119,4 @@ def write(folder: Path, lines: Iterable[Line], table: str) -> None:
         )
         for row, *values in lines
     )
-    tables.write_csv(folder / f"{table}.csv", AUDIT_COLUMNS[table], rounded)
+    tables.write_csv(folder / f"{table}.csv", results.AUDIT_COLUMNS[table], rounded)

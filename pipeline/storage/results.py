@@ -1,68 +1,66 @@
-"""Read and check the results that stages wrote to `metrics/`, for the report and comparisons.
+"""Read the results that stages wrote to `metrics/`, for the report and comparisons.
 
-Every fault is one sentence that names the file, the key and the stage to run again.
+Every fault is one sentence that names the file and the stage to run again.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from pathlib import Path
+from typing import Any
 
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 from pipeline.storage import tables
-from pipeline.storage.results_schema import (
-    AUDIT_COLUMNS,
-    NUMBERS,
-    Audit,
-    Content,
-    Evaluated,
-    Explained,
-    FineTuned,
-    Head,
-    Intervals,
-    Line,
-    Results,
-    Split,
-)
 
-T = TypeVar("T", bound=Content)
+AUDIT_COLUMNS = {
+    "labels": ("member", "source", "subset", "label", "suggested", "margin", "likely"),
+    "outliers": ("member", "source", "subset", "label", "isolation"),
+    "light": ("member", "source", "subset", "fault", "mean", "spread", "sharpness"),
+    "copies": ("member", "source", "subset", "group", "label"),
+    "alike": (
+        *("member", "source", "subset", "label"),
+        *("other", "other_source", "other_subset", "other_label", "likeness"),
+    ),
+}
+NUMBERS = ("margin", "isolation", "mean", "spread", "sharpness", "likeness")
+
 Bounds = Mapping[str, tuple[float, float]]  # (low, high) of a metric, by its dotted key
 
 
-def read(metrics: Path, explained: Path) -> Results:
-    """Read and check all results; `explained` is the folder of `explain.json`.
+def read(metrics: Path, explained: Path) -> dict[str, Any]:
+    """Read all results; `explained` is the folder of `explain.json`.
 
-    Raises:
-        UserError: a file is missing or does not hold what it should.
+    The lines of the audit's tables are by the names in `AUDIT_COLUMNS`.
     """
-    evaluated = _content(metrics / "evaluate.json", "evaluate", Evaluated)
-    intervals = _content(metrics / "intervals.json", "evaluate", Intervals)
-    _require_agreement(metrics / "intervals.json", evaluated, intervals)
-    return Results(
-        _content(metrics / "split.json", "split", Split),
-        _content(metrics / "head.json", "train_head", Head),
-        _content(metrics / "fine_tune.json", "fine_tune", FineTuned),
-        evaluated,
-        intervals,
-        _content(metrics / "audit.json", "audit", Audit),
-        {name: list(_lines(metrics / "audit" / f"{name}.csv", name)) for name in AUDIT_COLUMNS},
-        sorted(atomic_files.require(metrics / "pictures", "evaluate").glob("*.png")),
-        _content(explained / "explain.json", "explain", Explained),
-    )
+    return {
+        "split": tables.read_json(metrics / "split.json", "split"),
+        "head": tables.read_json(metrics / "head.json", "train_head"),
+        "fine_tuned": tables.read_json(metrics / "fine_tune.json", "fine_tune"),
+        "evaluated": tables.read_json(metrics / "evaluate.json", "evaluate"),
+        "intervals": tables.read_json(metrics / "intervals.json", "evaluate"),
+        "audit": tables.read_json(metrics / "audit.json", "audit"),
+        "tables": {
+            name: list(_lines(metrics / "audit" / f"{name}.csv", name)) for name in AUDIT_COLUMNS
+        },
+        "plots": sorted(atomic_files.require(metrics / "pictures", "evaluate").glob("*.png")),
+        "explained": tables.read_json(explained / "explain.json", "explain"),
+    }
 
 
-def picture(folder: Path, name: str) -> Path:
-    """Return the path of a picture that `explain.json` names.
+def pictures(folder: Path, explained: Mapping[str, Any]) -> dict[str, Path]:
+    """Return the path of each picture that `explain.json` names; each has to be in `folder`."""
+    shown = [image for gallery in explained["galleries"] for image in gallery["images"]]
+    activations = explained["activations"] or {"picture": None, "layers": []}
+    layers = [*activations["layers"], *explained["filters"]]
+    names = [name for image in shown for name in (image["picture"], image["heatmap"])]
+    names += [activations["picture"], *(layer["picture"] for layer in layers)]
+    return {name: _inside(folder, name) for name in names if name is not None}
 
-    Raises:
-        UserError: it lies outside of `folder`, or does not exist.
-    """
-    path, relative = folder / name, PurePosixPath(name)
+
+def _inside(folder: Path, name: str) -> Path:
+    path = folder / name
     inside = path.resolve().is_relative_to(folder.resolve())
-    if not inside or relative.is_absolute() or ".." in relative.parts or not path.is_file():
+    if not inside or ".." in Path(name).parts or not path.is_file():
         raise UserError(
             f"{folder / 'explain.json'}: expected the path of a picture in {folder}, got {name!r}; "
             "run `dvc repro explain` again"
@@ -70,76 +68,31 @@ def picture(folder: Path, name: str) -> Path:
     return path
 
 
-def _content(path: Path, stage: str, kind: type[T]) -> T:
-    try:
-        return kind.model_validate_json(atomic_files.require(path, stage).read_bytes())
-    except ValidationError as faults:
-        fault = faults.errors()[0]
-    location = ".".join(map(str, fault["loc"]))
-    where = f"{path}: {location}" if location else path
-    if fault["type"] == "json_invalid":
-        expected, got = "JSON", fault["msg"].removeprefix("Invalid JSON: ")
-    elif fault["type"] == "missing":
-        expected, got = "this key", "nothing"
-    else:
-        value = repr(fault["input"])
-        expected = fault["msg"].removeprefix("Input should be ")
-        got = value if len(value) <= 80 else f"{value[:77]}..."
-    raise UserError(f"{where}: expected {expected}, got {got}; run `dvc repro {stage}` again")
-
-
-def _require_agreement(where: Path, evaluated: Evaluated, intervals: Intervals) -> None:
-    """Require an interval for every metric, and the same subsets for all models."""
-    for model in ("head", "fine_tune", "final"):
-        metrics, bounds = getattr(evaluated, model), getattr(intervals, model)
-        for subset in ("valid", *evaluated.final):
-            if (
-                subset not in metrics
-                or subset not in bounds
-                or not metrics[subset].per_class.keys() <= bounds[subset].per_class.keys()
-            ):
-                raise UserError(
-                    f"{where}: expected intervals of {model} on {subset} for each class, as "
-                    "evaluate.json has the final model's metrics there, got none or fewer; run "
-                    "`dvc repro evaluate` again"
-                )
-
-
-def _lines(path: Path, name: str) -> Iterator[Line]:
+def _lines(path: Path, name: str) -> Iterator[dict[str, str]]:
     """Yield the lines of an audit's table, by column; numbers are checked, not converted."""
     columns, again = AUDIT_COLUMNS[name], "run `dvc repro audit` again"
     for where, fields in tables.read_rows(atomic_files.require(path, "audit"), columns, again):
         line = dict(zip(columns, fields, strict=True))
         numbers = [column for column in columns if column in NUMBERS]
-        if not all(_finite(line[column]) for column in numbers):
+        try:
+            finite = all(math.isfinite(float(line[column])) for column in numbers)
+        except ValueError:
+            finite = False
+        if not finite:
             expected = f"numbers as {' and '.join(numbers)}"
             raise tables.unexpected(where, expected, ",".join(fields), again)
         yield line
-
-
-def _finite(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def columns(path: Path, names: Sequence[str], numbers: bool) -> dict[str, list[Any]]:
     """Return columns of a csv from git, perhaps written by an older version of the project.
 
     Empty if there is no such file, or no line in it.
-
-    Raises:
-        UserError: a column is missing, or holds something else than numbers.
     """
-    if not path.exists():
-        return {}
-    lines = tables.read_csv(path, "evaluate")
+    lines = tables.read_csv(path, "evaluate") if path.exists() else []
+    convert = float if numbers else str
     try:
-        return {
-            name: [float(line[name]) if numbers else line[name] for line in lines]
-            for name in (names if lines else ())
-        }
+        return {name: [convert(line[name]) for line in lines] for name in (names if lines else ())}
     except (KeyError, ValueError):
         raise UserError(
             f"{path}: expected {'numbers' if numbers else 'names'} in the columns "
@@ -148,19 +101,14 @@ def columns(path: Path, names: Sequence[str], numbers: bool) -> dict[str, list[A
 
 
 def intervals(path: Path) -> Bounds:
-    """Return the interval of each metric in an `intervals.json` from git; none if it is missing.
-
-    Raises:
-        UserError: it is no JSON object.
-    """
-    waiting: list[tuple[str, Any]] = []
-    if path.exists():
-        waiting.append(("", tables.read_json(path, "evaluate")))
+    """Return the interval of each metric in an `intervals.json` from git; none if it is missing."""
+    waiting = [("", tables.read_json(path, "evaluate"))] if path.exists() else []
     bounds: dict[str, tuple[float, float]] = {}
     while waiting:
         prefix, section = waiting.pop()
-        if isinstance(section, dict):
-            waiting += [(f"{prefix}.{key}" if prefix else key, one) for key, one in section.items()]
-        elif isinstance(section, list) and len(section) == 2:
-            bounds[prefix] = (float(section[0]), float(section[1]))
+        for key, value in section.items():
+            if isinstance(value, dict):
+                waiting.append((f"{prefix}{key}.", value))
+            elif isinstance(value, list) and len(value) == 2:
+                bounds[prefix + key] = (float(value[0]), float(value[1]))
     return bounds

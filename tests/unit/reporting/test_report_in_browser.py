@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from pipeline.storage.results_schema import AUDIT_COLUMNS
+from pipeline.storage.results import AUDIT_COLUMNS
 
 MANY = [f"train/cat.{number}.jpg" for number in range(60)]
 IMAGES = [f"explain/images/{number}.png" for number in (1, 2, 3)]
