@@ -48,9 +48,8 @@ def main() -> None:
         batches = bar.over(images.batches(audit.BATCH))
         light = np.concatenate(list(in_order(data_quality.light, batches)))
 
-    found, counts = audit.tables_and_counts(
-        accepted, labelled, labels.classes, quality, near, light
-    )
+    judged = quality, near, light
+    found, counts = audit.tables_and_counts(accepted, labelled, labels.classes, *judged)
     with atomic_files.replacing(paths.AUDIT) as partial:
         partial.mkdir()
         for name, lines in found.items():

@@ -1,12 +1,11 @@
 """Classification metrics and curves. scikit-learn is slow to import; few functions do."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.probabilities import Bools, Floats, Ints, log_loss
+from pipeline.evaluation.probabilities import Bools, Floats, Ints, Names, log_loss
 
 BINS = 15  # of confidence, as in C. Guo et al., "On Calibration of Modern Neural Networks" (2017)
 
@@ -24,9 +23,7 @@ def metrics(log_probability: Floats, label: Ints) -> dict[str, float]:
     }
 
 
-def summary(
-    log_probability: Floats, label: Ints, classes: Sequence[str], decimals: int
-) -> dict[str, Any]:
+def summary(log_probability: Floats, label: Ints, classes: Names, decimals: int) -> dict[str, Any]:
     """Return all metrics of one model on one subset, rounded to `decimals`, ready for JSON."""
     correct, actual, predicted = counts(log_probability, label)
     of_class = {  # 0 where a class has no image or no prediction

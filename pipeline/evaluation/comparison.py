@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.evaluation import bootstrap, classification
 from pipeline.evaluation.bootstrap import Interval, bca_interval, wilson
-from pipeline.evaluation.probabilities import Bools, Floats, Ints, losses
+from pipeline.evaluation.probabilities import Bools, Floats, Ints, Names, losses
 from pipeline.evaluation.selected_model import Run
 from pipeline.storage.ledger import LedgerRow
 
@@ -21,7 +21,6 @@ LOWER_IS_BETTER = ("log_loss", "brier", CALIBRATION)
 COMPARED = ("accuracy", "roc_auc", "average_precision", *LOWER_IS_BETTER)
 DECIMALS = 6  # of differences between runs
 
-Names = Sequence[str]
 Weights = bootstrap.Floats  # (k, n): how often each image is in each of k resamples
 Samples = dict[str, bootstrap.Floats]  # (k,), of "f1" (k, n_classes), by metric
 

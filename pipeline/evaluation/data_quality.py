@@ -26,17 +26,13 @@ Features = NDArray[np.float32]
 Predict = Callable[[Features], Floats]  # features to log-probabilities
 
 
-class LabelQuality(NamedTuple):
-    """Suspicion of each label, (n,) each."""
-
+class LabelQuality(NamedTuple):  # (n,) each
     margin: NDArray[np.float64]  # log-probability of the likeliest other class minus the label's
     suggested: Ints  # the likeliest other class
     likely: Bools  # whether confident learning considers the label wrong
 
 
-class Neighbors(NamedTuple):
-    """Similarity of each image to the others, (n,) each."""
-
+class Neighbors(NamedTuple):  # (n,) each
     isolation: NDArray[np.float64]  # 1 minus the mean cosine of the `NEIGHBORS` nearest images
     nearest: Ints  # the most similar image
     likeness: NDArray[np.float64]  # its distance, relative to the mean of the `NEIGHBORS`

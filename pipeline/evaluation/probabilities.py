@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
+Names = Sequence[str]  # of classes, in order
 
 
 def log_softmax(logits: NDArray[Any], dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.evaluation import calibration, classification
 from pipeline.evaluation.classification import Curve
 from pipeline.evaluation.comparison import Scored
-from pipeline.evaluation.probabilities import Floats, Ints, log_loss
+from pipeline.evaluation.probabilities import Floats, Ints, Names, log_loss
 from pipeline.evaluation.selected_model import Selection
 from pipeline.images.label_fixes import EXCLUDE
 from pipeline.storage import ledger
@@ -28,15 +28,19 @@ LEGENDS = {  # a word and the metric in the legend of each kind of curve
     "reliability": (" error", "expected_calibration_error"),
 }
 
+Doubles = NDArray[np.float64]
+TwoClasses = tuple[Floats, Ints]  # the second class's probability and the label, 0 or 1, (n,) each
+
 
 def select(
     predictions: Mapping[str, Floats], label: Ints, calibrate: bool, decimals: int
 ) -> Selection:
     """Select the model with the lowest log loss on `valid`, its temperature and the best clip."""
     name = min(MODELS, key=lambda model: log_loss(predictions[model], label))
-    fit = calibration.fit_temperature
-    temperature = round(fit(predictions[name], label), decimals) if calibrate else 1.0
-    clip = calibration.best_clip(calibration.scaled(predictions[name], temperature), label)
+    predicted = predictions[name]
+    temperature = calibration.fit_temperature(predicted, label) if calibrate else 1.0
+    temperature = round(temperature, decimals)
+    clip = calibration.best_clip(calibration.scaled(predicted, temperature), label)
     return Selection(name, temperature, round(clip, 6))
 
 
@@ -59,7 +63,7 @@ def subsets(
 
 
 def summary(
-    selection: Selection, scored: Mapping[str, Scored], classes: Sequence[str], decimals: int
+    selection: Selection, scored: Mapping[str, Scored], classes: Names, decimals: int
 ) -> dict[str, Any]:
     """Return the selection and the metrics of each model on each subset, ready for JSON."""
     metrics: dict[str, Any] = {
@@ -86,18 +90,13 @@ def curves(predictions: Mapping[str, Floats], label: Ints) -> dict[str, dict[str
     return drawn
 
 
-def accuracy_and_errors(
-    probability: Floats, label: Ints, threshold: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def accuracy_and_errors(probability: Floats, label: Ints, threshold: Doubles) -> list[Doubles]:
     """Return accuracy and both classes' error rates (of no image: 0) by threshold, float64."""
     first, second = (np.sort(probability[label == index].astype(np.float64)) for index in (0, 1))
     wrong_of_first = len(first) - np.searchsorted(first, threshold)
     wrong_of_second = np.searchsorted(second, threshold)
-    return (
-        1 - (wrong_of_first + wrong_of_second) / len(label),
-        wrong_of_first / max(1, len(first)),
-        wrong_of_second / max(1, len(second)),
-    )
+    accuracy = 1 - (wrong_of_first + wrong_of_second) / len(label)
+    return [accuracy, wrong_of_first / max(1, len(first)), wrong_of_second / max(1, len(second))]
 
 
 def choose_thresholds(probability: Floats, label: Ints, decimals: int) -> dict[str, float]:
@@ -116,14 +115,9 @@ def choose_thresholds(probability: Floats, label: Ints, decimals: int) -> dict[s
     return {"half": 0.5} | {name: float(threshold) for name, threshold in best.items()}
 
 
-def thresholds(
-    subsets: Mapping[str, tuple[Floats, Ints]], classes: Sequence[str], decimals: int
-) -> dict[str, dict[str, Any]]:
-    """Choose thresholds on `valid` and measure them on all subsets, ready for JSON.
-
-    A subset is the second class's probability, float (n,), and the label, 0 or 1, int (n,).
-    """
-    found: dict[str, dict[str, Any]] = {}
+def thresholds(subsets: Mapping[str, TwoClasses], classes: Names, decimals: int) -> dict[str, Any]:
+    """Choose thresholds on `valid` and measure them on all subsets, ready for JSON."""
+    found: dict[str, Any] = {}
     for name, threshold in choose_thresholds(*subsets["valid"], decimals).items():
         found[name] = {"threshold": threshold}
         for subset, images in subsets.items():

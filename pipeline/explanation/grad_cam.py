@@ -7,8 +7,7 @@ Z the number of pixels of A^k:
     alpha_k = 1 / Z * sum over pixels of dy / dA^k      (equation 1)
     map = relu(sum over k of alpha_k * A^k)             (equation 2)
 
-For two classes y is the logit minus that of the other class, since the first logit may be constant
-0 (see `training.head`).
+For two classes y is the logit minus the other one, since the first may be constant 0.
 """
 
 from collections.abc import Callable, Sequence
