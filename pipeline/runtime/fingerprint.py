@@ -51,7 +51,8 @@ ENGINES = {"keras": (), "openvino": ("openvino",)}
 # Imported, and without influence on a byte: they check, show, measure, fetch or distribute.
 INDIFFERENT = {
     "distributed", "dvc", "dvc_data", "google_crc32c", "openvino", "packaging", "psutil",
-    "pydantic", "pydantic_core", "requests", "tensorflow", "threadpoolctl", "tqdm", "yaml",
+    "pydantic", "pydantic_core", "requests", "tensorflow", "threadpoolctl", "tqdm", "vl_convert",
+    "yaml",
 }  # fmt: skip
 
 Entry = dict[str, str]

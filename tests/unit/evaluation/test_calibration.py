@@ -25,7 +25,7 @@ def test_log_softmax_is_computed_in_float64_and_exact_for_huge_logits() -> None:
     assert log_loss(result[[0, 0]], np.array([0, 1])) == 1e4
 
 
-@pytest.mark.parametrize("views", [1, 2, 3, 10])
+@pytest.mark.parametrize("views", [1, 3])
 def test_views_give_the_logarithm_of_their_mean_probability(views: int) -> None:
     logits = np.random.default_rng(0).normal(scale=3, size=(views, 50, 4)).astype(np.float32)
     exponential = np.exp(logits.astype(np.float64))
@@ -64,11 +64,11 @@ def test_the_temperature_undoes_a_sharpening(n_classes: int, by: float) -> None:
     assert log_loss(calibration.scaled(sharpened, temperature), label) <= log_loss(sharpened, label)
 
 
-@pytest.mark.parametrize("n_classes", [2, 10])
-def test_clipped_probabilities_keep_their_distance_and_sum_to_one(n_classes: int) -> None:
-    clipped = calibration.clipped(np.eye(n_classes, dtype=np.float32), 0.01)
-    assert_allclose(clipped.sum(axis=1), np.ones(n_classes), rtol=1e-12)
-    assert clipped.min() == pytest.approx(0.01 if n_classes == 2 else 0.02 / n_classes)
+def test_clipped_probabilities_keep_their_distance_and_sum_to_one() -> None:
+    for n_classes, lowest in ((2, 0.01), (10, 0.002)):
+        clipped = calibration.clipped(np.eye(n_classes, dtype=np.float32), 0.01)
+        assert_allclose(clipped.sum(axis=1), np.ones(n_classes), rtol=1e-12)
+        assert clipped.min() == pytest.approx(lowest)
     assert calibration.clipped(np.array([[0.75, 0.25]]), 0.01).tolist() == [[0.75, 0.25]]
 
 

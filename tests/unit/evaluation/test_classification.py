@@ -57,12 +57,11 @@ def test_a_class_without_an_image_has_zeros_and_no_area() -> None:
     assert_array_equal(counts, [[1, 1, 0], [0, 1, 0], [0, 0, 0]])
 
 
-@pytest.mark.parametrize("rows", [[0, 1], [2, 3]])
-def test_a_single_class_of_two_has_no_area_and_no_curve(rows: list[int]) -> None:
-    assert classification.areas(TWO[rows], TWO_LABEL[rows]) == {}
-    curves = classification.curves(TWO[rows], TWO_LABEL[rows])
-    for kind in ("roc", "precision_recall"):
-        assert [values.size for values in curves[kind]] == [0, 0]
+def test_a_single_class_of_two_has_no_area_and_no_curve() -> None:
+    for rows in ([0, 1], [2, 3]):
+        assert classification.areas(TWO[rows], TWO_LABEL[rows]) == {}
+        curves = classification.curves(TWO[rows], TWO_LABEL[rows])
+        assert [curves[kind][0].size for kind in ("roc", "precision_recall")] == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Galleries hold correct and wrong, confident and unsure images, the same ones every time."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -20,13 +22,9 @@ def log_probability(of_dog: list[float]) -> Floats:
 
 
 def selected(
-    of_dog: list[float],
-    label: list[int],
-    rows: list[int] | None = None,
-    count: int = 8,
-    seed: int = 0,
+    of_dog: list[float], label: list[int], rows: Any = None, count: int = 8, seed: int = 0
 ) -> dict[str, list[int]]:
-    of_rows = np.array(list(range(len(label))) if rows is None else rows, np.int64)
+    of_rows = np.array(range(len(label)) if rows is None else rows, np.int64)
     labels = np.array(label, np.int64)
     galleries = select(log_probability(of_dog), labels, of_rows, TWO, count, seed)
     return {name: images.tolist() for name, images in galleries.items()}
