@@ -2,8 +2,8 @@
 
 import csv
 import json
-import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,15 @@ from pipeline.evaluation import audit as tables
 from pipeline.storage import arrays, ledger
 from stages import audit
 
-ROOT = Path(__file__).parents[2]
 IMAGES = 60  # cats and dogs in turn
 SWAPPED, ODD, DARK, BLANK, COPY = 7, 20, 11, 12, 41  # the copy is one of the image before it
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def run(write_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger with 60 labelled images and one without a label, rejected ones aside."""
-    monkeypatch.chdir(tmp_path)
+    write_params()
     monkeypatch.setattr(sys, "argv", ["stage"])
-    shutil.copyfile(ROOT / "params.yaml", "params.yaml")
     rng = np.random.default_rng(0)
     rows = [
         ledger.LedgerRow(

@@ -3,28 +3,26 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from pipeline.storage import arrays, ledger, tables
 from pipeline.training.history import COLUMNS
 from stages import evaluate
 
-ROOT = Path(__file__).parents[2]
 SUBSETS = ["valid"] * 30 + ["test"] * 30
 CONFIDENT = [0.999] * 24 + [0.001] * 6  # in its six errors, too
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def run(write_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    write_params()
     monkeypatch.setattr(sys, "argv", ["stage"])
-    shutil.copyfile(ROOT / "params.yaml", "params.yaml")
 
 
 def read(name: str) -> Any:
@@ -61,15 +59,11 @@ def evaluated(head: list[float], fine_tune: list[float], subsets: list[str]) -> 
     return read("evaluate")
 
 
-def change(**values: object) -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    params["evaluate"] |= values
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-
-
-def test_valid_selects_the_final_model_before_rounding() -> None:
+def test_valid_selects_the_final_model_before_rounding(
+    write_params: Callable[..., None],
+) -> None:
     assert evaluated([0.9, 0.6], [0.8, 0.99], ["valid", "test"])["chosen"] == "head"
-    change(decimals=2)
+    write_params(evaluate={"decimals": 2})
     metrics = evaluated([0.957], [0.965], ["valid"])
     losses = [metrics[name]["valid"]["log_loss"] for name in ("head", "fine_tune")]
     assert (losses, metrics["chosen"]) == ([0.04, 0.04], "fine_tune")
@@ -100,8 +94,10 @@ def test_the_final_model_is_the_chosen_one_at_the_temperature_that_valid_require
         assert calibrated["expected_calibration_error"] == pytest.approx(0, abs=1e-5)
 
 
-def test_without_calibration_the_final_model_is_the_chosen_one() -> None:
-    change(calibration="none")
+def test_without_calibration_the_final_model_is_the_chosen_one(
+    write_params: Callable[..., None],
+) -> None:
+    write_params(evaluate={"calibration": "none"})
     metrics = evaluated([0.6, 0.4] * 30, CONFIDENT * 2, SUBSETS)
     assert (metrics["temperature"], metrics["final"]) == (1, metrics[metrics["chosen"]])
     difference = read("intervals")["differences"]["final against head"]["test"]["log_loss"]

@@ -150,30 +150,19 @@ def test_a_chosen_image_and_chosen_layers_are_shown(write_params: Callable[..., 
     assert found["filters"] == []
 
 
-@pytest.mark.parametrize(
-    ("section", "sentence"),
-    [
-        (
-            {"image": "99.jpg"},
-            "params.yaml: explain.image: expected the name of an image as in data/split.csv, or "
-            "null, got '99.jpg'; correct it",
-        ),
-        (
-            {"layers": ["conv9"]},
-            "params.yaml: explain.layers: expected names of layers whose output has height and "
-            "width, got 'conv9'; the nearest are conv4, conv3, conv2",
-        ),
-    ],
-)
 def test_what_is_not_there_is_told_in_a_sentence_and_nothing_is_written(
-    section: dict[str, Any],
-    sentence: str,
-    write_params: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
+    write_params: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_params(explain=section)
-    assert explain.main() == 1
-    assert capsys.readouterr().err == f"error: {sentence}\n"
+    image = "the name of an image as in data/split.csv, or null, got '99.jpg'; correct it"
+    layers = (
+        "names of layers whose output has height and width, got 'conv9'; the nearest are conv4, "
+        "conv3, conv2"
+    )
+    for key, value, expected in (("image", "99.jpg", image), ("layers", ["conv9"], layers)):
+        write_params(explain={"image": None} | {key: value})
+        assert explain.main() == 1
+        sentence = f"error: params.yaml: explain.{key}: expected {expected}\n"
+        assert capsys.readouterr().err == sentence
     assert not OUT.exists()
 
 
@@ -191,8 +180,7 @@ def test_of_two_backbones_each_shows_the_named_layers_that_it_has() -> None:
 
 def test_a_layer_without_height_and_width_is_refused() -> None:
     inputs = keras.Input((8, 8, 3))
-    places = keras.layers.Conv2D(2, 3, name="places")(inputs)
-    flat = keras.layers.GlobalAveragePooling2D(name="flat")(places)
+    flat = keras.layers.GlobalAveragePooling2D(name="flat")(keras.layers.Conv2D(2, 3)(inputs))
     extractor = build.extractor(keras.Model(inputs, flat), "convnet", "flat", "avg")
     with pytest.raises(UserError, match="output has height and width, got 'flat'; the nearest are"):
         network_images.layers(network.Network({"convnet": extractor}, None, None), ["flat"])
