@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import config, paths
-from pipeline.evaluation import calibration, classification, comparison, scores, thresholds
-from pipeline.evaluation.classification import Curve
+from pipeline.evaluation import calibration, classification, comparison, scores
 from pipeline.evaluation.scores import FINAL, MODELS
 from pipeline.evaluation.selected_model import FOLDERS, STAGES
 from pipeline.reporting import plots
@@ -29,35 +28,37 @@ def main() -> None:
     params = config.read()
     decimals, calibrate = params.evaluate.decimals, params.evaluate.calibration == "temperature"
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
-    labels = ledger.labels(rows)
+    labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
     classes, valid = labels.classes, labels.rows("valid")
     predictions = {}
     for name in MODELS:
         path = atomic_files.require(paths.predictions(FOLDERS[name]), STAGES[name])
-        predictions[name] = arrays.StoredArray(path, ledger.fingerprint(rows)).read(
-            0, len(labels.label)
-        )
+        predictions[name] = arrays.StoredArray(path, fingerprint).read(0, len(labels.label))
     on_valid = {name: values[valid] for name, values in predictions.items()}
     selected = scores.select(on_valid, labels.label[valid], calibrate, decimals)
     predictions[FINAL] = calibration.scaled(predictions[selected.name], selected.temperature)
     scored = scores.subsets(predictions, rows, labels)
+    shown = "test" if "test" in scored else "valid"
     summary = scores.summary(selected, scored, classes, decimals)
-    of_second = scores.of_second_class(scored) if len(classes) == 2 else {}
-    if of_second:
-        summary["thresholds"] = thresholds.report("valid", of_second, classes, decimals)
+    of_second = {}  # by subset, for two classes
+    if len(classes) == 2:
+        for name, (of_model, label) in scored.items():
+            of_second[name] = np.exp(of_model[FINAL][:, 1]), label
+        summary["thresholds"] = scores.thresholds(of_second, classes, decimals)
     tables.write_json(paths.EVALUATION, summary)
     pairs = [MODELS, (selected.name, FINAL)]
     intervals = comparison.intervals_and_differences(scored, classes, pairs, decimals)
     tables.write_json(paths.INTERVALS, intervals)
-    drawn = "test" if "test" in scored else "valid"
-    by_threshold = {name: thresholds.curves(*one, GRID)[0] for name, one in of_second.items()}
+    by_threshold = {
+        name: (GRID, scores.accuracy_and_errors(*images, GRID)[0])
+        for name, images in of_second.items()
+    }
     with atomic_files.replacing(paths.CURVES) as partial:
         partial.mkdir()
         for model in MODELS:
-            _write_curves(partial, model, scored[drawn], classes, decimals)
-        points = (GRID, by_threshold[drawn]) if of_second else (GRID[:0], GRID[:0])
-        path = partial / "final_thresholds.csv"
-        _write_points(path, ("threshold", "accuracy"), points, decimals)
+            _write_curves(partial, model, scored[shown], classes, decimals)
+        points = by_threshold.get(shown, ((), ()))
+        _write_points(partial / "final_thresholds.csv", "thresholds", points, decimals)
     with atomic_files.replacing(paths.PLOTS) as partial:
         partial.mkdir()
         histories = {
@@ -65,16 +66,19 @@ def main() -> None:
             "fine-tuned": tables.read_numbers(paths.FINE_TUNE_HISTORY, "fine_tune"),
         }
         plots.learning_curves(partial / "learning_curves.png", histories)
-        _draw_models(partial, scored[drawn], classes, f"{FINAL} ({selected.name}) on {drawn}")
+        _draw_models(partial, scored[shown], classes, f"{FINAL} ({selected.name}) on {shown}")
         if of_second:
             lines = {name: one["threshold"] for name, one in summary["thresholds"].items()}
-            title = f"{FINAL} on {drawn}"
-            plots.probabilities(partial / "scores.png", *of_second[drawn], classes, title, lines)
+            title = f"{FINAL} on {shown}"
+            plots.probabilities(partial / "scores.png", *of_second[shown], classes, title, lines)
             by_threshold.pop(scores.WITH_FIXES, None)
-            curves = {name: (GRID, accuracy) for name, accuracy in by_threshold.items()}
-            plots.accuracy_by_threshold(partial / "thresholds.png", curves, lines, classes[1])
-    for line in scores.summary_lines(summary, intervals, list(scored)):
-        print(f"evaluate: {line}")
+            plots.accuracy_by_threshold(partial / "thresholds.png", by_threshold, lines, classes[1])
+    final = summary[FINAL][shown]
+    print(
+        f"evaluate: {selected.name} has the lower log loss on valid and is selected; on {shown}: "
+        f"accuracy {final['accuracy']:.4f}, log loss {final['log_loss']:.4f}, "
+        f"{final['misclassified']} of {final['images']} wrong"
+    )
 
 
 def _write_curves(
@@ -82,33 +86,24 @@ def _write_curves(
 ) -> None:
     """Write one model's curves, and the true and predicted class of every image."""
     predicted, label = subset.predictions[model], subset.label
-    precisions = classification.precision_recall_curve(predicted, label)
-    confidence, accuracy, _ = classification.reliability_curve(predicted, label)
-    for name, x, y, points in (
-        ("roc", "fpr", "tpr", classification.roc_curve(predicted, label)),
-        ("precision_recall", "recall", "precision", precisions),
-        ("reliability", "confidence", "accuracy", (confidence, accuracy)),
-    ):
-        _write_points(folder / f"{model}_{name}.csv", (x, y), points, decimals)
+    for kind, points in classification.curves(predicted, label).items():
+        _write_points(folder / f"{model}_{kind}.csv", kind, points, decimals)
     names = np.array(classes, dtype=object)
     lines = zip(names[label], names[predicted.argmax(axis=1)], strict=True)
-    tables.write_csv(folder / f"{model}_confusion.csv", ("actual", "predicted"), lines)
+    tables.write_csv(folder / f"{model}_confusion.csv", plots.COLUMNS["confusion"], lines)
 
 
-def _write_points(path: Path, header: Sequence[str], points: Curve, decimals: int) -> None:
-    rounded = (np.asarray(values, np.float64).round(decimals).tolist() for values in points)
-    tables.write_csv(path, header, zip(*rounded, strict=True))
+def _write_points(path: Path, kind: str, points: plots.Curve, decimals: int) -> None:
+    rounded = (np.asarray(values, np.float64).round(decimals).tolist() for values in points[:2])
+    tables.write_csv(path, plots.COLUMNS[kind], zip(*rounded, strict=True))
 
 
 def _draw_models(
     folder: Path, subset: comparison.Scored, classes: Sequence[str], title: str
 ) -> None:
     """Plot the curves of all models, and the final one's confusion matrix and probabilities."""
-    curves = scores.curves(*subset)
-    images = curves.pop("images")
-    for kind, by_legend in curves.items():
-        points = images if kind == "reliability" else None
-        plots.curves(folder / f"{kind}.png", kind, by_legend, points)
+    for kind, by_legend in scores.curves(*subset).items():
+        plots.curves(folder / f"{kind}.png", kind, by_legend)
     predicted, label = subset.predictions[FINAL], subset.label
     counts = classification.confusion(predicted, label)
     plots.confusion(folder / "confusion.png", counts, classes, title)

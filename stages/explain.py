@@ -43,19 +43,14 @@ def main() -> None:
     net = network.load(params, images.shape[1], len(labels.classes), model.name)
     layers = network_images.layers(net, options.layers)
     with atomic_files.replacing(paths.EXPLAIN) as partial:
-        partial.mkdir()
         for name in ("images", "heatmaps", "activations", "filters"):
-            (partial / name).mkdir()
-        for row, pixels in zip(sorted(drawn), images.take(np.array(sorted(drawn))), strict=True):
+            (partial / name).mkdir(parents=True)
+        shown = np.array(sorted(drawn))
+        for row, pixels in zip(shown.tolist(), images.take(shown), strict=True):
             heatmaps.write_image(partial / galleries.picture("images", row), pixels)
         network_images.write_heatmaps(partial, net, images, np.array(sorted(mapped)), predicted)
         image = images.take(np.array([subject]))[0]
-        activations = {
-            "member": accepted[subject].member,
-            "label": accepted[subject].label,
-            "picture": galleries.picture("images", subject),
-            "layers": network_images.write_activations(partial, net, image, layers),
-        }
+        filters = options.filters, options.seed, layers
         described = [
             galleries.described(gallery, accepted, predicted, labels.classes, mapped)
             for gallery in (*of_model, *of_audit)
@@ -64,10 +59,13 @@ def main() -> None:
             "model": model.name,
             "size": images.shape[1],
             "galleries": [*described, galleries.rejected(rows, options.examples)],
-            "activations": activations,
-            "filters": network_images.write_filters(
-                partial, net, options.filters, options.seed, layers
-            ),
+            "activations": {
+                "member": accepted[subject].member,
+                "label": accepted[subject].label,
+                "picture": galleries.picture("images", subject),
+                "layers": network_images.write_activations(partial, net, image, layers),
+            },
+            "filters": network_images.write_filters(partial, net, *filters),
         }
         tables.write_json(partial / "explain.json", content)
     count = len(of_model) + len(of_audit)

@@ -87,11 +87,7 @@ def _plots(paths: list[Path], folder: Path) -> dict[str, html.Picture]:
 
 
 def _copy(path: Path, stage: str, folder: Path, name: str) -> html.Picture:
-    """Copy an image of a stage to `folder / name`.
-
-    Raises:
-        UserError: it is no image that a browser shows.
-    """
+    """Copy an image of a stage to `folder / name`; one that no browser shows is a UserError."""
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             width, height = image.size
@@ -101,9 +97,8 @@ def _copy(path: Path, stage: str, folder: Path, name: str) -> html.Picture:
             f"{path}: expected a picture, got something that cannot be read as PNG, JPEG or WebP; "
             f"run `dvc repro {stage}` again"
         ) from None
-    copy = folder / name
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, copy)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, folder / name)
     return html.Picture(name, width, height)
 
 

@@ -7,10 +7,11 @@ of every accepted image (also the unlabelled ones), metrics and history.
 import sys
 
 import numpy as np
+import threadpoolctl
 
 from pipeline import config, paths
-from pipeline.evaluation import blas
 from pipeline.runtime import atomic_files
+from pipeline.runtime.machine import processors
 from pipeline.stage import stage
 from pipeline.storage import array_views, arrays, ledger, sealed_files, tables
 from pipeline.training import head_training, history
@@ -20,7 +21,7 @@ from pipeline.training import head_training, history
 def main() -> None:
     """Fit on `train`, choose the epoch on `valid`, predict every row."""
     params = config.read()
-    blas.limit_threads(params.compute.threads)
+    threadpoolctl.threadpool_limits(params.compute.threads or processors(), user_api="blas")
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels = ledger.labels(rows)
     features = array_views.open_features(params.backbones, ledger.fingerprint(rows))

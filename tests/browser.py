@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions
@@ -33,3 +34,19 @@ def chromium() -> Iterator[Chrome]:
         yield driver
     finally:
         driver.quit()
+
+
+def look(driver: Chrome, width: int, scheme: str) -> None:
+    """Set the width of the screen, and the light or dark mode."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [
+        {"name": "prefers-color-scheme", "value": scheme},
+        {"name": "prefers-reduced-motion", "value": "reduce"},  # a click waits for no scrolling
+    ]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def console(driver: Chrome) -> list[Any]:
+    """Messages since the last call."""
+    return list(driver.get_log("browser"))  # type: ignore[no-untyped-call]

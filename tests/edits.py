@@ -194,6 +194,7 @@ MATTERING = [
     Case("the training loop", transform(LOOP, Operator), ("explain", "fine_tune", "train_head")),
     Case("augmentation", more_code("pipeline/training/augmentation.py"), ("fine_tune",)),
     Case("the bootstrap", transform(BOOTSTRAP, Constant), ("evaluate", "fine_tune")),
+    Case("thresholds", more_code("pipeline/evaluation/scores.py"), ("evaluate",)),
     Case("data quality", transform(QUALITY, Constant), ("audit",)),
     Case("Grad-CAM", more_code("pipeline/explanation/grad_cam.py"), ("explain",)),
     Case("plots", transform(PLOTS, Constant), ("evaluate", "explain")),

@@ -13,7 +13,7 @@ from album import AUGMENT, LEDGER, LOGISTIC, Album
 from numpy.typing import NDArray
 
 from pipeline.backbones import keras_setup
-from pipeline.evaluation import blas, calibration
+from pipeline.evaluation import calibration
 from pipeline.storage import arrays, ledger, tables
 
 FIGURES = Path("metrics/evaluate.json")
@@ -32,7 +32,7 @@ def in_this_process() -> Iterator[pytest.MonkeyPatch]:
     """Keras runs already, if at all."""
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr(keras_setup, "start", lambda *_, **__: None)
-        changed.setattr(blas, "limit_threads", lambda threads: None)
+        changed.setattr("threadpoolctl.threadpool_limits", lambda *_, **__: None)
         yield changed
 
 

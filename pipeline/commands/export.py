@@ -25,7 +25,7 @@ from pipeline.commands.out_folder import require_replaceable
 from pipeline.evaluation import selected_model
 from pipeline.evaluation.probabilities import Floats
 from pipeline.images import decode, sources
-from pipeline.reporting import comparison, html
+from pipeline.reporting import html
 from pipeline.reproducibility import git
 from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.errors import UserError
@@ -107,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
             "hashes": {name: atomic_files.sha256(path) for name, path in files.items()},
             "commit": commit + ", with uncommitted changes" * bool(changed),
         }
-        card = html.render("model_card.md.jinja", (), content, comparison.FORMATS)
+        card = html.render("model_card.md.jinja", content)
         (partial / CARD).write_text(card, encoding="utf-8", newline="\n")
     print(f"export: {arguments.format} in {arguments.out}, described in {arguments.out / CARD}")
     print(f"export: checked on {check}")

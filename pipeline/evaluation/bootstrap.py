@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
@@ -21,37 +21,25 @@ Floats = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
-    """A value with the bounds of its confidence interval."""
-
     value: float
     low: float
     high: float
 
 
 def wilson(count: int, total: int) -> Interval:
-    """Return the proportion `count / total` with its score interval; 0 to 1 if `total` is 0.
-
-    E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference" (1927).
-    """
+    """Return the proportion `count / total` with its score interval; 0 to 1 if `total` is 0."""
     if not total:
         return Interval(0.0, 0.0, 1.0)
-    z = float(norm.ppf((1 + CONFIDENCE) / 2))
-    share = count / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * ((share * (1 - share) + z * z / (4 * total)) / total) ** 0.5
-    low = 0.0 if count == 0 else middle - half  # exact; the formula is off in the last bits
-    high = 1.0 if count == total else middle + half
-    return Interval(share, low, high)
+    low, high = binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(count / total, float(low), float(high))
 
 
-def weights(images: int, seed: int = 0) -> Iterator[Floats]:
+def weights(images: int) -> Iterator[Floats]:
     """Yield weights in blocks, float64 (rows, images): `RESAMPLES` resamples, then the jackknife.
 
-    The jackknife leaves out each group of images once. A group is one image, or with more than
-    `GROUPS` images every GROUPS-th; a single image is never left out. The same number and seed give
-    the same weights, for any size of block.
+    That leaves out each group of images once: one image, or every GROUPS-th; never the only image.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     step = max(1, BLOCK // images)
     for start in range(0, RESAMPLES, step):
         resamples = min(step, RESAMPLES - start)
@@ -67,10 +55,7 @@ def weights(images: int, seed: int = 0) -> Iterator[Floats]:
 
 
 def bca_interval(value: float, samples: Floats) -> Interval:
-    """Return the BCa interval of a metric from its samples, (rows,), one for each row of weights.
-
-    NaN samples, of a metric that is undefined because a class was not drawn, are ignored.
-    """
+    """Return the BCa interval from a metric's samples, (rows,), by row of weights; skip NaN."""
     resampled, jackknife = (part[~np.isnan(part)] for part in np.split(samples, [RESAMPLES]))
     below = ((resampled < value).sum() + (resampled == value).sum() / 2) / len(resampled)
     least = 0.5 / len(resampled)
@@ -84,18 +69,12 @@ def bca_interval(value: float, samples: Floats) -> Interval:
 
 
 def symmetric_interval(value: float, samples: Floats) -> Interval:
-    """Return an interval of equally many standard errors on either side, cut at 0.
-
-    For a metric that resampling itself inflates, such as the expected calibration error.
-    """
+    """Return an interval cut at 0, for an error that resampling itself inflates."""
     half = float(norm.ppf((1 + CONFIDENCE) / 2) * np.nanstd(samples[:RESAMPLES]))
     return Interval(value, max(0.0, value - half), value + half)
 
 
-def mean_interval(values: NDArray[np.floating], seed: int = 0) -> Interval:
-    """Return the mean of one value per image, (n,), with its interval.
-
-    For differences of two models on the same images this is a paired interval.
-    """
-    blocks = [weight @ values / weight.sum(axis=1) for weight in weights(len(values), seed)]
+def mean_interval(values: NDArray[np.floating]) -> Interval:
+    """Return the mean of one value per image, (n,); of two models' differences it is paired."""
+    blocks = [weight @ values / weight.sum(axis=1) for weight in weights(len(values))]
     return bca_interval(float(values.mean()), np.concatenate(blocks))

@@ -1,4 +1,7 @@
-"""Calibrate probabilities on held-out images: a temperature, and bounds away from 0 and 1."""
+"""Calibrate probabilities on held-out images: a temperature, and bounds away from 0 and 1.
+
+C. Guo et al., "On Calibration of Modern Neural Networks" (2017).
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +14,7 @@ CLIPS = np.geomspace(1e-6, 0.25, 1_000)
 
 
 def fit_temperature(log_probability: Floats, label: Ints) -> float:
-    """Return the temperature with the lowest log loss.
-
-    C. Guo et al., "On Calibration of Modern Neural Networks" (2017), section 4.2.
-    """
+    """Return the temperature with the lowest log loss: C. Guo et al. (2017), section 4.2."""
     best = minimize_scalar(
         lambda log: log_loss(scaled(log_probability, float(np.exp(log))), label),
         bounds=LOG_TEMPERATURE,
@@ -34,8 +34,7 @@ def scaled(log_probability: Floats, temperature: float) -> Floats:
 def clipped(probability: Floats, clip: float) -> NDArray[np.float64]:
     """Return probabilities (n, n_classes) away from 0 and 1; each row still sums to 1.
 
-    Two classes are clipped to [clip, 1 - clip]. With more classes, a share of 2 * clip is spread
-    evenly over all of them. One confident error can cost more log loss than all other images.
+    Two classes are clipped to [clip, 1 - clip], more are mixed with a share 2 * clip of even odds.
     """
     probability = probability.astype(np.float64)
     n_classes = probability.shape[1]
@@ -46,18 +45,12 @@ def clipped(probability: Floats, clip: float) -> NDArray[np.float64]:
 
 
 def best_clip(log_probability: Floats, label: Ints) -> float:
-    """Return the clip with the lowest log loss, allowing for wrong labels.
+    """Return the clip with the lowest log loss, of one more image that is half wrongly labelled.
 
-    One virtual image is added, half of it labelled correctly and half wrongly. For m certain
-    predictions, k of them against the label, the estimated share of wrong labels is thus
-    (k + 1/2) / (m + 1), never 0: R. Krichevsky and V. Trofimov, "The Performance of Universal
-    Encoding" (1981).
+    The estimated share of k wrong labels among m is (k + 1/2) / (m + 1), never 0: R. Krichevsky and
+    V. Trofimov, "The Performance of Universal Encoding" (1981).
     """
-    probability = np.exp(log_probability)
-    rows = np.arange(len(label))
-    losses = [
-        -np.log(clipped(probability, clip)[rows, label]).sum()
-        - (np.log(clip) + np.log1p(-clip)) / 2
-        for clip in CLIPS
-    ]
-    return float(CLIPS[int(np.argmin(losses))])
+    probability, rows = np.exp(log_probability), np.arange(len(label))
+    losses = [-np.log(clipped(probability, clip)[rows, label]).sum() for clip in CLIPS]
+    virtual = (np.log(CLIPS) + np.log1p(-CLIPS)) / 2
+    return float(CLIPS[np.argmin(losses - virtual)])

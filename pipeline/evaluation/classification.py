@@ -1,21 +1,15 @@
-"""Classification metrics and curves: pure functions of log-probabilities and labels.
+"""Classification metrics and curves. scikit-learn is slow to import; few functions do."""
 
-Any number of classes from two on. scikit-learn takes half a second to import, so only the functions
-that rank images import it.
-"""
-
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.probabilities import Floats, Ints, log_loss
+from pipeline.evaluation.probabilities import Bools, Floats, Ints, Names, log_loss
 
 BINS = 15  # of confidence, as in C. Guo et al., "On Calibration of Modern Neural Networks" (2017)
 
-Curve = tuple[Floats, Floats]
-Bools = NDArray[np.bool_]
+Curve = tuple[NDArray[Any], ...]  # x, y
 
 
 def metrics(log_probability: Floats, label: Ints) -> dict[str, float]:
@@ -29,30 +23,26 @@ def metrics(log_probability: Floats, label: Ints) -> dict[str, float]:
     }
 
 
-def summary(
-    log_probability: Floats, label: Ints, classes: Sequence[str], decimals: int
-) -> dict[str, Any]:
+def summary(log_probability: Floats, label: Ints, classes: Names, decimals: int) -> dict[str, Any]:
     """Return all metrics of one model on one subset, rounded to `decimals`, ready for JSON."""
-    counts = confusion(log_probability, label)
-    correct, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    per_class = {  # 0 where a class has no image or no prediction
+    correct, actual, predicted = counts(log_probability, label)
+    of_class = {  # 0 where a class has no image or no prediction
         "precision": correct / np.maximum(predicted, 1),
         "recall": correct / np.maximum(actual, 1),
         "f1": 2 * correct / np.maximum(actual + predicted, 1),
+        "images": actual,
+        "misclassified": actual - correct,
     }
-    overall = metrics(log_probability, label).items()
+    per_class = {
+        class_name: {name: round(values[i].item(), decimals) for name, values in of_class.items()}
+        for i, class_name in enumerate(classes)
+    }
+    overall = metrics(log_probability, label)
     return {
-        **{name: round(value, decimals) for name, value in overall},
+        **{name: round(value, decimals) for name, value in overall.items()},
         "images": len(label),
         "misclassified": int((actual - correct).sum()),
-        "per_class": {
-            class_name: {
-                **{name: round(float(values[i]), decimals) for name, values in per_class.items()},
-                "images": int(actual[i]),
-                "misclassified": int(actual[i] - correct[i]),
-            }
-            for i, class_name in enumerate(classes)
-        },
+        "per_class": per_class,
     }
 
 
@@ -63,11 +53,14 @@ def confusion(log_probability: Floats, label: Ints) -> Ints:
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
-def brier_scores(log_probability: Floats, label: Ints) -> NDArray[np.float64]:
-    """Return each image's squared error summed over classes, float64 (n,).
+def counts(log_probability: Floats, label: Ints) -> tuple[Ints, Ints, Ints]:
+    """Return each class's correct, true and predicted images, int64 (n_classes,) each."""
+    matrix = confusion(log_probability, label)
+    return np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
 
-    For two classes only the second one counts, half the sum, as in scikit-learn.
-    """
+
+def brier_scores(log_probability: Floats, label: Ints) -> NDArray[np.float64]:
+    """Return each image's squared error summed over classes, float64 (n,); of two classes, half."""
     error = np.exp(log_probability.astype(np.float64))
     error[np.arange(len(label)), label] -= 1
     squares = np.square(error).sum(axis=1)
@@ -75,89 +68,58 @@ def brier_scores(log_probability: Floats, label: Ints) -> NDArray[np.float64]:
 
 
 def expected_calibration_error(log_probability: Floats, label: Ints) -> float:
-    """Return the mean gap between confidence and accuracy over `BINS` bins of confidence.
-
-    Confidence is the probability of the predicted class. C. Guo et al. (2017), section 2.
-    """
-    confidence, correct = confidence_and_correct(log_probability, label)
-    gaps = np.bincount(calibration_bins(confidence), confidence - correct, BINS)
-    return float(np.abs(gaps).sum() / len(label))
+    """Return the mean gap between confidence and accuracy over `BINS`: C. Guo, section 2."""
+    confidence, correct, bins = binned(log_probability, label)
+    return float(np.abs(np.bincount(bins, confidence - correct, BINS)).sum() / len(label))
 
 
-def confidence_and_correct(
-    log_probability: Floats, label: Ints
-) -> tuple[NDArray[np.float64], Bools]:
-    """Return the predicted class's probability, and whether it is the label, both (n,)."""
+def binned(log_probability: Floats, label: Ints) -> tuple[NDArray[np.float64], Bools, Ints]:
+    """Return the predicted class's probability, whether it is the label, and its bin, (n,) each."""
     confidence = np.exp(log_probability.max(axis=1)).astype(np.float64)
-    return confidence, log_probability.argmax(axis=1) == label
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    return confidence, log_probability.argmax(axis=1) == label, bins
 
 
-def calibration_bins(confidence: NDArray[np.float64]) -> Ints:
-    """Return the bin of each confidence, int64 (n,): `BINS` bins that include their upper edge."""
-    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-
-
-def one_vs_rest(log_probability: Floats, label: Ints) -> list[tuple[Floats, Bools]]:
-    """Return (score, truth) of the second of two classes, or else of each class, both (n,).
+def one_vs_rest(log_probability: Floats, label: Ints) -> tuple[Floats, Bools]:
+    """Return scores and truths of the second of two classes (n, 1), or of all (n, n_classes).
 
     For two classes the score is the log-odds, finer than a probability near 0 and 1.
     """
-    n_classes = log_probability.shape[1]
-    if n_classes == 2:
-        return [(log_probability[:, 1] - log_probability[:, 0], label == 1)]
-    return [(log_probability[:, index], label == index) for index in range(n_classes)]
+    if log_probability.shape[1] == 2:
+        return log_probability[:, 1:] - log_probability[:, :1], label[:, None] == 1
+    return log_probability, label[:, None] == np.arange(log_probability.shape[1])
 
 
 def areas(log_probability: Floats, label: Ints) -> dict[str, float]:
-    """Return the areas under the ROC and the precision-recall curve, the mean of one-vs-rest.
-
-    Empty if a class has no image: the areas are undefined then.
-    """
+    """Return the areas under two curves, means of one-vs-rest; empty if a class has no image."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     if len(np.unique(label)) < log_probability.shape[1]:
         return {}
-    pairs = one_vs_rest(log_probability, label)
-    areas = {"roc_auc": roc_auc_score, "average_precision": average_precision_score}
-    return {
-        name: float(np.mean([area(truth, score) for score, truth in pairs]))
-        for name, area in areas.items()
-    }
+    score, truth = map(np.squeeze, one_vs_rest(log_probability, label))
+    area, precision = roc_auc_score(truth, score), average_precision_score(truth, score)
+    return {"roc_auc": float(area), "average_precision": float(precision)}
 
 
-def roc_curve(log_probability: Floats, label: Ints) -> Curve:
-    """Return false and true positive rates, from (0, 0) to (1, 1).
+def curves(log_probability: Floats, label: Ints) -> dict[str, Curve]:
+    """Return x and y of "roc" and "precision_recall", empty if one of two classes has no image.
 
-    For more than two classes all pairs of image and class are pooled (micro-average). Empty if one
-    of two classes has no image.
+    Of more classes, all pairs of image and class are pooled (micro-average). "reliability" has the
+    number of images in each bin as a third column.
     """
-    return _pooled_curve("roc_curve", log_probability, label)
+    from sklearn.metrics import precision_recall_curve, roc_curve
 
-
-def precision_recall_curve(log_probability: Floats, label: Ints) -> Curve:
-    """Return rising recalls and the precision at each, pooled and possibly empty like the ROC."""
-    precision, recall = _pooled_curve("precision_recall_curve", log_probability, label)
-    return recall[::-1], precision[::-1]
-
-
-def _pooled_curve(name: str, log_probability: Floats, label: Ints) -> Curve:
-    """Return what scikit-learn's function of that name does, without the thresholds."""
-    from sklearn import metrics as sklearn_metrics
-
-    score, truth = map(np.concatenate, zip(*one_vs_rest(log_probability, label), strict=True))
-    if truth.all() or not truth.any():
-        return np.empty(0), np.empty(0)
-    first, second, _ = getattr(sklearn_metrics, name)(truth, score)
-    return first, second
-
-
-def reliability_curve(log_probability: Floats, label: Ints) -> tuple[Floats, Floats, Ints]:
-    """Return mean confidence, accuracy and number of images of each non-empty bin."""
-    confidence, correct = confidence_and_correct(log_probability, label)
-    bins = calibration_bins(confidence)
+    score, truth = map(np.ravel, one_vs_rest(log_probability, label))
+    false_rate = true_rate = precision = recall = np.empty(0)
+    if truth.any() and not truth.all():
+        false_rate, true_rate, _ = roc_curve(truth, score)
+        precision, recall, _ = precision_recall_curve(truth, score)
+    confidence, correct, bins = binned(log_probability, label)
     images = np.bincount(bins, minlength=BINS)
     filled = images > 0
-    mean_confidence, accuracy = (
-        np.bincount(bins, values, BINS)[filled] / images[filled] for values in (confidence, correct)
-    )
-    return mean_confidence, accuracy, images[filled].astype(np.int64)
+    means = [np.bincount(bins, one, BINS)[filled] / images[filled] for one in (confidence, correct)]
+    return {
+        "roc": (false_rate, true_rate),
+        "precision_recall": (recall[::-1], precision[::-1]),
+        "reliability": (*means, images[filled]),
+    }

@@ -1,165 +1,198 @@
 """Confidence intervals of metrics, and paired differences between models or runs.
 
-`predictions` are log-probabilities (n, n_classes) by model, all of the same images. Results for
-JSON are rounded to `decimals`; an interval there is [low, high].
+Results for JSON are rounded to `decimals`; an interval there is [low, high]. Metrics are computed
+for many resamples at once, where scikit-learn would take minutes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation import bootstrap, classification, resampled_metrics
-from pipeline.evaluation.bootstrap import Interval
-from pipeline.evaluation.probabilities import Floats, Ints
-from pipeline.evaluation.resampled_metrics import MetricSamples
+from pipeline.evaluation import bootstrap, classification
+from pipeline.evaluation.bootstrap import Interval, bca_interval, wilson
+from pipeline.evaluation.probabilities import Bools, Floats, Ints, Names, losses
 from pipeline.evaluation.selected_model import Run
-from pipeline.storage import ledger
+from pipeline.storage.ledger import LedgerRow
 
 NO_DIFFERENCE = "no difference shown"
-LOWER_IS_BETTER = ("log_loss", "brier", "expected_calibration_error")
+CALIBRATION = "expected_calibration_error"
+LOWER_IS_BETTER = ("log_loss", "brier", CALIBRATION)
 COMPARED = ("accuracy", "roc_auc", "average_precision", *LOWER_IS_BETTER)
 DECIMALS = 6  # of differences between runs
 
+Weights = bootstrap.Floats  # (k, n): how often each image is in each of k resamples
+Samples = dict[str, bootstrap.Floats]  # (k,), of "f1" (k, n_classes), by metric
+
 
 class Scored(NamedTuple):
-    """One subset: log-probabilities (n, n_classes) by model, and labels (n,)."""
+    """Log-probabilities (n, n_classes) by model, and labels (n,), of a subset."""
 
     predictions: dict[str, Floats]
     label: Ints
 
 
 def intervals_and_differences(
-    scored: Mapping[str, Scored],
-    classes: Sequence[str],
-    pairs: Iterable[tuple[str, str]],
-    decimals: int,
+    scored: Mapping[str, Scored], classes: Names, pairs: Sequence[Names], decimals: int
 ) -> dict[str, Any]:
     """Return the intervals of each model on each subset, and the differences of `pairs`."""
-    report: dict[str, Any] = {
-        "confidence": bootstrap.CONFIDENCE,
-        "resamples": bootstrap.RESAMPLES,
-        "differences": {},
-    }
-    pairs = list(pairs)
-    for subset, (predictions, label) in scored.items():
-        samples = resampled_metrics.samples(predictions, label)
-        for model, predicted in predictions.items():
-            bounds = metric_intervals(predicted, label, samples[model], classes, decimals)
+    differences: dict[str, Any] = {f"{new} against {old}": {} for old, new in pairs}
+    report: dict[str, Any] = {}
+    for subset, one in scored.items():
+        samples = samples_of(one)
+        for model, predicted in one.predictions.items():
+            bounds = metric_intervals(predicted, one.label, samples[model], classes, decimals)
             report.setdefault(model, {})[subset] = bounds
-        for pair in pairs:
-            difference = paired_differences(predictions, label, samples, pair, decimals)
-            name = f"{pair[1]} against {pair[0]}"
-            report["differences"].setdefault(name, {})[subset] = difference
-    return report
+        for old, new in pairs:
+            difference = paired_differences(one, samples, old, new, decimals)
+            differences[f"{new} against {old}"][subset] = difference
+    report |= {"confidence": bootstrap.CONFIDENCE, "resamples": bootstrap.RESAMPLES}
+    return report | {"differences": differences}
 
 
 def metric_intervals(
-    log_probability: Floats,
-    label: Ints,
-    samples: MetricSamples,
-    classes: Sequence[str],
-    decimals: int,
+    log_probability: Floats, label: Ints, samples: Samples, classes: Names, decimals: int
 ) -> dict[str, Any]:
-    """Return the interval of each metric of one model, keyed like `classification.summary`.
-
-    Wilson's interval for proportions, from `samples` for the rest.
-    """
-    counts = classification.confusion(log_probability, label)
-    correct, actual, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-
-    def proportion(count: Any, total: Any) -> list[float]:
-        return _bounds(bootstrap.wilson(int(count), int(total)), decimals)
-
-    def resampled(name: str, value: float) -> list[float]:
-        symmetric = name == "expected_calibration_error"
-        interval = bootstrap.symmetric_interval if symmetric else bootstrap.bca_interval
-        return _bounds(interval(value, samples[name]), decimals)
-
-    values = classification.metrics(log_probability, label)
+    """Return one model's intervals, keyed like `classification.summary`: Wilson's or resampled."""
+    correct, actual, predicted = classification.counts(log_probability, label)
     f1 = 2 * correct / np.maximum(actual + predicted, 1)
-    return {
-        **{name: resampled(name, value) for name, value in values.items() if name != "accuracy"},
-        "accuracy": proportion(correct.sum(), len(label)),
-        "per_class": {
-            name: {
-                "precision": proportion(correct[i], predicted[i]),
-                "recall": proportion(correct[i], actual[i]),
-                "f1": _bounds(bootstrap.bca_interval(float(f1[i]), samples["f1"][:, i]), decimals),
-            }
-            for i, name in enumerate(classes)
-        },
+    values = classification.metrics(log_probability, label)
+    intervals = {name: bca_interval(value, samples[name]) for name, value in values.items()}
+    error = bootstrap.symmetric_interval(values[CALIBRATION], samples[CALIBRATION])
+    intervals |= {CALIBRATION: error, "accuracy": wilson(correct.sum(), len(label))}
+    per_class = {
+        name: {
+            "precision": _bounds(wilson(correct[i], predicted[i]), decimals),
+            "recall": _bounds(wilson(correct[i], actual[i]), decimals),
+            "f1": _bounds(bca_interval(f1[i], samples["f1"][:, i]), decimals),
+        }
+        for i, name in enumerate(classes)
     }
+    bounds = {name: _bounds(interval, decimals) for name, interval in intervals.items()}
+    return bounds | {"per_class": per_class}
+
+
+def _bounds(interval: Interval, decimals: int) -> list[float]:
+    return [round(float(bound), decimals) for bound in interval[1:]]
 
 
 def paired_differences(
-    predictions: Mapping[str, Floats],
-    label: Ints,
-    samples: Mapping[str, MetricSamples],
-    pair: tuple[str, str],
-    decimals: int,
+    scored: Scored, samples: Mapping[str, Samples], old: str, new: str, decimals: int
 ) -> dict[str, dict[str, Any]]:
-    """Return the second model's metrics minus the first's, paired by image, with a verdict each."""
-    first, second = pair
-    old, new = (classification.metrics(predictions[name], label) for name in pair)
-    differences = {
-        name: bootstrap.bca_interval(
-            new[name] - old[name], samples[second][name] - samples[first][name]
-        )
-        for name in COMPARED
-        if name in old
-    }
-    return {
-        name: {
-            "difference": round(difference.value, decimals),
-            "interval": _bounds(difference, decimals),
-            "shown": verdict(name, difference),
+    """Return the new model's metrics minus the old one's, paired by image, with a verdict each."""
+    before, after = (
+        classification.metrics(scored.predictions[name], scored.label) for name in (old, new)
+    )
+    found = {}
+    for name in filter(before.__contains__, COMPARED):
+        change = bca_interval(after[name] - before[name], samples[new][name] - samples[old][name])
+        better = (change.value < 0) == (name in LOWER_IS_BETTER)
+        shown = NO_DIFFERENCE if change.low <= 0 <= change.high else ("worse", "better")[better]
+        found[name] = {
+            "difference": round(change.value, decimals),
+            "interval": _bounds(change, decimals),
+            "shown": shown,
         }
+    return found
+
+
+def compare_runs(old: Run, new: Run, subset: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Compare the final models of two runs on the images of a subset with one label in both.
+
+    Return their number, and by metric the old and new value beside `paired_differences`.
+    """
+    in_old, in_new = (_first_rows(run.rows, subset) for run in (old, new))
+    shared = [key for key in in_new if key in in_old]
+    if not shared:
+        return 0, {}
+    rows = [in_new[key] for key in shared]
+    predictions = {
+        "old": old.log_probability[[in_old[key] for key in shared]],
+        "new": new.log_probability[rows],
+    }
+    both = Scored(predictions, np.array([new.rows[row].index for row in rows], dtype=np.int64))
+    metrics = {side: classification.metrics(of, both.label) for side, of in predictions.items()}
+    differences = paired_differences(both, samples_of(both), "old", "new", DECIMALS)
+    return len(shared), {
+        name: {side: metrics[side][name] for side in metrics} | difference
         for name, difference in differences.items()
     }
 
 
-def verdict(metric: str, difference: Interval) -> str:
-    """Return "better" or "worse", or that no difference is shown if the interval spans 0."""
-    if difference.low <= 0 <= difference.high:
-        return NO_DIFFERENCE
-    return "better" if (difference.value < 0) == (metric in LOWER_IS_BETTER) else "worse"
+def _first_rows(rows: Iterable[LedgerRow], subset: str) -> dict[tuple[str, str], int]:
+    """Return the first row number of each content and label in a subset."""
+    first: dict[tuple[str, str], int] = {}
+    for number, row in enumerate(rows):
+        if row.subset == subset:
+            first.setdefault((row.sha256, row.label), number)
+    return first
 
 
-def compare_runs(old: Run, new: Run, subset: str) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Compare the final models of two runs on the images of a subset that both hold out.
-
-    Only images in the same subset with the same label in both runs count, so neither model was
-    trained on them. Return their number, and by metric its old and new value beside
-    `paired_differences`; empty if the runs share no image.
-    """
-    old_rows, new_rows = _shared_images(old.rows, new.rows, subset)
-    if not len(old_rows):
-        return 0, {}
-    label = np.array([new.rows[row].index for row in new_rows], dtype=np.int64)
-    predictions = {"old": old.log_probability[old_rows], "new": new.log_probability[new_rows]}
-    samples = resampled_metrics.samples(predictions, label)
-    values = {side: classification.metrics(of, label) for side, of in predictions.items()}
-    paired = paired_differences(predictions, label, samples, ("old", "new"), DECIMALS)
-    return len(label), {
-        name: {side: values[side][name] for side in values} | difference
-        for name, difference in paired.items()
+def samples_of(scored: Scored) -> dict[str, Samples]:
+    """Return samples of every metric of every model, all with the same weights: paired."""
+    computes = {name: resampled(of, scored.label) for name, of in scored.predictions.items()}
+    parts = [
+        {name: compute(weight) for name, compute in computes.items()}
+        for weight in bootstrap.weights(len(scored.label))
+    ]
+    return {
+        name: {metric: np.concatenate([part[name][metric] for part in parts]) for metric in of}
+        for name, of in parts[0].items()
     }
 
 
-def _shared_images(
-    old: Sequence[ledger.LedgerRow], new: Sequence[ledger.LedgerRow], subset: str
-) -> tuple[Ints, Ints]:
-    """Return row numbers of images with equal content and label in the subset of both runs."""
-    first_row: list[dict[tuple[str, str], int]] = [{}, {}]
-    for rows, by_content in zip((old, new), first_row, strict=True):
-        for number, row in enumerate(rows):
-            if row.subset == subset:
-                by_content.setdefault((row.sha256, row.label), number)
-    shared = [key for key in first_row[1] if key in first_row[0]]
-    in_old, in_new = (np.array([of[key] for key in shared], np.int64) for of in first_row)
-    return in_old, in_new
+def resampled(log_probability: Floats, label: Ints) -> Callable[[Weights], Samples]:
+    """Return a function of weights to all of `classification.metrics`, and F1 of each class.
+
+    F1 is 0 for a class that is neither drawn nor predicted, an area NaN if a class is not drawn.
+    """
+    predicted, n_classes = log_probability.argmax(axis=1), log_probability.shape[1]
+    values = {
+        "accuracy": (predicted == label).astype(np.float64),
+        "log_loss": losses(log_probability, label),
+        "brier": classification.brier_scores(log_probability, label),
+    }
+    confidence, correct, bins = classification.binned(log_probability, label)
+    gaps = np.eye(classification.BINS)[bins] * (confidence - correct)[:, None]
+    is_predicted, is_true = (np.eye(n_classes, dtype=bool)[index] for index in (predicted, label))
+    both = (is_predicted & is_true).astype(np.float64)
+    either = is_predicted.astype(np.float64) + is_true
+    score, truth = classification.one_vs_rest(log_probability, label)
+    ranked = [areas(*pair) for pair in zip(score.T, truth.T, strict=True)]
+
+    def compute(weight: Weights) -> Samples:
+        images = weight.sum(axis=1)
+        roc_auc, precision = np.mean([of_class(weight) for of_class in ranked], axis=0)
+        return {name: weight @ of_image / images for name, of_image in values.items()} | {
+            "roc_auc": roc_auc,
+            "average_precision": precision,
+            CALIBRATION: np.abs(weight @ gaps).sum(axis=1) / images,
+            "f1": 2 * (weight @ both) / np.maximum(weight @ either, 1),
+        }
+
+    return compute
 
 
-def _bounds(interval: Interval, decimals: int) -> list[float]:
-    return [round(interval.low, decimals), round(interval.high, decimals)]
+def areas(score: Floats, truth: Bools) -> Callable[[Weights], bootstrap.Floats]:
+    """Return a function of weights to the areas under the ROC and precision-recall curve, (2, k).
+
+    The first is the probability that a positive image has the higher score, ties counted half; the
+    second is the mean precision over the steps of recall, not interpolated, as in scikit-learn.
+    """
+    order = np.argsort(-score, kind="stable")
+    falling, true = score[order], truth[order]
+    starts = np.flatnonzero(np.r_[True, falling[1:] != falling[:-1]])  # of each distinct score
+
+    def compute(weight: Weights) -> bootstrap.Floats:
+        at_score = weight[:, order]
+        positive = np.add.reduceat(at_score * true, starts, axis=1)
+        every = np.add.reduceat(at_score, starts, axis=1)
+        positives_above, above = positive.cumsum(axis=1), every.cumsum(axis=1)
+        positives, negatives = positives_above[:, -1], above[:, -1] - positives_above[:, -1]
+        ranked_higher = positives_above - positive / 2
+        precision = positives_above / np.maximum(above, 1)  # 0 / 1 before the first drawn image
+        with np.errstate(invalid="ignore"):
+            roc = ((every - positive) * ranked_higher).sum(axis=1) / (positives * negatives)
+            return np.stack([roc, (positive * precision).sum(axis=1) / positives])
+
+    return compute

@@ -12,54 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pipeline.evaluation.probabilities import Floats, Ints
+from pipeline.evaluation.probabilities import Bools, Floats, Ints
 
 FOLDS = 5
 UNSEEN = -30.0  # log-probability of a class that a model was not trained on
 NEIGHBORS = 10
 BLOCK = 2**23  # similarities in memory at a time
-# Measured with MobileNetV2 on 8,000 images of cats and dogs: all but 3 mirror images lie below; of
-# all pairs of different images one does, the same dog in the same room.
-ALIKE = 0.5
+ALIKE = 0.5  # with MobileNetV2, of 8,000 cats and dogs, all mirror images but 3 lie below
 BLANK, DARK = 8.0, 30.0  # gray levels: standard deviation; mean's distance from black or white
 BLURRED = 16.0  # variance of the Laplacian; of the same images, at 224 px, 9 lie below
 
 Features = NDArray[np.float32]
-Bools = NDArray[np.bool_]
 Predict = Callable[[Features], Floats]  # features to log-probabilities
-Progress = Callable[[int], object]  # takes the number of images just completed
 
 
-class LabelQuality(NamedTuple):
-    """Suspicion of each label, (n,) each."""
-
+class LabelQuality(NamedTuple):  # (n,) each
     margin: NDArray[np.float64]  # log-probability of the likeliest other class minus the label's
     suggested: Ints  # the likeliest other class
     likely: Bools  # whether confident learning considers the label wrong
 
 
-class Neighbors(NamedTuple):
-    """Similarity of each image to the others, (n,) each.
-
-    Likeness is the distance of the nearest relative to the mean distance of the `NEIGHBORS`; below
-    `ALIKE` two images may be copies, whichever network made the features.
-    """
-
+class Neighbors(NamedTuple):  # (n,) each
     isolation: NDArray[np.float64]  # 1 minus the mean cosine of the `NEIGHBORS` nearest images
     nearest: Ints  # the most similar image
-    likeness: NDArray[np.float64]
-
-
-class Light(NamedTuple):
-    """Gray values of images, 0 to 255, (n,) each.
-
-    Sharpness is the variance of the Laplacian, near 0 for a blurred image: J. Pech-Pacheco et al.,
-    "Diatom autofocusing in brightfield microscopy" (2000).
-    """
-
-    mean: NDArray[np.float64]
-    spread: NDArray[np.float64]  # standard deviation; near 0 for a blank image
-    sharpness: NDArray[np.float64]
+    likeness: NDArray[np.float64]  # its distance, relative to the mean of the `NEIGHBORS`
 
 
 def out_of_fold(
@@ -68,14 +44,13 @@ def out_of_fold(
     group: Ints,
     held_out: Bools,
     fit: Callable[[Features, Ints], Predict],
-    progress: Progress = lambda images: None,
+    progress: Callable[[int], object] = lambda images: None,
 ) -> Floats:
-    """Predict each image with a model that was fitted without it, (n, n_classes).
+    """Predict each image with a model that was fitted without it and its group, (n, n_classes).
 
-    Images of one `group`, (n,), are never on both sides: a copy would confirm its own label. Images
-    that are `held_out`, (n,), such as test images, fit no model at all. An image whose class has no
-    other image gets equal probabilities. `fit` may overwrite its features; its labels are numbered
-    from 0 without a gap, at least two.
+    Images that are `held_out`, (n,), fit no model at all. An image whose class has no other image
+    gets equal probabilities. `fit` may overwrite its features; its labels are numbered from 0
+    without a gap, at least two. `progress` takes the number of images just completed.
     """
     n_classes = int(label.max()) + 1
     log_probability = np.full((len(label), n_classes), -np.log(n_classes), np.float32)
@@ -113,10 +88,9 @@ def _splits(label: Ints, group: Ints, held_out: Bools) -> Iterator[tuple[Ints, I
 def label_quality(log_probability: Floats, label: Ints, held_out: Bools) -> LabelQuality:
     """Rate labels by the predictions of models that were fitted without the image.
 
-    A label is likely wrong if another class is both the likeliest and at least as probable as it is
-    on average for images with that label that are not `held_out`: C. Northcutt, L. Jiang and
-    I. Chuang, "Confident Learning" (2021), section 3.1. The package `cleanlab` does the same but
-    depends on pandas.
+    A label is likely wrong if another class is the likeliest, and at least as probable as on
+    average for its own images that are not `held_out`: C. Northcutt, L. Jiang and I. Chuang,
+    "Confident Learning" (2021), section 3.1.
     """
     rows = np.arange(len(label))
     others = log_probability.astype(np.float64)
@@ -125,16 +99,14 @@ def label_quality(log_probability: Floats, label: Ints, held_out: Bools) -> Labe
     others[rows, label] = -np.inf
     suggested = others.argmax(axis=1)
     usual = np.full(log_probability.shape[1], np.inf)
-    for index in range(len(usual)):
-        of_class = (label == index) & ~held_out
-        if of_class.any():
-            usual[index] = probability[of_class, index].mean()
+    for index in np.unique(label[~held_out]):
+        usual[index] = probability[(label == index) & ~held_out, index].mean()
     margin = others[rows, suggested] - own
     likely = (margin > 0) & (probability[rows, suggested] >= usual[suggested])
     return LabelQuality(margin, suggested.astype(np.int64), likely)
 
 
-def neighbors(features: Features, progress: Progress = lambda images: None) -> Neighbors:
+def neighbors(features: Features) -> Neighbors:
     """Compare images by the cosines of their centered features; time grows with n squared."""
     centered = features - features.mean(axis=0)
     centered /= np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), np.float32(1e-12))
@@ -149,29 +121,33 @@ def neighbors(features: Features, progress: Progress = lambda images: None) -> N
         nearest[start : start + step] = cosines.argmax(axis=1)
         cosines.partition(cosines.shape[1] - count, axis=1)
         closest[start : start + step] = cosines[:, -count:]
-        progress(len(cosines))
     isolation = 1 - closest.mean(axis=1)
     distance = np.maximum(1 - closest.max(axis=1), 0)
     return Neighbors(isolation, nearest, distance / np.maximum(isolation, 1e-6))
 
 
-def light(images: NDArray[np.uint8]) -> Light:
-    """Measure images uint8 (n, size, size, 3), RGB."""
+def light(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return mean, standard deviation and sharpness of the gray values, 0 to 255, (n, 3).
+
+    `images` are (n, size, size, 3), RGB. Sharpness is the variance of the Laplacian, near 0 for a
+    blurred image: J. Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy" (2000).
+    """
     gray = images @ np.array([0.299, 0.587, 0.114], np.float32)
     inner = gray[:, 1:-1, 1:-1]
     laplacian = (
         gray[:, :-2, 1:-1] + gray[:, 2:, 1:-1] + gray[:, 1:-1, :-2] + gray[:, 1:-1, 2:] - 4 * inner
     )
     measured = gray.mean(axis=(1, 2)), gray.std(axis=(1, 2)), laplacian.var(axis=(1, 2))
-    return Light(*(values.astype(np.float64) for values in measured))
+    return np.stack(measured, axis=1).astype(np.float64)
 
 
-def light_faults(light: Light) -> dict[str, Bools]:
+def light_faults(light: NDArray[np.float64]) -> dict[str, Bools]:
     """Return which images are blank, or else dark, light or blurred, each (n,)."""
-    blank = light.spread < BLANK
+    mean, spread, sharpness = light.T
+    blank = spread < BLANK
     return {
         "blank": blank,
-        "dark": (light.mean < DARK) & ~blank,
-        "light": (light.mean > 255 - DARK) & ~blank,
-        "blurred": (light.sharpness < BLURRED) & ~blank,
+        "dark": (mean < DARK) & ~blank,
+        "light": (mean > 255 - DARK) & ~blank,
+        "blurred": (sharpness < BLURRED) & ~blank,
     }

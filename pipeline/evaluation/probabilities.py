@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
+Names = Sequence[str]  # of classes, in order
 
 
 def log_softmax(logits: NDArray[Any], dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
     """Return log-probabilities of logits (n, n_classes), computed in float64, as `dtype`."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    normalizer = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return np.asarray(shifted - normalizer, dtype)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), dtype)
 
 
 def mean_log_probability(logits: Sequence[NDArray[Any]]) -> NDArray[np.float32]:

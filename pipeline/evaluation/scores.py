@@ -1,17 +1,20 @@
 """Select the final model on `valid`, and score all models on every subset with labels.
 
 Models are MODELS and FINAL, the selected one after calibration; all have log-probabilities
-(n, n_classes).
+(n, n_classes). Decision thresholds, for two classes, are on the second one's probability: an image
+is assigned the second class from there on.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.evaluation import calibration, classification
+from pipeline.evaluation.classification import Curve
 from pipeline.evaluation.comparison import Scored
-from pipeline.evaluation.probabilities import Floats, Ints, log_loss
+from pipeline.evaluation.probabilities import Floats, Ints, Names, log_loss
 from pipeline.evaluation.selected_model import Selection
 from pipeline.images.label_fixes import EXCLUDE
 from pipeline.storage import ledger
@@ -19,31 +22,32 @@ from pipeline.storage import ledger
 MODELS = ("head", "fine_tune")
 FINAL = "final"
 WITH_FIXES = "test_with_label_fixes"
+LEGENDS = {  # a word and the metric in the legend of each kind of curve
+    "roc": (" area", "roc_auc"),
+    "precision_recall": ("", "average_precision"),
+    "reliability": (" error", "expected_calibration_error"),
+}
+
+Doubles = NDArray[np.float64]
+TwoClasses = tuple[Floats, Ints]  # the second class's probability and the label, 0 or 1, (n,) each
 
 
 def select(
     predictions: Mapping[str, Floats], label: Ints, calibrate: bool, decimals: int
 ) -> Selection:
-    """Select the model with the lowest log loss, its temperature and the best clip.
-
-    Args:
-        predictions: of the images of `valid`, by model.
-        label: of the same images.
-    """
+    """Select the model with the lowest log loss on `valid`, its temperature and the best clip."""
     name = min(MODELS, key=lambda model: log_loss(predictions[model], label))
-    fit = calibration.fit_temperature
-    temperature = round(fit(predictions[name], label), decimals) if calibrate else 1.0
-    clip = calibration.best_clip(calibration.scaled(predictions[name], temperature), label)
+    predicted = predictions[name]
+    temperature = calibration.fit_temperature(predicted, label) if calibrate else 1.0
+    temperature = round(temperature, decimals)
+    clip = calibration.best_clip(calibration.scaled(predicted, temperature), label)
     return Selection(name, temperature, round(clip, 6))
 
 
 def subsets(
     predictions: Mapping[str, Floats], rows: Sequence[ledger.LedgerRow], labels: ledger.Labels
 ) -> dict[str, Scored]:
-    """Return the predictions and labels of each subset that has images.
-
-    If there are label fixes of test images, `WITH_FIXES` is `test` after applying them.
-    """
+    """Return each subset that has images; `WITH_FIXES` is `test` after label fixes, if any."""
     selected = {name: (at := labels.rows(name), labels.label[at]) for name in ("valid", "test")}
     fixes = [row.fix for row in rows if row.accepted]
     test = labels.rows("test")
@@ -59,69 +63,66 @@ def subsets(
 
 
 def summary(
-    selection: Selection, scored: Mapping[str, Scored], classes: Sequence[str], decimals: int
+    selection: Selection, scored: Mapping[str, Scored], classes: Names, decimals: int
 ) -> dict[str, Any]:
     """Return the selection and the metrics of each model on each subset, ready for JSON."""
-    metrics = {
+    metrics: dict[str, Any] = {
         model: {
             name: classification.summary(subset.predictions[model], subset.label, classes, decimals)
             for name, subset in scored.items()
         }
         for model in (*MODELS, FINAL)
     }
-    chosen = {"chosen": selection.name, "temperature": selection.temperature}
-    return {**chosen, "clip": selection.clip, **metrics}
+    name, temperature, clip = selection
+    return metrics | {"chosen": name, "temperature": temperature, "clip": clip}
 
 
-def of_second_class(scored: Mapping[str, Scored]) -> dict[str, tuple[Floats, Ints]]:
-    """Return the final probability of the second of two classes, and the label, by subset."""
-    return {
-        name: (np.exp(subset.predictions[FINAL][:, 1]), subset.label)
-        for name, subset in scored.items()
-    }
-
-
-def curves(predictions: Mapping[str, Floats], label: Ints) -> dict[str, dict[str, Any]]:
-    """Return the curves of all models to plot, by kind and legend.
-
-    "images" has the number of images behind each point of "reliability". FINAL has only that one,
-    because it ranks images like the selected model.
-    """
-    kinds = ("roc", "precision_recall", "reliability", "images")
-    drawn: dict[str, dict[str, Any]] = {kind: {} for kind in kinds}
+def curves(predictions: Mapping[str, Floats], label: Ints) -> dict[str, dict[str, Curve]]:
+    """Return all curves to plot, by kind and legend; FINAL ranks images like the selected model."""
+    drawn: dict[str, dict[str, Curve]] = {kind: {} for kind in LEGENDS}
     for model, predicted in predictions.items():
         metrics = classification.metrics(predicted, label)
-        if model != FINAL:
-            legends = [model, model]
-            if "roc_auc" in metrics:
-                legends[0] += f", area {metrics['roc_auc']:.4f}"
-                legends[1] += f", {metrics['average_precision']:.4f}"
-            drawn["roc"][legends[0]] = classification.roc_curve(predicted, label)
-            points = classification.precision_recall_curve(predicted, label)
-            drawn["precision_recall"][legends[1]] = points
-        legend = f"{model}, error {metrics['expected_calibration_error']:.4f}"
-        confidence, accuracy, images = classification.reliability_curve(predicted, label)
-        drawn["reliability"][legend] = confidence, accuracy
-        drawn["images"][legend] = images
+        for kind, curve in classification.curves(predicted, label).items():
+            word, metric = LEGENDS[kind]
+            legend = f"{model},{word} {metrics[metric]:.4f}" if metric in metrics else model
+            if model != FINAL or kind == "reliability":
+                drawn[kind][legend] = curve
     return drawn
 
 
-def summary_lines(
-    summary: Mapping[str, Any], intervals: Mapping[str, Any], subsets: Sequence[str]
-) -> Iterator[str]:
-    """Yield accuracy and log loss of each model on each subset, and the selection, as text."""
-    for model in (*MODELS, FINAL):
-        for subset in subsets:
-            metrics, bounds = summary[model][subset], intervals[model][subset]
-            accuracy, loss = (
-                f"{metrics[name]:.4f} ({bounds[name][0]:.4f}..{bounds[name][1]:.4f})"
-                for name in ("accuracy", "log_loss")
-            )
-            yield (
-                f"{model:9} on {subset}: accuracy {accuracy}, log loss {loss}, "
-                f"{metrics['misclassified']} of {metrics['images']} wrong"
-            )
-    yield (
-        f"{summary['chosen']} has the lower log loss on valid and is selected, at a temperature of "
-        f"{summary['temperature']:.3f}"
-    )
+def accuracy_and_errors(probability: Floats, label: Ints, threshold: Doubles) -> list[Doubles]:
+    """Return accuracy and both classes' error rates (of no image: 0) by threshold, float64."""
+    first, second = (np.sort(probability[label == index].astype(np.float64)) for index in (0, 1))
+    wrong_of_first = len(first) - np.searchsorted(first, threshold)
+    wrong_of_second = np.searchsorted(second, threshold)
+    accuracy = 1 - (wrong_of_first + wrong_of_second) / len(label)
+    return [accuracy, wrong_of_first / max(1, len(first)), wrong_of_second / max(1, len(second))]
+
+
+def choose_thresholds(probability: Floats, label: Ints, decimals: int) -> dict[str, float]:
+    """Choose a threshold by each criterion, rounded to `decimals`.
+
+    "half" is 0.5, "symmetric" balances the error rates of both classes, "accurate" has the highest
+    accuracy. Candidates lie midway between neighboring probabilities; ties go to the one nearest
+    to 0.5.
+    """
+    values = np.unique(probability.astype(np.float64))
+    candidates = np.unique(np.round([0.5, *(values[1:] + values[:-1]) / 2], decimals))
+    candidates = candidates[np.argsort(np.abs(candidates - 0.5), kind="stable")]
+    accuracy, of_first, of_second = accuracy_and_errors(probability, label, candidates)
+    symmetric, accurate = np.argmin(np.abs(of_first - of_second)), np.argmax(accuracy)
+    best = {"symmetric": candidates[symmetric], "accurate": candidates[accurate]}
+    return {"half": 0.5} | {name: float(threshold) for name, threshold in best.items()}
+
+
+def thresholds(subsets: Mapping[str, TwoClasses], classes: Names, decimals: int) -> dict[str, Any]:
+    """Choose thresholds on `valid` and measure them on all subsets, ready for JSON."""
+    found: dict[str, Any] = {}
+    for name, threshold in choose_thresholds(*subsets["valid"], decimals).items():
+        found[name] = {"threshold": threshold}
+        for subset, images in subsets.items():
+            measured = accuracy_and_errors(*images, np.array([threshold]))
+            accuracy, *errors = (round(rate.item(), decimals) for rate in measured)
+            error_rate = dict(zip(classes, errors, strict=True))
+            found[name][subset] = {"accuracy": accuracy, "error_rate": error_rate}
+    return found

@@ -31,13 +31,12 @@ def activations(
 def filters(
     extractor: Any, layer: str, numbers: Sequence[int], size: int, *, steps: int = 40, seed: int = 0
 ) -> NDArray[np.uint8]:
-    """Return one image per filter of a convolution that excites it, by gradient ascent.
+    """Return one image per filter that excites it, uint8 (len(numbers), size, size, 3).
 
-    F. Chollet, "Deep Learning with Python" (2017), section 5.4.2: starting from gray noise, pixels
-    follow the gradient of the filter's mean output, divided by its root mean square. The rim of the
-    output is left out and contrast is raised at the end, as in his "Visualizing what convnets
-    learn" on keras.io (2020). The noise is the same for every filter, `size` independent of the
-    extractor's image size. Return uint8 (len(numbers), size, size, 3), gray on average.
+    F. Chollet, "Deep Learning with Python" (2017), section 5.4.2: starting from gray noise, the
+    same for every filter, pixels follow the gradient of the filter's mean output, divided by its
+    root mean square. The rim of the output is left out and contrast is raised at the end, as in his
+    "Visualizing what convnets learn" on keras.io (2020).
     """
     noise = np.random.default_rng(seed).random((size, size, 3), np.float32) * 20 + 128
     images = np.repeat(noise[None], len(numbers), axis=0)

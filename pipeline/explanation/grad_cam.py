@@ -7,8 +7,7 @@ Z the number of pixels of A^k:
     alpha_k = 1 / Z * sum over pixels of dy / dA^k      (equation 1)
     map = relu(sum over k of alpha_k * A^k)             (equation 2)
 
-For two classes y is the logit minus that of the other class, since the first logit may be constant
-0 (see `training.head`).
+For two classes y is the logit minus the other one, since the first may be constant 0.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,15 +34,17 @@ def heatmaps(extractors: Sequence[Any], classifier: Any) -> Heatmaps:
     before, after, shapes = network_split.split_at_last_convolutions(extractors, classifier)
     gradient = gradients.gradient(after, BATCH)
     ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
+    of_class = np.eye(after.output_shape[-1], dtype=np.float32)  # y as weights of the logits
+    if len(of_class) == 2:
+        of_class -= of_class[::-1]
 
     def compute(images: NDArray[np.uint8], label: NDArray[np.int64]) -> list[FloatArray]:
-        weights = _logit_weights(label, after.output_shape[-1])
         batches = -(-len(images) // BATCH)
         padded = np.arange(batches * BATCH).clip(max=len(images) - 1)  # repeats the last image
         maps = []
         for rows in padded.reshape(batches, BATCH):
             values = before.predict_on_batch(images[rows])
-            slopes = gradient(values, weights[rows])
+            slopes = gradient(values, of_class[label[rows]])
             parts = zip(*(np.split(part, ends, axis=1) for part in (values, slopes)), strict=True)
             maps.append(
                 [
@@ -54,14 +55,6 @@ def heatmaps(extractors: Sequence[Any], classifier: Any) -> Heatmaps:
         return [np.concatenate(parts)[: len(images)] for parts in zip(*maps, strict=True)]
 
     return compute
-
-
-def _logit_weights(label: NDArray[np.int64], n_classes: int) -> FloatArray:
-    """Return y as weights of the logits, (n, n_classes)."""
-    weights = np.eye(n_classes, dtype=np.float32)
-    if n_classes == 2:
-        weights -= weights[::-1]
-    return weights[label]
 
 
 def _maps(activations: FloatArray, slopes: FloatArray) -> FloatArray:

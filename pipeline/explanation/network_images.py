@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backbones import intermediate
-from pipeline.evaluation.probabilities import Floats
+from pipeline.evaluation.probabilities import Floats, Ints
 from pipeline.explanation import activations, galleries, grad_cam
 from pipeline.reporting import heatmaps
 from pipeline.runtime.errors import UserError
@@ -21,15 +21,10 @@ from pipeline.storage import arrays
 from pipeline.training import network
 
 FILTER_SIZE = 96  # pixels
-Layers = dict[str, list[str]]  # by backbone
 
 
 def write_heatmaps(
-    out: Path,
-    net: network.Network,
-    images: arrays.StoredArray,
-    rows: NDArray[np.int64],
-    predicted: Floats,
+    out: Path, net: network.Network, images: arrays.StoredArray, rows: Ints, predicted: Floats
 ) -> None:
     """Write the heatmap of each image's predicted class, the mean over all backbones."""
     pixels, classes = images.take(rows), predicted[rows].argmax(axis=1)
@@ -39,11 +34,10 @@ def write_heatmaps(
         heatmaps.write_image(path, heatmaps.overlay(image, *maps))
 
 
-def layers(net: network.Network, selected: int | list[str]) -> Layers:
-    """Return the layers to show: a number of them of each backbone, or the named ones that it has.
+def layers(net: network.Network, selected: int | list[str]) -> dict[str, list[str]]:
+    """Return the layers to show by backbone: a number of them, or the named ones that it has.
 
-    Raises:
-        UserError: no backbone has such a layer, or its output has no height and width.
+    A name that no backbone has, or whose output has no height and width, is a UserError.
     """
     if isinstance(selected, int):
         return {
@@ -63,29 +57,27 @@ def layers(net: network.Network, selected: int | list[str]) -> Layers:
 
 
 def write_activations(
-    out: Path, net: network.Network, image: NDArray[np.uint8], layers_of: Layers
+    out: Path, net: network.Network, image: NDArray[np.uint8], layers_of: dict[str, list[str]]
 ) -> list[dict[str, Any]]:
     """Write one grid per layer of its outputs for an image; return their descriptions."""
     described = []
     for name, names in layers_of.items():
         outputs = activations.activations(net.extractors[name], image, names) if names else []
         for number, (layer, output) in enumerate(zip(names, outputs, strict=True), start=1):
-            picture = f"activations/{name}_{number}.png"
-            title = f"{name}, {layer}: {' x '.join(map(str, output.shape))}"
+            picture, shape = f"activations/{name}_{number}.png", list(output.shape)
+            title = f"{name}, {layer}: {' x '.join(map(str, shape))}"
             heatmaps.activation_grid(out / picture, output, title)
-            about = {"backbone": name, "layer": layer, "picture": picture}
-            described.append(about | {"shape": list(output.shape)})
+            about = {"backbone": name, "layer": layer, "picture": picture, "shape": shape}
+            described.append(about)
     return described
 
 
 def write_filters(
-    out: Path, net: network.Network, count: int, seed: int, layers_of: Layers
+    out: Path, net: network.Network, count: int, seed: int, layers_of: dict[str, list[str]]
 ) -> list[dict[str, Any]]:
     """Write one grid per layer of `count` of its filters; return their descriptions."""
-    described: list[dict[str, Any]] = []
-    if not count:
-        return described
-    pairs = [(name, layer) for name, names in layers_of.items() for layer in names]
+    pairs = [(name, layer) for name, names in layers_of.items() for layer in names if count]
+    described = []
     with progress("filters", len(pairs) * count) as bar:
         for number, (name, layer) in enumerate(pairs, start=1):
             extractor = net.extractors[name]

