@@ -154,7 +154,7 @@ def settings(params: Params) -> dict[str, Any]:
             **params.explain.model_dump(),
             "backbones": _in_order(networks),
             "fine_tuned": tune is not None,
-            "compute": {**compute, "devices": 1},
+            "compute": compute,
         },
         "submit": params.submit.model_dump(),
     }

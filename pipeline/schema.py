@@ -292,7 +292,6 @@ class Compute(Section):
         ]
         | None
     ) = key("highest that oneDNN uses: AVX2, AVX512_CORE, ...; null: the best", optional=True)
-    devices: Count = key("GPUs that share each batch; without GPUs, virtual devices")
 
 
 class Verify(Section):

@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     selected = selected_model.selection()
     weights = network.weights(params)
     _require_replaceable(arguments.out)
-    keras_setup.start(**params.compute.model_dump() | {"backend": "tensorflow", "devices": 1})
+    keras_setup.start(**params.compute.model_dump() | {"backend": "tensorflow"})
     from pipeline.training import serving_model
 
     resize = params.resize

@@ -7,7 +7,6 @@ Keras' own OpenVINO backend starts in half the time of TensorFlow, but runs at a
 of a network that OpenVINO converts from TensorFlow: so it serves few images.
 """
 
-import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +48,7 @@ class Predictor:
         self.batch_size = min(largest, total * params.predict.views)
         settings = params.compute.model_dump()
         if engine == "openvino":
-            settings |= {"backend": "openvino" if total <= FEW else "tensorflow", "devices": 1}
+            settings["backend"] = "openvino" if total <= FEW else "tensorflow"
         keras_setup.start(**settings)
         size = params.resize.size
         self.network = network.load(params, size, len(self.classes), selected.name)
@@ -72,15 +71,14 @@ class Predictor:
 
     def function(self, model: Any) -> Function:
         """Return a Keras model of images as a function of any number of them."""
-        from pipeline.backbones import devices
-
         size = self.batch_size
-        run: Function = functools.partial(devices.predict_on_batch, model)
+        run: Function = model.predict_on_batch
         if self._engine == "openvino":
-            from pipeline.backbones import extraction
+            from pipeline.backbones import openvino
 
+            threads = self.params.compute.threads
             try:
-                run = extraction.compile_model(model, size, "float32", self.params.compute.threads)
+                run = openvino.compile_model(model, size, "float32", threads)
             except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
                 raise UserError(
                     "predict --engine: expected a network that OpenVINO can run, got "
@@ -89,7 +87,7 @@ class Predictor:
 
         def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
             batches = (images[start : start + size] for start in range(0, len(images), size))
-            return np.concatenate([devices.run_padded(run, batch, size) for batch in batches])
+            return np.concatenate([keras_setup.run_padded(run, batch, size) for batch in batches])
 
         return in_batches
 
@@ -135,7 +133,7 @@ class ImageNet:
             published = weights.published(name, include_top=True)
             path = weights.fetch(published, "predict --imagenet", remedy)
             try:
-                base.set_weights(weights.from_download(name, True, path).get_weights())
+                base.set_weights(build.network(name, None, True, path).get_weights())
             except ValueError:
                 raise UserError(
                     f"predict --imagenet: expected images of the size that the classifier of "

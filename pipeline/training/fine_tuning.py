@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import config, paths
-from pipeline.backbones import build, devices, from_params
+from pipeline.backbones import build, from_params, keras_setup
 from pipeline.runtime import atomic_files, environment
 from pipeline.runtime.machine import processors
 from pipeline.runtime.progress import progress
@@ -67,8 +67,7 @@ class FineTuning:
         settings, labels = self.settings, self.labels
         keras.utils.set_random_seed(settings.seed)
         rng = np.random.default_rng(settings.seed)
-        with devices.scope():
-            net = self._network()
+        net = self._network()
         train, valid = labels.rows("train"), labels.rows("valid")
         n_classes = len(labels.classes)
         schedule = loop.schedule(settings.model_dump(), labels.label[train], n_classes, "fine_tune")
@@ -131,11 +130,10 @@ class FineTuning:
         """Train the network on augmented images."""
         settings, images, labels = self.settings, self.images, self.labels
         train, size = labels.rows("train"), settings.batch_size
-        with devices.scope():
-            ranges = (settings.augment or NO_AUGMENT).model_dump()
-            changes = augmentation.augmentation(seed=settings.seed, **ranges)
-            pixels = keras.Input(images.shape[1:], name="images")
-            model = keras.Model(pixels, net.model(changes(pixels)), name="in_training")
+        ranges = (settings.augment or NO_AUGMENT).model_dump()
+        changes = augmentation.augmentation(seed=settings.seed, **ranges)
+        pixels = keras.Input(images.shape[1:], name="images")
+        model = keras.Model(pixels, net.model(changes(pixels)), name="in_training")
 
         def draw() -> Iterator[loop.Batch]:
             for rows, batch in array_views.shuffled(images, train, size, rng, BUFFER_BYTES):
@@ -150,10 +148,9 @@ class FineTuning:
         """Train the layers after the frozen ones on activations of a drawn view of each image."""
         settings, labels = self.settings, self.labels
         train = labels.rows("train")
-        with devices.scope():
-            frozen, rest = network_split.split(
-                [*net.extractors.values()], self._layers(), net.classifier, settings.precision
-            )
+        frozen, rest = network_split.split(
+            [*net.extractors.values()], self._layers(), net.classifier, settings.precision
+        )
         cached = self._activations(frozen)
         budget = environment.memory_bytes() // len(cached)
         drawn_from = [array_views.in_memory_if_small(view, train, budget) for view in cached]
@@ -215,8 +212,8 @@ class FineTuning:
             yield from_params.view(self.params, batch, [one.tobytes() for one in digests], view)
 
     def _padded(self, model: keras.Model) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-        function = functools.partial(devices.predict_on_batch, model)
-        return lambda batch: devices.run_padded(function, batch, self.settings.batch_size)
+        size = self.settings.batch_size
+        return lambda batch: keras_setup.run_padded(model.predict_on_batch, batch, size)
 
     def _layers(self) -> list[str | None]:
         """Return the first layer of each backbone that is trained, None for a frozen one."""

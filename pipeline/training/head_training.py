@@ -3,7 +3,6 @@
 Features are (n, views, d); training uses all views, metrics average the first `predict.views`.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -108,22 +107,20 @@ def _train_dense(settings: DenseHead, params: Params, features: Readable, labels
     keras_setup.start(**params.compute.model_dump())
     import keras
 
-    from pipeline.backbones import devices
     from pipeline.training import loop
 
     keras.utils.set_random_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     train_rows, valid_rows = labels.rows("train"), labels.rows("valid")
-    with devices.scope():
-        model = loop.dense_head(
-            features.shape[-1],
-            settings.hidden,
-            1 if settings.output == "sigmoid" else n_classes,
-            input_dropout=settings.input_dropout,
-            dropout=settings.dropout,
-            batch_norm=settings.batch_norm,
-            seed=settings.seed,
-        )
+    model = loop.dense_head(
+        features.shape[-1],
+        settings.hidden,
+        1 if settings.output == "sigmoid" else n_classes,
+        input_dropout=settings.input_dropout,
+        dropout=settings.dropout,
+        batch_norm=settings.batch_norm,
+        seed=settings.seed,
+    )
     schedule = loop.schedule(
         settings.model_dump(), labels.label[train_rows], n_classes, "train_head"
     )
@@ -139,7 +136,7 @@ def _train_dense(settings: DenseHead, params: Params, features: Readable, labels
             yield values[np.arange(len(rows)), view], labels.label[rows]
 
     def logits(batch: head.FloatArray) -> head.FloatArray:
-        return devices.run_padded(functools.partial(devices.predict_on_batch, model), batch, BATCH)
+        return keras_setup.run_padded(model.predict_on_batch, batch, BATCH)
 
     def validate() -> loop.Batch:
         predicted = predict(features, views, logits, valid_rows)

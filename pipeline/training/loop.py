@@ -15,7 +15,6 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.backbones import devices
 from pipeline.runtime.errors import UserError
 from pipeline.training.head import Head, loss_and_accuracy
 from pipeline.training.history import Epoch, best_epoch
@@ -293,7 +292,7 @@ def _train_epoch(
     sums = np.zeros(3)  # of loss, of accuracy, of rows
     for inputs, label in itertools.islice(passes, steps):
         weight = None if weights is None else weights[label].astype(np.float32)
-        logs = devices.train_on_batch(model, inputs, label, weight)
+        logs = model.train_on_batch(inputs, label, sample_weight=weight, return_dict=True)
         sums += np.array([logs["loss"], logs["accuracy"], 1.0]) * len(label)
         done(len(label))
     loss, accuracy = (float(value) for value in sums[:2] / sums[2])
@@ -306,13 +305,12 @@ def _compile(model: keras.Model, schedule: Schedule, steps: int) -> None:
         warmup = schedule.warmup_epochs * steps
         rate = Steps(rate, warmup, schedule.epochs * steps, schedule.decay)
     config = {"class_name": schedule.optimizer, "config": {"learning_rate": rate}}
-    with devices.scope():
-        model.compile(
-            optimizer=keras.optimizers.get(config),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-            jit_compile=False,
-        )
+    model.compile(
+        optimizer=keras.optimizers.get(config),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=False,
+    )
 
 
 def _out_of_patience(epochs: Sequence[Epoch], patience: int | None) -> bool:
@@ -347,8 +345,7 @@ def _variables(model: keras.Model) -> list[Any]:
 def _restore(
     model: keras.Model, state: State, rng: Sequence[np.random.Generator]
 ) -> tuple[list[Epoch], list[NDArray[Any]]]:
-    with devices.scope():
-        model.optimizer.build(model.trainable_variables)
+    model.optimizer.build(model.trainable_variables)
     for name, variables in (("model", _variables(model)), ("optimizer", model.optimizer.variables)):
         for number, variable in enumerate(variables):
             variable.assign(state[f"{name}_{number}"])

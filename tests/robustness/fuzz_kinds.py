@@ -407,9 +407,6 @@ def _choices_by_key(good: list[bytes]) -> Strategy:
     return _changed(json.loads(good[0])).map(lambda content: json.dumps(content).encode())
 
 
-WEIGHTS_FORMATS = ("w.weights.h5", "w.h5")
-
-
 @functools.cache
 def _small_model() -> Any:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -421,21 +418,19 @@ def _small_model() -> Any:
 
 
 def _weights() -> list[bytes]:
-    """Return a file in each of the two formats that are read: Keras 3, and the older one."""
-    new, old = map(Path, WEIGHTS_FORMATS)
-    _small_model().save_weights(new)
-    importlib.import_module("legacy_weights").save(old, _small_model())
-    return [path.name.encode() + b"\0" + path.read_bytes() for path in (new, old)]
+    """Return a file of Keras 3; HDF5 never ends on some of the older format (SECURITY.md)."""
+    path = Path("w.weights.h5")
+    _small_model().save_weights(path)
+    return [path.read_bytes()]
 
 
 def _read_weights(content: bytes) -> str:
     hdf5 = importlib.import_module("pipeline.backbones.weights_file")
-    name, _, written = content.partition(b"\0")
-    path = Path(WEIGHTS_FORMATS[name == b"w.h5"])
-    path.write_bytes(written)
+    path = Path("w.weights.h5")
+    path.write_bytes(content)
     try:
-        hdf5.load(_small_model(), path)
-    except hdf5.WeightsFileError:
+        hdf5.load(_small_model(), path, "weights", "correct it")
+    except UserError:
         return "rejected"
     return "accepted"
 
@@ -469,7 +464,7 @@ KINDS = {
     ),
     "weights": Kind(
         *(4, _weights, _read_weights),
-        tokens=[*(b"SNOD TREE HEAP OHDR weight_names vars\0".split()), b"\x89HDF\r\n\x1a\n"],
+        tokens=[*(b"SNOD TREE HEAP OHDR vars\0".split()), b"\x89HDF\r\n\x1a\n"],
     ),
     "choice": Kind(
         *(3, _choices, _read_choice, _choices_by_key),
