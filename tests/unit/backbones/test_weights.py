@@ -79,23 +79,15 @@ def test_weights_of_another_network_are_refused(
         weights.from_file(name, include_top, *saved(model))
 
 
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("gabor", "backbones.gabor.weights: expected random or file, got 'imagenet'; there are no"),
-        ("VGG17", "expected convnet, gabor or the name of a Keras application, got 'VGG17'"),
-    ],
-)
-def test_a_backbone_without_published_weights_is_refused(name: str, sentence: str) -> None:
+def test_a_backbone_without_published_weights_is_refused() -> None:
+    sentence = r"gabor\.weights: expected random or file, got 'imagenet'; there are no ImageNet"
     with pytest.raises(UserError, match=sentence):
-        weights.published(name, False)
+        weights.published("gabor", False)
 
 
 def test_keras_has_the_address_and_the_hash_of_its_files() -> None:
-    get_file = keras.utils.get_file
     vgg16 = weights.published("VGG16", False)
     assert vgg16.url.startswith("https://storage.googleapis.com/")
     assert vgg16.name == "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     assert vgg16.hash == "6d6bbae143d832006294945121d1f1fc"
     assert weights.class_index().name == "imagenet_class_index.json"
-    assert keras.utils.get_file is get_file
