@@ -26,14 +26,9 @@ def main(backbone: str) -> None:
         print(f"{title}: {sentence}")
     with atomic_files.replacing(paths.features(backbone), parallel.tag(cluster)) as partial:
         work = Extraction(backbone, partial, params)
-        cached_shards.run(
-            work,
-            (len(images), params.extract.views, parallel.ask(work, "width", cluster)),
-            images.fingerprint,
-            title=title,
-            threads=SHARDS_AT_ONCE,
-            cluster=cluster,
-        )
+        shape = len(images), params.extract.views, parallel.ask(work, "width", cluster)
+        order, at_once = images.fingerprint, SHARDS_AT_ONCE
+        cached_shards.run(work, shape, order, title=title, threads=at_once, cluster=cluster)
 
 
 if __name__ == "__main__":

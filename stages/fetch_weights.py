@@ -9,12 +9,11 @@ from pathlib import Path
 
 from pipeline import config, paths
 from pipeline.backbones import keras_setup
+from pipeline.paths import WEIGHT_DIGESTS as PINS
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 from pipeline.stage import stage
 from pipeline.storage import sealed_files
-
-PINS = paths.WEIGHT_DIGESTS
 
 
 @stage
@@ -27,10 +26,7 @@ def main(backbone: str) -> None:
 
     top = wanted.include_top
     if wanted.weights == "imagenet":
-        remedy = (
-            f"connect once, or set backbones.{name} to `weights: file` with path and sha256 of "
-            "a file that you have"
-        )
+        remedy = f"connect once, or set backbones.{name} to `weights: file`, with path and sha256"
         path = weights.fetch(weights.published(name, top), f"fetch_weights {name}", remedy)
         model = build.network(name, None, top, path)
         _check_pin(f"{name}-top" if top else name, weights.digest(model))
