@@ -134,7 +134,7 @@ def settings(params: Params) -> dict[str, Any]:
             **params.explain.model_dump(),
             "backbones": [{"name": name, **one} for name, one in networks.items()],
             "fine_tuned": params.fine_tune is not None,
-            "compute": {**compute, "devices": 1},
+            "compute": compute,
         },
         "submit": params.submit.model_dump(),
     }

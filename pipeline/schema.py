@@ -299,7 +299,6 @@ class Compute(Section):
     instruction_set: Literal[WithoutBfloat16, Avx512] | None = optional(
         "highest that oneDNN uses: AVX2, AVX512_CORE, ...; null: the best"
     )
-    devices: Count = key("GPUs that share each batch; without GPUs, virtual devices")
 
 
 class Verify(Section):

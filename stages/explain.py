@@ -37,7 +37,7 @@ def main() -> None:
     mapped = {row for gallery in of_model for row in gallery.rows}  # with a heatmap
     drawn = mapped | {row for gallery in of_audit for row in gallery.rows} | {subject}
 
-    keras_setup.start(**{**params.compute.model_dump(), "devices": 1})
+    keras_setup.start(**params.compute.model_dump())
     from pipeline.explanation import network_images
 
     net = network.load(params, images.shape[1], len(labels.classes), model.name)

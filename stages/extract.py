@@ -1,7 +1,6 @@
 """Stage `extract`: extract one feature vector per view of each image with one backbone.
 
-Reads pixels and weights; writes features (n, views, d). Rows in the row cache are not computed
-again.
+Reads pixels and weights; writes features (n, views, d). Cached rows are not computed again.
 """
 
 import sys

@@ -1,8 +1,7 @@
 """Stage `fetch_weights`: download, read or draw a backbone's weights, and write them as a file.
 
-A download is checked against the hash that Keras publishes. There is none for MobileNets, so the
-digest of the first download is recorded in `data/weights.sha256`, to be committed, and another
-download is refused later.
+The digest of the first download is recorded in `data/weights.sha256`, to be committed, and another
+download is refused later: Keras publishes no hash for MobileNets.
 """
 
 import sys
@@ -10,12 +9,11 @@ from pathlib import Path
 
 from pipeline import config, paths
 from pipeline.backbones import keras_setup
+from pipeline.paths import WEIGHT_DIGESTS as PINS
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 from pipeline.stage import stage
 from pipeline.storage import sealed_files
-
-PINS = paths.WEIGHT_DIGESTS
 
 
 @stage
@@ -24,22 +22,18 @@ def main(backbone: str) -> None:
     params, name = config.read(), backbone
     wanted = config.require_backbone(params, name)
     keras_setup.start(params.compute.backend, threads=None, instruction_set=None)
-    from pipeline.backbones import weights
+    from pipeline.backbones import build, weights
 
+    top = wanted.include_top
     if wanted.weights == "imagenet":
-        remedy = (
-            f"connect once, or set backbones.{name} to `weights: file` with path and sha256 of "
-            "a file that you have"
-        )
-        published = weights.published(name, wanted.include_top)
-        path = weights.fetch(published, f"fetch_weights {name}", remedy)
-        model = weights.from_download(name, wanted.include_top, path)
-        _check_pin(name + ("-top" if wanted.include_top else ""), weights.digest(model))
+        remedy = f"connect once, or set backbones.{name} to `weights: file`, with path and sha256"
+        path = weights.fetch(weights.published(name, top), f"fetch_weights {name}", remedy)
+        model = build.network(name, None, top, path)
+        _check_pin(f"{name}-top" if top else name, weights.digest(model))
     elif wanted.weights == "file":
-        path, sha256 = Path(str(wanted.path)), str(wanted.sha256)
-        model = weights.from_file(name, wanted.include_top, path, sha256)
+        model = weights.from_file(name, top, Path(str(wanted.path)), str(wanted.sha256))
     else:
-        model = weights.random(name, wanted.include_top, wanted.seed or 0)
+        model = weights.random(name, top, wanted.seed or 0)
     with atomic_files.replacing(paths.weights(name)) as partial:
         model.save_weights(partial)
         sealed_files.seal(partial)
@@ -50,14 +44,12 @@ def _check_pin(name: str, digest: str) -> None:
     lines = PINS.read_text(encoding="utf-8").splitlines() if PINS.exists() else []
     pins: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
-        match line.split():
-            case [pinned, key]:
-                pins[key] = pinned
-            case _:
-                raise UserError(
-                    f"{PINS} line {number}: expected a digest and a name, got {line!r}; "
-                    "correct or remove that line"
-                )
+        if len(words := line.split()) != 2:
+            raise UserError(
+                f"{PINS} line {number}: expected a digest and a name, got {line!r}; correct or "
+                "remove that line"
+            )
+        pins[words[1]] = words[0]
     if name not in pins:
         print(f"fetch_weights: recorded the digest of {name} in {PINS}; commit that file")
         pins[name] = digest

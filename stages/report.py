@@ -119,7 +119,6 @@ def _machine(compute: Mapping[str, object]) -> dict[str, str]:
         "architecture": platform.machine(),
         "instruction set": str(compute["instruction_set"] or best),
         "threads": str(compute["threads"] or processors()),
-        "devices": str(compute["devices"]),
         "backend": str(compute["backend"]),
     }
 

@@ -4,17 +4,15 @@ In inference a batch norm is one multiplication and one addition per channel,
 
     scale = gamma / sqrt(moving variance + epsilon)        shift = beta - scale * moving mean
 
-which a convolution beside it can absorb: B. Jacob et al., "Quantization and Training of Neural
-Networks for Efficient Integer-Arithmetic-Only Inference" (2018), section 3.2; the notation is that
-of S. Ioffe and C. Szegedy, "Batch Normalization" (2015). A batch norm is folded
+which a convolution beside it can absorb (B. Jacob et al., "Quantization and Training of Neural
+Networks for Efficient Integer-Arithmetic-Only Inference", 2018, section 3.2). It is folded
   - if its input is the output of a convolution, or of several joined by channels, that has no other
     use and no activation: scale * conv(x) + shift;
   - else if its output goes to one Conv2D or DepthwiseConv2D without padding:
     conv(scale * x + shift).
-It stays after an addition, a pooling or a concatenation with other uses if an activation follows
-(ResNetV2, DenseNet); before a convolution with padding, where zeros would need another value; if it
-or the convolution is called twice; on an axis other than the last; and if it is called with
-`training=True`.
+It stays before an activation, unless a convolution is before it (ResNetV2, DenseNet); before a
+convolution with padding, where zeros would need another value; and if it or the convolution is
+called twice, or in training mode.
 """
 
 from collections import defaultdict
@@ -22,7 +20,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from keras.layers import Conv2D, Conv2DTranspose, DepthwiseConv2D, SeparableConv2D
+from keras.layers import Conv2D, DepthwiseConv2D, SeparableConv2D
 from numpy.typing import NDArray
 
 from pipeline.backbones.keras_private import producers
@@ -46,14 +44,10 @@ class Plan(NamedTuple):
 
 
 def fold(model: keras.Model, dtype: str = "float32") -> keras.Model:
-    """Return a copy of a model, for inference, with batch norms folded where that is exact.
+    """Return a copy of a functional float32 model, for inference, with batch norms folded.
 
-    Layers keep their names. A nested model is folded by itself.
-
-    Args:
-        model: functional, computing in float32.
-        dtype: policy of the new model's layers, "float32" or "bfloat16". Rescaling and
-            Normalization always compute in float32, since they process pixels and their means.
+    Layers keep their names and compute in `dtype`, "float32" or "bfloat16"; Rescaling and
+    Normalization always in float32, since they process pixels and their means.
     """
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
@@ -75,9 +69,9 @@ def fold(model: keras.Model, dtype: str = "float32") -> keras.Model:
     def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         return args[0] if operation.name in plan.removed else operation(*args, **kwargs)
 
-    new = keras.models.clone_model(model, _inputs(model), clone, call)
+    new = keras.models.clone_model(model, None, clone, call)
     for layer in new.layers:
-        if isinstance(layer, keras.Model):  # already has its weights
+        if isinstance(layer, keras.Model) or not layer.weights:  # a model already has them
             continue
         old = model.get_layer(layer.name)
         before, after = plan.before.get(layer.name), plan.after.get(layer.name)
@@ -85,16 +79,6 @@ def fold(model: keras.Model, dtype: str = "float32") -> keras.Model:
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
     return new
-
-
-def _inputs(model: keras.Model) -> Any:
-    """Return new inputs with the old names, which `clone_model` does not keep."""
-    kind = keras.layers.InputLayer
-    names = {id(layer.output): layer.name for layer in model.layers if isinstance(layer, kind)}
-    return keras.tree.map_structure(
-        lambda old: keras.Input(batch_shape=old.shape, dtype=old.dtype, name=names[id(old)]),
-        model.input,
-    )
 
 
 def _plan(model: keras.Model) -> Plan:
@@ -110,7 +94,7 @@ def _plan(model: keras.Model) -> Plan:
         if type(layer) is keras.layers.Concatenate and layer.axis in LAST_AXIS:
             parts = [convolutions_into(source) for source in sources.get(name, [])]
             return [part for some in parts for part in some] if all(parts) else []
-        kinds = (Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose)
+        kinds = (Conv2D, DepthwiseConv2D, SeparableConv2D)
         return [layer] if _is(layer, kinds) and layer.activation is keras.activations.linear else []
 
     for name, norm in layers.items():
@@ -124,7 +108,7 @@ def _plan(model: keras.Model) -> Plan:
             pieces = zip(*(np.split(vector, ends) for vector in affine), strict=True)
             for part, piece in zip(convolutions, pieces, strict=True):
                 plan.after[part.name] = Affine(*piece)
-        elif len(users[name]) == 1 and user in sources and _has_no_padding(layers.get(user)):
+        elif len(users[name]) == 1 and user in sources and _absorbs_before(layers.get(user)):
             plan.before[user] = affine
         else:
             continue
@@ -156,11 +140,9 @@ def _is(layer: Any, convolutions: tuple[type, ...]) -> bool:
     return type(layer) in convolutions and layer.data_format == "channels_last"
 
 
-def _has_no_padding(layer: Any) -> bool:
-    """Return whether a layer is a convolution that can absorb a map before it."""
-    return _is(layer, (Conv2D, DepthwiseConv2D)) and (
-        layer.padding == "valid" or set(layer.kernel_size) == {1}
-    )
+def _absorbs_before(layer: Any) -> bool:
+    in_one_group = _is(layer, (Conv2D, DepthwiseConv2D)) and getattr(layer, "groups", 1) == 1
+    return in_one_group and (layer.padding == "valid" or set(layer.kernel_size) == {1})
 
 
 def _affine(norm: Any) -> Affine:
@@ -178,17 +160,11 @@ def _weights(layer: Any, before: Affine | None, after: Affine | None) -> list[ND
     bias = arrays.pop() if layer.use_bias else np.zeros(1)  # (channels out,)
     *depthwise, kernel = arrays  # a SeparableConv2D has two kernels
     kind = type(layer)
-    if before and kind is Conv2D:  # (height, width, channels in of a group, channels out)
-        by_group = (vector.reshape(layer.groups, -1).T for vector in before)
-        repeats = layer.filters // layer.groups
-        scale, shift = (np.repeat(vectors, repeats, axis=1) for vectors in by_group)
-        bias = bias + (kernel * shift).sum(axis=(0, 1, 2))
-        kernel = kernel * scale
-    elif before:  # (height, width, channels in, multiplier)
-        bias = bias + (kernel * before.shift[:, None]).sum(axis=(0, 1)).ravel()
+    if before:  # of (height, width, channels in, channels out or multiplier)
+        axes = (0, 1, 2) if kind is Conv2D else (0, 1)
+        bias = bias + (kernel * before.shift[:, None]).sum(axis=axes).ravel()
         kernel = kernel * before.scale[:, None]
     if after:
-        channels = {DepthwiseConv2D: kernel.shape[2:], Conv2DTranspose: (-1, 1)}.get(kind, (-1,))
-        kernel = kernel * after.scale.reshape(channels)
+        kernel = kernel * after.scale.reshape(kernel.shape[2:] if kind is DepthwiseConv2D else -1)
         bias = bias * after.scale + after.shift
     return [array.astype(np.float32) for array in (*depthwise, kernel, bias)]

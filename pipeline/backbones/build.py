@@ -1,9 +1,7 @@
-"""Build convolutional networks without their classifier, and extractors of features from them.
+"""Build backbones, and extractors from RGB images (n, size, size, 3), values 0 to 255, to features.
 
-Input: RGB images, uint8 or float, values 0 to 255, shape (n, size, size, 3). Output: one feature
-vector per image. Each backbone's own preprocessing is part of the model. The base always runs in
-inference mode, also while its layers are trained: batch norms use their moving statistics and
-dropout is off.
+Each backbone's own preprocessing is part of the extractor. The backbone always runs in inference
+mode, also while its layers are trained: batch norms use their moving statistics, dropout is off.
 """
 
 import difflib
@@ -14,13 +12,14 @@ from typing import Any
 
 import keras
 
-from pipeline.backbones import gabor, weights_file
+from pipeline.backbones import batch_norm_folding, gabor, weights_file
 from pipeline.runtime.errors import UserError
 
 CONVNET = "convnet"
 BUILT_IN = (CONVNET, gabor.NAME)  # not of keras.applications: no classifier, no ImageNet weights
 CONVNET_FILTERS = (32, 64, 128, 128)
 PREDICTIONS = {"predictions": "softmax", "log_predictions": "log_softmax"}
+POOLINGS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
 
 def names() -> list[str]:
@@ -35,7 +34,7 @@ def network(
 
     Args:
         include_top: with the application's classifier of 1,000 ImageNet classes.
-        weights: a `.weights.h5` or Keras' legacy `.h5` file; None draws from Keras' global seed.
+        weights: a file for `weights_file.load`; None draws from Keras' global seed.
         logits: omit the softmax of the classifier.
 
     Raises:
@@ -48,10 +47,8 @@ def network(
             f"{name} has no classifier of its own"
         )
     try:
-        if name == CONVNET:
-            model = _convnet(size)
-        elif name == gabor.NAME:
-            model = gabor.network(size)
+        if name in BUILT_IN:
+            model = _convnet(size) if name == CONVNET else gabor.network(size)
         else:
             model = getattr(keras.applications, name)(
                 weights=None,
@@ -66,16 +63,9 @@ def network(
             f"({reason}); change resize.size or the backbone"
         ) from None
     if weights is not None:
-        no_top = include_top or name in BUILT_IN
-        try:
-            weights_file.load(
-                model, weights, None if no_top else lambda: network(name, None, True, None)
-            )
-        except weights_file.WeightsFileError as error:
-            raise UserError(
-                f"{weights}: expected weights of {name} {'with' if include_top else 'without'} its "
-                f"classifier, got a file that does not fit ({error}); correct backbones.{name}"
-            ) from None
+        expected = f"weights of {name} {'with' if include_top else 'without'} its classifier"
+        remedy = f"remove or replace that file, or correct backbones.{name}"
+        weights_file.load(model, weights, expected, remedy)
     return model
 
 
@@ -94,7 +84,7 @@ def extractor(
     name: str,
     layer: str | None,
     pooling: str,
-    transform: Callable[[keras.Model], keras.Model] = lambda trunk: trunk,
+    fold_for: str | None = None,
     preprocessing: str = "backbone",
 ) -> keras.Model:
     """Put preprocessing before and pooling after a base.
@@ -104,7 +94,7 @@ def extractor(
         layer: its output is pooled; None for the last feature map (n, height, width, c).
         pooling: over height and width: "avg", "max", or "flatten" for none; or "predictions",
             "log_predictions": the classifier's probabilities or their logarithms.
-        transform: applied to the network in between, such as `batch_norm_folding.fold`.
+        fold_for: precision of inference for which batch norms are folded; None leaves them.
         preprocessing: "backbone" for its own, "rescale" for pixels / 255.
 
     Returns:
@@ -116,19 +106,24 @@ def extractor(
         last = find_layer(base, layer, f"backbones.{name}.layer")
     else:
         last = last_feature_map(base)
-    trunk = InferenceMode(transform(keras.Model(base.inputs, last.output, name=name)))
+    trunk = keras.Model(base.inputs, last.output, name=name)
+    if fold_for:
+        trunk = batch_norm_folding.fold(trunk, fold_for)
     images = keras.Input(base.input_shape[1:], name="images")
-    features = trunk(Preprocess(name, preprocessing)(images))
+    features = InferenceMode(trunk)(Preprocess(name, preprocessing)(images))
     options = {"name": "pooling", "dtype": "float32"}  # also after a network in bfloat16
     if pooling in PREDICTIONS:
         pool = keras.layers.Activation(PREDICTIONS[pooling], **options)
-    elif pooling == "flatten" or len(features.shape) != 4:
-        pool = keras.layers.Flatten(**options)
-    elif pooling == "avg":
-        pool = keras.layers.GlobalAveragePooling2D(**options)
+    elif pooling in POOLINGS and len(features.shape) == 4:
+        pool = POOLINGS[pooling](**options)
     else:
-        pool = keras.layers.GlobalMaxPooling2D(**options)
+        pool = keras.layers.Flatten(**options)
     return keras.Model(images, pool(features), name=f"{name}_extractor")
+
+
+def trunk(extractor: keras.Model) -> keras.Model:
+    """Return the backbone's own layers, up to the feature map that is pooled."""
+    return extractor.get_layer("trunk").model
 
 
 def find_layer(model: keras.Model, layer: str, key: str) -> keras.layers.Layer:
@@ -151,7 +146,7 @@ def last_feature_map(base: keras.Model) -> keras.layers.Layer:
     """
     layers = list(base.layers)
     if len(base.output_shape) == 2:
-        kinds = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
+        kinds = tuple(POOLINGS.values())
         poolings = [index for index, layer in enumerate(layers) if isinstance(layer, kinds)]
         layers = layers[: poolings[-1]] if poolings else layers
     return next(layer for layer in reversed(layers) if len(layer.output.shape) == 4)
@@ -176,8 +171,8 @@ def unfreeze_from(model: keras.Model, layer: str) -> None:
 class InferenceMode(keras.layers.Layer):  # type: ignore[misc]
     """A model in inference mode, also inside a model that is being trained.
 
-    `model(x, training=False)` in a functional model does not do that: Keras 3 replaces the
-    argument by that of the outer call (`operation_fn` in keras/src/models/functional.py).
+    There `model(x, training=False)` is not enough: Keras 3 replaces the argument by that of the
+    outer call (`operation_fn` in keras/src/models/functional.py).
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -189,10 +184,9 @@ class InferenceMode(keras.layers.Layer):  # type: ignore[misc]
 
 
 class Preprocess(keras.layers.Layer):  # type: ignore[misc]
-    """Turn RGB values 0 to 255 into what a backbone was trained on.
+    """Turn RGB values 0 to 255 (n, size, size, 3) into what a backbone was trained on, float32.
 
-    Input and output shape (n, size, size, 3), output float32. `convnet` and `gabor` take
-    pixels / 255; so does every backbone with `preprocessing` "rescale".
+    `convnet`, `gabor` and every backbone with `preprocessing` "rescale" take pixels / 255.
     """
 
     def __init__(self, backbone: str, preprocessing: str = "backbone") -> None:
@@ -219,11 +213,7 @@ def _applications() -> dict[str, types.ModuleType]:
 
 
 def _convnet(size: int | None) -> keras.Model:
-    """Build 3 x 3 convolutions of 32, 64, 128, 128 filters, each followed by 2 x 2 max pooling.
-
-    The small network of F. Chollet, "Building powerful image classification models using very
-    little data" (2016) and "Deep Learning with Python" (2017), section 5.2.
-    """
+    """Build the small network of F. Chollet, "Deep Learning with Python" (2017), section 5.2."""
     x = images = keras.Input((size, size, 3), name="input")
     for number, filters in enumerate(CONVNET_FILTERS, start=1):
         convolution = keras.layers.Conv2D(filters, 3, activation="relu", name=f"conv{number}")

@@ -1,9 +1,8 @@
 """Extractors and views as `params.yaml` describes them. `keras_setup.start` comes first.
 
 A view is uint8 (n, size, size, 3), RGB, like its images. It depends on seed, image and view number
-only, so it is the same in every batch and every run. View 0 is the image, view 1 its mirror image
-(left and right); from view 2 on it is one affine map, drawn within the same ranges as those of
-Keras' layers RandomRotation, RandomTranslation, RandomShear, RandomZoom and RandomFlip.
+only. View 0 is the image, view 1 its mirror image (left and right); from view 2 on it is one affine
+map, drawn within the ranges of Keras' RandomRotation, -Translation, -Shear, -Zoom and -Flip.
 """
 
 import hashlib
@@ -14,17 +13,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.backbones import batch_norm_folding, build
+from pipeline.backbones import build
 from pipeline.schema import Params
 
 
 def extractor(
     params: Params, backbone: str, size: int, weights: Path, fold_for: str | None = None
 ) -> keras.Model:
-    """Build the network from images (n, size, size, 3) to features (n, d), with its weights.
-
-    Args:
-        fold_for: precision of inference for which batch norms are folded; None leaves them.
+    """Build the network with its weights, and `build.extractor` on it, `fold_for` passed on.
 
     Raises:
         UserError: a backbone, layer or weights that do not fit.
@@ -32,12 +28,8 @@ def extractor(
     settings = params.backbones[backbone]
     logits = settings.pooling in build.PREDICTIONS
     base = build.network(backbone, size, settings.include_top, weights, logits=logits)
-
-    def change(trunk: keras.Model) -> keras.Model:
-        return batch_norm_folding.fold(trunk, fold_for) if fold_for else trunk
-
     return build.extractor(
-        base, backbone, settings.layer, settings.pooling, change, settings.preprocessing
+        base, backbone, settings.layer, settings.pooling, fold_for, settings.preprocessing
     )
 
 

@@ -2,15 +2,13 @@
 
 Input: RGB images / 255, float32 (n, size, size, 3). Output: float32 (n, 4, 4, 144), the mean
 response of each of `FILTERS`, in their order, in each cell of a 4 x 4 grid over the image. A filter
-is a wave under a Gaussian (D. Gabor, "Theory of Communication", 1946; in two dimensions
-J. G. Daugman, JOSA A 2(7), 1985), x and y in pixels from its center:
+is a wave under a Gaussian (J. G. Daugman, JOSA A 2(7), 1985), x and y in pixels from its center:
 
     exp(-(x^2 + y^2) / (2 sigma^2)) * exp(2 pi i (x cos(angle) + y sin(angle)) / wavelength)
 
-Its real part is even, its imaginary part odd. The response is the magnitude of both, which does not
-depend on the position of an edge or a stripe inside the filter. Mean responses are the texture
-features of B. S. Manjunath and W. Y. Ma, IEEE PAMI 18(8), 1996. Longer waves use the same kernels
-on downsampled images.
+The response is the magnitude of its even real and odd imaginary part, which does not depend on the
+position of an edge inside the filter. Mean responses are the texture features of B. S. Manjunath
+and W. Y. Ma, IEEE PAMI 18(8), 1996. Longer waves use the same kernels on downsampled images.
 """
 
 from typing import Any, NamedTuple
@@ -68,7 +66,7 @@ def network(size: int | None) -> keras.Model:
     for scale in SCALES:
         if scale > 1:
             x = keras.layers.AveragePooling2D(2, name=f"shrunk{scale}")(x)
-        padded = Mirrored(RADIUS, name=f"mirrored{scale}")(x)
+        padded = Mirrored(name=f"mirrored{scale}")(x)
         # The response changes slowly, so every second position gives nearly the same means.
         parts = [
             keras.layers.Conv2D(
@@ -76,7 +74,7 @@ def network(size: int | None) -> keras.Model:
                 2 * RADIUS + 1,
                 strides=2,
                 use_bias=False,
-                kernel_initializer=Kernels(part),
+                kernel_initializer=keras.initializers.Constant(kernels(part)),
                 name=f"{part}{scale}",
             )(padded)
             for part in ("even", "odd")
@@ -90,13 +88,10 @@ def network(size: int | None) -> keras.Model:
 
 
 def kernels(part: str) -> NDArray[np.float32]:
-    """Return the kernels of one scale, float32 (15, 15, 3, 48), in the order of `FILTERS`.
+    """Return the "even" or "odd" kernels, float32 (15, 15, 3, 48), in the order of `FILTERS`.
 
     A wave of amplitude a in a filter's plane, with its wavelength and angle, gets the response a. A
     flat image gets 0, since the weighted mean is subtracted from the even kernels.
-
-    Args:
-        part: "even" or "odd".
     """
     y, x = np.mgrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1]
     bank = []
@@ -113,36 +108,15 @@ def kernels(part: str) -> NDArray[np.float32]:
     return np.stack(bank, axis=-1).astype(np.float32)
 
 
-class Kernels(keras.initializers.Initializer):  # type: ignore[misc]
-    """Initialize with `kernels(part)`, whatever the seed."""
-
-    def __init__(self, part: str) -> None:
-        self.part = part
-
-    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> Any:
-        return keras.ops.convert_to_tensor(kernels(self.part).reshape(shape), dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"part": self.part}
-
-
 class Mirrored(keras.layers.Layer):  # type: ignore[misc]
-    """Pad with `radius` pixels of the mirror image, so that a border is no edge.
+    """Pad with `RADIUS` pixels of the mirror image, so that a border is no edge.
 
-    Maps (n, height, width, c) to (n, height + 2 radius, width + 2 radius, c). The names of layer
-    classes stand in weight files; renaming one changes their bytes.
+    The names of layer classes stand in weight files; renaming one changes their bytes.
     """
 
-    def __init__(self, radius: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.radius = radius
-
     def call(self, images: Any) -> Any:
-        border = (self.radius, self.radius)
+        border = (RADIUS, RADIUS)
         return keras.ops.pad(images, ((0, 0), border, border, (0, 0)), mode="reflect")
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "radius": self.radius}
 
 
 class Magnitude(keras.layers.Layer):  # type: ignore[misc]

@@ -1,7 +1,6 @@
-"""Models of an extractor's intermediate outputs; they share the extractor's weights.
+"""Models from images to intermediate outputs of a `build.extractor`; they share its weights.
 
-An extractor is a model made by `build.extractor`: preprocess, trunk, pooling. Layers are those of
-its trunk, by name. Images are RGB, (n, size, size, 3), with values from 0 to 255.
+Layers are those of its trunk, by name. Images are RGB, (n, size, size, 3), values 0 to 255.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ def spatial_layers(extractor: keras.Model) -> list[str]:
     """Return the names of all layers whose output has height and width, in order."""
     return [
         layer.name
-        for layer in extractor.get_layer("trunk").model.layers
+        for layer in build.trunk(extractor).layers
         if not isinstance(layer, keras.layers.InputLayer) and len(layer.output.shape) == 4
     ]
 
@@ -29,8 +28,7 @@ def spread_layers(extractor: keras.Model, count: int = 5) -> list[str]:
     Skips outputs of 1 x 1 pixel, and depthwise convolutions, which show only edges. A network
     without convolutions is represented by its other layers.
     """
-    trunk = extractor.get_layer("trunk").model
-    layers = [trunk.get_layer(name) for name in spatial_layers(extractor)]
+    layers = [build.trunk(extractor).get_layer(name) for name in spatial_layers(extractor)]
     layers = [layer for layer in layers if layer.output.shape[1] * layer.output.shape[2] > 1]
     layers = [layer for layer in layers if isinstance(layer, CONVOLUTIONS)] or layers
     numbers = np.linspace(0, len(layers) - 1, min(count, len(layers))).round().astype(int)
@@ -38,13 +36,13 @@ def spread_layers(extractor: keras.Model, count: int = 5) -> list[str]:
 
 
 def channels(extractor: keras.Model, layer: str) -> int:
-    return int(extractor.get_layer("trunk").model.get_layer(layer).output.shape[-1])
+    return int(build.trunk(extractor).get_layer(layer).output.shape[-1])
 
 
 def outputs(extractor: keras.Model, layers: Sequence[str], size: int) -> keras.Model:
     """Return a model from images to the outputs of layers, (n, height, width, channels) each."""
-    trunk = extractor.get_layer("trunk").model
-    return _from_images(extractor, [trunk.get_layer(name).output for name in layers], size)
+    tensors = [build.trunk(extractor).get_layer(name).output for name in layers]
+    return _from_images(extractor, tensors, size)
 
 
 def filter_means(extractor: keras.Model, layer: str, size: int) -> keras.Model:
@@ -54,7 +52,7 @@ def filter_means(extractor: keras.Model, layer: str, size: int) -> keras.Model:
     `BORDER`.
     """
     images = keras.Input((size, size, 3))
-    linear = _linear_output(extractor.get_layer("trunk").model.get_layer(layer))
+    linear = _linear_output(build.trunk(extractor).get_layer(layer))
     [output] = _from_images(extractor, [linear], size)(images)
     border = [min(BORDER, (side - 1) // 2) for side in output.shape[1:3]]
     output = keras.layers.Cropping2D(border)(output)
@@ -74,9 +72,7 @@ def _linear_output(layer: keras.layers.Layer) -> Any:
 
 def _from_images(extractor: keras.Model, tensors: Sequence[Any], size: int) -> keras.Model:
     """Return a model from images of any `size` to a list of tensors of the trunk."""
-    trunk = extractor.get_layer("trunk").model
-    part = keras.Model(trunk.inputs, list(tensors))
-    inputs = keras.Input((size, size, 3))
+    inputs, images = keras.Input((size, size, 3)), keras.Input((size, size, 3))
+    part = keras.Model(build.trunk(extractor).inputs, list(tensors))
     part = keras.models.clone_model(part, [inputs], lambda layer: layer)
-    images = keras.Input((size, size, 3))
     return keras.Model(images, part([extractor.get_layer("preprocess")(images)]))

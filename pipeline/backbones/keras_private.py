@@ -4,19 +4,15 @@ Only this module imports `keras.src` or touches attributes of Keras that begin w
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import keras
-from keras.src.legacy.saving import legacy_h5_format
 from keras.src.saving import saving_lib
 from keras.src.utils import file_utils
 
-# From an HDF5 group and "layer_names" or "weight_names" to the list of names.
-legacy_names = legacy_h5_format.load_attributes_from_hdf5_group
 
-
-def saved_variables(model: keras.Model) -> Mapping[str, Any]:
+def saved_variables(model: keras.Model) -> dict[str, Any]:
     """Return a model's variables by the paths that `save_weights` would write; none is copied."""
     recorder = _Recorder()
     saving_lib._save_state(model, recorder, None, "", set())
@@ -41,15 +37,20 @@ class _Recorder(saving_lib.H5IOStore):  # type: ignore[misc]
         self.variables[f"{self._path}/{key}"] = value
 
 
+class Published(NamedTuple):
+    """A file that Keras publishes."""
+
+    name: str  # in Keras' folder
+    url: str
+    hash: str | None  # md5 or sha256 in hex; Keras has none for MobileNet and MobileNetV2
+
+
 class _Requested(Exception):  # noqa: N818  ends a function of Keras once it has asked for a file
     pass
 
 
-def requested_file(function: Callable[[], object]) -> tuple[str, str, str | None]:
-    """Return name, URL and hash of the file for which a function of Keras calls `get_file`.
-
-    Only that call has them all; nothing is downloaded.
-    """
+def requested_file(function: Callable[[], object]) -> Published:
+    """Return the file for which a function of Keras calls `get_file`; download nothing."""
 
     def record(fname: str, origin: str, *, file_hash: str | None = None, **_: Any) -> None:
         raise _Requested(fname, origin, file_hash)
@@ -61,8 +62,7 @@ def requested_file(function: Callable[[], object]) -> tuple[str, str, str | None
             warnings.simplefilter("ignore", UserWarning)  # MobileNets warn that no size is set
             function()
     except _Requested as request:
-        name, url, file_hash = request.args
-        return name, url, file_hash
+        return Published(*request.args)
     finally:
         file_utils.get_file = original
     raise RuntimeError("Keras no longer requests its files through get_file")

@@ -1,7 +1,7 @@
-"""Start Keras with a fixed backend, thread count, instruction set and number of devices.
+"""Fix what changes the last bits of a result: backend, threads, instruction set, batch size.
 
-Threads and instruction set change the last bits of a sum, so they are set from `params.yaml`
-before the first `import keras` of a process. Only `start` imports Keras, not this module.
+They are set from `params.yaml` before the first `import keras` of a process. Only `start` imports
+Keras, not this module.
 """
 
 import contextlib
@@ -10,35 +10,35 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
-from pipeline.runtime.machine import processors
 
-_started: tuple[str, int | None, str | None, int] | None = None
+_started: tuple[str, int | None, str | None] | None = None
 
 
-def start(backend: str, threads: int | None, instruction_set: str | None, devices: int = 1) -> None:
-    """Fix everything that changes a result in this process, and import Keras.
+def start(backend: str, threads: int | None, instruction_set: str | None) -> None:
+    """Import Keras with these settings; they overrule the environment and `~/.keras/keras.json`.
 
-    These settings overrule the user's environment and `~/.keras/keras.json`. A second call with the
-    same settings does nothing.
+    A second call with the same settings does nothing.
 
     Args:
-        backend: of Keras, "tensorflow" or "jax"; "openvino" can only predict.
+        backend: "tensorflow" or "jax"; "openvino" can only predict.
         threads: per operation; None for all that this process may use.
-        instruction_set: highest that oneDNN may use, by its names (AVX2, AVX512_CORE, ...; see
-            "CPU Dispatcher Control" in oneDNN's documentation); None for the best available.
-        devices: accelerators that share each batch; virtual ones on the CPU if there are none.
+        instruction_set: highest that oneDNN may use, one of `machine.INSTRUCTION_SETS`; None for
+            the best available.
 
     Raises:
-        UserError: fewer processors than `threads`, an instruction set that the processor lacks, a
-            backend that is not installed, or other settings than at the first call.
+        UserError: settings beyond this machine, or others than at the first call.
         RuntimeError: other code has imported Keras before.
     """
     global _started
-    settings = (backend, threads, instruction_set, devices)
+    settings = (backend, threads, instruction_set)
     if _started is not None:
         if _started == settings:
             return
@@ -49,7 +49,7 @@ def start(backend: str, threads: int | None, instruction_set: str | None, device
     if "keras" in sys.modules:
         raise RuntimeError("keras_setup.start() must be called before keras is imported")
     machine.require(instruction_set)
-    available = processors()
+    available = machine.processors()
     if threads is not None and threads > available:
         raise UserError(
             f"params.yaml: compute.threads: expected at most the {available} processors that this "
@@ -73,9 +73,6 @@ def start(backend: str, threads: int | None, instruction_set: str | None, device
     os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
     if instruction_set is not None:
         os.environ["ONEDNN_MAX_CPU_ISA"] = instruction_set
-    if devices > 1:  # JAX reads this if it finds no accelerator
-        virtual = f"--xla_force_host_platform_device_count={devices}"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {virtual}".strip()
     if backend == "openvino":
         silence_openvino()
     with _quiet_unless_it_fails():
@@ -83,26 +80,25 @@ def start(backend: str, threads: int | None, instruction_set: str | None, device
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
     keras.config.set_epsilon(1e-7)
-    from pipeline.backbones.devices import use
-
-    use(backend, devices)
     _started = settings
 
 
-def silence_openvino() -> None:
-    """Keep `import openvino` from sending telemetry and leaving a user id in ~/intel.
+def run_padded(
+    function: Callable[[NDArray[Any]], Any], batch: NDArray[Any], size: int
+) -> NDArray[np.float32]:
+    """Return the outputs of a batch padded with zeros to `size` rows, on which no row depends."""
+    padding = np.zeros((size - len(batch), *batch.shape[1:]), dtype=batch.dtype)
+    return np.asarray(function(np.concatenate([batch, padding])))[: len(batch)]
 
-    Its package openvino-telemetry is optional (openvino/tools/ovc/telemetry_utils.py).
-    """
+
+def silence_openvino() -> None:
+    """Keep `import openvino` from sending telemetry, by a package of its own that is optional."""
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
 def _quiet_unless_it_fails() -> Iterator[None]:
-    """Capture what libraries write to stderr as they load; show it only if the block raises.
-
-    TensorFlow's C++ code logs some lines before its log level takes effect.
-    """
+    """Show what TensorFlow logs before its log level takes effect only if the block raises."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as captured:

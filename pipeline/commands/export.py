@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     selected = selected_model.selection()
     weights = network.weights(params)
     require_replaceable("export --out", arguments.out, (CARD, CLASSES), MODEL_FILES)
-    keras_setup.start(**params.compute.model_dump() | {"backend": "tensorflow", "devices": 1})
+    keras_setup.start(**params.compute.model_dump() | {"backend": "tensorflow"})
     from pipeline.training import serving_model
 
     views = min(params.predict.views, VIEWS)

@@ -161,7 +161,7 @@ class Predictor:
         self.batch_size = min(largest, total * params.predict.views)
         settings = params.compute.model_dump()
         if engine == "openvino":
-            settings |= {"backend": "openvino" if total <= FEW else "tensorflow", "devices": 1}
+            settings["backend"] = "openvino" if total <= FEW else "tensorflow"
         keras_setup.start(**settings)
         size = params.resize.size
         self.network = network.load(params, size, len(self.classes), selected.name)
@@ -190,14 +190,14 @@ class Predictor:
 
     def _function(self, model: Any) -> Function:
         """Return a Keras model as a function of any number of images."""
-        from pipeline.backbones import devices, extraction
+        from pipeline.backbones import openvino
 
         size = self.batch_size
-        run: Function = functools.partial(devices.predict_on_batch, model)
+        run: Function = model.predict_on_batch
         if self._engine == "openvino":
             threads = self._params.compute.threads
             try:
-                run = extraction.compile_model(model, size, "float32", threads)
+                run = openvino.compile_model(model, size, "float32", threads)
             except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
                 raise UserError(
                     "predict --engine: expected a network that OpenVINO can run, got "
@@ -206,7 +206,7 @@ class Predictor:
 
         def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
             batches = (images[start : start + size] for start in range(0, len(images), size))
-            return np.concatenate([devices.run_padded(run, batch, size) for batch in batches])
+            return np.concatenate([keras_setup.run_padded(run, batch, size) for batch in batches])
 
         return in_batches
 

@@ -4,7 +4,6 @@ Trains on augmented images, or on cached activations of the frozen layers; `kera
 before the import. An interrupted run continues from its last complete epoch.
 """
 
-import functools
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import config, paths
-from pipeline.backbones import build, devices, from_params
+from pipeline.backbones import build, from_params, keras_setup
 from pipeline.evaluation.probabilities import mean_log_probability
 from pipeline.runtime import atomic_files, environment
 from pipeline.runtime.machine import processors
@@ -56,13 +55,12 @@ class FineTuning:
         keras.utils.set_random_seed(settings.seed)
         rng = np.random.default_rng(settings.seed)
         n_classes = len(labels.classes)
-        with devices.scope():
-            net = network.assemble(self.params, images.shape[1], n_classes, settings)
-            for name, extractor in net.extractors.items():
-                if layer := self.params.backbones[name].unfreeze_from:
-                    build.unfreeze_from(extractor, layer)
-                else:
-                    extractor.trainable = False
+        net = network.assemble(self.params, images.shape[1], n_classes, settings)
+        for name, extractor in net.extractors.items():
+            if layer := self.params.backbones[name].unfreeze_from:
+                build.unfreeze_from(extractor, layer)
+            else:
+                extractor.trainable = False
         learner = (self._from_activations if settings.cache_frozen else self._from_images)(net)
 
         def draw() -> Iterator[loop.Batch]:
@@ -104,20 +102,18 @@ class FineTuning:
 
     def _from_images(self, net: network.Network) -> Learner:
         """Train the network on augmented images."""
-        with devices.scope():
-            ranges = self.settings.augment or NO_AUGMENT
-            changes = augmentation.augmentation(ranges, self.settings.seed)
-            pixels = keras.Input(self.images.shape[1:], name="images")
-            model = keras.Model(pixels, net.model(changes(pixels)), name="in_training")
+        ranges = self.settings.augment or NO_AUGMENT
+        changes = augmentation.augmentation(ranges, self.settings.seed)
+        pixels = keras.Input(self.images.shape[1:], name="images")
+        model = keras.Model(pixels, net.model(changes(pixels)), name="in_training")
         return Learner(model, lambda rng: self.images, net.model, self._view)
 
     def _from_activations(self, net: network.Network) -> Learner:
         """Train the layers after the frozen ones on activations of a drawn view of each image."""
         layers = [backbone.unfreeze_from for backbone in self.params.backbones.values()]
-        with devices.scope():
-            frozen, rest = network_split.split(
-                [*net.extractors.values()], layers, net.classifier, self.settings.precision
-            )
+        frozen, rest = network_split.split(
+            [*net.extractors.values()], layers, net.classifier, self.settings.precision
+        )
         every, train = np.arange(len(self.images)), self.labels.rows("train")
         others = self.params.extract.views - self.params.predict.views  # views that do not predict
         cached = frozen_activations.cached(
@@ -150,8 +146,8 @@ class FineTuning:
             yield from_params.view(self.params, batch, digests, view)
 
     def _padded(self, model: keras.Model) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-        function = functools.partial(devices.predict_on_batch, model)
-        return lambda batch: devices.run_padded(function, batch, self.settings.batch_size)
+        size = self.settings.batch_size
+        return lambda batch: keras_setup.run_padded(model.predict_on_batch, batch, size)
 
     def _key(self, prefix: str, names: Container[str] | None, *inputs: Path) -> str:
         """Return a name that changes with settings, images, weights and further inputs."""

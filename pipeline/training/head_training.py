@@ -89,19 +89,17 @@ def _train_dense(settings: DenseHead, params: Params, features: Readable, labels
     keras_setup.start(**params.compute.model_dump())
     import keras
 
-    from pipeline.backbones import devices
     from pipeline.training import loop
 
     keras.utils.set_random_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
     train_rows = labels.rows("train")
-    with devices.scope():
-        model = loop.dense_head(
-            features.shape[-1],
-            settings.hidden,
-            1 if settings.output == "sigmoid" else n_classes,
-            **settings.model_dump(include={"input_dropout", "dropout", "batch_norm", "seed"}),
-        )
+    model = loop.dense_head(
+        features.shape[-1],
+        settings.hidden,
+        1 if settings.output == "sigmoid" else n_classes,
+        **settings.model_dump(include={"input_dropout", "dropout", "batch_norm", "seed"}),
+    )
     drawn_from = array_views.in_memory_if_small(features, train_rows, environment.memory_bytes())
 
     def draw() -> Iterator[loop.Batch]:
@@ -113,7 +111,7 @@ def _train_dense(settings: DenseHead, params: Params, features: Readable, labels
             yield values[np.arange(len(rows)), view], labels.label[rows]
 
     def logits(batch: head.FloatArray) -> head.FloatArray:
-        return devices.run_padded(functools.partial(devices.predict_on_batch, model), batch, BATCH)
+        return keras_setup.run_padded(model.predict_on_batch, batch, BATCH)
 
     predicted = functools.partial(predict, features, params.predict.views, logits)
     epochs, fault = loop.fit(

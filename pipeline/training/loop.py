@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import paths
-from pipeline.backbones import devices
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
 from pipeline.schema import FineTune, Training
@@ -153,8 +152,7 @@ class Checkpoint(NamedTuple):
         state = sealed_files.read_arrays(paths.CHECKPOINT, self.name)
         if state is None:
             return None
-        with devices.scope():
-            model.optimizer.build(model.trainable_variables)
+        model.optimizer.build(model.trainable_variables)
         for i, variable in enumerate(_variables(model)):
             variable.assign(state[f"variable_{i}"])
         self.rng.bit_generator.state = json.loads(str(state["rng"]))
@@ -209,7 +207,7 @@ def fit(
             sums = np.zeros(3)  # of loss, of accuracy, of rows
             for inputs, label in itertools.islice(passes, steps):
                 weight = None if weights is None else weights[label]
-                logs = devices.train_on_batch(model, inputs, label, weight)
+                logs = model.train_on_batch(inputs, label, sample_weight=weight, return_dict=True)
                 sums += np.array([logs["loss"], logs["accuracy"], 1.0]) * len(label)
                 bar.update(len(label))
             loss, accuracy = (float(value) for value in sums[:2] / sums[2])
@@ -243,10 +241,9 @@ def _compile(model: keras.Model, settings: Training, steps: int) -> None:
         warmup = settings.warmup_epochs * steps
         rate = Steps(rate, warmup, settings.epochs * steps, settings.decay)
     config = {"class_name": settings.optimizer, "config": {"learning_rate": rate}}
-    with devices.scope():
-        model.compile(
-            optimizer=keras.optimizers.get(config),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-            jit_compile=False,
-        )
+    model.compile(
+        optimizer=keras.optimizers.get(config),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=False,
+    )

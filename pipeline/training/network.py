@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import paths
-from pipeline.runtime.errors import UserError
 from pipeline.schema import FineTune, Params
 from pipeline.storage import sealed_files
 from pipeline.training import head
@@ -67,11 +66,6 @@ def load(params: Params, size: int, n_classes: int, selected: str) -> Network:
     network = assemble(params, size, n_classes)
     if selected == "fine_tune" and params.fine_tune is not None:
         path = sealed_files.require_sealed(paths.model_weights(), "fine_tune")
-        try:
-            weights_file.load(network.model, path)
-        except weights_file.WeightsFileError as error:
-            raise UserError(
-                f"{path}: expected the weights of the fine-tuned network, got a file that does "
-                f"not fit ({error}); run `dvc repro fine_tune` again"
-            ) from None
+        what, remedy = "the weights of the fine-tuned network", "run `dvc repro fine_tune` again"
+        weights_file.load(network.model, path, what, remedy)
     return network

@@ -41,7 +41,8 @@ def split(
     `precision`, and one from these to logits. No such layer, or a bypassed one, is a `UserError`.
     """
     places = [
-        layer and _before(_trunk(one), layer) for one, layer in zip(extractors, layers, strict=True)
+        layer and _before(build.trunk(one), layer)
+        for one, layer in zip(extractors, layers, strict=True)
     ]
     fold = functools.partial(batch_norm_folding.fold, dtype=precision)
     first, rest, _ = _split(extractors, places, classifier, fold)
@@ -52,7 +53,7 @@ def split_at_last_convolutions(
     extractors: Sequence[keras.Model], classifier: keras.Model
 ) -> tuple[keras.Model, keras.Model, list[tuple[int, ...]]]:
     """Split behind the last convolutions; return also each one's (height, width, channels)."""
-    places = [build.last_feature_map(_trunk(extractor)).output for extractor in extractors]
+    places = [build.last_feature_map(build.trunk(extractor)).output for extractor in extractors]
     return _split(extractors, places, classifier, lambda part: part)
 
 
@@ -79,7 +80,7 @@ def _halves(
     extractor: keras.Model, place: Any, transform: Callable[[keras.Model], keras.Model]
 ) -> tuple[keras.Model, keras.Model]:
     """Return images to flat activations, and these, not flat, to features."""
-    trunk, pooling = _trunk(extractor), extractor.get_layer("pooling")
+    trunk, pooling = build.trunk(extractor), extractor.get_layer("pooling")
     between = trunk.output if place is None else place
     images = keras.Input(extractor.input_shape[1:])
     before = build.InferenceMode(transform(keras.Model(trunk.inputs, between)))
@@ -91,10 +92,6 @@ def _halves(
     rest = rest if place is None else pooling(rest)
     flat = keras.layers.Flatten(dtype="float32")(x)
     return keras.Model(images, flat), keras.Model(middle, rest)
-
-
-def _trunk(extractor: keras.Model) -> keras.Model:
-    return extractor.get_layer("trunk").model
 
 
 def _concatenate(features: Sequence[Any]) -> Any:

@@ -1,10 +1,5 @@
 """What `extract` assembles from a partly filled row cache is what a fresh run writes."""
 
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 from album import AUGMENT, FEATURES, LEDGER, RESIZED, WEIGHTS, Album, computed, contents, known
@@ -12,24 +7,15 @@ from local_cluster import NEEDED, local_cluster
 
 from pipeline import config
 from pipeline.backbones import build, from_params
-from pipeline.backbones.extraction import Extraction
 from pipeline.storage import arrays, ledger
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights of the convnet."""
-    path = tmp_path_factory.mktemp("weights") / "convnet.weights.h5"
-    build.network("convnet", None, False, None).save_weights(path)
-    return path
-
-
 @pytest.fixture
-def album(album: Album, weights: Path) -> Album:
-    """18 images, in batches of 4."""
+def album(album: Album) -> Album:
+    """18 images, in batches of 4, and random weights."""
     album.change({"extract": {"augment": AUGMENT}})
     WEIGHTS.parent.mkdir()
-    shutil.copyfile(weights, WEIGHTS)
+    build.network("convnet", None, False, None).save_weights(WEIGHTS)
     return album
 
 
@@ -93,27 +79,18 @@ def change_weights(scale: float, shift: float) -> None:
     network.save_weights(WEIGHTS)
 
 
-@pytest.mark.parametrize(
-    ("section", "changed"),
-    [
+def test_another_setting_or_other_weights_compute_all(album: Album) -> None:
+    album.change({"extract": {"views": 1}})
+    assert again(album) == 18
+    for section, changed in (
         ("backbones.convnet", {"layer": "conv3"}),
         ("backbones.convnet", {"pooling": "max"}),
         ("extract", {"dtype": "float16"}),
         ("extract", {"batch_size": 3}),
-        ("weights", {}),
-    ],
-    ids=str,
-)
-def test_another_setting_or_other_weights_compute_all(
-    section: str, changed: dict[str, object], album: Album
-) -> None:
-    album.change({"extract": {"views": 1}})
-    prepare(album)
-    assert computed(album.extract()) == 18
-    if section == "weights":
-        change_weights(1, 1)
-    else:
+    ):
         album.change({section: changed})
+        assert again(album) == 18
+    change_weights(1, 1)
     assert again(album) == 18
 
 
@@ -128,39 +105,17 @@ def test_features_beyond_the_range_of_their_dtype_stop_the_run(album: Album) -> 
     assert [path.name for path in FEATURES.parent.iterdir()] == [".convnet.zarr.lock"]
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """A scheduler with a worker of two threads."""
-    with local_cluster() as address:
-        yield address
-
-
 class TestOnACluster:
     pytestmark = NEEDED
 
     def test_workers_give_the_same_bytes_also_for_the_images_of_the_next_run(
-        self, cluster: str, album: Album, monkeypatch: pytest.MonkeyPatch
+        self, album: Album, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for expected in (18 * 2, 0):
-            prepare(album)
-            with monkeypatch.context() as changed:
-                changed.setenv("STAGES_CLUSTER", cluster)
-                assert computed(album.extract()) == expected
-            assert contents(FEATURES) == album.fresh("extract")
-            album.shuffle()
-
-    def test_workers_with_other_code_are_refused(
-        self, cluster: str, album: Album, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        prepare(album)
-        keys, calls = Extraction.cache_keys, iter([False])
-
-        def other_on_workers(work: Any) -> list[str]:
-            return [key + "0" * next(calls, True) for key in keys(work)]
-
-        monkeypatch.setattr(Extraction, "cache_keys", other_on_workers)
-        monkeypatch.setenv("STAGES_CLUSTER", cluster)
-        assert "expected the code, packages and kind of processor" in album.fails(
-            "extract", "convnet"
-        )
-        assert not FEATURES.exists()
+        with local_cluster() as address:
+            for expected in (18 * 2, 0):
+                prepare(album)
+                with monkeypatch.context() as changed:
+                    changed.setenv("STAGES_CLUSTER", address)
+                    assert computed(album.extract()) == expected
+                assert contents(FEATURES) == album.fresh("extract")
+                album.shuffle()

@@ -351,23 +351,18 @@ def small_model() -> Any:
 
 
 def weights() -> list[bytes]:
-    new, old = Path("w.weights.h5"), Path("w.h5")
-    small_model().save_weights(new)
-    importlib.import_module("legacy_weights").save(old, small_model())
-    return [path.read_bytes() for path in (new, old)]
+    """Return a file of Keras 3; HDF5 never ends on some of the older format (SECURITY.md)."""
+    path = Path("w.weights.h5")
+    small_model().save_weights(path)
+    return [path.read_bytes()]
 
 
 def read_weights(content: bytes) -> str:
     hdf5 = importlib.import_module("pipeline.backbones.weights_file")
-    words = set()
-    for name in ("w.weights.h5", "w.h5"):
-        Path(name).write_bytes(content)
-        try:
-            hdf5.load(small_model(), Path(name))
-            words.add("accepted")
-        except hdf5.WeightsFileError:
-            words.add("rejected")
-    return min(words)  # one of the two formats
+    path = Path("w.weights.h5")
+    path.write_bytes(content)
+    hdf5.load(small_model(), path, "weights", "correct it")
+    return "accepted"
 
 
 JPEG = [bytes([0xFF, marker]) for marker in (0xC0, 0xC2, 0xC4, 0xD8, 0xD9, 0xDA, 0xDB)]

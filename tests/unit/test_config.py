@@ -117,7 +117,6 @@ MEANINGFUL: list[tuple[str, Content, Content]] = [
     (f"{HARD_WIRED} audit train_head", LOGISTIC, {"compute.threads": 1}),
     (f"{HARD_WIRED} train_head", {}, {"compute.instruction_set": None}),
     (HARD_WIRED, LOGISTIC, {"compute.instruction_set": None}),
-    ("extract fine_tune train_head", {}, {"compute.devices": 2}),
     ("extract", {"compute.instruction_set": None}, {"extract.precision": "bfloat16"}),
     ("fine_tune", {"compute.instruction_set": None}, {"fine_tune.precision": "bfloat16"}),
 ]

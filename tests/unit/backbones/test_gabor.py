@@ -7,32 +7,24 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from optional_packages import needs_openvino
 
-from pipeline.backbones import build, extraction, gabor, weights
+from pipeline.backbones import build, gabor, openvino, weights
 from pipeline.backbones.batch_norm_folding import fold
 
 SIZE = 96
 AMPLITUDE = 0.25
 
 
-def grating(filter: gabor.Filter, phase: float = 0.0) -> NDArray[np.float32]:
+def grating(filter: gabor.Filter) -> NDArray[np.float32]:
     """Stripes of a filter's wavelength, plane and angle on grey, (96, 96, 3), values 0 to 1."""
     y, x = np.mgrid[:SIZE, :SIZE]
     along = x * np.cos(filter.angle) + y * np.sin(filter.angle)
-    wave = np.cos(2 * np.pi * along / filter.wavelength + phase)
+    wave = np.cos(2 * np.pi * along / filter.wavelength)
     pixels: NDArray[np.float64] = 0.5 + AMPLITUDE * wave[..., None] * gabor.PLANES[filter.plane]
     return pixels.astype(np.float32)
 
 
 def images(n: int, size: int = SIZE) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
-
-
-def attenuation(filter: gabor.Filter) -> float:
-    """The factor of a wave's amplitude after means over 2 x 2 or 4 x 4 pixels."""
-    scale = gabor.SCALES[gabor.FILTERS.index(filter) // 48]
-    pixels = (np.arange(scale) - (scale - 1) / 2) * 2 * np.pi / filter.wavelength
-    right, down = (np.cos(pixels * part(filter.angle)).mean() for part in (np.cos, np.sin))
-    return float(right * down)
 
 
 @pytest.fixture(scope="module")
@@ -48,51 +40,22 @@ def responses(bank: keras.Model) -> NDArray[np.float32]:
     return middle
 
 
-def test_filters_are_ordered_by_wavelength_then_plane_then_angle() -> None:
-    expected = [
-        (wavelength, plane, angle)
-        for wavelength in (4.0, 4 * 2**0.5, 8.0, 8 * 2**0.5, 16.0, 16 * 2**0.5)
-        for plane in ("intensity", "red-green", "yellow-blue")
-        for angle in (0, 22.5, 45, 67.5, 90, 112.5, 135, 157.5)
-    ]
-    assert [part[:2] for part in gabor.FILTERS] == [part[:2] for part in expected]
-    assert_allclose(np.rad2deg([f.angle for f in gabor.FILTERS]), [part[2] for part in expected])
-
-
 def test_a_grating_excites_the_filter_of_its_wavelength_plane_and_angle_most(
     responses: NDArray[np.float32],
 ) -> None:
     assert_array_equal(responses.argmax(axis=1), np.arange(144))
     others = np.sort(responses, axis=1)[:, -2]
     assert (others < 0.8 * responses.diagonal()).all()
-    expected = [AMPLITUDE * attenuation(filter) for filter in gabor.FILTERS]
-    assert_allclose(responses.diagonal(), expected, rtol=0.005)
-
-
-def test_gray_stripes_excite_no_filter_of_colors(responses: NDArray[np.float32]) -> None:
+    assert_allclose(responses.diagonal()[:48], AMPLITUDE, rtol=0.005)  # those without downsampling
     of = np.array([filter.plane for filter in gabor.FILTERS])
     for plane in gabor.PLANES:
         assert responses[of == plane][:, of != plane].max() < 1e-5
 
 
-@pytest.mark.parametrize("number", [0, 29, 77, 143])
-def test_a_response_does_not_depend_on_the_position_of_the_stripes(
-    number: int, bank: keras.Model
-) -> None:
-    pixels = np.stack([grating(gabor.FILTERS[number], phase) for phase in np.arange(8) * np.pi / 4])
-    found = bank.predict_on_batch(pixels)[:, 1:3, 1:3, number].mean(axis=(1, 2))
-    assert_allclose(found, found.mean(), rtol=0.02)
-
-
-@pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (250, 128, 3)])
-def test_a_flat_image_excites_nothing_not_even_at_its_border(
-    color: tuple[int, int, int], bank: keras.Model
-) -> None:
-    flat = np.full((1, SIZE, SIZE, 3), color, dtype=np.float32) / 255
-    layers = [f"{part}{scale}" for part in ("even", "odd") for scale in (1, 2, 4)]
-    outputs = [bank.output, *(bank.get_layer(name).output for name in layers)]
-    responses = keras.Model(bank.input, outputs).predict_on_batch(flat)
-    assert max(abs(response).max() for response in responses) < 2e-6
+def test_a_flat_image_excites_nothing_not_even_at_its_border(bank: keras.Model) -> None:
+    colors = np.reshape([(0, 0, 0), (255, 255, 255), (250, 128, 3)], (3, 1, 1, 3))
+    flat = np.tile(colors.astype(np.float32) / 255, (1, SIZE, SIZE, 1))
+    assert abs(bank.predict_on_batch(flat)).max() < 2e-6
 
 
 def test_a_kernel_has_the_values_of_the_formula() -> None:
@@ -107,7 +70,7 @@ def test_a_kernel_has_the_values_of_the_formula() -> None:
     assert_allclose(even[7, 7, 0] - even[7, 8, 0] / a, norm, rtol=1e-5)  # cos 0 less cos 90 degrees
 
 
-@pytest.mark.parametrize("size", [32, 33, 50, 63, 96, 150, 224])
+@pytest.mark.parametrize("size", [32, 33, 50, 150])
 def test_the_output_is_a_grid_of_4_by_4_cells_at_every_size(size: int) -> None:
     bank = build.network("gabor", size, include_top=False, weights=None)
     assert bank.input_shape == (None, size, size, 3)
@@ -118,15 +81,12 @@ def test_the_output_is_a_grid_of_4_by_4_cells_at_every_size(size: int) -> None:
     assert (cells.mean(axis=(1, 2)) > 0.001).all()
 
 
-@pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 3), (2, 1), (3, 0)])
-def test_stripes_excite_the_cell_in_which_they_are(
-    row: int, column: int, bank: keras.Model
-) -> None:
+def test_stripes_excite_the_cell_in_which_they_are(bank: keras.Model) -> None:
     pixels = np.full((SIZE, SIZE, 3), 0.5, dtype=np.float32)
-    cell = np.s_[24 * row : 24 * row + 24, 24 * column : 24 * column + 24]
+    cell = np.s_[48:72, 24:48]  # of 24 x 24 pixels
     pixels[cell] = grating(gabor.FILTERS[0])[cell]
     cells = bank.predict_on_batch(pixels[None])[0, :, :, 0]
-    assert np.unravel_index(cells.argmax(), (4, 4)) == (row, column)
+    assert np.unravel_index(cells.argmax(), (4, 4)) == (2, 1)
     assert np.sort(cells.ravel())[-2] < 0.2 * cells.max()
 
 
@@ -147,9 +107,9 @@ def test_folding_changes_nothing_and_bfloat16_little(bank: keras.Model) -> None:
 
 @needs_openvino
 def test_openvino_gives_the_features_of_keras_up_to_rounding(bank: keras.Model) -> None:
-    extractor = build.extractor(bank, "gabor", None, "flatten", fold)
+    extractor = build.extractor(bank, "gabor", None, "flatten", "float32")
     expected = extractor.predict_on_batch(images(4))
-    features = extraction.compile_model(extractor, 4, "float32", 1)(images(4))
+    features = openvino.compile_model(extractor, 4, "float32", 1)(images(4))
     assert_allclose(features, expected, atol=1e-5 * expected.max())
 
 

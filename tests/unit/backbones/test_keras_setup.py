@@ -1,4 +1,4 @@
-"""Keras starts silently in a fixed environment, or is refused."""
+"""Keras starts silently in a fixed environment, or is refused; rows depend on no other rows."""
 
 import json
 import os
@@ -6,9 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
 
-from pipeline.backbones import keras_setup
+from pipeline.backbones import build, keras_setup
 from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.machine import processors
@@ -25,28 +29,24 @@ EXPECTED = {
 }
 # Imported in place of Keras, so that these tests need not wait for it.
 STAND_IN = (
-    "import os\nfrom unittest import mock\nModel, config = object, mock.Mock()\n"
-    'os.write(2, b"greeting\\n")\n'
+    'import os\nfrom unittest import mock\nconfig = mock.Mock()\nos.write(2, b"greeting\\n")\n'
 )
 
 
 def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in a fresh process, which may import modules from `folder`."""
+    """Run a script in a fresh process, in `folder` and with its modules."""
     inherited = {name: value for name, value in os.environ.items() if name not in EXPECTED}
-    path = os.pathsep.join(map(str, (folder, ROOT)))
     return subprocess.run(
         [sys.executable, "-c", "from pipeline.backbones import keras_setup\n" + script],
-        env=inherited | {"PYTHONPATH": path} | environment,
+        cwd=folder,
+        env=inherited | {"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
         text=True,
     )
 
 
 def started(arguments: str, folder: Path) -> tuple[dict[str, str | None], list[object]]:
-    """The environment and Keras' settings after a start that printed nothing.
-
-    The user's own settings differ.
-    """
+    """The environment and Keras' settings after a silent start; the user's own settings differ."""
     (folder / "keras.json").write_text('{"floatx": "float16", "epsilon": 0.1}')
     script = (
         "import json, os\n"
@@ -73,13 +73,9 @@ def test_keras_starts_silently_with_these_settings_whatever_the_users_are(tmp_pa
 
 
 def test_by_default_all_processors_and_the_best_instructions_are_used(stand_in: Path) -> None:
-    count = str(processors())
-    changed = {
-        "TF_NUM_INTRAOP_THREADS": count,
-        "OMP_NUM_THREADS": count,
-        "ONEDNN_MAX_CPU_ISA": None,
-    }
-    assert started("None, None", stand_in)[0] == EXPECTED | changed
+    threads = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), str(processors()))
+    environment, _ = started("None, None", stand_in)
+    assert environment == EXPECTED | threads | {"ONEDNN_MAX_CPU_ISA": None}
 
 
 def test_output_is_shown_if_the_import_fails(stand_in: Path) -> None:
@@ -90,59 +86,86 @@ def test_output_is_shown_if_the_import_fails(stand_in: Path) -> None:
     assert done.stderr.endswith("ImportError: no backend\n")
 
 
-def test_a_second_start_does_nothing_or_is_refused_with_other_settings(stand_in: Path) -> None:
-    script = (
-        "import os\n"
-        "from pipeline.runtime.errors import UserError\n"
-        "keras_setup.start('tensorflow', 1, None)\n"
-        "os.environ['OMP_NUM_THREADS'] = 'not touched'\n"
-        "keras_setup.start('tensorflow', 1, None)\n"
-        "print(os.environ['OMP_NUM_THREADS'])\n"
-        "for settings in ('tensorflow', 2, None), ('tensorflow', 1, 'AVX2'), ('jax', 1, None):\n"
-        "    try:\n"
-        "        keras_setup.start(*settings)\n"
-        "    except UserError as error:\n"
-        "        print(error)\n"
+@pytest.mark.parametrize("other", [("tensorflow", 2, None), ("tensorflow", 1, "AVX2")])
+def test_a_second_start_does_nothing_or_is_refused_with_other_settings(
+    other: tuple[str, int, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras_setup, "_started", ("tensorflow", 1, None))
+    keras_setup.start("tensorflow", 1, None)
+    with pytest.raises(UserError) as refused:
+        keras_setup.start(*other)
+    assert str(refused.value) == (
+        f"compute: expected a process in which Keras runs with {other}, got one in which it was "
+        "started with ('tensorflow', 1, None); restart it (a worker of a cluster, for other params)"
     )
-    done = run(script, stand_in)
-    assert (done.returncode, done.stderr) == (0, "")
-    first, *refusals = done.stdout.splitlines()
-    assert first == "not touched"
-    assert refusals == [
-        f"compute: expected a process in which Keras runs with {settings}, got one in which it was "
-        "started with ('tensorflow', 1, None, 1); restart it (a worker of a cluster, for other "
-        "params)"
-        for settings in (
-            ("tensorflow", 2, None, 1),
-            ("tensorflow", 1, "AVX2", 1),
-            ("jax", 1, None, 1),
-        )
-    ]
 
 
 @pytest.mark.parametrize(
-    ("threads", "instruction_set", "installed", "sentence"),
+    ("threads", "instruction_set", "sentence"),
     [
-        (10_000, None, True, r"compute\.threads: expected at most the \d+ .*, got 10000; lower it"),
-        (1, "AVX2", True, r"compute\.instruction_set: .*\(SSE41\), got 'AVX2', .*; lower it"),
-        (1, None, False, r"compute\.backend: .* got 'jax'; install it, or set .*: tensorflow"),
+        (10_000, None, r"compute\.threads: expected at most the \d+ .*, got 10000; lower it"),
+        (1, "AVX2", r"compute\.instruction_set: .*\(SSE41\), got 'AVX2', .*; lower it"),
+        (1, None, r"compute\.backend: .* got 'jax'; install it, or set .*: tensorflow"),
     ],
 )
 def test_settings_beyond_the_machine_are_refused(
-    threads: int,
-    instruction_set: str | None,
-    installed: bool,
-    sentence: str,
-    monkeypatch: pytest.MonkeyPatch,
+    threads: int, instruction_set: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.delitem(sys.modules, "keras")
     monkeypatch.setattr(machine, "flags", lambda: frozenset(["sse4_1"]))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: "found" if installed else None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=rf"^params\.yaml: {sentence}"):
         keras_setup.start("jax", threads, instruction_set)
 
 
-def test_a_start_after_keras_was_imported_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "keras", sys)
-    with pytest.raises(RuntimeError, match=r"^keras_setup.start\(\) must be called before keras"):
-        keras_setup.start("tensorflow", None, None)
+def mobilenet() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    base = build.network("MobileNetV2", 48, False, None)
+    rng = np.random.default_rng(0)
+    for layer in base.layers:  # as after training: no mean is 0, no variance 1
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, layer.gamma.shape) for _ in range(4)])
+    return base
+
+
+@pytest.fixture(scope="module")
+def pixels() -> NDArray[np.uint8]:
+    coarse = np.random.default_rng(0).integers(0, 256, (32, 6, 6, 3), dtype=np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def test_a_rows_features_are_the_same_in_any_batch(pixels: NDArray[np.uint8]) -> None:
+    model = build.extractor(mobilenet(), "MobileNetV2", None, "avg", "float32")
+
+    def features(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return keras_setup.run_padded(model.predict_on_batch, batch, 32)
+
+    expected = features(pixels)
+    assert len(np.unique(expected, axis=0)) == 32
+    assert_array_equal(features(np.flip(np.flip(pixels, 2).copy(), 2)), expected)  # other strides
+    assert_array_equal(features(pixels[::-1])[::-1], expected)
+    for size in (1, 7):
+        parts = [features(pixels[at : at + size]) for at in range(0, 32, size)]
+        assert_array_equal(np.concatenate(parts), expected)
+
+
+@pytest.mark.slow
+def test_jax_gives_features_close_to_these(pixels: NDArray[np.uint8], tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    base = mobilenet()
+    base.save_weights(tmp_path / "w.weights.h5")
+    np.save(tmp_path / "pixels.npy", pixels)
+    script = (
+        "keras_setup.start('jax', 1, None)\n"
+        "import numpy as np, pathlib\n"
+        "from pipeline.backbones import build\n"
+        "base = build.network('MobileNetV2', 48, False, pathlib.Path('w.weights.h5'))\n"
+        "model = build.extractor(base, 'MobileNetV2', None, 'avg', 'float32')\n"
+        "np.save('features.npy', model.predict_on_batch(np.load('pixels.npy')))\n"
+    )
+    ended = run(script, tmp_path, JAX_PLATFORMS="cpu")
+    assert ended.returncode == 0, ended.stderr
+    model = build.extractor(base, "MobileNetV2", None, "avg")
+    expected = model.predict_on_batch(pixels)
+    features = np.load(tmp_path / "features.npy")
+    assert_allclose(features, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())

@@ -4,7 +4,6 @@ import hashlib
 from pathlib import Path
 
 import keras
-import legacy_weights
 import pytest
 from numpy.testing import assert_array_equal
 
@@ -34,18 +33,13 @@ def assert_same(first: keras.Model, second: keras.Model) -> None:
         assert_array_equal(one, other)
 
 
-def test_random_weights_depend_on_their_seed_alone() -> None:
+def test_random_weights_depend_on_their_seed_alone_and_a_digest_covers_them() -> None:
     first, same, other = (weights.random("convnet", False, seed) for seed in (1, 1, 2))
     assert_same(first, same)
-    assert weights.digest(first) == weights.digest(same) != weights.digest(other)
-
-
-def test_a_digest_covers_shapes_types_and_values_in_order() -> None:
-    model = weights.random("convnet", False, 1)
     expected = hashlib.sha256()
-    for array in model.get_weights():
+    for array in first.get_weights():
         expected.update(f"{array.shape} float32\n".encode() + array.tobytes())
-    assert weights.digest(model) == expected.hexdigest()
+    assert weights.digest(same) == expected.hexdigest() != weights.digest(other)
 
 
 def test_a_file_gives_its_weights_at_every_image_size(mobilenet: keras.Model) -> None:
@@ -67,7 +61,7 @@ def test_a_missing_file_or_another_hash_is_refused() -> None:
     ("source", "name", "include_top"),
     [
         ("convnet", "MobileNetV2", False),
-        ("VGG16", "VGG19", False),
+        ("VGG19", "VGG16", False),
         ("MobileNetV2", "convnet", False),
         ("MobileNetV2", "MobileNetV2", True),
     ],
@@ -79,49 +73,21 @@ def test_weights_of_another_network_are_refused(
     classifier = "with" if include_top else "without"
     sentence = (
         rf"^mine\.weights\.h5: expected weights of {name} {classifier} its classifier, got a file "
-        rf"that does not fit \([^\n]+[^.\s]\); correct backbones\.{name}$"
+        rf"that does not fit \([^\n]+[^.\s]\); remove or replace .*, or correct backbones\.{name}$"
     )
     with pytest.raises(UserError, match=sentence):
         weights.from_file(name, include_top, *saved(model))
 
 
-@pytest.mark.parametrize("length", [0, 100, 5_000])
-def test_a_truncated_download_of_another_program_is_refused(
-    length: int, mobilenet: keras.Model
-) -> None:
-    path, _ = saved(mobilenet)
-    Path("cut.h5").write_bytes(path.read_bytes()[:length])
-    sentence = r"complete download in \., got a damaged file \([^\n]+\); remove cut\.h5 and run"
+def test_a_backbone_without_published_weights_is_refused() -> None:
+    sentence = r"gabor\.weights: expected random or file, got 'imagenet'; there are no ImageNet"
     with pytest.raises(UserError, match=sentence):
-        weights.from_download("MobileNetV2", False, Path("cut.h5"))
-
-
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("convnet", "backbones.convnet.weights: expected random or file, got 'imagenet'; there"),
-        ("gabor", "backbones.gabor.weights: expected random or file, got 'imagenet'; there are no"),
-        ("VGG17", "expected convnet, gabor or the name of a Keras application, got 'VGG17'"),
-    ],
-)
-def test_a_backbone_without_published_weights_is_refused(name: str, sentence: str) -> None:
-    with pytest.raises(UserError, match=sentence):
-        weights.published(name, False)
+        weights.published("gabor", False)
 
 
 def test_keras_has_the_address_and_the_hash_of_its_files() -> None:
-    get_file = keras.utils.get_file
     vgg16 = weights.published("VGG16", False)
     assert vgg16.url.startswith("https://storage.googleapis.com/")
-    assert (vgg16.name, vgg16.hash) == (
-        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "6d6bbae143d832006294945121d1f1fc",
-    )
+    assert vgg16.name == "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+    assert vgg16.hash == "6d6bbae143d832006294945121d1f1fc"
     assert weights.class_index().name == "imagenet_class_index.json"
-    assert keras.utils.get_file is get_file
-
-
-def test_a_published_file_in_the_legacy_format_gives_its_weights() -> None:
-    model = weights.random("MobileNet", False, 0)
-    legacy_weights.save(Path("published.h5"), model)
-    assert_same(weights.from_download("MobileNet", False, Path("published.h5")), model)
