@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from pipeline.backbones import build
+
 CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
 BORDER = 2  # pixels cropped from a layer's output, as zero padding excites some filters there
 
