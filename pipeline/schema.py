@@ -8,6 +8,7 @@ import reprlib
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, get_args
 
+import pydantic
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapValidator, model_validator
 
 
@@ -54,7 +55,13 @@ Views = Annotated[int, Field(ge=1, le=64)]
 # TensorFlow's oneDNN fails or crashes in bfloat16 at caps below AVX512_CORE.
 WithoutBfloat16 = Literal["SSE41", "AVX", "AVX2", "AVX2_VNNI"]
 Avx512 = Literal["AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16", "AVX512_CORE_AMX"]
-LayerName = Annotated[str | None, _expected("null or a layer's name")]
+LayerName = Annotated[
+    str | None,
+    _expected("null or a layer's name"),
+    pydantic.BeforeValidator(  # runs first: [conv1] says what conv1 says
+        lambda value: value[0] if isinstance(value, list) and len(value) == 1 else value
+    ),
+]
 ClassWeights = Annotated[
     Literal["balanced"] | Annotated[list[Positive], Field(min_length=2)] | None,
     _expected("null, balanced, or a list of positive numbers, one per class"),

@@ -154,9 +154,12 @@ CHANGES = {"rotation": 5, "shift": 0, "shear": 0, "zoom": 0, "flip": True, "seed
 HARMLESS = [
     Case("a comment in a stage", comment("stages/fine_tune.py")),
     Case("a comment in the decoder", comment(DECODE)),
+    Case("a comment in the networks", comment(BUILD)),
+    Case("a comment in the training loop", comment(LOOP)),
     Case("docstrings and annotations of a stage", transform("stages/split.py", Annotations)),
     Case("docstrings and annotations of the networks", transform(BUILD, Annotations)),
     Case("docstrings and annotations of the arrays", transform(ARRAYS, Annotations)),
+    Case("layout of a stage", transform("stages/evaluate.py", ast.NodeTransformer)),
     Case("layout of the plots", transform(PLOTS, ast.NodeTransformer)),
     Case("order of imports in the networks", transform(BUILD, ImportOrder)),
     Case("order of imports in a stage", transform("stages/train_head.py", ImportOrder)),
@@ -168,11 +171,15 @@ HARMLESS = [
     Case("code of the paths", more_code("pipeline/paths.py")),
     Case("a new version of DVC", bump("dvc")),
     Case("a new version of tqdm", bump("tqdm")),
-    Case("a new version of ruff", bump("ruff", "requirements-test.lock")),
+    *(
+        Case(f"a new version of {name}", bump(name, "requirements-test.lock"))
+        for name in ("ruff", "mypy", "pytest", "selenium", "zizmor")
+    ),
     Case("a comment in params.yaml", text(r"\Z", "\n# nothing\n")),
     Case("another order of keys", rewrite("params.yaml", sorted_keys)),
     Case("0.0 for 0", text(r"^  dropout: 0\b.*$", "  dropout: 0.0")),
     Case("an exponent", text(r"learning_rate: 0\.0005\b", "learning_rate: 5e-04")),
+    Case("a list of one layer", text("unfreeze_from: conv1", "unfreeze_from: [conv1]")),
     Case("a null left out", text("^ *classes: null.*\n", "")),
     Case("another path to the images", text("data/sample/train.zip", "./data/sample/train.zip")),
     Case("changes of views that there are not", params("extract.augment", CHANGES)),

@@ -2,18 +2,7 @@
 
 import contextlib
 import importlib
-import importlib.util
 from collections.abc import Iterator
-
-import pytest
-
-NEEDED = [
-    pytest.mark.skipif(
-        importlib.util.find_spec("distributed") is None,
-        reason="the package distributed is not installed",
-    ),
-    pytest.mark.xdist_group("cluster"),
-]
 
 
 @contextlib.contextmanager

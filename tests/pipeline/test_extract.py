@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from album import AUGMENT, FEATURES, LEDGER, RESIZED, WEIGHTS, Album, computed, contents, known
-from local_cluster import NEEDED, local_cluster
+from local_cluster import local_cluster
 
 from pipeline import config
 from pipeline.backbones import build, from_params
@@ -106,7 +106,7 @@ def test_features_beyond_the_range_of_their_dtype_stop_the_run(album: Album) -> 
 
 
 class TestOnACluster:
-    pytestmark = NEEDED
+    pytestmark = pytest.mark.xdist_group("cluster")
 
     def test_workers_give_the_same_bytes_also_for_the_images_of_the_next_run(
         self, album: Album, monkeypatch: pytest.MonkeyPatch

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
-from optional_packages import needs_openvino
 
 from pipeline.backbones import build, gabor, openvino, weights
 from pipeline.backbones.batch_norm_folding import fold
@@ -105,7 +104,6 @@ def test_folding_changes_nothing_and_bfloat16_little(bank: keras.Model) -> None:
     assert 0 < abs(rounded - expected).max() < 0.03 * expected.max()
 
 
-@needs_openvino
 def test_openvino_gives_the_features_of_keras_up_to_rounding(bank: keras.Model) -> None:
     extractor = build.extractor(bank, "gabor", None, "flatten", "float32")
     expected = extractor.predict_on_batch(images(4))

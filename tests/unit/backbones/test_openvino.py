@@ -12,7 +12,6 @@ import pytest
 from keras import layers
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
-from optional_packages import needs_openvino
 
 from pipeline.backbones import build, openvino
 from pipeline.runtime.errors import UserError
@@ -50,7 +49,6 @@ def extractor() -> keras.Model:
     return small_extractor()
 
 
-@needs_openvino
 @pytest.mark.parametrize(
     ("precision", "least", "most"), [("float32", 0, 1e-5), ("bfloat16", 1e-4, 3e-2)]
 )
@@ -72,7 +70,6 @@ def test_features_are_those_of_keras_and_depend_on_no_other_row(
     assert_array_equal(function(in_other_strides), features)
 
 
-@needs_openvino
 @pytest.mark.slow
 def test_a_fresh_process_gives_the_same_bytes_without_output_telemetry_or_files(
     extractor: keras.Model, tmp_path: Path

@@ -1,6 +1,5 @@
 """`pipeline export` writes one model that is checked against the pipeline, and a card about it."""
 
-import importlib.util
 import json
 import os
 import re
@@ -25,9 +24,6 @@ from pipeline.training import serving_model
 ROOT = Path(__file__).parents[3]
 OUT = Path("data/export")
 Run = Callable[..., SimpleNamespace]
-needs_openvino = pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None, reason="needs the package openvino"
-)
 
 
 @pytest.fixture
@@ -40,7 +36,7 @@ def valid() -> list[str]:
     return [row.member for row in rows if row.subset == "valid"]
 
 
-@pytest.mark.parametrize("form", ["saved_model", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.parametrize("form", ["saved_model", "openvino"])
 @pytest.mark.parametrize("model", ["head", "fine_tune"])
 def test_the_file_gives_images_in_their_own_sizes_the_pipelines_probabilities(
     model: str, form: str, run: Run
@@ -64,7 +60,6 @@ def test_the_file_gives_images_in_their_own_sizes_the_pipelines_probabilities(
     assert list(Path("data").glob(".partial*")) == []
 
 
-@needs_openvino
 @pytest.mark.slow
 def test_two_processes_write_the_same_bytes_for_openvino_and_its_card(project: Path) -> None:
     written = []

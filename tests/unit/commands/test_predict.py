@@ -1,7 +1,6 @@
 """`pipeline predict` gives any image the pipeline's probabilities, and names unreadable files."""
 
 import csv
-import importlib.util
 import io
 import json
 import os
@@ -26,9 +25,6 @@ from pipeline.storage import arrays, ledger
 
 ROOT = Path(__file__).parents[3]
 Say = Callable[..., SimpleNamespace]
-needs_openvino = pytest.mark.skipif(
-    importlib.util.find_spec("openvino") is None, reason="needs the package openvino"
-)
 
 
 @pytest.fixture
@@ -57,7 +53,7 @@ def require_agreement(out: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["head", "fine_tune"])
-@pytest.mark.parametrize("engine", ["keras", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.parametrize("engine", ["keras", "openvino"])
 def test_an_image_of_the_data_set_gets_the_pipelines_probabilities(
     model: str, engine: str, say: Say
 ) -> None:
@@ -67,7 +63,6 @@ def test_an_image_of_the_data_set_gets_the_pipelines_probabilities(
     require_agreement(said.out)
 
 
-@needs_openvino
 @pytest.mark.slow
 def test_a_fresh_process_uses_openvino_without_tensorflow(project: Path) -> None:
     choose("fine_tune")

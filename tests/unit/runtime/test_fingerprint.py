@@ -21,7 +21,7 @@ NEUTRAL = re.compile(r"pipeline/(runtime/|(config|paths|schema|stage)\.py)")
 INDIFFERENT = {
     *("distributed", "dvc", "dvc_data", "google_crc32c", "openvino", "packaging", "psutil"),
     *("pydantic", "pydantic_core", "requests", "tensorflow", "threadpoolctl", "tqdm", "yaml"),
-    *("vl_convert", "pipeline", "stages"),
+    *("pipeline", "stages"),
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import pytest
-from local_cluster import NEEDED, local_cluster
+from local_cluster import local_cluster
 
 from pipeline.runtime import parallel
 from pipeline.runtime.errors import UserError
@@ -200,7 +200,7 @@ def cluster() -> Iterator[str]:
 
 
 class TestOnACluster:
-    pytestmark = NEEDED
+    pytestmark = pytest.mark.xdist_group("cluster")
 
     def test_workers_give_what_this_process_gives(self, cluster: str) -> None:
         assert run(Counting(), cluster=cluster) == (EXPECTED, 30)

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from optional_packages import needs_openvino
 from PIL import Image
 
 from pipeline.images import resize
@@ -52,7 +51,7 @@ def test_two_views_are_averaged_and_then_calibrated() -> None:
 
 
 @pytest.mark.parametrize("most", [19, 30_000])
-@pytest.mark.parametrize("form", ["saved_model", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.parametrize("form", ["saved_model", "openvino"])
 def test_a_file_that_may_not_grow_is_a_fault_of_the_disk(
     form: str, most: int, tmp_path: Path
 ) -> None:
