@@ -139,7 +139,7 @@ class _Zip(Source):
         encoding = "utf-8" if info.flag_bits & _UTF8_NAME else "cp437"
         try:
             with self._lock:
-                self._file.seek(info.header_offset)
+                self._file.seek(max(0, info.header_offset))  # negative: its start was cut off
                 header = self._file.read(_LOCAL_HEADER.size)
                 if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
                     raise Unreadable("damaged member header")

@@ -61,7 +61,7 @@ def missing(path: Path, writer: str) -> str:
         ("fine_tune", paths.RESIZED, "resize"),
         ("evaluate", paths.predictions(paths.HEAD), "train_head"),
         ("submit", paths.EVALUATION, "evaluate"),
-        ("report", paths.EVALUATION, "evaluate"),
+        ("report", paths.SPLIT_METRICS, "split"),
     ],
 )
 def test_a_missing_input_is_refused_with_the_stage_that_writes_it(
