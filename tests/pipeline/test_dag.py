@@ -35,7 +35,7 @@ def definitions() -> dict[str, dict[str, Any]]:
     return {name: stage.get("do", stage) for name, stage in content["stages"].items()}
 
 
-@pytest.mark.parametrize("stage", definitions().keys() - {"code"})
+@pytest.mark.parametrize("stage", sorted(definitions().keys() - {"code"}))
 def test_a_stage_depends_on_its_code_and_on_no_source_file(stage: str) -> None:
     definition = definitions()[stage]
     assert not [dep for dep in definition.get("deps", []) if dep.endswith(".py")]

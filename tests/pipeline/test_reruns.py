@@ -7,7 +7,7 @@ import pytest
 from edits import HARMLESS, MATTERING, Case
 from project import Project
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dag")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("reruns")]
 
 
 @pytest.fixture(scope="module")
