@@ -2,7 +2,7 @@
 
 Pure. An image is accepted if all of it decodes, whatever its name or first bytes. Color profiles
 (ICC) are ignored: values are taken as sRGB, which the networks were trained on. Of an animation or
-a file of several pages, the first image counts.
+a file of several pages, the first image of full size counts.
 """
 
 import math
@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from pipeline.images import tiff
+from pipeline.images.unreadable import Unreadable as Unreadable  # which callers catch
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # no other parser can be reached
 MAX_PIXELS = 100_000_000  # the largest cameras; a file of 48 KB can declare 400 megapixels
@@ -32,11 +36,20 @@ _UPRIGHT = {  # EXIF orientation -> the operation that undoes it (Exif 3.0, tag 
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_OTHERS = {  # first bytes, after as many others -> format (the formats' own specifications)
+    "HEIC": [(4, b"ftyp" + brand) for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1")],
+    "AVIF": [(4, b"ftypavif"), (4, b"ftypavis")],
+    "JPEG XL": [(0, b"\xff\n"), (4, b"JXL \r\n")],
+    "JPEG 2000": [(4, b"jP  \r\n"), (0, b"\xffO\xffQ")],
+    "DICOM": [(128, b"DICM")],
+    "FITS": [(0, b"SIMPLE  =")],
+    "PDF": [(0, b"%PDF")],
+    "PostScript": [(0, b"%!PS")],
+    "Photoshop": [(0, b"8BPS")],
+    "SVG": [(0, b"<svg"), (0, b"<?xml")],
+    "a kind of TIFF": [(0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")],
+}
 _FACTORS = (8, 4, 2, 1)  # by which libjpeg can reduce (libjpeg-turbo's libjpeg.txt, "scaling")
-
-
-class Unreadable(Exception):  # noqa: N818  a result about one file, not an error of the run
-    """A file that gives no image; the message is a short reason, the same in every run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +82,21 @@ def _decode(content: bytes, min_side: int | None) -> Decoded:
         raise Unreadable("empty file")
     try:
         image = _open(content)
-        mode, size = image.mode, image.size
+        mode, size, canvas = image.mode, image.size, image.size
+        box = image.tile[0][1] if image.format == "GIF" else None  # of the first frame
         factor = 1 if min_side is None else _reduce(image, min_side)
         image.load()
         orientation = _orientation(image)
         upright = _rgb(image)
+        if box not in (None, (0, 0, *canvas)):  # nothing was drawn beside the frame
+            upright = Image.new("RGB", canvas, "white")
+            upright.paste(_rgb(image).crop(box), box)
         if orientation in _UPRIGHT:
             upright = upright.transpose(_UPRIGHT[orientation])
     except (Unreadable, MemoryError):
         raise
     except Exception as error:  # Pillow's own fuzz test lists ten types, all faults of the bytes
-        raise Unreadable(_reason(error)) from error
+        raise Unreadable(_reason(error, content)) from error
     if factor == 1:
         size = upright.size
     elif orientation in (5, 6, 7, 8):  # which swap the sides
@@ -87,8 +104,17 @@ def _decode(content: bytes, min_side: int | None) -> Decoded:
     return Decoded(upright, size, factor, mode)
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(content: bytes) -> ImageFile.ImageFile:
     image = Image.open(BytesIO(content), formats=FORMATS)
+    if isinstance(image, TiffImageFile):
+        tiff.select_page(image)
+        tiff.require_readable(image)
+    elif image.format == "PNG" and isinstance(key := image.info.get("transparency"), int | tuple):
+        bits = content[24]  # of a sample: in the header, 8 + 4 + 4 + 4 + 4 bytes from the start
+        if image.mode == "L" and bits < 8:  # Pillow scales the pixels, but not this value
+            image.info["transparency"] = key * 255 // (2**bits - 1)
+        elif bits == 16 and image.mode == "RGB":
+            raise Unreadable("a PNG of 16 bits with a transparent color; save it with 8 bits")
     pixels = image.width * image.height
     limit = MAX_PIXELS_OF.get(image.format or "", MAX_PIXELS)
     if pixels > limit:
@@ -110,11 +136,16 @@ def _reduce(image: Image.Image, min_side: int) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I;16"):
         image = _gray_from_16_bits(image)
-    if image.mode in ("F", "LAB"):
+    if image.mode in ("I", "F", "LAB"):
         raise Unreadable(f"pixels of mode {image.mode!r}, which stand for no certain RGB value")
-    if not image.has_transparency_data:
+    invisible = (
+        image.format == "BMP"
+        and image.mode == "RGBA"
+        and not any(image.getchannel("A").getextrema())
+    )
+    if invisible or not image.has_transparency_data:  # such a BMP has no use for its fourth byte
         return image if image.mode == "RGB" else image.convert("RGB")
     white, transparent = Image.new("RGB", image.size, "white"), image.convert("RGBA")
     white.paste(transparent, mask=transparent)
@@ -122,17 +153,18 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _gray_from_16_bits(image: Image.Image) -> Image.Image:
-    """Map 0..65535 to 0..255; `convert` would saturate all values above 255."""
-    gray = np.asarray(image)  # (height, width), uint16 or int32
-    if gray.min() < 0 or gray.max() > 65535:
-        raise Unreadable("grey values outside 0 to 65535")
-    # In place, and clipped so that no sum exceeds 65535: these arrays are large.
-    scaled = np.minimum(gray, 65407)
-    scaled += 128
-    scaled //= 257  # 65535 = 255 * 257, rounded to the nearest
+    """Map 0..limit to 0..255; `convert` would saturate all values above 255."""
+    gray = np.asarray(image)  # (height, width), uint16
+    limit, inverted = tiff.gray_range(image) if isinstance(image, TiffImageFile) else (65535, False)
+    if gray.max() > limit:
+        raise Unreadable(f"gray values above {limit:,}, which it declares as the largest one")
+    levels = (np.arange(limit + 1) * 255 + limit // 2) // limit  # rounded to the nearest
+    if inverted:
+        levels = levels[::-1]
+    scaled = levels.astype(np.uint8)[gray]
     if "transparency" in image.info:  # PNG's one transparent gray value
         scaled[gray == image.info["transparency"]] = 255
-    return Image.fromarray(scaled.astype(np.uint8))
+    return Image.fromarray(scaled)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -143,8 +175,11 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, content: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
+        for kind, starts in _OTHERS.items():
+            if any(content.startswith(start, after) for after, start in starts):
+                return f"{kind} is not read; convert it to JPEG or PNG"
         return f"not an image of a known format ({', '.join(FORMATS)})"
     message = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "", str(error)).split())
     if isinstance(error, EOFError) or "truncated" in message.lower():

@@ -106,12 +106,17 @@ INPUTS = table(
         "rejected: not an image of a known format ... ": {
             "a text named .jpg": b"a cat, in words\n" * 20,
             "an HTML page, as failed downloads leave it": b"<!DOCTYPE html><html>404",
-            "a Photoshop file named .jpg": PSD,
-            "PostScript named .jpg; nothing is run": EPS,
-            "a drawing in SVG": SVG,
-            "a PDF named .jpg": b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n",
-            "a HEIC of a phone, which needs another decoder": HEIC + bytes(100),
-            "a JPEG 2000 named .jpg": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100),
+        },
+        **{
+            f"rejected: {kind} is not read; convert it to JPEG or PNG": {name: content}
+            for kind, name, content in (
+                ("Photoshop", "a Photoshop file named .jpg", PSD),
+                ("PostScript", "PostScript named .jpg; nothing is run", EPS),
+                ("SVG", "a drawing in SVG", SVG),
+                ("PDF", "a PDF named .jpg", b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n"),
+                ("HEIC", "a HEIC of a phone", HEIC + bytes(100)),
+                ("JPEG 2000", "a JPEG 2000 named .jpg", b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100)),
+            )
         },
         "rejected: truncated image": {
             "half a JPEG": lambda jpeg: jpeg[: len(jpeg) // 2],
@@ -147,13 +152,13 @@ INPUTS = table(
         "rejected: 64.0 megapixels declared, at most 50": {
             "a WebP that declares 8,000 x 8,000 pixels": webp_canvas(8_000, 8_000)
         },
-        "rejected: grey values outside 0 to 65535": {
-            "a gray TIFF of 32 bits with values above 16 bits": encoded(
+        "rejected: a TIFF with ... samples; save it with unsigned samples of 8 bits": {
+            "a gray TIFF of signed numbers of 32 bits": encoded(
                 Image.fromarray(np.array([[65536]], dtype=np.int32)), "TIFF"
-            )
+            ),
+            "a gray TIFF of floating-point numbers": encoded(Image.new("F", (2, 2)), "TIFF"),
         },
         "rejected: pixels of mode ... , which stand for no certain RGB value": {
-            "a gray TIFF of floating-point numbers": encoded(Image.new("F", (2, 2)), "TIFF"),
             "a TIFF in L*a*b* colors": encoded(Image.new("LAB", (2, 2)), "TIFF"),
         },
         "accepted: RGB, 64 x 48": {

@@ -89,13 +89,11 @@ def test_a_reduced_jpeg_is_upright(orientation: int) -> None:
     assert np.abs(np.asarray(reduced.image, dtype=int) - UPRIGHT).max() <= 2
 
 
-@pytest.mark.parametrize(
-    ("kind", "dtype"), [("PNG", np.uint16), ("TIFF", np.uint16), ("TIFF", np.int32)]
-)
-def test_16_bit_values_map_linearly_to_the_nearest_8_bit_values(kind: str, dtype: Any) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_values_map_linearly_to_the_nearest_8_bit_values(kind: str) -> None:
     ramp = [*range(0, 65536, 257), 128, 129, 65406, 65407]
-    content = encoded(Image.fromarray(np.array([ramp], dtype=dtype)), kind)
-    assert decode(content).mode == ("I" if dtype == np.int32 else "I;16")
+    content = encoded(Image.fromarray(np.array([ramp], dtype=np.uint16)), kind)
+    assert decode(content).mode == "I;16"
     assert pixels(content)[0, :, 1].tolist() == [*range(256), 0, 1, 254, 255]
 
 
