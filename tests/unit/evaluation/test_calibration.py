@@ -64,6 +64,43 @@ def test_the_temperature_undoes_a_sharpening(n_classes: int, by: float) -> None:
     assert log_loss(calibration.scaled(sharpened, temperature), label) <= log_loss(sharpened, label)
 
 
+def true_loss(log_probability: Floats, temperature: float) -> float:
+    """The expected log loss at a temperature if the labels follow `log_probability` at 1."""
+    return float(
+        -(np.exp(log_probability) * calibration.scaled(log_probability, temperature)).sum(1).mean()
+    )
+
+
+@pytest.mark.parametrize("images", [2, 10, 30, 100, 500, 2_000])
+@pytest.mark.parametrize("n_classes", [2, 10])
+@pytest.mark.parametrize("by", [0.6, 0.85, 1.0, 1.2, 1.8])
+def test_calibration_on_few_images_is_not_worse_than_none(
+    images: int, n_classes: int, by: float
+) -> None:
+    """By simulation: the expected loss on new images, with the temperature of `images` images."""
+    held_out, _ = drawn(4_000, n_classes, 0)
+    grid = np.linspace(-1.5, 1.5, 61)
+    loss = [true_loss(held_out, float(np.exp(log)) / by) for log in grid]
+    logs = []
+    for seed in range(1, 41):
+        log_probability, label = drawn(images, n_classes, seed)
+        sharpened = log_softmax(log_probability * by, np.float64)
+        logs.append(np.log(calibration.fit_temperature(sharpened, label)))
+    without, expected = np.interp(0, grid, loss), np.interp(logs, grid, loss).mean()
+    assert expected <= without * 1.01
+    if images == 2_000 and by in (0.6, 1.8):  # most of what can be gained is
+        best = true_loss(held_out, 1.0)
+        assert without - expected > 0.9 * (without - best)
+
+
+@pytest.mark.parametrize("images", [2, 30, 200])
+def test_images_that_are_all_right_do_not_make_a_network_certain(images: int) -> None:
+    label = np.arange(images) % 2
+    log_probability = log_softmax(np.where(np.eye(2)[label], 1.0, -1.0), np.float64)
+    temperature = calibration.fit_temperature(log_probability, label)
+    assert temperature == 1 if images < 30 else 0.2 < temperature < 1
+
+
 def test_clipped_probabilities_keep_their_distance_and_sum_to_one() -> None:
     for n_classes, lowest in ((2, 0.01), (10, 0.002)):
         clipped = calibration.clipped(np.eye(n_classes, dtype=np.float32), 0.01)
