@@ -34,7 +34,7 @@ def main() -> None:
         values = calibration.clipped((next(probability) if row.accepted else prior)[None], clip)[0]
         shown = values[1:] if only_second else values
         lines.append((row.id, *(f"{value:.6f}" for value in shown)))
-    header = ("label",) if only_second else labels.classes
+    header = ["label"] if only_second else tables.class_columns(["id"], labels.classes)
     tables.write_csv(paths.SUBMISSION, ("id", *header), lines)
     where = f"in {paths.SUBMISSION}, none nearer to 0 or 1 than {clip:g}"
     print(f"submit: {len(lines):,} rows by {model.name} {where}")

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.storage import tables
+
 
 class Prediction(NamedTuple):
     """The result for one file."""
@@ -49,7 +51,8 @@ def write_csv(predictions: Predictions, classes: Sequence[str]) -> None:
     """Print file, class, probability, a column per class, error."""
     classes = [printable(name) for name in classes]
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["file", "class", "probability", *classes, "error"])
+    before, after = ["file", "class", "probability"], ["error"]
+    writer.writerow([*before, *tables.class_columns([*before, *after], classes), *after])
     for name, probability, error in predictions:
         cells = [""] * (2 + len(classes))
         if not error:

@@ -129,10 +129,17 @@ def assign(
                 "fix its files, or remove them"
             )
         if missing := [subset for subset in required if subset not in present]:
+            different = len({row.group for row in assigned if row.accepted and row.label == name})
+            problem = f"{len(present)} readable in all"
+            remedy = "add images of this class, or take more of them"
+            if different < len(required) <= len(present):
+                problem += f", of which {different} differ: copies stay in one subset"
+                remedy = (
+                    "if they differ, raise split.near_duplicates or set it to null; else add more"
+                )
             raise UserError(
                 f"class {name!r}: expected at least one image in each of {', '.join(required)}, "
-                f"got none in {missing[0]} of {len(present)} readable in all; "
-                "add images of this class, or take more of them"
+                f"got none in {missing[0]} of {problem}; {remedy}"
             )
     return assigned
 

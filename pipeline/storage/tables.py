@@ -39,6 +39,16 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[object
         writer.writerows(lines)
 
 
+def class_columns(others: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Return a header for a column per class: its name, after "class " where it is another's."""
+    columns: list[str] = []
+    for name in classes:
+        while name in (*others, *columns):
+            name = f"class {name}"
+        columns.append(name)
+    return columns
+
+
 def read_rows(path: Path, columns: Sequence[str], remedy: str) -> Iterator[tuple[str, list[str]]]:
     """Return the lines of a csv with these columns, each as (file and line number, fields).
 

@@ -73,7 +73,7 @@ def true_loss(log_probability: Floats, temperature: float) -> float:
 
 @pytest.mark.parametrize("images", [2, 10, 30, 100, 500, 2_000])
 @pytest.mark.parametrize("n_classes", [2, 10])
-@pytest.mark.parametrize("by", [0.6, 0.85, 1.0, 1.2, 1.8])
+@pytest.mark.parametrize("by", [0.6, 1.0, 1.2, 1.8])
 def test_calibration_on_few_images_is_not_worse_than_none(
     images: int, n_classes: int, by: float
 ) -> None:
@@ -82,7 +82,7 @@ def test_calibration_on_few_images_is_not_worse_than_none(
     grid = np.linspace(-1.5, 1.5, 61)
     loss = [true_loss(held_out, float(np.exp(log)) / by) for log in grid]
     logs = []
-    for seed in range(1, 41):
+    for seed in range(1, 21):
         log_probability, label = drawn(images, n_classes, seed)
         sharpened = log_softmax(log_probability * by, np.float64)
         logs.append(np.log(calibration.fit_temperature(sharpened, label)))
