@@ -135,7 +135,7 @@ def assign(
             if different < len(required) <= len(present):
                 problem += f", of which {different} differ: copies stay in one subset"
                 remedy = (
-                    "if they differ, raise split.near_duplicates or set it to null; else add more"
+                    "raise split.near_duplicates or set it to null if they do differ, or add more"
                 )
             raise UserError(
                 f"class {name!r}: expected at least one image in each of {', '.join(required)}, "

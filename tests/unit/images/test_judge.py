@@ -166,7 +166,12 @@ LACKING = ["train"] * 8 + ["valid"] * 2 + ["train"] * 10
         (images(2, 20), (), 0.1, "'cat': .* each of train, valid, test, got none in valid of 2 "),
         (images(1, 20), (), 0, "'cat': .* each of train, valid, got none in valid of 1 "),
         (images(10, 10), LACKING, 0, "'dog': .* got none in valid of 10 "),
-        (COPIES, (), 0.1, "'cat': .* got none in valid of 10 readable in all; add images of this"),
+        (
+            COPIES,
+            (),
+            0.1,
+            "'cat': .* of 10 readable in all, of which 1 differ.* split.near_duplicates",
+        ),
         (images(20, 0), (), 0, "'dog', got none; fix its files, or remove them"),
     ],
 )

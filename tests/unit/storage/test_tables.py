@@ -38,6 +38,13 @@ def test_json_refuses_numbers_that_are_not_finite_and_keeps_the_previous_file(
     assert tables.read_json(PATH, "audit") == {"loss": 1}
 
 
+def test_a_class_never_has_the_column_of_something_else() -> None:
+    classes = ["cat", "error", "class error", "id"]
+    assert tables.class_columns(["file", "error"], classes) == [
+        *("cat", "class error", "class class error", "id")
+    ]
+
+
 def test_a_csv_comes_back_and_appears_at_once() -> None:
     tables.write_csv(PATH, ["x", "y"], [[1, 0.5], ["a,b", None]])
     assert PATH.read_bytes() == b'x,y\n1,0.5\n"a,b",\n'
