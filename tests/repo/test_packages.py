@@ -1,8 +1,11 @@
 """The lock files agree with each other and with pyproject.toml, and are installed step by step."""
 
+import ast
+import importlib.metadata
 import re
 import shutil
 import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -30,6 +33,22 @@ def test_the_pipeline_runs_and_is_tested_with_the_same_versions() -> None:
     assert packages(UV_LOCK) != [] != packages("benchmarks/requirements.lock")
     names = {package.partition("==")[0] for package in run}
     assert names.isdisjoint({"ruff", "mypy", "pytest", "hypothesis", "selenium", "zizmor", "uv"})
+
+
+def test_every_imported_package_is_declared() -> None:
+    distributions = importlib.metadata.packages_distributions()
+    imported = set()
+    for path in (*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            imported |= {name.partition(".")[0] for name in names}
+    imported -= {"pipeline", "stages", *sys.stdlib_module_names}
+    extras = [one for needed in PROJECT["optional-dependencies"].values() for one in needed]
+    declared = {Requirement(one).name.lower() for one in [*PROJECT["dependencies"], *extras]}
+    assert {"dvc_data", "scipy", "numpy"} <= imported
+    for name in imported:
+        assert declared & {one.lower().replace("_", "-") for one in distributions[name]}, name
 
 
 @pytest.mark.parametrize("lock", [RUN_LOCK, TEST_LOCK])
