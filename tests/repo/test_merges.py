@@ -69,3 +69,11 @@ def test_records_changed_on_both_sides_are_never_merged_line_by_line(
     project.run("git", "merge", "first", passes=False)
     assert conflicting(project) == ["dvc.lock"]
     assert project.git("hash-object", "dvc.lock") == project.git("rev-parse", "last:dvc.lock")
+
+
+def test_a_checkout_has_the_same_line_ends_whatever_git_is_told(tmp_path: Path) -> None:
+    project = Project.copy_of_this(tmp_path / "project")
+    clone = ("clone", "--quiet", "--config", "core.autocrlf=true", ".", str(tmp_path / "clone"))
+    project.git(*clone)
+    for name in ("dvc.yaml", "dvc.lock", "params.yaml", "stages/code.py", ".ci/compare"):
+        assert (tmp_path / "clone" / name).read_bytes() == (project.folder / name).read_bytes()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from project import ROOT
 
 RUN_LOCK, TEST_LOCK, UV_LOCK = (f"requirements{name}.lock" for name in ("", "-test", "-uv"))
@@ -45,10 +46,11 @@ def test_every_imported_package_is_declared() -> None:
             imported |= {name.partition(".")[0] for name in names}
     imported -= {"pipeline", "stages", *sys.stdlib_module_names}
     extras = [one for needed in PROJECT["optional-dependencies"].values() for one in needed]
-    declared = {Requirement(one).name.lower() for one in [*PROJECT["dependencies"], *extras]}
+    needed = [Requirement(one).name for one in [*PROJECT["dependencies"], *extras]]
+    declared = {*map(canonicalize_name, needed)}
     assert {"dvc_data", "scipy", "numpy"} <= imported
     for name in imported:
-        assert declared & {one.lower().replace("_", "-") for one in distributions[name]}, name
+        assert declared & {*map(canonicalize_name, distributions[name])}, name
 
 
 @pytest.mark.parametrize("lock", [RUN_LOCK, TEST_LOCK])
