@@ -136,8 +136,9 @@ def run(arguments: argparse.Namespace) -> None:
 def _opened(old: str, new: str | None, files: Iterable[Path]) -> Iterator[tuple[Run, Run]]:
     """Yield two runs with the given files that git or DVC has of them; None is the working tree."""
     with dvc_project.opened() as project:
-        for revision in filter(None, (old, new)):
-            project.require_revision(revision)
+        for revision in (old, new):
+            if revision is not None:
+                project.require_revision(revision)
     with tempfile.TemporaryDirectory() as folder:
         runs = (
             Run(old, old, Path(folder, "old")),

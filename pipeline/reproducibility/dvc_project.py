@@ -96,9 +96,11 @@ class DvcProject:
             return [at]
 
     def require_revision(self, revision: str) -> str:
-        """Return the commit's hash; refuse a revision that git and DVC do not know."""
+        """Return the commit's hash; refuse a revision whose files are not all in this clone."""
         try:
-            return str(resolve_rev(self._repo.scm, revision))
+            if not revision:
+                raise RevError("empty")
+            commit = str(resolve_rev(self._repo.scm, revision))
         except RevError:
             remedy = "`git branch --all` lists the branches"
             if git.run("rev-parse", "--is-shallow-repository") == "true":
@@ -109,6 +111,13 @@ class DvcProject:
             raise UserError(
                 f"revision: expected a branch, tag or commit, got {revision!r}; {remedy}"
             ) from None
+        objects = git.run("rev-list", "--objects", "--no-walk", "--missing=print", commit) or ""
+        if any(line.startswith("?") for line in objects.splitlines()):  # DVC would wait for ever
+            raise UserError(
+                f"revision: expected the files of {revision!r}, got a partial clone (`git clone "
+                "--filter`) without them; `git fetch --refetch --no-filter` fetches them"
+            )
+        return commit
 
 
 @contextlib.contextmanager

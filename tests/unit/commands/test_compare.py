@@ -158,9 +158,25 @@ def test_a_shallow_clone_is_told_how_to_fetch_the_history(
     assert "4 metrics differ" in compared("main")
 
 
+def test_a_partial_clone_is_told_how_to_fetch_the_files(
+    runs: TwoRuns, compared: Compared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.write_run(PARAMS, *BETTER)
+    runs.commit("better")
+    runs.git("config", "uploadpack.allowFilter", "true")
+    clone = TwoRuns(runs.folder / "clone")
+    partial = ("clone", "--quiet", "--filter=blob:none", f"file://{runs.folder}")
+    runs.git(*partial, str(clone.folder))
+    monkeypatch.chdir(clone.folder)
+    assert "`git fetch --refetch --no-filter` fetches them" in compared("HEAD~1", status=1)
+    clone.git("fetch", "--quiet", "--refetch", "--no-filter")
+    assert "4 metrics differ" in compared("HEAD~1")
+
+
 @pytest.mark.parametrize(
     ("path", "text", "revision", "sentence"),
     [
+        ("x", "", "", "revision: expected a branch, tag or commit, got ''; `git branch --all` "),
         ("x", "", "nowhere", "revision: expected a branch, tag or commit, got 'nowhere'; `git br"),
         (EVALUATION, "{", "main", f"{EVALUATION}: expected a JSON object"),
         (EVALUATION, None, "main", f"{EVALUATION}: expected the output of `evaluate`, got noth"),
