@@ -32,9 +32,10 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
         fuzz torture docs lock bench-lock clean-venv
 .DEFAULT_GOAL := repro
 
+# The script `dvc` names the folder of its installation; the module also runs in a moved one.
 repro: $(RUN)
 	@python -m pipeline doctor --quick
-	@dvc repro
+	@python -m dvc repro
 	@echo
 	@echo "metrics     metrics/evaluate.json   (dvc metrics show)"
 	@echo "report      metrics/report/index.html"

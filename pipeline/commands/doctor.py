@@ -101,8 +101,8 @@ def _disk() -> Iterator[str]:
     free = shutil.disk_usage(".").free / 2**30
     if free < NEEDED_GIB:
         yield (
-            f"disk: expected {NEEDED_GIB} GiB free, got {free:.1f}; `dvc gc --workspace` removes "
-            f"the outputs of other commits, `rm -r {paths.ROW_CACHE}` the row cache"
+            f"disk: expected {NEEDED_GIB} GiB free, got {free:.1f}; `dvc gc --all-commits` removes "
+            f"outputs that no commit has, `rm -r {paths.ROW_CACHE}` the row cache"
         )
 
 

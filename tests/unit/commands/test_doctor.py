@@ -45,7 +45,10 @@ FAULTS: dict[str, tuple[Make, str]] = {
         lambda tiny, _: tiny.change({"resize.siez": 1}),
         "params.yaml: resize.siez: expected one of",
     ),
-    "a full disk": (little_room, "disk: expected 1 GiB free, got 0.0; `dvc gc --workspace` remov"),
+    "a full disk": (
+        little_room,
+        "disk: expected 1 GiB free, got 0.0; `dvc gc --all-commits` remov",
+    ),
     "an rwlock that was cut off": (
         edit(".dvc/tmp/rwlock", lambda _: '{"write": {'),
         ".dvc/tmp/rwlock: expected JSON, got a file that a full disk or a kill cut off; `rm .dvc/",
