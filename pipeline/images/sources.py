@@ -87,8 +87,10 @@ class Source(contextlib.AbstractContextManager["Source"]):
             kind = member_names.passed_over(name)
             if kind is None:
                 member_names.require_readable(path, name, raw)
+            folder = name if member is None else name.rpartition("/")[0]
+            if member_names.passed_over(folder) is None:
+                folders.add(folder)
             if member is None:
-                folders |= {name} if kind is None else set()
                 continue
             if kind is not None:
                 ignored[kind] += 1
