@@ -191,7 +191,9 @@ class _Zip(Source):
         packed = {info.compress_type for info in self._members.values()}
         if packed and not packed & {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             methods = ", ".join(map(_method, sorted(packed)))
-            raise UserError(f"{path}: expected members packed by deflate, got {methods}; {_AGAIN}")
+            raise UserError(
+                f"{path}: expected members compressed by deflate, got {methods}; {_AGAIN}"
+            )
         self._lock, self._file = threading.Lock(), path.open("rb")
 
     def close(self) -> None:
@@ -206,7 +208,7 @@ class _Zip(Source):
             except zlib.error as error:
                 raise Unreadable("damaged compressed data") from error
         elif info.compress_type != zipfile.ZIP_STORED:
-            raise Unreadable(f"compression by {_method(info.compress_type)}; {_AGAIN}")
+            raise Unreadable(f"unsupported compression {_method(info.compress_type)}; {_AGAIN}")
         if len(content) > info.file_size:
             raise Unreadable("expands beyond its declared size")
         if len(content) < info.file_size:
@@ -233,7 +235,7 @@ class _Zip(Source):
 
 
 def _method(number: int) -> str:
-    return f"{_METHODS.get(number, 'an unknown method')} (method {number})"
+    return f"method {number} ({_METHODS.get(number, 'unknown')})"
 
 
 def _inside(path: Path, name: str, fault: str) -> UserError:

@@ -208,7 +208,7 @@ TWO = zipped([("a.jpg", b"1"), ("b.jpg", b"2")])
         (bytes(257) + b"ustar" + zipped([("a.jpg", b"1")]), "a tar archive; unpack it"),
         (
             zipped([("a.jpg", b"1"), ("b.jpg", b"2")], 14),
-            "LZMA (method 14); zip again with deflate",
+            "method 14 (LZMA); zip again with deflate",
         ),
     ],
 )
@@ -234,7 +234,7 @@ FAULTS = {
     **{
         name: (
             patched(zipped([("a.jpg", b"1"), ("b.jpg", b"1")]), CENTRAL, 10, "<H", number),
-            rf"compression by {name} \(method {number}\); zip again with deflate",
+            rf"unsupported compression method {number} \({name}\); zip again with deflate",
         )
         for name, number in {"LZMA": 14, "bzip2": 12, "Deflate64": 9, "Zstandard": 93}.items()
     },
