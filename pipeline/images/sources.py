@@ -299,12 +299,14 @@ def _entries(names: Iterable[str], infos: Iterable[zipfile.ZipInfo]) -> Entries:
 def _state(path: Path) -> dict[Path, object]:
     """Return inode, size and modification time of each file that can be read."""
     state: dict[Path, object] = {}
-    for file in [file for _, file in _walk(path)] if os.path.isdir(path) else [path]:
-        if not isinstance(file, Path):
-            continue
-        with contextlib.suppress(OSError):
-            status = file.stat()
-            state[file] = status.st_ino, status.st_size, status.st_mtime_ns
+    files = {"": path}
+    if os.path.isdir(path):  # without what the system may write at any time
+        files = {name: file for name, file in _walk(path) if isinstance(file, Path)}
+    for name, file in files.items():
+        if not member_names.passed_over(name):
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                state[file] = status.st_ino, status.st_size, status.st_mtime_ns
     return state
 
 

@@ -333,6 +333,7 @@ def test_an_archive_that_changes_while_it_is_read_is_refused(path: Path) -> None
     write_folder([("1.jpg", b"one")])
     ZIP.write_bytes(ONE)
     with open_source(path) as opened:
+        write_folder([(".DS_Store", b"Finder's")])
         opened.require_unchanged()
         ZIP.write_bytes(TWO)
         write_folder([("1.jpg", b"other")])
