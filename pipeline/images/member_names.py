@@ -68,7 +68,7 @@ def in_zip(
                 )
     guessed = [one for at in unclear if (one := names[at])]
     warnings = [
-        f"warning: {len(guessed):,} names in {path} are not in UTF-8 and are read as cp437: "
+        f"warning: {path}: {len(guessed):,} of {len(raw):,} names are not in UTF-8, read as cp437: "
         f"{listed(guessed, 3)}; if they look wrong, set data.zip_encoding, such as gbk, cp932 or "
         "cp1251"
     ]

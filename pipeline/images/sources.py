@@ -12,6 +12,7 @@ import os
 import stat
 import struct
 import threading
+import warnings
 import zipfile
 import zlib
 from collections import Counter
@@ -260,7 +261,8 @@ def _directory(path: Path) -> list[zipfile.ZipInfo]:
                     f"{path}: expected a zip file or a folder, got {other}; unpack it and give the "
                     "folder"
                 )
-            with zipfile.ZipFile(file) as archive:
+            # Python 3.12 and later warn of an empty field "Unicode path".
+            with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(file) as archive:
                 infos = archive.infolist()
             # Private, as of Python 3.11 to 3.13; the fifth value is the number of entries.
             declared = zipfile._EndRecData(file)[4]  # type: ignore[attr-defined]

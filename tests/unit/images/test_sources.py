@@ -121,7 +121,7 @@ CAT, NAME = (
     "caf\u00e9/1.jpg",
 )  # the second byte of \u8868 in cp932 is a backslash
 GBK, SJIS, OEM = CAT.encode("gbk"), CAT.encode("cp932"), NAME.encode("cp437")
-GUESSED = "warning: 1 names in train.zip are not in UTF-8 and are read as cp437: {!r}; if they look"
+GUESSED = "warning: train.zip: 1 of 1 names are not in UTF-8, read as cp437: {!r}; if they look"
 ENCODED: dict[str, tuple[bytes, str | None, list[str], str | None]] = {
     "flagged as UTF-8": (zipped([(CAT, b"one")]), "cp1251", [CAT], None),
     "a Unicode path": (named(OEM, extra=unicode_path(CAT, OEM)), "cp1251", [CAT], None),
