@@ -108,7 +108,11 @@ def settings(params: Params) -> dict[str, Any]:
     head = params.train_head
     same = os.path.realpath(params.data.train) == os.path.realpath(params.data.test)
     return {
-        "split": {"classes": params.data.classes, "one_source": same, **params.split.model_dump()},
+        "split": {
+            **params.data.model_dump(include={"classes", "subsets", "zip_encoding"}),
+            "one_source": same,
+            **params.split.model_dump(),
+        },
         # Not `size`: DVC leaves keys of that name out of its run-cache (dvc/stage/cache.py).
         "resize": {"pixels": params.resize.size, **params.resize.model_dump(exclude={"size"})},
         "fetch_weights": {

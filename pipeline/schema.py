@@ -3,8 +3,10 @@
 The description of a key is its comment in `params.yaml` and its entry in `docs/parameters.md`.
 """
 
+import codecs
 import re
 import reprlib
+import unicodedata
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -16,6 +18,20 @@ def _distinct(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"expected each name once, got {names}; remove the repeated one")
     return names
+
+
+def _ascii_compatible(name: str) -> str:
+    """Return the usual name of an encoding in which ASCII is ASCII."""
+    samples = (b"\\x41\\u0041", b"xn--wgv71a", bytes(range(32, 127)))  # of escapes, idna, utf-16
+    try:
+        if all(sample.decode(name) == sample.decode("ascii") for sample in samples):
+            return codecs.lookup(name).name
+    except (LookupError, ValueError):
+        pass
+    raise ValueError(
+        "expected null or an encoding of names in zips, such as gbk, cp932 or cp1251, got "
+        f"{show(name)}; change it"
+    )
 
 
 def show(value: object) -> str:
@@ -48,6 +64,7 @@ Positive = Annotated[Float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[Text, AfterValidator(lambda name: unicodedata.normalize("NFC", name))]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Pooling = Literal["avg", "max", "flatten", "predictions", "log_predictions"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
@@ -69,6 +86,11 @@ ClassWeights = Annotated[
 Clip = Annotated[
     Literal["auto"] | Annotated[Float, Field(ge=0, lt=0.5)],
     _expected("auto, or a number from 0 to below 0.5"),
+]
+Folders = Annotated[
+    Annotated[list[Name], Field(min_length=1)],
+    _expected("a folder's name or a list of them"),
+    pydantic.BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
 ]
 LayersShown = Annotated[
     Annotated[int, Field(ge=1, le=100)] | Annotated[list[str], Field(min_length=1)],
@@ -99,11 +121,28 @@ def sections(annotation: Any) -> list[type[Section]]:
     return [section for part in get_args(annotation) for section in sections(part)]
 
 
+class Subsets(Section):
+    """Folders of `data.train`, below those that only wrap others."""
+
+    train: Folders = key("folder or list of folders with training images")
+    valid: Folders | None = optional("the same for validation; null: drawn from train")
+    test: Folders | None = optional("the same for testing; null: drawn from train")
+
+    @model_validator(mode="after")
+    def _name_each_folder_once(self) -> Self:
+        _distinct([*self.train, *(self.valid or ()), *(self.test or ())])
+        return self
+
+
 class Data(Section):
     train: Text = key("labeled images: a zip file or a folder")
     test: Text = key("unlabeled images, the same; if there are none, repeat data.train")
-    classes: Annotated[list[str], Field(min_length=2), AfterValidator(_distinct)] | None = optional(
-        "class names, in order; null: every class that is found"
+    classes: Annotated[list[Name], Field(min_length=2), AfterValidator(_distinct)] | None = (
+        optional("class names, in order; null: every class that is found")
+    )
+    subsets: Subsets | None = optional("folders that are subsets; null: by their usual names")
+    zip_encoding: Annotated[str, AfterValidator(_ascii_compatible)] | None = optional(
+        "of names in zips that are not UTF-8: gbk, cp932, ...; null: cp437"
     )
 
 
@@ -284,7 +323,7 @@ class Evaluate(Section):
 
 class Explain(Section):
     examples: Annotated[int, Field(ge=1, le=100)] = key("images per gallery, at most")
-    image: str | None = optional(
+    image: Name | None = optional(
         "image with activations, a name in data/split.csv; null: a random one"
     )
     layers: LayersShown = key("layers with activations and filters: a number, or a list of names")

@@ -27,12 +27,18 @@ def main() -> None:
     options, inputs = params.split, params.data
     fixes = label_fixes.read(paths.LABEL_FIXES)
     with ExitStack() as stack:
-        archives = [stack.enter_context(sources.open_source(Path(inputs.train)))]
-        entries, classes = labels.infer_layout(archives[0].names, inputs.train, inputs.classes)
+        archives = [_open(inputs.train, inputs.zip_encoding, stack)]
+        subsets = inputs.subsets.model_dump() if inputs.subsets else None
+        entries, classes = labels.infer_layout(
+            archives[0].names, inputs.train, inputs.classes, subsets
+        )
+        _print([*labels.empty_folders(archives[0].empty, entries)])
+        if outside := len(archives[0].names) - len(entries):
+            _print([f"{outside:,} files are in folders that data.subsets does not name: not read"])
         selected = list(labels.limit_per_class(entries, options.per_class_limit))
         files = [("train", archives[0], entry) for entry in selected]
         if os.path.realpath(inputs.test) != os.path.realpath(inputs.train):
-            archives.append(stack.enter_context(sources.open_source(Path(inputs.test))))
+            archives.append(_open(inputs.test, inputs.zip_encoding, stack))
             files += [("test", archives[1], one) for one in labels.unlabelled(archives[1].names)]
         rows, thumbnails = [], []
         with progress("split", len(files)) as bar:
@@ -51,15 +57,23 @@ def main() -> None:
     rows = judge.assign(rows, classes, {one.name: one.subset for one in selected}, **drawn)
     rows, fixed, unmatched = label_fixes.apply(fixes, rows, classes, paths.LABEL_FIXES)
     _print([f"{paths.LABEL_FIXES}: no accepted labelled image {member}" for member in unmatched])
+    ignored = sum((Counter(archive.ignored) for archive in archives), Counter())
+    ignored += Counter({"outside data.subsets": outside})
     ledger.write_ledger(paths.LEDGER, rows)
     metrics = ledger.summary(rows, classes) | {
         "beyond_per_class_limit": len(entries) - len(selected),
-        "passed_over": dict(sum((Counter(archive.ignored) for archive in archives), Counter())),
+        "passed_over": dict(ignored),
         "label_fixes": fixed,
     }
     tables.write_json(paths.SPLIT_METRICS, metrics)
     for line in judge.summary_lines(metrics):
         print(f"split: {line}")
+
+
+def _open(path: str, zip_encoding: str | None, stack: ExitStack) -> sources.Source:
+    archive = stack.enter_context(sources.open_source(Path(path), zip_encoding))
+    _print(archive.notes)
+    return archive
 
 
 def _print(lines: list[str], rest: str = "") -> None:

@@ -126,7 +126,7 @@ def _compare(
     spread = np.unique(np.linspace(0, len(valid) - 1, IMAGES).round().astype(int))
     differences: dict[str, NDArray[np.float32]] = {}
     changed = 0
-    with sources.open_source(Path(params.data.train)) as source:
+    with sources.open_source(Path(params.data.train), params.data.zip_encoding) as source:
         for row, expected in (valid[i] for i in spread):
             try:
                 content = source.read(row.member)

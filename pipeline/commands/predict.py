@@ -19,7 +19,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.heatmap:
         require_replaceable("predict --heatmap", arguments.heatmap)
     with contextlib.ExitStack() as stack:
-        files = _files([Path(name) for name in arguments.inputs], stack)
+        files = _files(map(Path, arguments.inputs), params.data.zip_encoding, stack)
         predictor = Predictor(params, len(files), engine)
         write_heatmaps = None
         if arguments.heatmap:
@@ -118,12 +118,16 @@ def _engine(arguments: argparse.Namespace) -> str:
     return arguments.engine or default
 
 
-def _files(inputs: Sequence[Path], stack: contextlib.ExitStack) -> list[File]:
+def _files(
+    inputs: Iterable[Path], zip_encoding: str | None, stack: contextlib.ExitStack
+) -> list[File]:
     """List all files by name, each with a function that reads it; zips stay open in `stack`."""
     files: list[File] = []
     for path in inputs:
         if os.path.isdir(path) or (os.path.isfile(path) and path.suffix.lower() == ".zip"):
-            source = stack.enter_context(sources.open_source(path))
+            source = stack.enter_context(sources.open_source(path, zip_encoding, lenient=True))
+            for note in source.notes:
+                print(f"predict: {note}", file=sys.stderr)
             files += [
                 (f"{path}/{name}", functools.partial(source.read, name)) for name in source.names
             ]

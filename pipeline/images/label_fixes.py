@@ -1,10 +1,12 @@
 """Correct wrong labels by a list of files, each with another class or excluded from the data.
 
 A fix names a file as the inputs do, or by the end of its path (`cat.1.jpg` for `train/cat.1.jpg`).
+Names are compared in Unicode form NFC.
 """
 
 import posixpath
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -30,7 +32,7 @@ def read(path: Path) -> list[list[str]]:
         line = ",".join(fields)
         if not fields[0] or not fields[1] or re.search(r"[\0-\x1f\x7f-\x9f]", line):
             raise tables.unexpected(where, "member, label and source", line, "correct it")
-        fixes.append(fields)
+        fixes.append([unicodedata.normalize("NFC", field) for field in fields])
     return fixes
 
 

@@ -4,20 +4,22 @@ import difflib
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.runtime.errors import UserError
 
-SUBSETS = {  # case-folded name of a folder -> subset
-    "train": "train",
-    "valid": "valid",
-    "validation": "valid",
-    "val": "valid",
-    "test": "test",
-    "test1": "test",  # in Kaggle's first Dogs vs. Cats
+SUBSETS = {  # words of a folder's name -> subset
+    "train|training": "train",
+    "valid|validation|val|dev": "valid",
+    "test|testing|test1": "test",  # test1 in Kaggle's first Dogs vs. Cats
+    "pred|predict|prediction|unlabell?ed": "unlabelled",
 }
+_NEUTRAL = "(?:[ _-]|sets?|seg|data|images?|imgs?|photos?|pictures?|split)*"  # no word of another
+_NAMES = {re.compile(f"{_NEUTRAL}(?:{word}){_NEUTRAL}"): name for word, name in SUBSETS.items()}
 _FLAT = re.compile(r"([^/.]+)\.[0-9]+\.[^/.]+")  # cat.0.jpg
+_LETTER = re.compile(r"[^\W\d_]")
+_LOST = re.compile("[?_\ufffd]+")  # letters that a zip or a file system could not hold
 Paths = dict[str, str]  # name of each member -> its path below the folder that is looked at
 
 
@@ -40,36 +42,41 @@ def natural_key(name: str) -> tuple[tuple[tuple[str, int, str], ...], str]:
 
 
 def infer_layout(
-    names: Sequence[str], where: str, classes: Sequence[str] | None
+    names: Sequence[str],
+    where: str,
+    classes: Sequence[str] | None,
+    subsets: Mapping[str, Sequence[str] | None] | None = None,
 ) -> tuple[list[Entry], list[str]]:
     """Infer label and subset of each member from all names; return entries and ordered classes.
 
     Layouts, each inside any number of wrapping folders: `cat.0.jpg` (Kaggle's flat names, more than
     half of the files), `cats/1.jpg` (a folder per class, any folders below), and either of them
-    inside `train`, `valid` and `test`. A flat `test` without labels is "unlabelled". If only
-    `train` is labelled, its images are still to be split. `classes` must all be there, and no
-    others; None: any. Raise `UserError`, whose message begins with `where`.
+    inside `train`, `valid` and `test`, in the spellings of `SUBSETS`. A flat `test` without labels
+    is "unlabelled". If only `train` is labelled, its images are still to be split. `classes` must
+    all be there, and no others; None: any. `subsets` names the folders of each subset; there are
+    no entries for files in others. Raise `UserError`, whose message begins with `where`.
     """
     names = sorted(names, key=natural_key)
-    paths = _unwrap({name: name for name in names})
+    named = {one: subset for subset, ones in (subsets or {}).items() for one in ones or ()}
+    paths = _unwrap({name: name for name in names}, unless=named)
     folders = _folders(paths)
-    subsets = [folder for folder in folders if folder.casefold() in SUBSETS]
-    others = [folder for folder in folders if folder not in subsets]
-    # A class may be called "train", but then it holds images and no classes.
-    split = len(subsets) > 1 or any(_labels(folders[folder]) for folder in subsets)
-    if subsets and others and not split and subsets[0] not in (classes or ()):
-        split, others = True, subsets  # a flat `test` beside classes is ambiguous
-    if not split or _flat_labels(paths):
-        known = {name: Entry(name, paths[name], label) for name, label in _labels(paths).items()}
-    elif others:
-        raise UserError(
-            f"{where}: expected either subset folders ('train', 'valid', 'test') or class folders, "
-            f"got {others[0]!r} among {_listed(folders)}; move it elsewhere"
-        )
+    are_classes = classes is not None and set(folders) <= set(classes)
+    if named:
+        known = _in_subsets(folders, _require_all(named, folders, where), where, classes)
+        tops = {name: path.partition("/") for name, path in paths.items()}
+        outside = {name for name, (top, slash, _) in tops.items() if slash and top not in named}
+        names = [name for name in names if name not in outside]
+    elif not _flat_labels(paths) and (split := _split(folders, are_classes, where)):
+        known = _in_subsets(folders, split, where, classes)
     else:
-        known = _in_subsets(folders, where)
-    present = {entry.label for entry in known.values() if entry.label is not None}
-    if not present:
+        known = {name: Entry(name, paths[name], label) for name, label in _labels(paths).items()}
+        if not _flat_labels(paths) and not are_classes:
+            _require_different(folders, where)
+    labelled = [entry for entry in known.values() if entry.label is not None]
+    present = {entry.label for entry in labelled if entry.label is not None}
+    flat = [one.label for one in labelled if one.id.count("/") == (one.subset is not None)]
+    dates = classes is None and len(flat) < 2 * len({*flat})  # "at 12.10.jpg" tells no class
+    if not present or dates:
         raise _unknown_layout(where, names)
     order = _class_order(sorted(present, key=natural_key), where, classes)
     entries = [known.get(name) or Entry(name, paths.get(name, name)) for name in names]
@@ -93,23 +100,89 @@ def limit_per_class(entries: Iterable[Entry], limit: int | None) -> Iterator[Ent
             yield entry
 
 
-def _in_subsets(folders: dict[str, Paths], where: str) -> dict[str, Entry]:
+def empty_folders(folders: Iterable[str], entries: Iterable[Entry]) -> Iterator[str]:
+    """Yield a sentence for each folder without images, by whether it lies beside classes."""
+    inside = (f"/{one.name}".partition(f"/{one.label}/") for one in entries if one.label)
+    beside_classes = {before for before, found, _ in inside if found}
+    for folder in folders:
+        kind = "class folder" if f"/{folder}".rpartition("/")[0] in beside_classes else "folder"
+        yield f"{kind} {folder!r} holds no images"
+
+
+def _subset(folder: str) -> str | None:
+    """Return the subset that a name says, such as "Testing", "val-images" and "seg_train"."""
+    folded = folder.casefold()
+    return next((name for names, name in _NAMES.items() if names.fullmatch(folded)), None)
+
+
+def _split(folders: dict[str, Paths], are_classes: bool, where: str) -> dict[str, str]:
+    """Return the subset of each folder; nothing if the folders are classes."""
+    split = {folder: subset for folder in folders if (subset := _subset(folder))}
+    others = [folder for folder in folders if folder not in split]
+    # A class may be called "train", but then it holds images and no classes.
+    if are_classes or not split:
+        return {}
+    if len(split) == 1 and not any(_labels(folders[folder]) for folder in split):
+        others = [*split]  # a flat `test` beside classes is ambiguous
+    if others:
+        raise UserError(
+            f"{where}: expected either subset folders ('train', 'valid', 'test') or class folders, "
+            f"got {others[0]!r} among {listed(folders)}; move it elsewhere, list the folders in "
+            "data.classes if all are classes, or say in data.subsets which to use"
+        )
+    return split
+
+
+def _require_all(named: dict[str, str], folders: Iterable[str], where: str) -> dict[str, str]:
+    if missing := [folder for folder in named if folder not in folders]:
+        raise UserError(
+            f"{where}: expected the folder {missing[0]!r} of data.subsets, got "
+            f"{listed(folders) or 'no folders'}; correct data.subsets"
+        )
+    return named
+
+
+def _require_different(folders: dict[str, Paths], where: str) -> None:
+    """Raise `UserError` for two folders with a common folder inside: a class, or a subset?"""
+    first: dict[str, str] = {}
+    for folder, paths in folders.items():
+        for below in _folders(paths):
+            other = first.setdefault(below, folder)
+            if other != folder and not re.fullmatch(_NEUTRAL, below.casefold()):
+                raise UserError(
+                    f"{where}: expected one folder per class, or subset folders ('train', 'valid', "
+                    f"'test'), got {below!r} in {other!r} and in {folder!r}; say which they are: "
+                    f"`data.classes: [{other}, {folder}, ...]` if they are classes, else "
+                    f"data.subsets, such as `{{train: {other}, test: {folder}}}`"
+                )
+
+
+def _in_subsets(
+    folders: dict[str, Paths],
+    subsets: Mapping[str, str],
+    where: str,
+    classes: Sequence[str] | None,
+) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
-    subsets = {folder: SUBSETS[folder.casefold()] for folder in folders}
-    inside = {folder: _unwrap(folders[folder], subset) for folder, subset in subsets.items()}
-    labels = {folder: _labels(paths) for folder, paths in inside.items()}
+    inside = {one: _unwrap(folders[one], one, subset) for one, subset in subsets.items()}
+    labels = {
+        folder: {} if subsets[folder] == "unlabelled" else _labels(paths)
+        for folder, paths in inside.items()
+    }
     only_train = {subset for folder, subset in subsets.items() if labels[folder]} == {"train"}
-    trained = {label for f in folders if subsets[f] == "train" for label in labels[f].values()}
+    trained = {label for f in subsets if subsets[f] == "train" for label in labels[f].values()}
     for folder, paths in inside.items():
-        if not labels[folder] and subsets[folder] == "test":
+        if not labels[folder] and subsets[folder] in ("test", "unlabelled"):
             entries |= {name: Entry(name, paths[name], None, "unlabelled") for name in paths}
             continue
+        if not _flat_labels(paths) and not trained <= {*(classes or ())}:
+            _require_different(_folders(paths), where)
         if not labels[folder] or not trained:
             raise _unknown_layout(where, [*paths])
         if unknown := sorted(set(labels[folder].values()) - trained, key=natural_key):
             raise UserError(
                 f"{where}: expected in {folder!r} only classes of the training images, "
-                f"{_listed(trained)}, got {unknown[0]!r}; rename or remove it"
+                f"{listed(trained)}, got {unknown[0]!r}; rename or remove it"
             )
         prefix, subset = ("", None) if only_train else (f"{folder}/", subsets[folder])
         for name, label in labels[folder].items():
@@ -127,11 +200,13 @@ def _folders(paths: Paths) -> dict[str, Paths]:
     return {folder: folders[folder] for folder in sorted(folders, key=natural_key)}
 
 
-def _unwrap(paths: Paths, subset: str | None = None) -> Paths:
-    """Enter folders that have no sibling; with `subset`, only those of its name."""
+def _unwrap(
+    paths: Paths, only: str | None = None, subset: str = "", unless: Iterable[str] = ()
+) -> Paths:
+    """Enter folders that have no sibling; with `only`, those of this name or of that subset."""
     while len(folders := _folders(paths)) == 1 and not _flat_labels(paths):
         [(folder, inside)] = folders.items()
-        if subset and SUBSETS.get(folder.casefold()) != subset:
+        if folder in unless or (only and folder != only and _subset(folder) != subset):
             break
         paths = inside
     return paths
@@ -140,7 +215,7 @@ def _unwrap(paths: Paths, subset: str | None = None) -> Paths:
 def _flat_labels(paths: Paths) -> dict[str, str]:
     """Return name -> label if more than half of the files have Kaggle's flat names, else {}."""
     matches = {name: _FLAT.fullmatch(path) for name, path in paths.items()}
-    labels = {name: match[1] for name, match in matches.items() if match}
+    labels = {name: one[1] for name, one in matches.items() if one and _LETTER.search(one[1])}
     return labels if 2 * len(labels) > len(paths) else {}
 
 
@@ -163,16 +238,21 @@ def _with_unique_ids(entries: list[Entry]) -> list[Entry]:
 
 
 def _class_order(present: list[str], where: str, classes: Sequence[str] | None) -> list[str]:
+    if lost := [label for label in present if _LOST.fullmatch(label)]:
+        raise UserError(
+            f"{where}: expected class names with letters or digits, got {lost[0]!r}, as where they "
+            "could not be stored; make the archive again or rename that folder"
+        )
     if len(present) == 1:
         raise UserError(
             f"{where}: expected two classes or more, got only {present[0]!r}; "
             "add the images of another class"
         )
-    folded = {label.casefold(): label for label in present}
-    if twins := [label for label in present if folded[label.casefold()] != label]:
+    folded = {label.lower(): label for label in present}
+    if twins := [label for label in present if folded[label.lower()] != label]:
         raise UserError(
             f"{where}: expected classes that differ in more than case, got {twins[0]!r} and "
-            f"{folded[twins[0].casefold()]!r}; rename one"
+            f"{folded[twins[0].lower()]!r}; rename one"
         )
     if classes is None:
         return present
@@ -180,11 +260,11 @@ def _class_order(present: list[str], where: str, classes: Sequence[str] | None) 
         near = difflib.get_close_matches(missing[0], present, 1)
         hint = f"did you mean {near[0]!r}?" if near else "correct the list of classes"
         raise UserError(
-            f"{where}: expected the class {missing[0]!r}, got {_listed(present)}; {hint}"
+            f"{where}: expected the class {missing[0]!r}, got {listed(present)}; {hint}"
         )
     if surplus := [label for label in present if label not in classes]:
         raise UserError(
-            f"{where}: expected only the classes {_listed(classes)}, got {surplus[0]!r}; "
+            f"{where}: expected only the classes {listed(classes)}, got {surplus[0]!r}; "
             "list it too or remove its images"
         )
     return list(classes)
@@ -197,7 +277,8 @@ def _unknown_layout(where: str, names: Sequence[str]) -> UserError:
     )
 
 
-def _listed(labels: Iterable[str]) -> str:
-    quoted = [repr(label) for label in sorted(labels, key=natural_key)]
-    more = f" and {len(quoted) - 10} more" if len(quoted) > 10 else ""  # one readable sentence
-    return ", ".join(quoted[:10]) + more
+def listed(names: Iterable[str], most: int = 10) -> str:
+    """Quote the first names, in natural order, for one readable sentence."""
+    quoted = [repr(name) for name in sorted(names, key=natural_key)]
+    more = f" and {len(quoted) - most} more" if len(quoted) > most else ""
+    return ", ".join(quoted[:most]) + more

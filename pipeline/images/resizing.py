@@ -69,7 +69,9 @@ class Resizing(CachedShards):
         """The inputs that rows come from; a cluster's worker keeps them open."""
         used = {row.source for row in self.rows}
         return {
-            name: sources.open_source(path) for name, path in self.inputs.items() if name in used
+            name: sources.open_source(path, self.data.zip_encoding)
+            for name, path in self.inputs.items()
+            if name in used
         }
 
     def _read_unchanged(self, row: ledger.LedgerRow) -> bytes:

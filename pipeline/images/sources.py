@@ -3,16 +3,16 @@
 `open_source` unpacks nothing to disk, and no name in a zip ever becomes a path. A fault of the
 archive is a `UserError` when it is opened, a fault of one member an `Unreadable` when it is read.
 Names are POSIX paths in Unicode form NFC, the same for a zip and a folder with the same files.
+Files that are no images by their names are passed over and counted.
 """
 
 import contextlib
 import errno
 import os
-import re
 import stat
 import struct
 import threading
-import unicodedata
+import warnings
 import zipfile
 import zlib
 from collections import Counter
@@ -20,14 +20,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.images import member_names
 from pipeline.images.decode import Unreadable
-from pipeline.images.labels import natural_key
+from pipeline.images.labels import listed, natural_key
 from pipeline.runtime.errors import UserError, of_the_machine
-from pipeline.storage.tables import unexpected
 
 MAX_MEMBER_BYTES = 128 * 1024**2  # more than any photo; a thread holds one member at a time
 
-_IGNORED_FILES = {"thumbs.db": "Thumbs.db", ".ds_store": ".DS_Store", "desktop.ini": "hidden"}
 _FAULTS_OF_ONE_FILE = {
     errno.ENOENT: "no file there any more, or a link to none",
     errno.EACCES: "no permission to read it",
@@ -36,22 +35,95 @@ _FAULTS_OF_ONE_FILE = {
     errno.ENAMETOOLONG: "a name that is too long for a file",
 }
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
-_ENCRYPTED, _UTF8_NAME = 0x1, 0x800  # flag bits; PKWARE's APPNOTE, 4.3.7 and 4.4.4
+_ENCRYPTED = 0x1  # flag bit; PKWARE's APPNOTE, 4.4.4
+_METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ"}
+_AGAIN = "zip again with deflate"
+_OTHER_ARCHIVES = (  # kind, first bytes, endings
+    ("a RAR archive", b"Rar!", (".rar",)),
+    ("a 7-Zip archive", b"7z\xbc\xaf\x27\x1c", (".7z",)),
+    ("a tar.gz archive", b"\x1f\x8b", (".tgz", ".gz")),
+    ("a tar.bz2 archive", b"BZh", (".tbz2", ".bz2")),
+    ("a tar.xz archive", b"\xfd7zXZ", (".txz", ".xz")),
+    ("a tar.zst archive", b"\x28\xb5\x2f\xfd", (".tzst", ".zst")),
+    ("a tar archive", None, (".tar",)),
+)
+_LINK_OUT = "a link that leads out of the folder; put the file itself there"
+_ZIP_INSIDE = "another zip; give it by itself, or unzip it"
 
-Entries = Iterable[tuple[str, Any]]  # raw name and member; None: a folder
+Entries = Iterable[tuple[str, Any]]  # raw name and member; None: a folder; text: why it is none
 
 
 class Source(contextlib.AbstractContextManager["Source"]):
-    """An open archive of images, by default a folder; a context manager."""
+    """An open archive of images, by default a folder; a context manager.
 
-    def __init__(self, path: Path, entries: Entries) -> None:
+    `names` are its members in natural order, `ignored` the number of files passed over, by kind,
+    `empty` the folders without members, `notes` sentences for the screen. With `lenient`, links
+    out of a folder and zips inside are unreadable members; else they are refused.
+    """
+
+    def __init__(self, path: Path, entries: Entries, lenient: bool = False) -> None:
         self.path, self._state = path, _state(path)
-        self._members, self.ignored = _admit(path, entries)
-        self.names = sorted(self._members, key=natural_key)  # without the ignored ones
+        self.notes: list[str] = []
+        self._members: dict[str, Any] = {}  # by safe name
+        self._faults: dict[str, str] = {}
+        self.ignored = self._admit(entries, lenient)
+        self.names = sorted([*self._members, *self._faults], key=natural_key)
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a member, or raise `Unreadable`; thread safe."""
-        return read_file(self._members[name])
+        if name in self._faults:
+            raise Unreadable(self._faults[name])
+        return self._read(self._members[name])
+
+    def _read(self, member: Any) -> bytes:
+        return read_file(member)
+
+    def _admit(self, entries: Entries, lenient: bool) -> dict[str, int]:
+        """Keep the members that may be images; return the number of the others, by kind."""
+        path, ignored, tables = self.path, Counter[str](), list[str]()
+        folders: set[str] = set()
+        twins: dict[str, str] = {}  # by name in lower case
+        for raw, member in entries:
+            name = member_names.inside(path, raw)
+            kind = member_names.passed_over(name)
+            if kind is None:
+                member_names.require_readable(path, name, raw)
+            folder = name if member is None else name.rpartition("/")[0]
+            if member_names.passed_over(folder) is None:
+                folders.add(folder)
+            if member is None:
+                continue
+            if kind is not None:
+                ignored[kind] += 1
+                tables += [name] if kind in member_names.TABLES else []
+                continue
+            if (twin := twins.get(name.lower())) is not None:
+                raise UserError(
+                    f"{path}: expected one member of each name, got {twin!r} and {name!r}, "
+                    "which are the same file on some machines; rename or remove one"
+                )
+            twins[name.lower()] = name
+            fault = _ZIP_INSIDE if name.lower().endswith(".zip") else member
+            if not isinstance(fault, str):
+                self._members[name] = member
+            elif lenient:
+                self._faults[name] = fault
+            else:
+                raise _inside(path, name, fault)
+        counts = dict(sorted(ignored.items()))
+        if not twins:
+            inside = ", ".join(f"{number} of {kind!r}" for kind, number in counts.items())
+            raise UserError(
+                f"{path}: expected images, got {inside or 'nothing'} inside; give an archive of "
+                "images"
+            )
+        if tables:
+            self.notes.append(
+                f"{listed(tables, 3)} in {path}: not read, as names of files and folders give the "
+                "labels"
+            )
+        self.empty = member_names.without_members(folders, twins.values())
+        return counts
 
     def require_unchanged(self) -> None:
         """Raise `UserError` if the archive has been replaced or written to since it was opened."""
@@ -68,12 +140,15 @@ class Source(contextlib.AbstractContextManager["Source"]):
         self.close()
 
 
-def open_source(path: Path) -> Source:
-    """Open a zip or a folder; raise `UserError` if the archive as a whole cannot be trusted."""
+def open_source(path: Path, zip_encoding: str | None = None, lenient: bool = False) -> Source:
+    """Open a zip or a folder; raise `UserError` if the archive as a whole cannot be trusted.
+
+    `zip_encoding` is that of names in a zip which are not UTF-8.
+    """
     if os.path.isdir(path):  # unlike Path.is_dir, does not raise for a name that is too long
-        return Source(path, _walk(path))
+        return Source(path, _walk(path), lenient)
     if os.path.isfile(path):
-        return _Zip(path)
+        return _Zip(path, zip_encoding, lenient)
     raise UserError(
         f"{path}: expected a zip file or a folder of images, got nothing at that path; "
         "put the images there or correct the path"
@@ -97,8 +172,11 @@ def read_file(path: Path) -> bytes:
 
 
 class _Zip(Source):
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, _directory(path))
+    def __init__(self, path: Path, encoding: str | None, lenient: bool) -> None:
+        infos = _directory(path)
+        names, warnings = member_names.in_zip(path, infos, encoding)
+        super().__init__(path, _entries(names, infos), lenient)
+        self.notes += warnings
         for name, info in self._members.items():
             largest = max(info.file_size, info.compress_size)
             if info.flag_bits & _ENCRYPTED:
@@ -111,13 +189,18 @@ class _Zip(Source):
                     f"{path}: expected members of {MAX_MEMBER_BYTES // 1024**2} MiB at most, got "
                     f"{name!r} of {largest} bytes; leave it out of the zip"
                 )
+        packed = {info.compress_type for info in self._members.values()}
+        if packed and not packed & {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            methods = ", ".join(map(_method, sorted(packed)))
+            raise UserError(
+                f"{path}: expected members compressed by deflate, got {methods}; {_AGAIN}"
+            )
         self._lock, self._file = threading.Lock(), path.open("rb")
 
     def close(self) -> None:
         self._file.close()
 
-    def read(self, name: str) -> bytes:
-        info = self._members[name]
+    def _read(self, info: zipfile.ZipInfo) -> bytes:
         content = packed = self._packed(info)
         # Only these two methods can stop at a size; ZipFile.read would inflate up to 2 GiB.
         if info.compress_type == zipfile.ZIP_DEFLATED:
@@ -126,7 +209,7 @@ class _Zip(Source):
             except zlib.error as error:
                 raise Unreadable("damaged compressed data") from error
         elif info.compress_type != zipfile.ZIP_STORED:
-            raise Unreadable(f"unsupported compression method {info.compress_type}")
+            raise Unreadable(f"unsupported compression {_method(info.compress_type)}; {_AGAIN}")
         if len(content) > info.file_size:
             raise Unreadable("expands beyond its declared size")
         if len(content) < info.file_size:
@@ -136,7 +219,6 @@ class _Zip(Source):
         return content
 
     def _packed(self, info: zipfile.ZipInfo) -> bytes:
-        encoding = "utf-8" if info.flag_bits & _UTF8_NAME else "cp437"
         try:
             with self._lock:
                 self._file.seek(max(0, info.header_offset))  # negative: its start was cut off
@@ -144,7 +226,7 @@ class _Zip(Source):
                 if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
                     raise Unreadable("damaged member header")
                 _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-                if self._file.read(name_length) != info.orig_filename.encode(encoding):
+                if self._file.read(name_length) != member_names.raw_name(info):
                     raise Unreadable("two names for one member")
                 self._file.seek(extra_length, os.SEEK_CUR)
                 return self._file.read(info.compress_size)
@@ -153,10 +235,34 @@ class _Zip(Source):
             raise
 
 
-def _directory(path: Path) -> Entries:
+def _method(number: int) -> str:
+    return f"method {number} ({_METHODS.get(number, 'unknown')})"
+
+
+def _inside(path: Path, name: str, fault: str) -> UserError:
+    """Return the error for a fault of a member that stops all but a prediction."""
+    if fault == _LINK_OUT:
+        return UserError(
+            f"{path}: expected files inside the folder, got the link {name!r} that leads "
+            "out of it; replace it with the files themselves"
+        )
+    remedy = "" if path.is_dir() else "unzip the outer one first and "
+    return UserError(
+        f"{path}: expected images, got another zip inside, {name!r}; "
+        f"{remedy}give the inner zip itself"
+    )
+
+
+def _directory(path: Path) -> list[zipfile.ZipInfo]:
     with path.open("rb") as file:
         try:
-            with zipfile.ZipFile(file) as archive:
+            if other := _other_archive(path, file.read(512)):
+                raise UserError(
+                    f"{path}: expected a zip file or a folder, got {other}; unpack it and give the "
+                    "folder"
+                )
+            # Python 3.12 and later warn of an empty field "Unicode path".
+            with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(file) as archive:
                 infos = archive.infolist()
             # Private, as of Python 3.11 to 3.13; the fifth value is the number of entries.
             declared = zipfile._EndRecData(file)[4]  # type: ignore[attr-defined]
@@ -172,87 +278,49 @@ def _directory(path: Path) -> Entries:
             f"{path}: expected {declared} members, as its directory declares, got {len(infos)}; "
             "download it again"
         )
-    for info in infos:
-        is_folder = info.orig_filename.endswith(("/", "\\")) and not info.file_size
-        yield info.orig_filename, None if is_folder else info
+    return infos
+
+
+def _other_archive(path: Path, head: bytes) -> str | None:
+    """Return which archive a file is by its first bytes, or by its name."""
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    name = "" if head.startswith(b"PK") else path.name.lower()
+    for kind, start, endings in _OTHER_ARCHIVES:
+        if (start and head.startswith(start)) or name.endswith(endings):
+            return kind
+    return None
+
+
+def _entries(names: Iterable[str], infos: Iterable[zipfile.ZipInfo]) -> Entries:
+    for name, info in zip(names, infos, strict=True):
+        is_folder = name.endswith(("/", "\\")) and not info.file_size
+        yield name, None if is_folder else info
 
 
 def _state(path: Path) -> dict[Path, object]:
     """Return inode, size and modification time of each file that can be read."""
     state: dict[Path, object] = {}
-    for file in [file for _, file in _walk(path)] if os.path.isdir(path) else [path]:
-        with contextlib.suppress(OSError):
-            status = file.stat()
-            state[file] = status.st_ino, status.st_size, status.st_mtime_ns
+    files = {"": path}
+    if os.path.isdir(path):  # without what the system may write at any time
+        files = {name: file for name, file in _walk(path) if isinstance(file, Path)}
+    for name, file in files.items():
+        if not member_names.passed_over(name):
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                state[file] = status.st_ino, status.st_size, status.st_mtime_ns
     return state
 
 
-def _walk(root: Path, below: str = "") -> Iterator[tuple[str, Path]]:
+def _walk(root: Path, below: str = "") -> Iterator[tuple[str, Path | str | None]]:
     """Yield name and path of each file below `root`; do not follow links to folders inside it."""
     with os.scandir(root / below) as entries:
         for entry in entries:
             name, is_link = below + entry.name, entry.is_symlink()
             if is_link and not Path(os.path.realpath(entry)).is_relative_to(os.path.realpath(root)):
-                raise UserError(
-                    f"{root}: expected files inside the folder, got the link {name!r} that leads "
-                    "out of it; replace it with the files themselves"
-                )
-            if entry.is_dir(follow_symlinks=False):
+                yield name, _LINK_OUT
+            elif entry.is_dir(follow_symlinks=False):
+                yield f"{name}/", None
                 yield from _walk(root, f"{name}/")
             elif not (is_link and os.path.isdir(entry)):
                 yield name, root / name
-
-
-def _admit(path: Path, entries: Entries) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the members that may be images, by safe name, and the number ignored, by kind."""
-    members: dict[str, Any] = {}
-    ignored: Counter[str] = Counter()
-    twins: dict[str, str] = {}  # by case-folded name
-    for raw, member in entries:
-        name = _safe_name(path, raw)
-        if member is None:
-            continue
-        if kind := _ignored_kind(name):
-            ignored[kind] += 1
-            continue
-        if name.lower().endswith(".zip"):
-            remedy = "" if path.is_dir() else "unzip the outer one first and "
-            raise UserError(
-                f"{path}: expected images, got another zip inside, {name!r}; "
-                f"{remedy}give the inner zip itself"
-            )
-        if (twin := twins.get(name.casefold())) is not None:
-            raise UserError(
-                f"{path}: expected one member of each name, got {twin!r} and {name!r}, "
-                "which are the same file on some machines; rename or remove one"
-            )
-        members[name], twins[name.casefold()] = member, name
-    counts = dict(sorted(ignored.items()))
-    if not members:
-        inside = ", ".join(f"{count} of {kind!r}" for kind, count in counts.items()) or "nothing"
-        raise UserError(f"{path}: expected images, got {inside} inside; give an archive of images")
-    return members, counts
-
-
-def _safe_name(path: Path, raw: str) -> str:
-    """Return the name with '/' only and in NFC, as every machine would read it."""
-    name = unicodedata.normalize("NFC", raw.replace("\\", "/"))
-    parts = name.split("/")
-    if ".." in parts or not parts[0] or re.match("[A-Za-z]:", name):
-        raise UserError(
-            f"{path}: expected members inside the archive, got {raw!r}, which leads out of it; "
-            "do not trust this archive, get it from its source again"
-        )
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-        raise unexpected(path, "names of readable characters", raw, "rename that member")
-    return "/".join(part for part in parts if part not in ("", "."))
-
-
-def _ignored_kind(name: str) -> str | None:
-    parts = name.split("/")
-    if "__MACOSX" in parts:
-        return "__MACOSX"
-    if parts[-1].startswith("._"):
-        return "._*"
-    hidden = any(part.startswith(".") for part in parts)
-    return _IGNORED_FILES.get(parts[-1].lower(), "hidden" if hidden else None)

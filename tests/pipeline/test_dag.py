@@ -156,6 +156,22 @@ def test_photos_in_data_raw_can_be_given_to_dvc(tmp_path: Path) -> None:
     assert photo.read_bytes() == b"photos"
 
 
+def test_files_of_operating_systems_beside_images_rerun_nothing(tmp_path: Path) -> None:
+    """DVC leaves them out of the hash of a folder that `data/inputs/train` links to."""
+    project = Project.copy_of_this(tmp_path / "project")
+    folder = tmp_path / "photos"  # outside of the project
+    (folder / "cats").mkdir(parents=True)
+    link = project.folder / "data" / "inputs" / "train"
+    link.unlink(missing_ok=True)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(folder)
+    names = (".DS_Store", "cats/Thumbs.db", "cats/desktop.ini", "cats/._1.jpg")
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    ignored = project.run("dvc", "check-ignore", *(f"data/inputs/train/{name}" for name in names))
+    assert ignored.split() == [f"data/inputs/train/{name}" for name in names]
+
+
 def test_one_more_view_is_all_that_is_computed(project: Project) -> None:
     project.change({"extract.views": 3, "extract.augment": AUGMENT})
     printed = project.run("dvc", "repro", "extract@convnet")

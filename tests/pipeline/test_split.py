@@ -140,11 +140,11 @@ def test_a_folder_gives_the_ledger_of_a_zip_of_the_same_files_in_another_order(
     write_params: WriteParams,
 ) -> None:
     train = labelled() | {"cat.5.png": b"", ".DS_Store": b"x", "Thumbs.db": b"x"}
-    test = UNLABELLED | {"test/.DS_Store": b"x"}
+    test = UNLABELLED | {"test/.DS_Store": b"x", "sample_submission.csv": b"id", "readme.txt": b""}
     write_zip("train.zip", dict(reversed(train.items())))
     write_zip("test.zip", test)
     _, counts = split_well()
-    assert counts["passed_over"] == {".DS_Store": 2, "Thumbs.db": 1}
+    assert counts["passed_over"] == {".DS_Store": 2, "Thumbs.db": 1, ".csv": 1, ".txt": 1}
     assert counts["found"] == 23
     of_zips = LEDGER.read_bytes(), SPLIT_METRICS.read_bytes()
     write_folder("train", train)
@@ -163,6 +163,40 @@ def test_subsets_of_the_folders_are_kept() -> None:
         assert row.id == row.member.removesuffix(".png")
     of_class = {"train": 5, "valid": 3, "test": 2}
     assert counts["subsets"] == {"cats": of_class, "dogs": of_class}
+
+
+def test_subsets_can_be_named_and_files_of_other_folders_are_counted(
+    write_params: WriteParams, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = in_folders({"fold1": 5, "fold2": 3, "fold3": 2}) | {"fold1/birds/": b""}
+    write_zip("train.zip", members | {"fold1/labels.csv": b"x"})
+    assert split.main() == 1
+    capsys.readouterr()
+    subsets = {"train": "fold1", "valid": "fold2"}
+    write_params(data={"subsets": subsets}, split={"test": 0})
+    _, counts = split_well()
+    of_class = {"train": 5, "valid": 3}
+    assert counts["subsets"] == {"cats": of_class, "dogs": of_class}
+    assert counts["passed_over"] == {".csv": 1, "outside data.subsets": 4}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "split: 'fold1/labels.csv' in train.zip: not read, as names of files and folders give the "
+        "labels",
+        "split: class folder 'fold1/birds' holds no images",
+        "split: 4 files are in folders that data.subsets does not name: not read",
+    ]
+
+
+def test_classes_and_label_fixes_may_have_another_unicode_form(write_params: WriteParams) -> None:
+    members = {
+        f"{name}.{i}.png": image(i + len(name)) for name in ("caf\u00e9", "bar") for i in (0, 9, 99)
+    }
+    write_zip("train.zip", members)
+    write_params(data={"classes": ["cafe\u0301", "bar"]}, split={"test": 0})
+    write_fixes("cafe\u0301.0.png,bar,x", "bar.0.png,cafe\u0301,x")
+    rows, counts = split_well()
+    assert counts["label_fixes"]["relabelled"] == 2
+    assert {row.label for row in rows if row.label} == {"caf\u00e9", "bar"}
 
 
 def test_copies_in_two_subset_folders_or_under_two_labels_are_warned_of(

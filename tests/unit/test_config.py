@@ -51,6 +51,7 @@ def reverse(content: Any) -> Any:
     return {key: reverse(value) for key, value in reversed(content.items())}
 
 
+FOLDERS = {"data.subsets": {"train": ["a"], "valid": None, "test": "b"}}
 HARMLESS: list[tuple[str, Content, Content]] = [
     ("0.0 for 0", {}, {"train_head.dropout": 0.0, "fine_tune.augment.rotation": 0.0}),
     ("no key for null", {}, {"data.classes": ABSENT, "train_head.class_weights": ABSENT}),
@@ -62,6 +63,9 @@ HARMLESS: list[tuple[str, Content, Content]] = [
     ("another path to the same file", {}, {"data.train": "./data/../data/sample/train.zip"}),
     ("other images at another path", {}, {"data.train": "a", "data.test": "b"}),
     ("weights at another path", FILE, {f"{NET}.path": "b.h5"}),
+    ("another Unicode form", {"data.classes": ["\u00e9", "a"]}, {"data.classes": ["e\u0301", "a"]}),
+    ("a name for a list", FOLDERS, {"data.subsets.test": ["b"], "data.subsets.valid": ABSENT}),
+    ("another name of an encoding", {"data.zip_encoding": "cp932"}, {"data.zip_encoding": "ms932"}),
 ]
 
 
@@ -83,6 +87,8 @@ MEANINGFUL: list[tuple[str, Content, Content]] = [
     ("split", {}, {"data.classes": ["cat", "dog"], "data.test": "./data/sample/train.zip"}),
     ("split", {}, under("split", {"valid": 0.2, "test": 0, "per_class_limit": 9, "seed": 1})),
     ("split", {}, under("split", {"max_rejected": 0.5, "near_duplicates": None})),
+    ("split", {}, {**FOLDERS, "data.zip_encoding": "gbk"}),
+    ("split", FOLDERS, under("data.subsets", {"train": "c", "valid": "c", "test": "c"})),
     ("resize", {}, under("resize", {"size": 32, "fit": "pad", "interpolation": "box"})),
     ("fetch_weights", {}, {f"{NET}.seed": 1}),
     ("fetch_weights", {}, {NET: IMAGENET}),

@@ -51,6 +51,28 @@ FAULTS: dict[str, tuple[str, Any, str] | tuple[str, Any, str, str]] = {
         *("data.classes", ["cat", "cat"]),
         "each name once, got ['cat', 'cat']; remove the repeated one",
     ),
+    "a class twice, in two Unicode forms": (
+        *("data.classes", ["caf\u00e9", "cafe\u0301"]),
+        "each name once, got ['caf\u00e9', 'caf\u00e9']; remove the repeated one",
+    ),
+    "a folder for two subsets": (
+        *("data.subsets", {"train": ["a", "b"], "test": "b"}),
+        "each name once, got ['a', 'b', 'b']; remove the repeated one",
+    ),
+    "subsets without train": ("data.subsets", {"test": "a"}, MISSING, "data.subsets.train"),
+    "a number as a folder": (
+        *("data.subsets", {"train": 1}),
+        "a folder's name or a list of them, got 1; change it",
+        "data.subsets.train",
+    ),
+    "an unknown encoding of names": (
+        *("data.zip_encoding", "gkb"),
+        "null or an encoding of names in zips, such as gbk, cp932 or cp1251",
+    ),
+    "an encoding in which ASCII is not ASCII": (
+        *("data.zip_encoding", "utf-16"),
+        "null or an encoding of names in zips, such as gbk, cp932 or cp1251",
+    ),
     "no backbones": ("backbones", {}, "1 or more entries"),
     "a number below its range": ("resize.size", 7, "8 or more"),
     "a number above its range": ("fine_tune.augment.rotation", 181, "180 or less"),

@@ -31,10 +31,10 @@ def forbidden(folder: Path) -> None:
     (folder / "cats/10.jpg").chmod(0)
 
 
-def flat(folder: Path) -> None:
+def flat(folder: Path, name: str = "{}.jpg") -> None:
     """Put all images side by side, named by numbers."""
     for number, path in enumerate(sorted(folder.rglob("*.jpg"))):
-        path.rename(folder / f"{number}.jpg")
+        path.rename(folder / name.format(number))
     for name in ("cats", "dogs"):
         (folder / name).rmdir()
 
@@ -84,6 +84,8 @@ INPUTS = table(
         f"refused: train: expected labels in file names ... , got '0.jpg'; {ELSEWHERE}": {
             "images side by side, named by numbers": flat
         },
+        f"refused: train: expected labels in file names ... , got '2021-05-01 12.0.jpg'; "
+        f"{ELSEWHERE}": {"images side by side, named by dates": on(flat, "2021-05-01 12.{}.jpg")},
         f"refused: train: expected labels in file names ... , got 'valid/0.jpg'; {ELSEWHERE}": {
             "a folder `valid` with images and no classes": on(subsets, "valid")
         },
@@ -110,6 +112,14 @@ INPUTS = table(
         "folders, got ... move it elsewhere": {
             "a third class named train": on(copied, "train/0.jpg")
         },
+        "refused: train: expected one folder per class, or subset folders ('train', 'valid', "
+        "'test'), got 'cats' in 'fold1' and in 'fold2'; say which they are: ... data.subsets, such "
+        "as `{train: fold1, test: fold2}`": {
+            "folds, each with all classes": on(
+                copied,
+                *(f"fold{fold}/{label}/1.jpg" for fold in (1, 2) for label in ("cats", "dogs")),
+            )
+        },
         "refused: train: expected in 'valid' only classes ... got 'birds'; rename or remove it": {
             "a folder `valid` with a class that is not in `train`": on(subsets, "valid/birds")
         },
@@ -132,7 +142,12 @@ INPUTS = table(
         },
         "accepted: 20 of 20 files": {
             "a link to the folder that holds it; it is not followed": on(linked, "cats/up", ".."),
-            "an empty class folder, which is no class": lambda folder: (folder / "birds").mkdir(),
+            "an empty class folder, which is no class; a line says so": lambda folder: (
+                folder / "birds"
+            ).mkdir(),
+        },
+        "accepted: 20 of 20 files, 1 of '@eaDir', 1 of 'Icon' ignored": {
+            "files of a Mac and of a Synology": on(copied, "Icon\r", "cats/@eaDir/0.jpg/SYNO.jpg")
         },
         "accepted: 20 of 20 files, 2 of 'hidden' ignored": {
             "a hidden file and a hidden folder": on(copied, ".10.jpg", "cats/.a/10.jpg")

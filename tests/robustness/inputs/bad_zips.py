@@ -1,5 +1,6 @@
 """Zip archives that are damaged, hostile or odd."""
 
+import gzip
 import io
 import struct
 import unicodedata
@@ -111,8 +112,27 @@ INPUTS = table(
         "inner zip itself": {
             "a zip in a zip": lambda good: zipped([("train.zip", zipped(good.items()))])
         },
-        "refused: train.zip: expected labels in file names ... , got 'readme.txt'; rename or "
-        "rearrange the images": {"only a text": zipped([("readme.txt", b"hello")])},
+        "refused: train.zip: expected images, got 1 of '.txt' inside; give an archive of images": {
+            "only a text": zipped([("readme.txt", b"hello")])
+        },
+        "refused: train.zip: expected a zip file or a folder, got ... archive; unpack it and give "
+        "the folder": {
+            "a tar archive named .zip": bytes(257) + b"ustar\x0000",
+            "a tar archive compressed by gzip": gzip.compress(b"a tar archive"),
+            "a 7-Zip archive": b"7z\xbc\xaf\x27\x1c\0\4",
+            "a RAR archive": b"Rar!\x1a\7\1\0",
+        },
+        "refused: train.zip: expected members compressed by deflate, got method 14 (LZMA); zip "
+        "again with deflate": {
+            "all members compressed by LZMA": lambda good: zipped(good.items(), zipfile.ZIP_LZMA)
+        },
+        "refused: train.zip: expected class names with letters or digits, got '??', ... rename "
+        "that folder": {
+            "a class in letters that the zip could not store": lambda good: zipped(
+                (f"{'??' if name[:3] == 'cat' else 'dogs'}/{name}", content)
+                for name, content in good.items()
+            )
+        },
         "refused: train.zip: expected two classes or more, got only 'cat'; add the images of "
         "another class": {
             "one class": lambda good: zipped((n, c) for n, c in good.items() if n[:3] == "cat")
@@ -168,15 +188,15 @@ INPUTS = table(
                 with_first(FIRST, good, b"one"), 9
             )
         },
-        "rejected: unsupported compression method ... ": {
+        "rejected: unsupported compression method 12 (bzip2); zip again with deflate": {
             "a member packed by bzip2": first_patched(CENTRAL, 10, "<H", 12)
         },
         "rejected: not an image of a known format ... ": {
             "2 MiB of zeros, packed a thousandfold": first(FIRST, ZEROS),
             "a symbolic link to a file outside; it is not followed": linked,
         },
-        "rejected: no label: it lies outside the folders of the classes": {
-            "a text beside the images": plus(("readme.txt", b"hello"))
+        "accepted: 20 of 20 files, 1 of '.csv', 1 of '.txt' ignored": {
+            "a text and a table beside the images": plus(("readme.txt", b"hello"), ("a.csv", b"1"))
         },
         "accepted: 20 of 20 files": {
             "100 bytes behind the end": whole(lambda archive: archive + bytes(100)),
@@ -188,7 +208,9 @@ INPUTS = table(
             )
         },
         "accepted: 21 of 21 files": {
-            "a name in an unknown encoding": first_renamed("cat.2000.XXg", b"cat.2000.\xe4\xffg")
+            "a name that is not UTF-8, which is read as cp437, with a warning": first_renamed(
+                "cat.2000.XXg", b"cat.2000.\xe4\xffg"
+            )
         },
     }
 )

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from album import LEDGER, RESIZED, TRAIN
+from bad_zips import zipped
 from finished import choose, pipelines
 from numpy.testing import assert_allclose
 from PIL import Image
@@ -32,9 +33,10 @@ def say(project: Path, pipeline: Say) -> Say:
     return lambda *words: pipeline("predict", *words)
 
 
-def one_view() -> None:
+def one_view(**data: str) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     params["predict"]["views"] = 1
+    params["data"] |= data
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
@@ -89,6 +91,31 @@ def test_a_zip_a_folder_and_its_files_get_the_same(say: Say) -> None:
     assert len(rows[0]) == 17
     assert rows[0] == rows[1] == rows[2]
     assert outs[1].splitlines()[1].startswith("some.zip/inner/cat.")
+
+
+def test_zips_and_links_out_inside_a_folder_are_named_and_the_others_predicted(say: Say) -> None:
+    one_view()
+    shutil.copytree(TRAIN, "album")
+    with zipfile.ZipFile("album/inner.zip", "w") as archive:
+        archive.writestr("1.jpg", b"")
+    Path("album/out.jpg").symlink_to(sorted(TRAIN.iterdir())[0].resolve())
+    Path("album/list.csv").write_text("1")
+    said = say("album", "--csv")
+    assert said.status == 1
+    assert {row[0]: row[5] for row in rows_of(said.out)[1:] if row[5]} == {
+        "album/inner.zip": "another zip; give it by itself, or unzip it",
+        "album/out.jpg": "a link that leads out of the folder; put the file itself there",
+    }
+    assert said.err.splitlines()[-1].startswith("predict: 18 images, 2 unreadable, ")
+
+
+def test_names_in_a_zip_are_read_in_the_encoding_of_the_parameters(say: Say) -> None:
+    one_view()
+    content = zipped([("==.jpg", sorted(TRAIN.iterdir())[0].read_bytes())])
+    Path("some.zip").write_bytes(content.replace(b"==.jpg", "\u8868.jpg".encode("gbk")))
+    assert "set data.zip_encoding" in say("some.zip", "--csv").err
+    one_view(zip_encoding="gbk")
+    assert rows_of(say("some.zip", "--csv").out)[1][0] == "some.zip/\u8868.jpg"
 
 
 def test_unreadable_files_are_named_the_others_predicted_and_the_status_is_1(say: Say) -> None:

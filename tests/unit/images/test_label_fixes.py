@@ -61,3 +61,8 @@ def test_fixes_change_train_and_valid_and_only_mark_test() -> None:
     ]
     assert counts == {"excluded": 1, "relabelled": 1, "in_test": 1, "unmatched": 1}
     assert unmatched == ["4"]
+
+
+def test_fixes_are_read_in_nfc(tmp_path: Path) -> None:
+    (tmp_path / "fixes.csv").write_text("member,label,source\ncafe\u0301.jpg,e\u0301,a\n", "utf-8")
+    assert label_fixes.read(tmp_path / "fixes.csv") == [["caf\u00e9.jpg", "\u00e9", "a"]]

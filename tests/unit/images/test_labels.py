@@ -1,10 +1,18 @@
 """Labels and subsets follow from file names alone."""
 
 import re
+from collections.abc import Mapping
 
 import pytest
 
-from pipeline.images.labels import Entry, infer_layout, limit_per_class, natural_key, unlabelled
+from pipeline.images.labels import (
+    Entry,
+    empty_folders,
+    infer_layout,
+    limit_per_class,
+    natural_key,
+    unlabelled,
+)
 from pipeline.runtime.errors import UserError
 
 Row = tuple[str, str | None, str | None]
@@ -27,8 +35,8 @@ def rows(names: list[str]) -> list[Row]:
     return [(entry.id, entry.label, entry.subset) for entry in entries]
 
 
-KAGGLE = ["cat.0.jpg", "cat.1.jpg", "dog.0.jpg"]
-LABELLED: list[Row] = [("cat.0", "cat", None), ("cat.1", "cat", None), ("dog.0", "dog", None)]
+KAGGLE = [f"{label}.{number}.jpg" for label in ("cat", "dog") for number in (0, 1)]
+LABELLED: list[Row] = [(name[:5], name[:3], None) for name in KAGGLE]
 CLASSES: list[Row] = [("cats/1", "cats", None), ("dogs/1", "dogs", None)]
 LAYOUTS: dict[str, tuple[list[str], list[Row]]] = {
     "flat, in any order": (KAGGLE[::-1], LABELLED),
@@ -54,10 +62,10 @@ LAYOUTS: dict[str, tuple[list[str], list[Row]]] = {
         ],
     ),
     "flat subsets": (
-        ["train/cat.0.jpg", "train/dog.0.jpg", "valid/cat.1.jpg", "test/1.jpg"],
+        [*(f"train/{name}" for name in KAGGLE), "valid/cat.1.jpg", "test/1.jpg"],
         [
             ("1", None, "unlabelled"),
-            *[(f"train/{label}.0", label, "train") for label in ("cat", "dog")],
+            *[(f"train/{id_}", label, "train") for id_, label, _ in LABELLED],
             ("valid/cat.1", "cat", "valid"),
         ],
     ),
@@ -69,7 +77,78 @@ LAYOUTS: dict[str, tuple[list[str], list[Row]]] = {
         ["train/cats/1.jpg", "train/dogs/1.jpg", "test/1.jpg"],
         [("1", None, "unlabelled"), *CLASSES],
     ),
+    "folders of one neutral name in each class, as in Tiny ImageNet": (
+        ["cats/images/1.jpg", "dogs/images/1.jpg"],
+        [("cats/images/1", "cats", None), ("dogs/images/1", "dogs", None)],
+    ),
+    "Intel's scenes": (
+        [
+            *(f"seg_{s}/seg_{s}/{c}/1.jpg" for s in ("train", "test") for c in ("sea", "ice")),
+            "seg_pred/seg_pred/5.jpg",
+        ],
+        [
+            ("5", None, "unlabelled"),
+            *((f"seg_{s}/{c}/1", c, s) for s in ("test", "train") for c in ("ice", "sea")),
+        ],
+    ),
 }
+
+
+SPELLINGS = {
+    "train": ["Training", "training_set", "TRAIN-IMAGES", "train_data", "trainset", "seg_train"],
+    "valid": ["valid_set", "Validation", "val-images", "val", "dev", "validation split"],
+    "test": ["Testing", "test_set", "test1", "dataset_test", "Test Images", "testset"],
+}
+
+
+@pytest.mark.parametrize(
+    ("folder", "subset"), [(folder, subset) for subset in SPELLINGS for folder in SPELLINGS[subset]]
+)
+def test_folders_are_subsets_in_many_spellings(folder: str, subset: str) -> None:
+    folders = (folder, "test" if subset == "train" else "train")
+    found = rows([f"{top}/{label}/1.jpg" for top in folders for label in ("cats", "dogs")])
+    assert [row[1:] for row in found if row[0].startswith(f"{folder}/")] == [
+        ("cats", subset),
+        ("dogs", subset),
+    ]
+
+
+FOLDS = [f"fold{fold}/{label}/{fold}.jpg" for fold in (1, 2, 3, 4) for label in ("cats", "dogs")]
+
+
+@pytest.mark.parametrize(
+    ("subsets", "expected"),
+    [
+        (
+            {"train": ["fold1", "fold3"], "valid": ["fold2"], "test": ["fold4"]},
+            [(1, "train"), (2, "valid"), (3, "train"), (4, "test")],
+        ),
+        ({"train": ["fold2"], "valid": None, "test": ["fold4"]}, [(2, "train"), (4, "test")]),
+        ({"train": ["fold2"]}, [(2, None)]),
+    ],
+)
+def test_data_subsets_says_which_folders_are_which(
+    subsets: Mapping[str, list[str] | None], expected: list[tuple[int, str | None]]
+) -> None:
+    names = [*(f"wrap/{name}" for name in FOLDS), "wrap/stray.jpg", "wrap/fold2/stray.jpg"]
+    entries, classes = infer_layout(names, "train.zip", None, subsets)
+    assert classes == ["cats", "dogs"]
+    assert [(entry.name, entry.label, entry.subset) for entry in entries if entry.label] == [
+        (f"wrap/fold{fold}/{label}/{fold}.jpg", label, subset)
+        for fold, subset in expected
+        for label in ("cats", "dogs")
+    ]
+    strays = [entry.name for entry in entries if (entry.label, entry.subset) == (None, None)]
+    assert strays == ["wrap/fold2/stray.jpg", "wrap/stray.jpg"]  # rejected, not dropped
+
+
+def test_flat_test_images_of_data_subsets_are_unlabelled() -> None:
+    names = [*FOLDS[:4], "more/1.jpg", "more/a/2.jpg"]
+    entries, _ = infer_layout(names, "t", None, {"train": ["fold1"], "test": ["fold2"]})
+    assert {entry.name for entry in entries} == {*FOLDS[:4]}
+    names = [*FOLDS[:2], "more/1.jpg"]
+    entries, _ = infer_layout(names, "t", None, {"train": ["fold1"], "test": ["more"]})
+    assert (entries[-1].id, entries[-1].subset) == ("1", "unlabelled")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -121,6 +200,10 @@ def test_equal_ids_keep_their_extension_or_their_folder(names: list[str], ids: l
         (["class10/1.jpg", "class2/1.jpg", "class1/1.jpg"], None, ["class1", "class2", "class10"]),
         (KAGGLE, ["dog", "cat"], ["dog", "cat"]),
         (["cats/cat.1.jpg", "train/1.jpg"], ["train", "cats"], ["train", "cats"]),  # a class
+        (["dev/1.jpg", "test/1.jpg"], ["dev", "test"], ["dev", "test"]),
+        (FOLDS[:4], ["fold2", "fold1"], ["fold2", "fold1"]),
+        (["a.1.jpg", "b.1.jpg", "a.2.jpg", "b.2.jpg"], None, ["a", "b"]),
+        (["stra\u00dfe/1.jpg", "strasse/2.jpg"], None, ["strasse", "stra\u00dfe"]),
     ],
 )
 def test_classes_are_in_this_order(
@@ -129,7 +212,7 @@ def test_classes_are_in_this_order(
     assert infer_layout(names, "train.zip", classes)[1] == order
 
 
-TRAIN = ["train/cat.1.jpg", "train/dog.1.jpg"]
+TRAIN = [f"train/{name}" for name in KAGGLE]
 UNCLEAR = "rename or rearrange the images"
 
 
@@ -147,7 +230,30 @@ UNCLEAR = "rename or rearrange the images"
         (["Cats/1.jpg", "cats/2.jpg"], None, "'Cats' and 'cats'; rename one"),
         (["train/a/1.jpg", "test/a/1.jpg", "docs/1.jpg"], None, "'docs' among 'docs', 'test', "),
         (["cats/1.jpg", "dogs/1.jpg", "test/1.jpg"], None, "'test' among 'cats', 'dogs', 'test'; "),
-        ([*TRAIN, "testing/1.jpg"], None, "'testing' among 'testing', 'train'; move it elsewhere"),
+        ([*TRAIN, "fold1/1.jpg"], None, "'fold1' among 'fold1', 'train'; move it elsewhere"),
+        (["a/1.jpg", "test/1.jpg"], None, "'test' among 'a', 'test'; move it elsewhere, list the"),
+        (FOLDS, None, "'cats' in 'fold1' and in 'fold2'; say which they are: `data.classes: ["),
+        ([f"train/{name}" for name in FOLDS], None, "'cats' in 'fold1' and in 'fold2'; say which"),
+        (
+            ["color/rust/1.jpg", "grayscale/rust/1.jpg", "segmented/rust/1.jpg"],
+            *(None, "'rust' in 'color' and in 'grayscale'; say which they are"),
+        ),
+        ([*TRAIN, *FOLDS], None, "'fold1' among 'fold1', 'fold2', 'fold3', 'fold4', 'train'; "),
+        (
+            ["2021-05-01 12.10.jpg", "2021-05-01 12.11.jpg"],
+            None,
+            f"'2021-05-01 12.10.jpg'; {UNCLEAR}",
+        ),
+        (["at 9.10.jpg", "at 9.11.jpg", "at 7.10.jpg"], None, f"'at 7.10.jpg'; {UNCLEAR}"),
+        (["IMG a.10.jpg", "IMG b.10.jpg"], None, f"'IMG a.10.jpg'; {UNCLEAR}"),
+        (["??/1.jpg", "cats/1.jpg"], None, "'??', as where they could not be stored; make the"),
+        (["____/1.jpg"], None, f"'____/1.jpg'; {UNCLEAR}"),
+        (["_/1.jpg", "??/1.jpg", "a/1.jpg"], ["_", "??", "a"], "'??', as where they could not be"),
+        (
+            ["\u00c9t\u00e9/1.jpg", "\u00e9t\u00e9/1.jpg"],
+            None,
+            "'\u00c9t\u00e9' and '\u00e9t\u00e9'; re",
+        ),
         ([*TRAIN, "test/other.1.jpg"], None, "'other'; rename or remove it"),
         (KAGGLE, ["cats", "dog"], "'cat', 'dog'; did you mean 'cat'?"),
         (KAGGLE, ["cat", "dog", "horse"], "'cat', 'dog'; correct the list of classes"),
@@ -164,6 +270,29 @@ def test_names_without_clear_classes_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=rf"^train\.zip: expected .*, got {re.escape(got)}"):
         infer_layout(names, "train.zip", classes)
+
+
+@pytest.mark.parametrize(
+    ("subsets", "got"),
+    [
+        ({"train": ["Fold1"]}, "'fold1', 'fold2', 'fold3', 'fold4'; correct data.subsets"),
+        ({"test": ["fold1"], "train": ["cats"]}, "'fold1', 'fold2', 'fold3', 'fold4'; correct"),
+    ],
+)
+def test_data_subsets_that_are_not_there_are_refused(
+    subsets: dict[str, list[str]], got: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^t: expected the folder .*, got {re.escape(got)}"):
+        infer_layout(FOLDS, "t", None, subsets)
+
+
+def test_a_folder_without_images_is_a_class_folder_beside_classes() -> None:
+    entries, _ = infer_layout(["a/cats/1.jpg", "a/dogs/1.jpg"], "train.zip", None)
+    assert list(empty_folders(["a/birds", "a/cats/old", "b"], entries)) == [
+        "class folder 'a/birds' holds no images",
+        "folder 'a/cats/old' holds no images",
+        "folder 'b' holds no images",
+    ]
 
 
 @pytest.mark.parametrize(
