@@ -69,7 +69,11 @@ def linearized_areas(log_probability: Floats, label: Ints) -> dict[str, Doubles]
 
 
 def _unbiased(of_image: Doubles, rows: Ints) -> Doubles:
-    """Spread the values of a class's few images so that their variance has no bias: DeLong."""
+    """Spread the values of a class's images so that few of them do not vary too little.
+
+    E. DeLong, D. DeLong and D. Clarke-Pearson, "Comparing the Areas under Two or More Correlated
+    Receiver Operating Characteristic Curves" (1988).
+    """
     mean = of_image[rows].mean()
     of_image[rows] = mean + (of_image[rows] - mean) * np.sqrt(len(rows) / (len(rows) - 1))
     return of_image
