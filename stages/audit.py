@@ -1,7 +1,8 @@
 """Stage `audit`: what may be wrong with the data: labels, outliers, bad light, copies.
 
 Reads the ledger, pixels and features, of all backbones side by side; writes metrics, and tables
-ranked by suspicion.
+ranked by suspicion. The models that judge labels are logistic regressions, or linear discriminants
+of more than `MANY_CLASSES` classes.
 """
 
 import sys

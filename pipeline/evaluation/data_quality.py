@@ -1,7 +1,7 @@
 """Find likely label errors, outliers, near copies and badly exposed images. Pure functions.
 
 `features` are float32 (n, d) from a trained network, `label` is int (n,), `log_probability` float
-(n, n_classes).
+(n, n_classes). Only `calibrate` changes its input.
 """
 
 import warnings
@@ -181,7 +181,7 @@ def _principal_components(centered: Features) -> Features:
     d = centered.shape[1]
     highest = max(0, d - COMPONENTS), d - 1
     _, axes = scipy.linalg.eigh(centered.T @ centered, subset_by_index=highest)
-    reduced = centered @ axes
+    reduced: Features = centered @ axes
     reduced /= np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), np.float32(1e-12))
     return reduced
 
