@@ -3,7 +3,7 @@
 The areas are means over one class against the rest, and equal scikit-learn's. To resample them, an
 area is replaced by its linear approximation in the weights of the images, so that a resample is one
 sum: the infinitesimal jackknife, B. Efron, "The Jackknife, the Bootstrap and Other Resampling
-Plans" (1982), chapter 6. Every class has an image.
+Plans" (1982), chapter 6.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class _Ranked(NamedTuple):
 
 
 def areas(log_probability: Floats, label: Ints) -> dict[str, float]:
-    """Return the areas under the ROC and the precision-recall curve."""
+    """Return the areas under the ROC and the precision-recall curve; every class has an image."""
     found = [
         (one.beaten.mean() / (len(label) - len(one.rows)), one.precision.mean())
         for one in _ranked(log_probability, label)
@@ -43,14 +43,14 @@ def areas(log_probability: Floats, label: Ints) -> dict[str, float]:
 def linearized_areas(log_probability: Floats, label: Ints) -> dict[str, Doubles]:
     """Return a value of each image, float64 (n,), by area; their weighted mean approximates it.
 
-    NaN if a class has a single image, whose weight cannot show how much the area varies.
+    NaN if a class has no image, or one, whose weight cannot show how much the area varies.
     """
-    n = len(label)
+    n, n_classes = log_probability.shape
+    if np.bincount(label, minlength=n_classes).min() < 2:
+        return {name: np.full(n, np.nan) for name in AREAS}
     values = np.zeros((len(AREAS), n))
     for number, one in enumerate(_ranked(log_probability, label)):
         positives, negatives = len(one.rows), n - len(one.rows)
-        if positives == 1:
-            return {name: np.full(n, np.nan) for name in AREAS}
         score = log_probability[:, number]
         lower, up_to = (np.searchsorted(one.score, score, side) for side in ("left", "right"))
         at = lower[one.rows]
@@ -65,7 +65,7 @@ def linearized_areas(log_probability: Floats, label: Ints) -> dict[str, Doubles]
         of_image = -falls[up_to] / positives
         of_image[one.rows] += (one.precision[at] - precision + rises[up_to[one.rows]]) / positives
         values[1] += precision + n * _unbiased(of_image, one.rows)
-    return dict(zip(AREAS, values / log_probability.shape[1], strict=True))
+    return dict(zip(AREAS, values / n_classes, strict=True))
 
 
 def _unbiased(of_image: Doubles, rows: Ints) -> Doubles:

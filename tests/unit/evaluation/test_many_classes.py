@@ -81,6 +81,16 @@ def test_intervals_are_ordered_or_not_available(
         assert one["interval"] is not None or one["shown"] == NO_DIFFERENCE
 
 
+@pytest.mark.parametrize("present", [1, 39])
+def test_a_class_without_an_image_leaves_out_the_areas(present: int) -> None:
+    log_probability, label = drawn(40, 2, 1.0)
+    scored = {"test": Scored({"head": log_probability}, label % present)}
+    classes = [f"{n}" for n in range(40)]
+    bounds = comparison.intervals_and_differences(scored, classes, [], 6)["head"]["test"]
+    assert "roc_auc" not in bounds
+    assert bounds["per_class"]["39"]["recall"] == [0, 1]
+
+
 def test_the_areas_are_those_of_scikit_learn() -> None:
     for log_probability, label in (drawn(40, 3, 1.0), tied(40, 3)):
         truth = label[:, None] == np.arange(40)
