@@ -8,7 +8,7 @@ class Settings:
     """Counts of images and rounds.
 
     Attributes:
-        rounds: of benchmarks 1 to 4 and 8; in 10, draws of swapped labels.
+        rounds: of benchmarks 1 to 4, 8 and 12; in 10, draws of swapped labels.
         extraction: images by backbone, of benchmark 1.
         size: of an image in pixels, in benchmarks 1, 2, 3, 5, 8 and 10.
         resizing: photos in their own sizes, of benchmark 2.
@@ -21,6 +21,7 @@ class Settings:
         views: numbers of views, in benchmark 6.
         cached_epochs: images by backbone, of benchmark 8.
         audited: images whose audit is timed, in benchmark 10.
+        classes: numbers of classes, and of images of each, in benchmark 12.
     """
 
     rounds: int
@@ -36,6 +37,7 @@ class Settings:
     views: tuple[int, ...]
     cached_epochs: dict[str, int]
     audited: int
+    classes: tuple[tuple[int, int], ...]
 
 
 FULL = Settings(
@@ -52,6 +54,7 @@ FULL = Settings(
     views=(1, 2, 4, 8),
     cached_epochs={"VGG16": 64, "MobileNetV2": 512},
     audited=25_000,
+    classes=((2, 500), (12, 8), (200, 12), (1_000, 50)),
 )
 QUICK = Settings(  # whether everything runs; the figures mean nothing
     rounds=1,
@@ -67,4 +70,5 @@ QUICK = Settings(  # whether everything runs; the figures mean nothing
     views=(1, 2, 4),
     cached_epochs={"VGG16": 8, "MobileNetV2": 16},
     audited=90,
+    classes=((2, 8), (40, 7)),
 )

@@ -1,7 +1,8 @@
 """Stage `audit`: what may be wrong with the data: labels, outliers, bad light, copies.
 
 Reads the ledger, pixels and features, of all backbones side by side; writes metrics, and tables
-ranked by suspicion.
+ranked by suspicion. The models that judge labels are logistic regressions, or linear discriminants
+of more than `MANY_CLASSES` classes.
 """
 
 import sys
@@ -12,8 +13,9 @@ import threadpoolctl
 from numpy.typing import NDArray
 
 from pipeline import config, paths
-from pipeline.evaluation import audit, classification, data_quality
+from pipeline.evaluation import audit, classification, data_quality, discriminant
 from pipeline.evaluation.probabilities import log_softmax
+from pipeline.evaluation.ranking import MANY_CLASSES
 from pipeline.runtime import atomic_files
 from pipeline.runtime.machine import processors
 from pipeline.runtime.parallel import in_order
@@ -40,8 +42,12 @@ def main() -> None:
     labelled, label, test = [accepted[i] for i in at], labels.label[at], labels.subset[at] == "test"
     first_view = audit.first_view(features, at)
     group = np.unique([row.group for row in labelled], return_inverse=True)[1]
+    many = len(labels.classes) > MANY_CLASSES
+    fit = discriminant.fit if many else _fit()
     with progress("audit labels", len(label)) as bar:
-        predicted = data_quality.out_of_fold(first_view, label, group, test, _fit(), bar.update)
+        predicted = data_quality.out_of_fold(first_view, label, group, test, fit, bar.update)
+    if many:
+        data_quality.calibrate(predicted, label, test)
     quality = data_quality.label_quality(predicted, label, test)
     near = data_quality.neighbors(first_view)
     with progress("audit light", len(images)) as bar:

@@ -36,8 +36,11 @@ def main() -> None:
         predictions[name] = arrays.StoredArray(path, fingerprint).read(0, len(labels.label))
     on_valid = {name: values[valid] for name, values in predictions.items()}
     selected = scores.select(on_valid, labels.label[valid], calibrate, decimals)
-    predictions[FINAL] = calibration.scaled(predictions[selected.name], selected.temperature)
     scored = scores.subsets(predictions, rows, labels)
+    del predictions, on_valid  # of all images; those of the subsets are copies
+    for one in scored.values():
+        chosen = one.predictions[selected.name]
+        one.predictions[FINAL] = calibration.scaled(chosen, selected.temperature)
     shown = "test" if "test" in scored else "valid"
     summary = scores.summary(selected, scored, classes, decimals)
     of_second = {}  # by subset, for two classes

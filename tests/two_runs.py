@@ -17,7 +17,9 @@ def figures(accuracy: float, log_loss: float) -> dict[str, Any]:
     return {"final": {"valid": told, "test": told}, "chosen": "head"}
 
 
-def intervals(accuracy: tuple[float, float], log_loss: tuple[float, float]) -> dict[str, Any]:
+def intervals(
+    accuracy: tuple[float, float], log_loss: tuple[float, float] | None
+) -> dict[str, Any]:
     bounds = {"accuracy": accuracy, "log_loss": log_loss}
     return {"confidence": 0.95, "final": {"valid": bounds, "test": bounds}}
 

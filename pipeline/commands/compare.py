@@ -170,7 +170,8 @@ def _paired(old: Run, new: Run) -> list[Verdict]:
     for subset in SUBSETS:
         images, metrics = compare_runs(sides[0], sides[1], subset)
         for metric, one in metrics.items():
-            values, difference = (one["old"], one["new"]), (one["difference"], *one["interval"])
+            values = one["old"], one["new"]
+            difference = (one["difference"], *(one["interval"] or (None, None)))
             verdicts.append(
                 Verdict(subset, metric, images, *values, None, difference, one["shown"])
             )
@@ -198,12 +199,13 @@ def _unpaired(old: Flat, new: Flat, *, bounds: Both) -> list[Verdict]:
 
 
 def _intervals(key: str, bounds: Both) -> str:
-    """Return whether both runs' intervals of a metric overlap; empty where a run has none."""
+    """Return whether both runs' intervals of a metric overlap; empty where a run lacks the key."""
     if not all(key in side for side in bounds):
         return ""
-    (low, high), (other_low, other_high) = (side[key] for side in bounds)
-    overlap = low <= other_high and other_low <= high
-    return comparison.OVERLAP if overlap else comparison.APART
+    old, new = (side[key] for side in bounds)
+    if old is None or new is None:
+        return comparison.UNAVAILABLE
+    return comparison.OVERLAP if old[0] <= new[1] and new[0] <= old[1] else comparison.APART
 
 
 def _changes(old: Flat, new: Flat, *, bounds: Both) -> list[Change]:

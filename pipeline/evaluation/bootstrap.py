@@ -6,26 +6,30 @@ A resample is represented by weights: how often each image is drawn.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
+from scipy.special import ndtr, ndtri
+from scipy.stats import binomtest
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 GROUPS = 200  # of images; the jackknife leaves out one group at a time
 BLOCK = 2**17  # weights in memory at a time
+CONSTANT = 1e-12  # resamples of a metric that differ by no more differ by rounding only
 
 Floats = NDArray[np.float64]
 
 
 class Interval(NamedTuple):
     value: float
-    low: float
+    low: float  # NaN, as `high` is, if there is no interval
     high: float
 
 
+@cache
 def wilson(count: int, total: int) -> Interval:
     """Return the proportion `count / total` with its score interval; 0 to 1 if `total` is 0."""
     if not total:
@@ -54,23 +58,36 @@ def weights(images: int) -> Iterator[Floats]:
         yield kept.astype(np.float64)
 
 
+def varies(samples: Floats) -> bool:
+    """Return whether half of the resamples define a metric, and not all by the same value.
+
+    Otherwise they say nothing about how far from its true value the metric is.
+    """
+    resampled = samples[:RESAMPLES]
+    defined = resampled[~np.isnan(resampled)]
+    return 2 * len(defined) >= RESAMPLES and bool(np.ptp(defined) > CONSTANT)
+
+
 def bca_interval(value: float, samples: Floats) -> Interval:
-    """Return the BCa interval from a metric's samples, (rows,), by row of weights; skip NaN."""
+    """Return the BCa interval from a metric's samples, (rows,), by row of weights; skip NaN.
+
+    At least one resample has to define the metric.
+    """
     resampled, jackknife = (part[~np.isnan(part)] for part in np.split(samples, [RESAMPLES]))
     below = ((resampled < value).sum() + (resampled == value).sum() / 2) / len(resampled)
     least = 0.5 / len(resampled)
-    bias = norm.ppf(np.clip(below, least, 1 - least))
+    bias = ndtri(np.clip(below, least, 1 - least))
     deviation = jackknife.mean() - jackknife if len(jackknife) else jackknife
     squares = (deviation**2).sum()
     skew = (deviation**3).sum() / (6 * squares**1.5) if squares else 0.0
-    z = bias + norm.ppf([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    low, high = np.quantile(resampled, norm.cdf(bias + z / np.maximum(1 - skew * z, 1e-3)))
+    z = bias + ndtri([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(resampled, ndtr(bias + z / np.maximum(1 - skew * z, 1e-3)))
     return Interval(value, float(low), float(high))
 
 
 def symmetric_interval(value: float, samples: Floats) -> Interval:
     """Return an interval cut at 0, for an error that resampling itself inflates."""
-    half = float(norm.ppf((1 + CONFIDENCE) / 2) * np.nanstd(samples[:RESAMPLES]))
+    half = float(ndtri((1 + CONFIDENCE) / 2) * np.nanstd(samples[:RESAMPLES]))
     return Interval(value, max(0.0, value - half), value + half)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evaluation import ranking
 from pipeline.evaluation.probabilities import Bools, Floats, Ints, Names, log_loss
 
 BINS = 15  # of confidence, as in C. Guo et al., "On Calibration of Modern Neural Networks" (2017)
@@ -63,7 +64,7 @@ def brier_scores(log_probability: Floats, label: Ints) -> NDArray[np.float64]:
     """Return each image's squared error summed over classes, float64 (n,); of two classes, half."""
     error = np.exp(log_probability.astype(np.float64))
     error[np.arange(len(label)), label] -= 1
-    squares = np.square(error).sum(axis=1)
+    squares = np.square(error, out=error).sum(axis=1)
     return np.asarray(squares / 2 if log_probability.shape[1] == 2 else squares)
 
 
@@ -96,6 +97,8 @@ def areas(log_probability: Floats, label: Ints) -> dict[str, float]:
 
     if len(np.unique(label)) < log_probability.shape[1]:
         return {}
+    if log_probability.shape[1] > ranking.MANY_CLASSES:
+        return ranking.areas(log_probability, label)
     score, truth = map(np.squeeze, one_vs_rest(log_probability, label))
     area, precision = roc_auc_score(truth, score), average_precision_score(truth, score)
     return {"roc_auc": float(area), "average_precision": float(precision)}
@@ -104,9 +107,22 @@ def areas(log_probability: Floats, label: Ints) -> dict[str, float]:
 def curves(log_probability: Floats, label: Ints) -> dict[str, Curve]:
     """Return x and y of "roc" and "precision_recall", empty if one of two classes has no image.
 
-    Of more classes, all pairs of image and class are pooled (micro-average). "reliability" has the
-    number of images in each bin as a third column.
+    Of more classes, all pairs of image and class are pooled (micro-average), and beyond
+    `MANY_CLASSES` a curve has at most `ranking.POINTS` points. "reliability" has the number of
+    images in each bin as a third column.
     """
+    pooled = _pooled if log_probability.shape[1] <= ranking.MANY_CLASSES else ranking.curves
+    confidence, correct, bins = binned(log_probability, label)
+    images = np.bincount(bins, minlength=BINS)
+    filled = images > 0
+    means = [np.bincount(bins, one, BINS)[filled] / images[filled] for one in (confidence, correct)]
+    return {
+        **pooled(log_probability, label),
+        "reliability": (*means, images[filled]),
+    }
+
+
+def _pooled(log_probability: Floats, label: Ints) -> dict[str, Curve]:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     score, truth = map(np.ravel, one_vs_rest(log_probability, label))
@@ -114,12 +130,4 @@ def curves(log_probability: Floats, label: Ints) -> dict[str, Curve]:
     if truth.any() and not truth.all():
         false_rate, true_rate, _ = roc_curve(truth, score)
         precision, recall, _ = precision_recall_curve(truth, score)
-    confidence, correct, bins = binned(log_probability, label)
-    images = np.bincount(bins, minlength=BINS)
-    filled = images > 0
-    means = [np.bincount(bins, one, BINS)[filled] / images[filled] for one in (confidence, correct)]
-    return {
-        "roc": (false_rate, true_rate),
-        "precision_recall": (recall[::-1], precision[::-1]),
-        "reliability": (*means, images[filled]),
-    }
+    return {"roc": (false_rate, true_rate), "precision_recall": (recall[::-1], precision[::-1])}

@@ -1,15 +1,17 @@
 """Confidence intervals of metrics, and paired differences between models or runs.
 
-Results for JSON are rounded to `decimals`; an interval there is [low, high]. Metrics are computed
-for many resamples at once, where scikit-learn would take minutes.
+Results for JSON are rounded to `decimals`; an interval there is [low, high], or None where the
+images do not give one. Metrics are computed for many resamples at once, where scikit-learn would
+take minutes; beyond `MANY_CLASSES` the areas are linearized for that (`ranking.py`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
-from pipeline.evaluation import bootstrap, classification
+from pipeline.evaluation import bootstrap, classification, ranking
 from pipeline.evaluation.bootstrap import Interval, bca_interval, wilson
 from pipeline.evaluation.probabilities import Bools, Floats, Ints, Names, losses
 from pipeline.evaluation.selected_model import Run
@@ -23,6 +25,7 @@ DECIMALS = 6  # of differences between runs
 
 Weights = bootstrap.Floats  # (k, n): how often each image is in each of k resamples
 Samples = dict[str, bootstrap.Floats]  # (k,), of "f1" (k, n_classes), by metric
+Values = Mapping[str, float]  # of `classification.metrics`
 
 
 class Scored(NamedTuple):
@@ -39,32 +42,38 @@ def intervals_and_differences(
     differences: dict[str, Any] = {f"{new} against {old}": {} for old, new in pairs}
     report: dict[str, Any] = {}
     for subset, one in scored.items():
-        samples = samples_of(one)
-        for model, predicted in one.predictions.items():
-            bounds = metric_intervals(predicted, one.label, samples[model], classes, decimals)
+        samples, values = samples_of(one), values_of(one)
+        for model in one.predictions:
+            bounds = metric_intervals(one, model, values[model], samples[model], classes, decimals)
             report.setdefault(model, {})[subset] = bounds
         for old, new in pairs:
-            difference = paired_differences(one, samples, old, new, decimals)
+            difference = paired_differences(values, samples, old, new, decimals)
             differences[f"{new} against {old}"][subset] = difference
     report |= {"confidence": bootstrap.CONFIDENCE, "resamples": bootstrap.RESAMPLES}
     return report | {"differences": differences}
 
 
+def values_of(scored: Scored) -> dict[str, Values]:
+    """Return the metrics of every model."""
+    return {
+        name: classification.metrics(of, scored.label) for name, of in scored.predictions.items()
+    }
+
+
 def metric_intervals(
-    log_probability: Floats, label: Ints, samples: Samples, classes: Names, decimals: int
+    scored: Scored, model: str, values: Values, samples: Samples, classes: Names, decimals: int
 ) -> dict[str, Any]:
     """Return one model's intervals, keyed like `classification.summary`: Wilson's or resampled."""
-    correct, actual, predicted = classification.counts(log_probability, label)
+    correct, actual, predicted = classification.counts(scored.predictions[model], scored.label)
     f1 = 2 * correct / np.maximum(actual + predicted, 1)
-    values = classification.metrics(log_probability, label)
-    intervals = {name: bca_interval(value, samples[name]) for name, value in values.items()}
-    error = bootstrap.symmetric_interval(values[CALIBRATION], samples[CALIBRATION])
-    intervals |= {CALIBRATION: error, "accuracy": wilson(correct.sum(), len(label))}
+    intervals = {name: _interval(value, samples[name]) for name, value in values.items()}
+    error = _interval(values[CALIBRATION], samples[CALIBRATION], bootstrap.symmetric_interval)
+    intervals |= {CALIBRATION: error, "accuracy": wilson(correct.sum(), len(scored.label))}
     per_class = {
         name: {
             "precision": _bounds(wilson(correct[i], predicted[i]), decimals),
             "recall": _bounds(wilson(correct[i], actual[i]), decimals),
-            "f1": _bounds(bca_interval(f1[i], samples["f1"][:, i]), decimals),
+            "f1": _bounds(_interval(f1[i], samples["f1"][:, i]), decimals),
         }
         for i, name in enumerate(classes)
     }
@@ -72,22 +81,33 @@ def metric_intervals(
     return bounds | {"per_class": per_class}
 
 
-def _bounds(interval: Interval, decimals: int) -> list[float]:
-    return [round(float(bound), decimals) for bound in interval[1:]]
+def _interval(
+    value: float,
+    samples: bootstrap.Floats,
+    method: Callable[[float, bootstrap.Floats], Interval] = bca_interval,
+) -> Interval:
+    """Return the interval by `method`, or none if the resamples do not give one."""
+    return method(value, samples) if bootstrap.varies(samples) else Interval(value, np.nan, np.nan)
+
+
+def _bounds(interval: Interval, decimals: int) -> list[float] | None:
+    _, *bounds = interval
+    return None if np.isnan(bounds).any() else [round(float(bound), decimals) for bound in bounds]
 
 
 def paired_differences(
-    scored: Scored, samples: Mapping[str, Samples], old: str, new: str, decimals: int
+    values: Mapping[str, Values], samples: Mapping[str, Samples], old: str, new: str, decimals: int
 ) -> dict[str, dict[str, Any]]:
     """Return the new model's metrics minus the old one's, paired by image, with a verdict each."""
-    before, after = (
-        classification.metrics(scored.predictions[name], scored.label) for name in (old, new)
-    )
-    found = {}
+    before, after, found = values[old], values[new], {}
     for name in filter(before.__contains__, COMPARED):
-        change = bca_interval(after[name] - before[name], samples[new][name] - samples[old][name])
+        differences = samples[new][name] - samples[old][name]
+        change = _interval(after[name] - before[name], differences)
+        if not np.nan_to_num(differences).any():  # equal in each resample
+            change = Interval(change.value, 0.0, 0.0)
         better = (change.value < 0) == (name in LOWER_IS_BETTER)
-        shown = NO_DIFFERENCE if change.low <= 0 <= change.high else ("worse", "better")[better]
+        is_shown = change.low > 0 or change.high < 0
+        shown = ("worse", "better")[better] if is_shown else NO_DIFFERENCE
         found[name] = {
             "difference": round(change.value, decimals),
             "interval": _bounds(change, decimals),
@@ -111,8 +131,8 @@ def compare_runs(old: Run, new: Run, subset: str) -> tuple[int, dict[str, dict[s
         "new": new.log_probability[rows],
     }
     both = Scored(predictions, np.array([new.rows[row].index for row in rows], dtype=np.int64))
-    metrics = {side: classification.metrics(of, both.label) for side, of in predictions.items()}
-    differences = paired_differences(both, samples_of(both), "old", "new", DECIMALS)
+    metrics = values_of(both)
+    differences = paired_differences(metrics, samples_of(both), "old", "new", DECIMALS)
     return len(shared), {
         name: {side: metrics[side][name] for side in metrics} | difference
         for name, difference in differences.items()
@@ -144,7 +164,8 @@ def samples_of(scored: Scored) -> dict[str, Samples]:
 def resampled(log_probability: Floats, label: Ints) -> Callable[[Weights], Samples]:
     """Return a function of weights to all of `classification.metrics`, and F1 of each class.
 
-    F1 is 0 for a class that is neither drawn nor predicted, an area NaN if a class is not drawn.
+    F1 is 0 for a class that is neither drawn nor predicted, an area NaN if a class is not drawn;
+    beyond `MANY_CLASSES`, where one is missing in most resamples, if a class has a single image.
     """
     predicted, n_classes = log_probability.argmax(axis=1), log_probability.shape[1]
     values = {
@@ -154,23 +175,33 @@ def resampled(log_probability: Floats, label: Ints) -> Callable[[Weights], Sampl
     }
     confidence, correct, bins = classification.binned(log_probability, label)
     gaps = np.eye(classification.BINS)[bins] * (confidence - correct)[:, None]
-    is_predicted, is_true = (np.eye(n_classes, dtype=bool)[index] for index in (predicted, label))
-    both = (is_predicted & is_true).astype(np.float64)
-    either = is_predicted.astype(np.float64) + is_true
-    score, truth = classification.one_vs_rest(log_probability, label)
-    ranked = [areas(*pair) for pair in zip(score.T, truth.T, strict=True)]
+    is_predicted, is_true = (_one_hot(index, n_classes) for index in (predicted, label))
+    both, either = is_predicted * is_true, is_predicted + is_true
+    ranked = []
+    if n_classes > ranking.MANY_CLASSES:
+        values |= ranking.linearized_areas(log_probability, label)
+    else:
+        score, truth = classification.one_vs_rest(log_probability, label)
+        ranked = [areas(*pair) for pair in zip(score.T, truth.T, strict=True)]
 
     def compute(weight: Weights) -> Samples:
         images = weight.sum(axis=1)
-        roc_auc, precision = np.mean([of_class(weight) for of_class in ranked], axis=0)
-        return {name: weight @ of_image / images for name, of_image in values.items()} | {
-            "roc_auc": roc_auc,
-            "average_precision": precision,
+        samples = {name: weight @ of_image / images for name, of_image in values.items()}
+        if ranked:
+            means = np.mean([of_class(weight) for of_class in ranked], axis=0)
+            samples |= zip(ranking.AREAS, means, strict=True)
+        return samples | {
             CALIBRATION: np.abs(weight @ gaps).sum(axis=1) / images,
             "f1": 2 * (weight @ both) / np.maximum(weight @ either, 1),
         }
 
     return compute
+
+
+def _one_hot(index: Ints, n_classes: int) -> csr_array:
+    """Return float64 (n, n_classes), sparse: its sums of weights are integers, thus exact."""
+    images = len(index)
+    return csr_array((np.ones(images), index, np.arange(images + 1)), shape=(images, n_classes))
 
 
 def areas(score: Floats, truth: Bools) -> Callable[[Weights], bootstrap.Floats]:

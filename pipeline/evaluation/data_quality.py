@@ -1,7 +1,7 @@
 """Find likely label errors, outliers, near copies and badly exposed images. Pure functions.
 
 `features` are float32 (n, d) from a trained network, `label` is int (n,), `log_probability` float
-(n, n_classes).
+(n, n_classes). Only `calibrate` changes its input.
 """
 
 import warnings
@@ -9,15 +9,22 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
+from pipeline.evaluation import calibration
 from pipeline.evaluation.probabilities import Bools, Floats, Ints
+from pipeline.evaluation.ranking import MANY_CLASSES
+from pipeline.runtime.parallel import in_order
 
 FOLDS = 5
 UNSEEN = -30.0  # log-probability of a class that a model was not trained on
+CALIBRATED_ON = 2_000  # images
 NEIGHBORS = 10
 BLOCK = 2**23  # similarities in memory at a time
+MANY_IMAGES = 25_000  # beyond, neighbors are searched among candidates
+COMPONENTS, CANDIDATES = 256, 32  # principal components that these are nearest by; their number
 ALIKE = 0.5  # with MobileNetV2, of 8,000 cats and dogs, all mirror images but 3 lie below
 BLANK, DARK = 8.0, 30.0  # gray levels: standard deviation; mean's distance from black or white
 BLURRED = 16.0  # variance of the Laplacian; of the same images, at 224 px, 9 lie below
@@ -66,6 +73,20 @@ def out_of_fold(
     return log_probability
 
 
+def calibrate(log_probability: Floats, label: Ints, held_out: Bools) -> None:
+    """Divide out-of-fold predictions by a temperature, in place; no `held_out` image decides it."""
+    inside = np.flatnonzero(~held_out)
+    if not len(inside):
+        return
+    sample = np.unique(inside[np.linspace(0, len(inside) - 1, CALIBRATED_ON).astype(np.int64)])
+    temperature = calibration.fit_temperature(log_probability[sample], label[sample])
+    step = max(1, BLOCK // log_probability.shape[1])
+    for start in range(0, len(label), step):
+        block = log_probability[start : start + step]
+        scaled = calibration.scaled(block, temperature)
+        block[...] = np.where(block == UNSEEN, UNSEEN, scaled)
+
+
 def _splits(label: Ints, group: Ints, held_out: Bools) -> Iterator[tuple[Ints, Ints]]:
     """Yield (rows to fit, rows to predict): the held-out rows, then each fold of the others."""
     inside, outside = np.flatnonzero(~held_out), np.flatnonzero(held_out)
@@ -73,6 +94,11 @@ def _splits(label: Ints, group: Ints, held_out: Bools) -> Iterator[tuple[Ints, I
         copies = np.isin(group[inside], group[outside])
         yield inside[~copies], outside
     label, group = label[inside], group[inside]
+    if len(label) and label.max() >= MANY_CLASSES:
+        fold = _dealt(label, group)  # scikit-learn's way takes minutes
+        for number in range(FOLDS):
+            yield inside[fold != number], inside[fold == number]
+        return
     groups = [len(np.unique(group[label == index])) for index in np.unique(label)]
     count = min(FOLDS, max(groups, default=0), len(np.unique(group)))
     if count < 2:
@@ -85,6 +111,15 @@ def _splits(label: Ints, group: Ints, held_out: Bools) -> Iterator[tuple[Ints, I
         yield inside[fitted], inside[predicted]
 
 
+def _dealt(label: Ints, group: Ints) -> Ints:
+    """Return the fold of each image: the groups of a class are dealt in turn, in random order."""
+    _, first, of_image = np.unique(group, return_index=True, return_inverse=True)
+    order = np.lexsort((np.random.default_rng(0).permutation(len(first)), label[first]))
+    fold = np.empty(len(first), np.int64)
+    fold[order] = np.arange(len(first)) % FOLDS
+    return fold[of_image]
+
+
 def label_quality(log_probability: Floats, label: Ints, held_out: Bools) -> LabelQuality:
     """Rate labels by the predictions of models that were fitted without the image.
 
@@ -94,36 +129,61 @@ def label_quality(log_probability: Floats, label: Ints, held_out: Bools) -> Labe
     """
     rows = np.arange(len(label))
     others = log_probability.astype(np.float64)
-    probability = np.exp(others)
     own = others[rows, label]
     others[rows, label] = -np.inf
     suggested = others.argmax(axis=1)
+    best, probability = others[rows, suggested], np.exp(own)
     usual = np.full(log_probability.shape[1], np.inf)
     for index in np.unique(label[~held_out]):
-        usual[index] = probability[(label == index) & ~held_out, index].mean()
-    margin = others[rows, suggested] - own
-    likely = (margin > 0) & (probability[rows, suggested] >= usual[suggested])
+        usual[index] = probability[(label == index) & ~held_out].mean()
+    margin = best - own
+    likely = (margin > 0) & (np.exp(best) >= usual[suggested])
     return LabelQuality(margin, suggested.astype(np.int64), likely)
 
 
 def neighbors(features: Features) -> Neighbors:
-    """Compare images by the cosines of their centered features; time grows with n squared."""
+    """Compare images by the cosines of their centered features; time grows with n squared.
+
+    Beyond `MANY_IMAGES` only an image's `CANDIDATES` are compared, the nearest by `COMPONENTS`.
+    """
     centered = features - features.mean(axis=0)
     centered /= np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), np.float32(1e-12))
+    many = len(features) > MANY_IMAGES
+    compared = _principal_components(centered) if many else centered
     count = min(NEIGHBORS, len(features) - 1)
-    closest = np.empty((len(features), count))
-    nearest = np.empty(len(features), np.int64)
     step = max(1, BLOCK // len(features))
-    for start in range(0, len(features), step):
-        cosines = centered[start : start + step] @ centered.T
+
+    def of_block(start: int) -> tuple[NDArray[np.float32], Ints]:
+        """Return the highest cosines (rows, count), and the nearest image (rows,)."""
+        cosines = compared[start : start + step] @ compared.T
         rows = np.arange(len(cosines))
         cosines[rows, rows + start] = -np.inf  # an image is not its own neighbor
-        nearest[start : start + step] = cosines.argmax(axis=1)
+        if many:
+            candidates = np.argpartition(cosines, -CANDIDATES, axis=1)[:, -CANDIDATES:]
+            own = centered[start : start + step, :, None]
+            cosines = (centered[candidates] @ own)[:, :, 0]
+            nearest = candidates[rows, cosines.argmax(axis=1)]
+        else:
+            nearest = cosines.argmax(axis=1)
         cosines.partition(cosines.shape[1] - count, axis=1)
-        closest[start : start + step] = cosines[:, -count:]
+        return cosines[:, -count:].copy(), nearest
+
+    blocks = list(in_order(of_block, range(0, len(features), step)))
+    closest, nearest = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    closest = closest.astype(np.float64)
     isolation = 1 - closest.mean(axis=1)
     distance = np.maximum(1 - closest.max(axis=1), 0)
     return Neighbors(isolation, nearest, distance / np.maximum(isolation, 1e-6))
+
+
+def _principal_components(centered: Features) -> Features:
+    """Return the rows' `COMPONENTS` principal components, scaled to length 1."""
+    d = centered.shape[1]
+    highest = max(0, d - COMPONENTS), d - 1
+    _, axes = scipy.linalg.eigh(centered.T @ centered, subset_by_index=highest)
+    reduced: Features = centered @ axes
+    reduced /= np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), np.float32(1e-12))
+    return reduced
 
 
 def light(images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pipeline import paths
 from pipeline.evaluation import calibration
 from pipeline.evaluation.probabilities import Floats
@@ -11,6 +13,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.storage import arrays, ledger, tables
 
 FOLDERS = {"head": paths.HEAD, "fine_tune": paths.MODEL}
+BATCH = 4_096  # rows at a time
 STAGES = {"head": "train_head", "fine_tune": "fine_tune"}
 
 
@@ -54,7 +57,8 @@ def read(fingerprint: str, project: Path = Path()) -> tuple[Selection, Floats]:
     selected = selection(project)
     path = project / paths.predictions(FOLDERS[selected.name])
     stored = arrays.StoredArray(atomic_files.require(path, STAGES[selected.name]), fingerprint)
-    return selected, calibration.scaled(stored.read(0, len(stored)), selected.temperature)
+    blocks = [calibration.scaled(block, selected.temperature) for block in stored.batches(BATCH)]
+    return selected, np.concatenate(blocks)
 
 
 def read_run(project: Path) -> Run:

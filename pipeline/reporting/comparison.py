@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.reporting import html
 
 APART, OVERLAP = "apart", "overlap"  # the confidence intervals of both runs
+UNAVAILABLE = "not available"  # because a run has too few images
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,15 @@ class Verdict:
     images: int  # both runs are scored on; if unpaired, those of the new run
     old: float
     new: float
-    bounds: tuple[Sequence[float], Sequence[float]] | None  # each run's confidence interval
-    difference: tuple[float, float, float] | None  # new - old, its interval; None if unpaired
+    bounds: Sequence[Sequence[float] | None] | None  # each run's interval; None if paired
+    # new - old, and its interval, of None if there are too few images; None if unpaired
+    difference: tuple[float, float | None, float | None] | None
     outcome: str  # "better", "worse" or "no difference shown"
 
 
 @dataclass(frozen=True)
 class Change:
-    """A parameter or metric that differs; `intervals` is OVERLAP, APART, or empty if unknown."""
+    """A parameter or metric that differs; `intervals` is one of the words, or empty if unknown."""
 
     key: str
     old: Any

@@ -77,17 +77,17 @@ def _draw_confusion(axis: Any, runs: Runs) -> None:
     old, new = (Counter(zip(one["actual"], one["predicted"], strict=True)) for one in (first, last))
     names = list(dict.fromkeys([*last["actual"], *last["predicted"]]))
     names += sorted({*first["actual"], *first["predicted"]} - {*names})
+    counts = np.array([[new[actual, predicted] for predicted in names] for actual in names])
+    shown = [names[index] for index in plots.most_confused(counts)]
     texts = [
         [
             f"{new[cell]:,}\n{new[cell] - old[cell]:+,}".removesuffix("\n+0").replace(
                 "-", "\N{MINUS SIGN}"
             )
-            for cell in ((actual, predicted) for predicted in names)
+            for cell in ((actual, predicted) for predicted in shown)
         ]
-        for actual in names
+        for actual in shown
     ]
-    counts = np.array([[new[actual, predicted] for predicted in names] for actual in names])
-    plots.draw_confusion(axis, counts, texts, names, min(9, 200 / len(names)))
-    axis.tick_params(axis="x", labelrotation=90 if len(names) > 3 else 0)
+    plots.draw_confusion(axis, counts, texts, names, min(9, 200 / len(shown)), list(runs)[-1])
+    axis.tick_params(axis="x", labelrotation=90 if len(shown) > 3 else 0)
     axis.grid(visible=False)
-    axis.set(title=list(runs)[-1])

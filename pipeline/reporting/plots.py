@@ -21,6 +21,7 @@ NAME_LENGTH = 24  # characters
 SMOOTHED = 10  # learning curves of at least this many epochs are also smoothed
 SMOOTHING = 0.8  # weight of the mean so far, F. Chollet, "Deep Learning with Python" (2017), 5.3
 MOST_COUNTS = 25  # classes of a confusion matrix that shows its counts
+MOST_CLASSES = 30  # of a confusion matrix
 GRAY = "#8a8f98"  # visible on light and dark backgrounds
 STYLE = {
     "figure.dpi": 120,
@@ -147,33 +148,50 @@ def accuracy_by_threshold(
 
 def confusion(path: Path, counts: Counts, classes: Sequence[str], title: str) -> None:
     """Draw a confusion matrix, int64 (n_classes, n_classes), with true classes as rows."""
-    longest = max(len(shortened(name)) for name in classes)
-    side = min(max(3.6, 0.55 * len(classes) + 0.08 * longest + 1.2), 16)
+    shown = most_confused(counts)
+    longest = max(len(shortened(classes[index])) for index in shown)
+    side = min(max(3.6, 0.55 * len(shown) + 0.08 * longest + 1.2), 16)
     with saved(path, (side, side), **{"axes.grid": False}) as (_, axis):
-        texts = [[f"{count:,}" for count in row] for row in counts]
-        draw_confusion(axis, counts, texts, classes, min(10, 800 / len(classes)))
-        if len(classes) > 4 or longest > 8:
+        texts = [[f"{count:,}" for count in counts[row, shown]] for row in shown]
+        draw_confusion(axis, counts, texts, classes, min(10, 800 / len(shown)), title)
+        if len(shown) > 4 or longest > 8:
             axis.tick_params(axis="x", labelrotation=45)
             for label in axis.get_xticklabels():
                 label.set(ha="right", rotation_mode="anchor")
-        axis.set(title=title)
+
+
+def most_confused(counts: Counts) -> Counts:
+    """Return the classes of a confusion matrix that are drawn: `MOST_CLASSES` with most errors."""
+    errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
+    return np.sort(np.argsort(-errors, kind="stable")[:MOST_CLASSES])
 
 
 def draw_confusion(
-    axis: Any, counts: Counts, texts: Sequence[Sequence[str]], classes: Sequence[str], size: float
+    axis: Any,
+    counts: Counts,
+    texts: Sequence[Sequence[str]],
+    classes: Sequence[str],
+    size: float,
+    title: str,
 ) -> None:
-    """Shade each cell by its share of the row; write the text into it if there is room."""
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    """Shade each cell by its share of the row; write the text into it if there is room.
+
+    `counts` and `classes` are of all classes, `texts` of the `most_confused` ones.
+    """
+    shown = most_confused(counts)
+    share = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))[np.ix_(shown, shown)]
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    in_cell = min(size, 40 / len(classes) + 6)
-    for row, column in np.ndindex(*counts.shape) if len(classes) <= MOST_COUNTS else ():
+    in_cell = min(size, 40 / len(shown) + 6)
+    for row, column in np.ndindex(*share.shape) if len(shown) <= MOST_COUNTS else ():
         color = "#fefefe" if share[row, column] > 0.5 else "#010101"  # unlike a theme's colors
         style = {"ha": "center", "va": "center", "color": color, "size": in_cell}
         axis.text(column, row, texts[row][column], **style)
-    names = [shortened(name) for name in classes]
+    names = [shortened(classes[index]) for index in shown]
     axis.set_xticks(range(len(names)), names, size=size)
     axis.set_yticks(range(len(names)), names, size=size)
     axis.set(xlabel="predicted", ylabel="true")
+    left_out = len(shown) < len(classes)
+    axis.set(title=f"{title}: most confused of {len(classes):,} classes" if left_out else title)
 
 
 def probabilities(

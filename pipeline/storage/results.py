@@ -24,7 +24,8 @@ AUDIT_COLUMNS = {
 }
 NUMBERS = ("margin", "isolation", "mean", "spread", "sharpness", "likeness")
 
-Bounds = Mapping[str, tuple[float, float]]  # (low, high) of a metric, by its dotted key
+# (low, high) of a metric by its dotted key, or None if its images do not give an interval
+Bounds = Mapping[str, tuple[float, float] | None]
 
 
 def read(metrics: Path, explained: Path) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def columns(path: Path, names: Sequence[str], numbers: bool) -> dict[str, list[A
 def intervals(path: Path) -> Bounds:
     """Return the interval of each metric in an `intervals.json` from git; none if it is missing."""
     waiting = [("", tables.read_json(path, "evaluate"))] if path.exists() else []
-    bounds: dict[str, tuple[float, float]] = {}
+    bounds: dict[str, tuple[float, float] | None] = {}
     while waiting:
         prefix, section = waiting.pop()
         for key, value in section.items():
@@ -111,4 +112,6 @@ def intervals(path: Path) -> Bounds:
                 waiting.append((f"{prefix}{key}.", value))
             elif isinstance(value, list) and len(value) == 2:
                 bounds[prefix + key] = (float(value[0]), float(value[1]))
+            elif value is None:
+                bounds[prefix + key] = None
     return bounds

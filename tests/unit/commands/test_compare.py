@@ -97,6 +97,18 @@ def test_intervals_that_are_apart_show_a_difference(runs: TwoRuns, compared: Com
     assert "On valid (120 images) accuracy and log loss are worse.\n" in compared("main")
 
 
+def test_an_interval_that_is_not_available_is_told_and_shows_no_difference(
+    runs: TwoRuns, compared: Compared
+) -> None:
+    runs.write_run(PARAMS, figures(0.95, 0.1), intervals((0.9, 0.98), None))
+    text = compared("main")
+    assert "On test (120 images) accuracy is better.\n" in text
+    values = ["test", "log loss", "0.5000 (0.4000 to 0.7000)", "0.1000 (interval not available)"]
+    assert [*values, "no difference shown"] in table(text, "Final models")
+    assert ["\u22120.4", "not available"] in [line[-2:] for line in table(text, "Metrics")]
+    assert "interval not available" in PAGE.read_text(encoding="utf-8")
+
+
 def test_curves_that_differ_are_drawn_and_a_damaged_one_is_named(
     runs: TwoRuns, compared: Compared
 ) -> None:

@@ -160,6 +160,22 @@ def test_a_plot_repeats_follows_the_dark_mode_and_bears_any_name(kind: str) -> N
         ET.fromstring(overlays.svg(kind, {name: columns}))  # noqa: S314
 
 
+def test_a_paired_difference_without_an_interval_says_so() -> None:
+    one = replace(verdict("test", "no difference shown"), difference=(-0.1, None, None))
+    paired = replace(EMPTY, verdicts=[one])
+    assert "| \u22120.1000 (interval not available) |" in comparison.markdown(paired)
+    assert "\u22120.1000 <small>interval not available</small>" in comparison.page(paired)
+
+
+def test_of_many_classes_the_most_confused_are_drawn() -> None:
+    names = [f"class {number}" for number in range(40)]
+    columns = {"actual": names, "predicted": [*names[:36], *names[:35:-1]]}
+    drawn = overlays.svg("confusion", {"main": columns})
+    assert "<!-- main: most confused of 40 classes -->" in drawn
+    shown = {number for number in range(40) if f"<!-- class {number} -->" in drawn}
+    assert shown == {*range(26), *range(36, 40)}
+
+
 def test_a_confusion_matrix_shows_how_the_counts_changed() -> None:
     old = {"actual": ["cat", "cat", "dog"], "predicted": ["dog", "dog", "dog"]}
     changed = overlays.svg("confusion", {"a": old, "b": COLUMNS["confusion"]})

@@ -184,6 +184,25 @@ def test_without_fine_tuning_only_the_head_appears() -> None:
     assert "Fine-tuned" not in of
 
 
+def test_an_interval_that_is_not_available_is_told() -> None:
+    bounds: dict[str, Any] = dict.fromkeys(by_hand.METRICS) | {"accuracy": [0.97, 0.99]}
+    of_class = dict.fromkeys(("precision", "recall", "f1"))
+    bounds["per_class"] = dict.fromkeys(("cat", "dog"), of_class)
+    change = by_hand.BETTER | {"interval": None}
+    pair = {subset: {"log_loss": change} for subset in ("valid", "test")}
+    of_model = dict.fromkeys(("valid", "test"), bounds)
+    differences = {"fine_tune against head": pair}
+    by_hand.change("intervals", head=of_model, final=of_model, differences=differences)
+    of = text(page())
+    for sentence in (
+        "Log loss 0.0486 interval not available nats",
+        "paired by image: -0.2026 (interval not available), better.",
+        "-0.2026 better interval not available",
+        "cat 999 17 97.0 % interval not available 98.0 % interval not available",
+    ):
+        assert sentence in of
+
+
 def test_empty_sections_say_so() -> None:
     by_hand.change("split", rejected=0, rejected_by_reason={})
     by_hand.change("intervals", differences={})

@@ -56,7 +56,7 @@ DRAWINGS: dict[str, Draw] = {
     "accuracy by threshold": lambda path: plots.accuracy_by_threshold(
         path, {"valid": CURVE}, THRESHOLDS, "a class"
     ),
-    **{f"confusion of {count}": confusion(named(count)) for count in (2, 12, 30)},
+    **{f"confusion of {count}": confusion(named(count)) for count in (2, 12, 30, 200)},
     **{f"probabilities of {count}": probabilities(named(count)) for count in (3, 12)},
     "probabilities with thresholds": probabilities(named(2), THRESHOLDS),
 }
