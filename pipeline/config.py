@@ -18,7 +18,8 @@ from pydantic_core import ErrorDetails
 
 from pipeline import paths
 from pipeline.runtime.errors import UserError
-from pipeline.schema import Backbone, Params, Section, sections, show
+from pipeline.schema import Backbone, Params, Section, sections
+from pipeline.schema_values import show
 
 
 class _Loader(yaml.SafeLoader):

@@ -3,99 +3,34 @@
 The description of a key is its comment in `params.yaml` and its entry in `docs/parameters.md`.
 """
 
-import codecs
 import re
-import reprlib
-import unicodedata
-from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, get_args
 
-import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapValidator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-
-def _distinct(names: list[str]) -> list[str]:
-    if len(set(names)) < len(names):
-        raise ValueError(f"expected each name once, got {names}; remove the repeated one")
-    return names
-
-
-def _ascii_compatible(name: str) -> str:
-    """Return the usual name of an encoding in which ASCII is ASCII."""
-    samples = (b"\\x41\\u0041", b"xn--wgv71a", bytes(range(32, 127)))  # of escapes, idna, utf-16
-    try:
-        if all(sample.decode(name) == sample.decode("ascii") for sample in samples):
-            return codecs.lookup(name).name
-    except (LookupError, ValueError):
-        pass
-    raise ValueError(
-        "expected null or an encoding of names in zips, such as gbk, cp932 or cp1251, got "
-        f"{show(name)}; change it"
-    )
-
-
-def show(value: object) -> str:
-    """Return the repr of a value, shortened: a few lines of YAML can expand to gigabytes."""
-    shorter = reprlib.Repr()
-    shorter.maxlevel, shorter.maxlist, shorter.maxdict = 2, 4, 4
-    shorter.maxstring = shorter.maxlong = shorter.maxother = 60
-    try:
-        return shorter.repr(value)
-    except ValueError:  # Python refuses to write an integer of more than 4,300 digits
-        return "a number of more than 4,300 digits"
-
-
-def _expected(words: str) -> WrapValidator:
-    """Return a validator with one sentence in place of one per alternative of a type."""
-
-    def check(value: object, validate: Callable[[object], object]) -> object:
-        try:
-            return validate(value)
-        except ValueError:
-            raise ValueError(f"expected {words}, got {show(value)}; change it") from None
-
-    return WrapValidator(check)
-
-
-Float = Annotated[float, Field(allow_inf_nan=False)]
-Fraction = Annotated[Float, Field(ge=0, lt=1)]
-NotNegative = Annotated[Float, Field(ge=0)]
-Positive = Annotated[Float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[Text, AfterValidator(lambda name: unicodedata.normalize("NFC", name))]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Pooling = Literal["avg", "max", "flatten", "predictions", "log_predictions"]
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
-Views = Annotated[int, Field(ge=1, le=64)]
-# TensorFlow's oneDNN fails or crashes in bfloat16 at caps below AVX512_CORE.
-WithoutBfloat16 = Literal["SSE41", "AVX", "AVX2", "AVX2_VNNI"]
-Avx512 = Literal["AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16", "AVX512_CORE_AMX"]
-LayerName = Annotated[
-    str | None,
-    _expected("null or a layer's name"),
-    pydantic.BeforeValidator(  # runs first: [conv1] says what conv1 says
-        lambda value: value[0] if isinstance(value, list) and len(value) == 1 else value
-    ),
-]
-ClassWeights = Annotated[
-    Literal["balanced"] | Annotated[list[Positive], Field(min_length=2)] | None,
-    _expected("null, balanced, or a list of positive numbers, one per class"),
-]
-Clip = Annotated[
-    Literal["auto"] | Annotated[Float, Field(ge=0, lt=0.5)],
-    _expected("auto, or a number from 0 to below 0.5"),
-]
-Folders = Annotated[
-    Annotated[list[Name], Field(min_length=1)],
-    _expected("a folder's name or a list of them"),
-    pydantic.BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-]
-LayersShown = Annotated[
-    Annotated[int, Field(ge=1, le=100)] | Annotated[list[str], Field(min_length=1)],
-    _expected("a number of layers from 1 to 100, or a list of layer names"),
-]
+from pipeline.schema_values import (
+    Avx512,
+    ClassWeights,
+    Clip,
+    Count,
+    Float,
+    Folders,
+    Fraction,
+    Interpolation,
+    LayerName,
+    LayersShown,
+    Name,
+    NotNegative,
+    Pooling,
+    Positive,
+    Seed,
+    Sha256,
+    Text,
+    Views,
+    WithoutBfloat16,
+    ascii_compatible,
+    distinct,
+)
 
 
 def key(description: str) -> Any:
@@ -130,18 +65,18 @@ class Subsets(Section):
 
     @model_validator(mode="after")
     def _name_each_folder_once(self) -> Self:
-        _distinct([*self.train, *(self.valid or ()), *(self.test or ())])
+        distinct([*self.train, *(self.valid or ()), *(self.test or ())])
         return self
 
 
 class Data(Section):
     train: Text = key("labeled images: a zip file or a folder")
     test: Text = key("unlabeled images, the same; if there are none, repeat data.train")
-    classes: Annotated[list[Name], Field(min_length=2), AfterValidator(_distinct)] | None = (
-        optional("class names, in order; null: every class that is found")
+    classes: Annotated[list[Name], Field(min_length=2), AfterValidator(distinct)] | None = optional(
+        "class names, in order; null: every class that is found"
     )
     subsets: Subsets | None = optional("folders that are subsets; null: by their usual names")
-    zip_encoding: Annotated[str, AfterValidator(_ascii_compatible)] | None = optional(
+    zip_encoding: Annotated[str, AfterValidator(ascii_compatible)] | None = optional(
         "of names in zips that are not UTF-8: gbk, cp932, ...; null: cp437"
     )
 

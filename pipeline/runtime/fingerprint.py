@@ -26,7 +26,7 @@ from pipeline.runtime.machine import installed
 ROOT = Path(__file__).parents[2]
 NEUTRAL = (
     "pipeline/runtime/",
-    *(f"pipeline/{name}.py" for name in ("config", "paths", "schema", "stage")),
+    *(f"pipeline/{name}.py" for name in ("config", "paths", "schema", "schema_values", "stage")),
 )
 WORDS_ARE_OUTPUT = ("Unreadable",)  # its words stand in the ledger's column `reason`
 SPEAKERS = ("print", "progress")  # calls whose texts are only shown
