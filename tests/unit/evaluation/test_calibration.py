@@ -87,7 +87,7 @@ def test_calibration_on_few_images_is_not_worse_than_none(
         sharpened = log_softmax(log_probability * by, np.float64)
         logs.append(np.log(calibration.fit_temperature(sharpened, label)))
     without, expected = np.interp(0, grid, loss), np.interp(logs, grid, loss).mean()
-    assert expected <= without * 1.01
+    assert expected <= without * 1.015  # at most, where nothing can be gained
     if images == 2_000 and by in (0.6, 1.8):  # most of what can be gained is
         best = true_loss(held_out, 1.0)
         assert without - expected > 0.9 * (without - best)
