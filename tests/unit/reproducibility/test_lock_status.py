@@ -163,6 +163,6 @@ def test_edits_count_by_what_they_change_in_code_and_settings(
     got = "got edits that change settings.yaml (split.seed 0 -> 7); run `dvc repro`"
     assert got in quick().err
     tiny.edit("code.yaml", "split:\n  cykooz.resizer: ", "split:\n  cykooz.resizer: 9.")
-    tiny.edit("settings.yaml", "seed: 0\n  test", "seed: 1\n  test")
+    tiny.edit("settings.yaml", "seed: 0\n  subsets", "seed: 1\n  subsets")
     code = r"got other values in code.yaml \(split.cykooz.resizer .* -> 9.*\), other values in "
     assert re.search(rf"score: .*{code}settings.yaml \(split.seed 0 -> 1\); ", quick().err)
