@@ -70,6 +70,10 @@ def best_clip(log_probability: Floats, label: Ints) -> float:
     V. Trofimov, "The Performance of Universal Encoding" (1981).
     """
     probability, rows = np.exp(log_probability), np.arange(len(label))
-    losses = [-np.log(clipped(probability, clip)[rows, label]).sum() for clip in CLIPS]
+    if (n_classes := probability.shape[1]) > 2:  # only the label's own plays a part
+        own = probability[rows, label].astype(np.float64)
+        losses = [-np.log((1 - 2 * clip) * own + 2 * clip / n_classes).sum() for clip in CLIPS]
+    else:
+        losses = [-np.log(clipped(probability, clip)[rows, label]).sum() for clip in CLIPS]
     virtual = (np.log(CLIPS) + np.log1p(-CLIPS)) / 2
     return float(CLIPS[np.argmin(losses - virtual)])
