@@ -10,14 +10,14 @@ pytestmark = pytest.mark.xdist_group("dag")
 
 @pytest.fixture(scope="module")
 def conflict(other: tuple[Project, list[str]], tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """On branch `raw`, which ran without calibration, while merging `other` conflicts."""
+    """On branch `raw`, which rounds metrics otherwise, while merging `other` conflicts."""
     project = other[0].copy_to(tmp_path_factory.mktemp("merge") / "project")
     project.git("checkout", "--quiet", "main")
     project.run("dvc", "checkout", "--quiet")
     project.git("checkout", "--quiet", "-b", "raw")
-    project.change({"evaluate.calibration": "none"})
+    project.change({"evaluate.decimals": 5})
     assert project.repro("evaluate") == ["code", "evaluate"]
-    project.commit("no calibration")
+    project.commit("five decimals")
     assert "Merge conflict in dvc.lock" in project.run("git", "merge", "other", passes=False)
     return project
 
@@ -49,7 +49,7 @@ def test_a_conflict_leaves_files_of_one_run_and_only_new_stages_run(
         assert project.repro() == []
         assert project.git("status", "--porcelain") == ""
         trees.append(project.git("rev-parse", "HEAD^{tree}"))
-        assert project.read("params.yaml").count("calibration: none") == 1
+        assert project.read("params.yaml").count("decimals: 5") == 1
         assert project.read("params.yaml").count("inverse_regularization: 0.02") == 1
         project.git("reset", "--quiet", "--hard", "HEAD~1")
         project.run("git", "merge", "other", passes=False)
