@@ -31,7 +31,7 @@ def test_a_conflict_leaves_files_of_one_run_and_only_new_stages_run(
     conflict: Project, tmp_path: Path
 ) -> None:
     files = conflicting(conflict)
-    assert {"dvc.lock", "metrics/evaluate.json", "metrics/pictures/scores.png"} < set(files)
+    assert {"dvc.lock", "metrics/evaluate.json", "metrics/intervals.json"} < set(files)
     assert "params.yaml" not in files
     for name in files:
         assert conflict.git("hash-object", name) == conflict.git("rev-parse", f"raw:{name}")
