@@ -89,8 +89,8 @@ def _decode(content: bytes, min_side: int | None) -> Decoded:
         orientation = _orientation(image)
         upright = _rgb(image)
         if box not in (None, (0, 0, *canvas)):  # nothing was drawn beside the frame
-            upright = Image.new("RGB", canvas, "white")
-            upright.paste(_rgb(image).crop(box), box)
+            frame, upright = upright.crop(box), Image.new("RGB", canvas, "white")
+            upright.paste(frame, box)
         if orientation in _UPRIGHT:
             upright = upright.transpose(_UPRIGHT[orientation])
     except (Unreadable, MemoryError):

@@ -174,9 +174,9 @@ def read_file(path: Path) -> bytes:
 class _Zip(Source):
     def __init__(self, path: Path, encoding: str | None, lenient: bool) -> None:
         infos = _directory(path)
-        names, warnings = member_names.in_zip(path, infos, encoding)
+        names, notes = member_names.in_zip(path, infos, encoding)
         super().__init__(path, _entries(names, infos), lenient)
-        self.notes += warnings
+        self.notes += notes
         for name, info in self._members.items():
             largest = max(info.file_size, info.compress_size)
             if info.flag_bits & _ENCRYPTED:

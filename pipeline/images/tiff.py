@@ -42,7 +42,7 @@ def require_readable(image: TiffImageFile) -> None:
 
 
 def gray_range(image: TiffImageFile) -> tuple[int, bool]:
-    """Return the value of full intensity in a gray page, and whether that is black."""
+    """Return the largest gray value of a page, and whether it stands for black."""
     return _limit(image), image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
