@@ -49,6 +49,16 @@ _OTHERS = {  # first bytes, after as many others -> format (the formats' own spe
     "SVG": [(0, b"<svg"), (0, b"<?xml")],
     "a kind of TIFF": [(0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")],
 }
+_ARCHIVES = {
+    "a zip": [(0, b"PK\3\4")],
+    "a RAR archive": [(0, b"Rar!")],
+    "a 7-Zip archive": [(0, b"7z\xbc\xaf\x27\x1c")],
+    "a tar.gz archive": [(0, b"\x1f\x8b")],
+    "a tar.bz2 archive": [(0, b"BZh")],
+    "a tar.xz archive": [(0, b"\xfd7zXZ")],
+    "a tar.zst archive": [(0, b"\x28\xb5\x2f\xfd")],
+    "a tar archive": [(257, b"ustar")],
+}
 _FACTORS = (8, 4, 2, 1)  # by which libjpeg can reduce (libjpeg-turbo's libjpeg.txt, "scaling")
 
 
@@ -177,11 +187,24 @@ def _orientation(image: Image.Image) -> int:
 
 def _reason(error: Exception, content: bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
-        for kind, starts in _OTHERS.items():
-            if any(content.startswith(start, after) for after, start in starts):
-                return f"{kind} is not read; convert it to JPEG or PNG"
+        if kind := archive_kind(content):
+            return f"{kind}, no image; unpack it and give the folder"
+        if kind := _kind(content, _OTHERS):
+            return f"{kind} is not read; convert it to JPEG or PNG"
         return f"not an image of a known format ({', '.join(FORMATS)})"
     message = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "", str(error)).split())
     if isinstance(error, EOFError) or "truncated" in message.lower():
         return "truncated image"
     return f"damaged image: {message[:120] or type(error).__name__}"
+
+
+def archive_kind(content: bytes) -> str | None:
+    """Return which archive a file is by its first 512 bytes, if it is one."""
+    return _kind(content, _ARCHIVES)
+
+
+def _kind(content: bytes, kinds: dict[str, list[tuple[int, bytes]]]) -> str | None:
+    for kind, starts in kinds.items():
+        if any(content.startswith(start, after) for after, start in starts):
+            return kind
+    return None

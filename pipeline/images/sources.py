@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.images import member_names
-from pipeline.images.decode import Unreadable
+from pipeline.images.decode import Unreadable, archive_kind
 from pipeline.images.labels import listed, natural_key
 from pipeline.runtime.errors import UserError, of_the_machine
 
@@ -38,15 +38,15 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extr
 _ENCRYPTED = 0x1  # flag bit; PKWARE's APPNOTE, 4.4.4
 _METHODS = {9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "XZ"}
 _AGAIN = "zip again with deflate"
-_OTHER_ARCHIVES = (  # kind, first bytes, endings
-    ("a RAR archive", b"Rar!", (".rar",)),
-    ("a 7-Zip archive", b"7z\xbc\xaf\x27\x1c", (".7z",)),
-    ("a tar.gz archive", b"\x1f\x8b", (".tgz", ".gz")),
-    ("a tar.bz2 archive", b"BZh", (".tbz2", ".bz2")),
-    ("a tar.xz archive", b"\xfd7zXZ", (".txz", ".xz")),
-    ("a tar.zst archive", b"\x28\xb5\x2f\xfd", (".tzst", ".zst")),
-    ("a tar archive", None, (".tar",)),
-)
+_OTHER_ARCHIVES = {  # endings
+    "a RAR archive": (".rar",),
+    "a 7-Zip archive": (".7z",),
+    "a tar.gz archive": (".tgz", ".gz"),
+    "a tar.bz2 archive": (".tbz2", ".bz2"),
+    "a tar.xz archive": (".txz", ".xz"),
+    "a tar.zst archive": (".tzst", ".zst"),
+    "a tar archive": (".tar",),
+}
 _LINK_OUT = "a link that leads out of the folder; put the file itself there"
 _ZIP_INSIDE = "another zip; give it by itself, or unzip it"
 
@@ -283,13 +283,10 @@ def _directory(path: Path) -> list[zipfile.ZipInfo]:
 
 def _other_archive(path: Path, head: bytes) -> str | None:
     """Return which archive a file is by its first bytes, or by its name."""
-    if head[257:262] == b"ustar":
-        return "a tar archive"
-    name = "" if head.startswith(b"PK") else path.name.lower()
-    for kind, start, endings in _OTHER_ARCHIVES:
-        if (start and head.startswith(start)) or name.endswith(endings):
-            return kind
-    return None
+    if head.startswith(b"PK"):
+        return None
+    by_name = (kind for kind, ends in _OTHER_ARCHIVES.items() if path.name.lower().endswith(ends))
+    return archive_kind(head) or next(by_name, None)
 
 
 def _entries(names: Iterable[str], infos: Iterable[zipfile.ZipInfo]) -> Entries:

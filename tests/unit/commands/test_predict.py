@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,11 @@ def test_unreadable_files_are_named_the_others_predicted_and_the_status_is_1(say
     answers = json.loads(say(*files, "--json").out)
     assert answers[0] == {"file": "text.jpg", "error": reason}
     assert answers[1]["probability"] == float(second[2])
+    archive = Path("photos.tar.gz")
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(good)
+    (answer,) = json.loads(say(archive, "--json").out)
+    assert answer["error"] == "a tar.gz archive, no image; unpack it and give the folder"
     assert say(*files).out.splitlines() == [
         f"{'file':300}  class  probability",
         f"{good!s:300}  {second[1]}    {float(second[2]):11.4f}",
