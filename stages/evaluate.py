@@ -38,15 +38,15 @@ def main() -> None:
     selected = scores.select(on_valid, labels.label[valid], calibrate, decimals)
     scored = scores.subsets(predictions, rows, labels)
     del predictions, on_valid  # of all images; those of the subsets are copies
-    for one in scored.values():
-        chosen = one.predictions[selected.name]
-        one.predictions[FINAL] = calibration.scaled(chosen, selected.temperature)
+    for name, one in scored.items():
+        final = calibration.scaled(one.predictions[selected.name], selected.temperature)
+        scored[name] = comparison.Scored({**one.predictions, FINAL: final}, one.label)
     shown = "test" if "test" in scored else "valid"
     summary = scores.summary(selected, scored, classes, decimals)
     of_second = {}  # by subset, for two classes
     if len(classes) == 2:
-        for name, (of_model, label) in scored.items():
-            of_second[name] = np.exp(of_model[FINAL][:, 1]), label
+        for name, one in scored.items():
+            of_second[name] = np.exp(one.predictions[FINAL][:, 1]), one.label
         summary["thresholds"] = scores.thresholds(of_second, classes, decimals)
     tables.write_json(paths.EVALUATION, summary)
     pairs = [MODELS, (selected.name, FINAL)]
@@ -105,7 +105,7 @@ def _draw_models(
     folder: Path, subset: comparison.Scored, classes: Sequence[str], title: str
 ) -> None:
     """Plot the curves of all models, and the final one's confusion matrix and probabilities."""
-    for kind, by_legend in scores.curves(*subset).items():
+    for kind, by_legend in scores.curves(subset).items():
         plots.curves(folder / f"{kind}.png", kind, by_legend)
     predicted, label = subset.predictions[FINAL], subset.label
     counts = classification.confusion(predicted, label)

@@ -35,9 +35,16 @@ def fit_temperature(log_probability: Floats, label: Ints) -> float:
 
 
 def _most_likely(log_probability: Floats, label: Ints) -> float:
+    shifted = log_probability - log_probability.max(axis=1, keepdims=True)
+    shifted, own = shifted.astype(np.float64), losses(shifted, label)
+    probability = np.empty_like(shifted)
+
     def loss(log: float) -> float:
-        prior = (log / PRIOR) ** 2 / 2
-        return float(losses(scaled(log_probability, float(np.exp(log))), label).sum() + prior)
+        """Return the negative log-likelihood of all images at exp(log), with the prior's."""
+        np.multiply(shifted, np.exp(-log), out=probability)
+        total = np.exp(probability, out=probability).sum(axis=1)
+        fit = np.log(total).sum() + own.sum() * np.exp(-log)
+        return float(fit + (log / PRIOR) ** 2 / 2)
 
     best = minimize_scalar(loss, bounds=LOG_TEMPERATURE, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(best.x))

@@ -1,5 +1,6 @@
 """Classification metrics and curves. scikit-learn is slow to import; few functions do."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,17 @@ def metrics(log_probability: Floats, label: Ints) -> dict[str, float]:
     }
 
 
-def summary(log_probability: Floats, label: Ints, classes: Names, decimals: int) -> dict[str, Any]:
-    """Return all metrics of one model on one subset, rounded to `decimals`, ready for JSON."""
+def summary(
+    log_probability: Floats,
+    label: Ints,
+    classes: Names,
+    decimals: int,
+    overall: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Return all metrics of one model on one subset, rounded to `decimals`, ready for JSON.
+
+    `overall` are its `metrics`, if they have been computed.
+    """
     correct, actual, predicted = counts(log_probability, label)
     of_class = {  # 0 where a class has no image or no prediction
         "precision": correct / np.maximum(predicted, 1),
@@ -38,7 +48,7 @@ def summary(log_probability: Floats, label: Ints, classes: Names, decimals: int)
         class_name: {name: round(values[i].item(), decimals) for name, values in of_class.items()}
         for i, class_name in enumerate(classes)
     }
-    overall = metrics(log_probability, label)
+    overall = metrics(log_probability, label) if overall is None else overall
     return {
         **{name: round(value, decimals) for name, value in overall.items()},
         "images": len(label),

@@ -6,7 +6,9 @@ take minutes; beyond `MANY_CLASSES` the areas are linearized for that (`ranking.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -15,6 +17,7 @@ from pipeline.evaluation import bootstrap, classification, ranking
 from pipeline.evaluation.bootstrap import Interval, bca_interval, wilson
 from pipeline.evaluation.probabilities import Bools, Floats, Ints, Names, losses
 from pipeline.evaluation.selected_model import Run
+from pipeline.runtime.parallel import in_order
 from pipeline.storage.ledger import LedgerRow
 
 NO_DIFFERENCE = "no difference shown"
@@ -28,11 +31,19 @@ Samples = dict[str, bootstrap.Floats]  # (k,), of "f1" (k, n_classes), by metric
 Values = Mapping[str, float]  # of `classification.metrics`
 
 
-class Scored(NamedTuple):
+@dataclass(frozen=True)
+class Scored:
     """Log-probabilities (n, n_classes) by model, and labels (n,), of a subset."""
 
-    predictions: dict[str, Floats]
+    predictions: Mapping[str, Floats]
     label: Ints
+
+    @cached_property
+    def values(self) -> dict[str, Values]:
+        """The metrics of every model."""
+        return {
+            name: classification.metrics(of, self.label) for name, of in self.predictions.items()
+        }
 
 
 def intervals_and_differences(
@@ -42,30 +53,23 @@ def intervals_and_differences(
     differences: dict[str, Any] = {f"{new} against {old}": {} for old, new in pairs}
     report: dict[str, Any] = {}
     for subset, one in scored.items():
-        samples, values = samples_of(one), values_of(one)
+        samples = samples_of(one)
         for model in one.predictions:
-            bounds = metric_intervals(one, model, values[model], samples[model], classes, decimals)
+            bounds = metric_intervals(one, model, samples[model], classes, decimals)
             report.setdefault(model, {})[subset] = bounds
         for old, new in pairs:
-            difference = paired_differences(values, samples, old, new, decimals)
+            difference = paired_differences(one.values, samples, old, new, decimals)
             differences[f"{new} against {old}"][subset] = difference
     report |= {"confidence": bootstrap.CONFIDENCE, "resamples": bootstrap.RESAMPLES}
     return report | {"differences": differences}
 
 
-def values_of(scored: Scored) -> dict[str, Values]:
-    """Return the metrics of every model."""
-    return {
-        name: classification.metrics(of, scored.label) for name, of in scored.predictions.items()
-    }
-
-
 def metric_intervals(
-    scored: Scored, model: str, values: Values, samples: Samples, classes: Names, decimals: int
+    scored: Scored, model: str, samples: Samples, classes: Names, decimals: int
 ) -> dict[str, Any]:
     """Return one model's intervals, keyed like `classification.summary`: Wilson's or resampled."""
     correct, actual, predicted = classification.counts(scored.predictions[model], scored.label)
-    f1 = 2 * correct / np.maximum(actual + predicted, 1)
+    f1, values = 2 * correct / np.maximum(actual + predicted, 1), scored.values[model]
     intervals = {name: _interval(value, samples[name]) for name, value in values.items()}
     error = _interval(values[CALIBRATION], samples[CALIBRATION], bootstrap.symmetric_interval)
     intervals |= {CALIBRATION: error, "accuracy": wilson(correct.sum(), len(scored.label))}
@@ -131,7 +135,7 @@ def compare_runs(old: Run, new: Run, subset: str) -> tuple[int, dict[str, dict[s
         "new": new.log_probability[rows],
     }
     both = Scored(predictions, np.array([new.rows[row].index for row in rows], dtype=np.int64))
-    metrics = values_of(both)
+    metrics = both.values
     differences = paired_differences(metrics, samples_of(both), "old", "new", DECIMALS)
     return len(shared), {
         name: {side: metrics[side][name] for side in metrics} | difference
@@ -150,14 +154,20 @@ def _first_rows(rows: Iterable[LedgerRow], subset: str) -> dict[tuple[str, str],
 
 def samples_of(scored: Scored) -> dict[str, Samples]:
     """Return samples of every metric of every model, all with the same weights: paired."""
-    computes = {name: resampled(of, scored.label) for name, of in scored.predictions.items()}
-    parts = [
-        {name: compute(weight) for name, compute in computes.items()}
-        for weight in bootstrap.weights(len(scored.label))
-    ]
+
+    def prepared(of: Floats) -> Callable[[Weights], Samples]:
+        return resampled(of, scored.label)
+
+    def computed(weight: Weights) -> list[Samples]:
+        return [compute(weight) for compute in computes]
+
+    computes = list(in_order(prepared, scored.predictions.values()))
+    parts = list(in_order(computed, bootstrap.weights(len(scored.label))))
     return {
-        name: {metric: np.concatenate([part[name][metric] for part in parts]) for metric in of}
-        for name, of in parts[0].items()
+        name: {
+            metric: np.concatenate([sample[metric] for sample in samples]) for metric in samples[0]
+        }
+        for name, *samples in zip(scored.predictions, *parts, strict=True)
     }
 
 

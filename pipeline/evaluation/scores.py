@@ -68,7 +68,9 @@ def summary(
     """Return the selection and the metrics of each model on each subset, ready for JSON."""
     metrics: dict[str, Any] = {
         model: {
-            name: classification.summary(subset.predictions[model], subset.label, classes, decimals)
+            name: classification.summary(
+                subset.predictions[model], subset.label, classes, decimals, subset.values[model]
+            )
             for name, subset in scored.items()
         }
         for model in (*MODELS, FINAL)
@@ -77,12 +79,12 @@ def summary(
     return metrics | {"chosen": name, "temperature": temperature, "clip": clip}
 
 
-def curves(predictions: Mapping[str, Floats], label: Ints) -> dict[str, dict[str, Curve]]:
+def curves(scored: Scored) -> dict[str, dict[str, Curve]]:
     """Return all curves to plot, by kind and legend; FINAL ranks images like the selected model."""
     drawn: dict[str, dict[str, Curve]] = {kind: {} for kind in LEGENDS}
-    for model, predicted in predictions.items():
-        metrics = classification.metrics(predicted, label)
-        for kind, curve in classification.curves(predicted, label).items():
+    for model, predicted in scored.predictions.items():
+        metrics = scored.values[model]
+        for kind, curve in classification.curves(predicted, scored.label).items():
             word, metric = LEGENDS[kind]
             legend = f"{model},{word} {metrics[metric]:.4f}" if metric in metrics else model
             if model != FINAL or kind == "reliability":

@@ -58,7 +58,7 @@ def test_intervals_are_ordered_or_not_available(
     scored, classes = {"test": Scored(models, label)}, [f"{n}" for n in range(n_classes)]
     summary = scores.summary(Selection("fine_tune", 1, 0.01), scored, classes, 6)
     report = comparison.intervals_and_differences(scored, classes, PAIRS, 6)
-    curves = scores.curves(*scored["test"])
+    curves = scores.curves(scored["test"])
     json.dumps([summary, report], allow_nan=False)
     assert all(
         np.isfinite(column).all() for of in curves.values() for c in of.values() for column in c
