@@ -18,8 +18,11 @@ from pydantic_core import ErrorDetails
 
 from pipeline import paths
 from pipeline.runtime.errors import UserError
-from pipeline.schema import Backbone, Params, Section, sections
+from pipeline.schema import Backbone, FineTune, Params, Section, Training, ViewAugment, sections
 from pipeline.schema_values import show
+
+_OFF = {"dropout": 0.0, "batch_norm": False}  # after hidden layers, where there is none
+RESCALED = ("convnet", "gabor")  # backbones for which both kinds of preprocessing are one
 
 
 class _Loader(yaml.SafeLoader):
@@ -100,17 +103,23 @@ def settings(params: Params) -> dict[str, Any]:
     compute = params.compute.model_dump()
     blas = {"threads": params.compute.threads}
     networks = {
-        name: one.model_dump(include={"include_top", "preprocessing", "layer", "pooling"})
+        name: {
+            **one.model_dump(include={"include_top", "layer", "pooling"}),
+            "preprocessing": "backbone" if name in RESCALED else one.preprocessing,
+        }
         for name, one in params.backbones.items()
     }
     extract = params.extract.model_dump(exclude={"augment"})
-    augment = params.extract.augment.model_dump() if params.extract.augment else None
+    augment = _changing(params.extract.augment)
     extract["augment"] = augment if params.extract.views > 2 else None
     head = params.train_head
+    hidden = head.hidden if head.kind == "dense" else []
     same = os.path.realpath(params.data.train) == os.path.realpath(params.data.test)
+    encoding = params.data.zip_encoding
     return {
         "split": {
-            **params.data.model_dump(include={"classes", "subsets", "zip_encoding"}),
+            **params.data.model_dump(include={"classes", "subsets"}),
+            "zip_encoding": None if encoding == "cp437" else encoding,
             "one_source": same,
             **params.split.model_dump(),
         },
@@ -129,11 +138,11 @@ def settings(params: Params) -> dict[str, Any]:
         "audit": {"backbones": [*params.backbones], **blas},
         "train_head": {
             "backbones": [*params.backbones],
-            **head.model_dump(),
+            **(_training(head, hidden) if head.kind == "dense" else head.model_dump()),
             "views": params.predict.views,
             "compute": compute if head.kind == "dense" else blas,
         },
-        "fine_tune": _fine_tuning(params, networks, augment),
+        "fine_tune": _fine_tuning(params, networks, augment, hidden),
         "evaluate": params.evaluate.model_dump(),
         "explain": {
             **params.explain.model_dump(),
@@ -145,13 +154,35 @@ def settings(params: Params) -> dict[str, Any]:
     }
 
 
-def _fine_tuning(params: Params, networks: dict[str, dict[str, Any]], augment: Any) -> Any:
+def _changing(augment: ViewAugment | None) -> dict[str, Any] | None:
+    """Return the changes of views; of changes that are all off, the seed plays no part."""
+    ranges = augment.model_dump() if augment else {}
+    return ranges if any(ranges[name] for name in ranges if name != "seed") else None
+
+
+def _training(section: Training, hidden: list[int]) -> dict[str, Any]:
+    """Return the keys of a training; off or null are those that play no part in it."""
+    keys = section.model_dump()
+    if not section.epochs:
+        keys |= dict.fromkeys(Training.model_fields.keys() - {"epochs", "seed"})
+    # No epoch of a head precedes its first, and epoch 0 precedes the first of fine-tuning.
+    last = section.epochs - (not isinstance(section, FineTune))
+    if section.patience is not None and section.patience >= last:
+        keys["patience"] = None
+    if not hidden:
+        keys |= {name: off for name, off in _OFF.items() if name in keys}
+    return keys
+
+
+def _fine_tuning(
+    params: Params, networks: dict[str, dict[str, Any]], augment: Any, hidden: list[int]
+) -> Any:
     tune = params.fine_tune
     if tune is None:
         return None
     views = params.extract.views if tune.cache_frozen else params.predict.views
     return {
-        **tune.model_dump(exclude={"augment"}),
+        **_training(tune, hidden),
         "changes": tune.augment.model_dump() if tune.augment and tune.augment.active() else None,
         "backbones": [
             {"name": name, **one, "unfreeze_from": params.backbones[name].unfreeze_from}

@@ -76,6 +76,11 @@ def libraries() -> dict[str, dict[str, Entry]]:
     }
 
 
+def chosen(backend: str, engine: str = "keras") -> Entry:
+    """Return the versions behind one backend and one engine."""
+    return libraries()["backend"][backend] | libraries()["engine"][engine]
+
+
 def forget() -> None:
     """Read every source file again at the next call."""
     _parsed.cache_clear()
