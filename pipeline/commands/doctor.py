@@ -12,6 +12,7 @@ absent input after it has removed the stage's outputs.
 import argparse
 import json
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.runtime.errors import UserError
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+SITE_REPOS = f"{paths.SITE_CACHE}/repo"
 NEEDED_GIB = 1  # free, for temporary files and outputs
 
 
@@ -119,6 +121,12 @@ def _dvc() -> Iterator[str]:
             f"{RWLOCK}: expected JSON, got a file that a full disk or a kill cut off; "
             f"`rm {RWLOCK}` while no dvc is running"
         )
+    for folder in (*Path().glob(SITE_REPOS), *Path().glob(f"*/{SITE_REPOS}")):
+        if folder.stat().st_mode & stat.S_IWOTH:
+            yield (
+                f"{folder}: expected DVC's site cache to be closed to other users, got one that "
+                f"all may write, as DVC makes it in a new folder; `chmod -R go-w {folder.parent}`"
+            )
 
 
 def _outputs() -> Iterator[tuple[str, str]]:

@@ -36,6 +36,12 @@ def little_room(_: Tiny, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(shutil, "disk_usage", lambda _: usage)
 
 
+def open_to_all(*_: object) -> None:
+    repos = Path("raw/.site-cache/repo")
+    repos.mkdir(parents=True)
+    repos.chmod(0o777)
+
+
 FAULTS: dict[str, tuple[Make, str]] = {
     "other packages": (
         edit("requirements.lock", lambda text: text.replace("zarr==", "zarr==9") + "nowhere==1\n"),
@@ -52,6 +58,14 @@ FAULTS: dict[str, tuple[Make, str]] = {
     "an rwlock that was cut off": (
         edit(".dvc/tmp/rwlock", lambda _: '{"write": {'),
         ".dvc/tmp/rwlock: expected JSON, got a file that a full disk or a kill cut off; `rm .dvc/",
+    ),
+    "a site cache for everybody": (
+        lambda *_: Path(".site-cache/repo").chmod(0o777),
+        ".site-cache/repo: expected DVC's site cache to be closed to other users, got one that al",
+    ),
+    "another in a subfolder": (
+        open_to_all,
+        "as DVC makes it in a new folder; `chmod -R go-w raw/.site-cache`",
     ),
     "a lock that was cut off": (
         edit("dvc.lock", lambda text: text[:-7] + ": ["),
