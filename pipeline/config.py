@@ -5,7 +5,6 @@ plain values. `settings(params)` maps each stage to the values that affect its o
 spelling and with optional keys filled in: stages depend on these, not on `params.yaml` itself.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Hashable
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline import paths
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, did_you_mean
 from pipeline.schema import Backbone, FineTune, Params, Section, Training, ViewAugment, sections
 from pipeline.schema_values import show
 
@@ -228,9 +227,8 @@ def _sentence(path: Path, fault: ErrorDetails) -> str:
         return f"{where}: expected one of {tags}, got {show(got)}; change it"
     if kind == "extra_forbidden":
         known = _keys(fault["loc"][:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
-        return f"{where}: expected one of {', '.join(known)}, got an unknown key{hint}"
+        hint = did_you_mean(str(location[-1]), known, "remove it")
+        return f"{where}: expected one of {', '.join(known)}, got an unknown key; {hint}"
     if kind == "value_error":
         return f"{where}: {fault['ctx']['error']}"
     context = fault.get("ctx", {}).items()

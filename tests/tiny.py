@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 from project import ROOT, Project
@@ -83,7 +82,7 @@ class Tiny(Project):
         (self.folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
 
     def dvc(self, *words: str) -> str:
-        return self.run(sys.executable, "-m", "dvc", *words)
+        return self.run("dvc", *words)
 
     def clone(self, folder: Path) -> "Tiny":
         """What git has of it, in another folder."""

@@ -11,6 +11,8 @@ absent input after it has removed the stage's outputs.
 
 import argparse
 import json
+import os
+import re
 import shutil
 import stat
 import sys
@@ -56,6 +58,7 @@ def _findings() -> Iterator[tuple[str, str]]:
         yield from ((FAULT, fault) for fault in faults)
         if not faults:
             yield OK, sound
+    yield from _moved()
     try:
         yield from _outputs()
     except UserError as error:
@@ -95,7 +98,20 @@ def _packages() -> Iterator[str]:
     if wrong:
         yield (
             f"packages: expected those of {paths.RUN_LOCK}, got {code_changes.listed(wrong)}; run "
-            "`make clean-venv repro`"
+            "`rm -f .venv/.installed && make repro`"
+        )
+
+
+def _moved() -> Iterator[tuple[str, str]]:
+    """Notice scripts of a virtual environment that was moved or copied with its folder."""
+    script, folder = Path(sys.prefix, "bin", "dvc"), Path(sys.prefix, "bin")
+    head = script.read_bytes()[:1000] if script.is_file() else b""
+    found = re.search(rb"(/.*)/python", head.partition(b"\nimport ")[0])
+    if found and (place := Path(os.fsdecode(found[1]))).resolve() != folder.resolve():
+        yield (
+            NOTE,
+            f"packages: the scripts in {folder} call {place}, where they were installed: `make` "
+            "and `python -m dvc` work; `make clean-venv repro` makes `dvc` and `pipeline` work",
         )
 
 

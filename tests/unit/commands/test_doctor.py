@@ -1,6 +1,7 @@
 """`pipeline doctor` prints a line for each thing that is wrong, with the command that fixes it."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,6 +97,22 @@ def test_a_sound_project_has_a_line_per_check_and_no_fault(doctor: Doctor) -> No
     assert [line[:6].strip() for line in said.out.splitlines()] == ["ok"] * 5 + ["doctor"]
     assert said.out.endswith("doctor: 0 faults\n")
     assert doctor("--quick").out == ""
+
+
+@pytest.mark.parametrize(
+    "head", ["#!{}/bin/python\n", "#!/bin/sh\n'''exec' '{}/bin/python' \"$0\"\n"]
+)
+@pytest.mark.parametrize("moved", [False, True])
+def test_scripts_of_a_moved_environment_are_noticed(
+    moved: bool, head: str, doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "a place"
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "dvc").write_text(head.format(tmp_path / "old" if moved else place))
+    monkeypatch.setattr(sys, "prefix", str(place))
+    said = doctor()
+    assert (f"call {tmp_path}/old/bin, where they were installed: `make`" in said.out) is moved
+    assert said.status == 0
 
 
 @pytest.mark.parametrize("wrong", [*FAULTS, *NOTES])
