@@ -53,12 +53,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _findings() -> Iterator[tuple[str, str]]:
     """Yield a kind and a sentence for each fault, or for a check without one."""
+    broken = False
     for sound, check in CHECKS.items():
         faults = _faults(check)
         yield from ((FAULT, fault) for fault in faults)
         if not faults:
             yield OK, sound
+        broken |= check is _dvc and bool(faults)
     yield from _moved()
+    if broken:  # DVC cannot be asked
+        return
     try:
         yield from _outputs()
     except UserError as error:
@@ -137,6 +141,9 @@ def _dvc() -> Iterator[str]:
             f"{RWLOCK}: expected JSON, got a file that a full disk or a kill cut off; "
             f"`rm {RWLOCK}` while no dvc is running"
         )
+
+
+def _site_cache() -> Iterator[str]:
     for folder in (*Path().glob(SITE_REPOS), *Path().glob(f"*/{SITE_REPOS}")):
         if folder.stat().st_mode & stat.S_IWOTH:
             yield (
@@ -169,4 +176,5 @@ CHECKS: dict[str, Callable[[], Iterator[str]]] = {
     f"parameters: {paths.PARAMS} is valid, and the files it names are here": _parameters,
     f"disk: {NEEDED_GIB} GiB or more free": _disk,
     "dvc: its files are valid": _dvc,
+    "dvc: its site cache is closed to other users": _site_cache,
 }

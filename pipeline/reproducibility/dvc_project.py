@@ -136,10 +136,10 @@ def opened(folder: Path = Path()) -> Iterator[DvcProject]:
         ) from None
     except DvcException as error:
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"dvc: expected a readable project, got {reason!r}; correct that file, or `git "
-            "checkout` it"
-        ) from None
+        remedy = "correct that file, or `git checkout` it"
+        if ".dvc/tmp" in reason:
+            remedy = "remove that file while no dvc is running"
+        raise UserError(f"dvc: expected a readable project, got {reason!r}; {remedy}") from None
 
 
 def _config(folder: Path) -> dict[str, Any]:
