@@ -125,7 +125,7 @@ def compare() -> State:
         remedies.append(
             f"`dvc commit --force{'' if every else ' ' + ' '.join(to_commit)}` caches them"
         )
-    missing = {path for path in outs if path not in present | cached}
+    missing = outs.keys() - present - cached - in_git  # of those in git, a fault says how
     missing |= {path for path in to_cache if path not in cached}
     missing -= {path for one in sound for path in one.cached}
     if missing:
