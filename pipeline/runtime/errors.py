@@ -18,9 +18,10 @@ class UserError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
-    """Return a hint at the known name that is like `name`, or `otherwise` if none is."""
-    near = difflib.get_close_matches(name, [*known], n=1)
-    return f"did you mean {near[0]!r}?" if near else otherwise
+    """Return a hint at the known name that is like `name` in any case; `otherwise` if none is."""
+    by_letters = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), by_letters, n=1)
+    return f"did you mean {by_letters[near[0]]!r}?" if near else otherwise
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
