@@ -33,7 +33,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .DEFAULT_GOAL := repro
 
 # Scripts of packages name the folder of their installation; modules also run in a moved one.
+# DVC takes the path in .dvc/config relative to where it works, in a queued experiment somewhere else.
 repro: $(RUN)
+	@python -m dvc config --local core.site_cache_dir "$$PWD/.site-cache"
 	@python -m pipeline doctor --quick
 	@python -m dvc repro
 	@echo
