@@ -32,8 +32,10 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
         fuzz torture docs lock bench-lock clean-venv
 .DEFAULT_GOAL := repro
 
-# The script `dvc` names the folder of its installation; the module also runs in a moved one.
+# Scripts of packages name the folder of their installation; modules also run in a moved one.
+# DVC takes the path in .dvc/config relative to where it works, in a queued experiment somewhere else.
 repro: $(RUN)
+	@python -m dvc config --local core.site_cache_dir "$$PWD/.site-cache"
 	@python -m pipeline doctor --quick
 	@python -m dvc repro
 	@echo
@@ -42,10 +44,10 @@ repro: $(RUN)
 	@echo "submission  data/submission.csv"
 
 test: $(TEST)
-	ruff check .
-	ruff format --check .
-	mypy
-	lint-imports
+	python -m ruff check .
+	python -m ruff format --check .
+	python -m mypy
+	python -c "from importlinter.cli import lint_imports_command as main; main()"
 	python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-slow: $(TEST)
@@ -76,7 +78,7 @@ compare-here: $(RUN)
 
 # Outputs that the remote lacks are left for `make repro` to compute.
 pull: $(RUN)
-	@if dvc remote list | grep -q .; then dvc pull --run-cache --allow-missing; \
+	@if python -m dvc remote list | grep -q .; then python -m dvc pull --run-cache --allow-missing; \
 	else echo "no DVC remote is set: nothing to pull"; fi
 
 bench: $(TEST) $(CONTENDERS)/.installed

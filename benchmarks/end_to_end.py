@@ -45,7 +45,7 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
             with_recipe(place, taken, BACKBONE, {**inputs, **changes}).commit("the benchmark's")
 
         needs = ["openvino"] if changes.get("extract.engine") == "openvino" else []
-        contenders.append(Contender(name, ["dvc", "repro"], place, needs=needs, before=renew))
+        contenders.append(Contender(name, python("dvc", "repro"), place, needs=needs, before=renew))
     first = with_recipe(folder / "weights", taken, BACKBONE, inputs)
     run_stage(first, "fetch_weights", BACKBONE)
     weights = output(first, "fetch_weights", BACKBONE)

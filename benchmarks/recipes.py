@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from benchmarks import photos, printed
-from benchmarks.measure import run
+from benchmarks.measure import python, run
 from benchmarks.project import Project, run_stage, weights_from
 from benchmarks.settings import Settings
 from benchmarks.tables import table
@@ -55,7 +55,7 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
     for name in (*OURS, *SCRATCH):
         project = _prepared(folder / name, taken, name, settings.variants)
         started = time.perf_counter()
-        ended = run(["dvc", "repro"], project.folder)
+        ended = run(python("dvc", "repro"), project.folder)
         seconds = time.perf_counter() - started
         mib = max(mib for _, mib in printed.usage(ended.printed).values())
         scored[name] = figures = _final(project.folder)

@@ -5,7 +5,6 @@ plain values. `settings(params)` maps each stage to the values that affect its o
 spelling and with optional keys filled in: stages depend on these, not on `params.yaml` itself.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Hashable
@@ -17,9 +16,12 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline import paths
-from pipeline.runtime.errors import UserError
-from pipeline.schema import Backbone, Params, Section, sections
+from pipeline.runtime.errors import UserError, did_you_mean
+from pipeline.schema import Backbone, FineTune, Params, Section, Training, ViewAugment, sections
 from pipeline.schema_values import show
+
+_OFF = {"dropout": 0.0, "batch_norm": False}  # after hidden layers, where there is none
+RESCALED = ("convnet", "gabor")  # backbones for which both kinds of preprocessing are one
 
 
 class _Loader(yaml.SafeLoader):
@@ -100,17 +102,23 @@ def settings(params: Params) -> dict[str, Any]:
     compute = params.compute.model_dump()
     blas = {"threads": params.compute.threads}
     networks = {
-        name: one.model_dump(include={"include_top", "preprocessing", "layer", "pooling"})
+        name: {
+            **one.model_dump(include={"include_top", "layer", "pooling"}),
+            "preprocessing": "backbone" if name in RESCALED else one.preprocessing,
+        }
         for name, one in params.backbones.items()
     }
     extract = params.extract.model_dump(exclude={"augment"})
-    augment = params.extract.augment.model_dump() if params.extract.augment else None
+    augment = _changing(params.extract.augment)
     extract["augment"] = augment if params.extract.views > 2 else None
     head = params.train_head
+    hidden = head.hidden if head.kind == "dense" else []
     same = os.path.realpath(params.data.train) == os.path.realpath(params.data.test)
+    encoding = params.data.zip_encoding
     return {
         "split": {
-            **params.data.model_dump(include={"classes", "subsets", "zip_encoding"}),
+            **params.data.model_dump(include={"classes", "subsets"}),
+            "zip_encoding": None if encoding == "cp437" else encoding,
             "one_source": same,
             **params.split.model_dump(),
         },
@@ -129,11 +137,11 @@ def settings(params: Params) -> dict[str, Any]:
         "audit": {"backbones": [*params.backbones], **blas},
         "train_head": {
             "backbones": [*params.backbones],
-            **head.model_dump(),
+            **(_training(head, hidden) if head.kind == "dense" else head.model_dump()),
             "views": params.predict.views,
             "compute": compute if head.kind == "dense" else blas,
         },
-        "fine_tune": _fine_tuning(params, networks, augment),
+        "fine_tune": _fine_tuning(params, networks, augment, hidden),
         "evaluate": params.evaluate.model_dump(),
         "explain": {
             **params.explain.model_dump(),
@@ -145,13 +153,35 @@ def settings(params: Params) -> dict[str, Any]:
     }
 
 
-def _fine_tuning(params: Params, networks: dict[str, dict[str, Any]], augment: Any) -> Any:
+def _changing(augment: ViewAugment | None) -> dict[str, Any] | None:
+    """Return the changes of views; of changes that are all off, the seed plays no part."""
+    ranges = augment.model_dump() if augment else {}
+    return ranges if any(ranges[name] for name in ranges if name != "seed") else None
+
+
+def _training(section: Training, hidden: list[int]) -> dict[str, Any]:
+    """Return the keys of a training; off or null are those that play no part in it."""
+    keys = section.model_dump()
+    if not section.epochs:
+        keys |= dict.fromkeys(Training.model_fields.keys() - {"epochs", "seed"})
+    # No epoch of a head precedes its first, and epoch 0 precedes the first of fine-tuning.
+    last = section.epochs - (not isinstance(section, FineTune))
+    if section.patience is not None and section.patience >= last:
+        keys["patience"] = None
+    if not hidden:
+        keys |= {name: off for name, off in _OFF.items() if name in keys}
+    return keys
+
+
+def _fine_tuning(
+    params: Params, networks: dict[str, dict[str, Any]], augment: Any, hidden: list[int]
+) -> Any:
     tune = params.fine_tune
     if tune is None:
         return None
     views = params.extract.views if tune.cache_frozen else params.predict.views
     return {
-        **tune.model_dump(exclude={"augment"}),
+        **_training(tune, hidden),
         "changes": tune.augment.model_dump() if tune.augment and tune.augment.active() else None,
         "backbones": [
             {"name": name, **one, "unfreeze_from": params.backbones[name].unfreeze_from}
@@ -197,9 +227,8 @@ def _sentence(path: Path, fault: ErrorDetails) -> str:
         return f"{where}: expected one of {tags}, got {show(got)}; change it"
     if kind == "extra_forbidden":
         known = _keys(fault["loc"][:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; remove it"
-        return f"{where}: expected one of {', '.join(known)}, got an unknown key{hint}"
+        hint = did_you_mean(str(location[-1]), known, "remove it")
+        return f"{where}: expected one of {', '.join(known)}, got an unknown key; {hint}"
     if kind == "value_error":
         return f"{where}: {fault['ctx']['error']}"
     context = fault.get("ctx", {}).items()

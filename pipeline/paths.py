@@ -39,6 +39,7 @@ ROW_CACHE = DATA / ".rows"
 FROZEN_ACTIVATIONS = DATA / ".activations"
 CHECKPOINT = DATA / ".training" / "fine_tune.npz"
 MACHINES = DATA / ".machines"
+SITE_CACHE = Path(".site-cache")  # of DVC, as in .dvc/config
 
 
 def weights(backbone: str) -> Path:

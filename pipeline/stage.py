@@ -74,10 +74,9 @@ def _require_recorded(name: str, why: str = "") -> None:
             f"{paths.CODE}: expected the code that stands there for `{name}`, got another "
             f"{', '.join(changed[:3])}{why}; run `dvc repro` again"
         )
-    params, libraries = config.read(), fingerprint.libraries()
-    backend, engine = params.compute.backend, params.extract.engine
-    for needed in (entry, libraries["backend"][backend], libraries["engine"][engine]):
-        fingerprint.require_installed(needed)
+    params = config.read()
+    libraries = fingerprint.chosen(params.compute.backend, params.extract.engine)
+    fingerprint.require_installed(entry | libraries)
     if _recorded(paths.SETTINGS, name) != config.settings(params).get(name):
         raise UserError(
             f"{paths.SETTINGS}: expected the parameters that stand there for `{name}`, got others "

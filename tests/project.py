@@ -73,8 +73,9 @@ class Project:
     def run(self, *command: str, passes: bool = True) -> str:
         """What a command printed; it must end with status 0, or with another if not `passes`."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        module = (sys.executable, "-m") if command[0] == "dvc" else ()  # scripts cannot be moved
         ended = subprocess.run(
-            command,
+            [*module, *command],
             cwd=self.folder,
             env={**os.environ, "PATH": path},
             stdin=subprocess.DEVNULL,

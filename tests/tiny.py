@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 from project import ROOT, Project
@@ -58,14 +57,16 @@ class Tiny(Project):
             "draw.py": DRAW,
             "score.py": SCORE,
             ".gitignore": "/raw\n/data\n",
+            ".site-cache/repo/.gitignore": "*\n!.gitignore\n",
+            ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
             "raw/numbers.txt": "1\n2\n4\n",
         }.items():
-            (tiny.folder / name).parent.mkdir(exist_ok=True)
+            (tiny.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (tiny.folder / name).write_text(text, encoding="utf-8")
-        shutil.copyfile(ROOT / "params.yaml", tiny.folder / "params.yaml")
+        for name in ("params.yaml", ".dvc/config"):
+            shutil.copyfile(ROOT / name, tiny.folder / name)
         tiny.outside("offset", "0")
         tiny.init()
-        tiny.dvc("init", "--quiet")
         tiny.dvc("repro", "--quiet")
         tiny.commit("run")
         return tiny
@@ -81,7 +82,7 @@ class Tiny(Project):
         (self.folder / name).write_text(text.replace(old, new, 1), encoding="utf-8")
 
     def dvc(self, *words: str) -> str:
-        return self.run(sys.executable, "-m", "dvc", *words)
+        return self.run("dvc", *words)
 
     def clone(self, folder: Path) -> "Tiny":
         """What git has of it, in another folder."""

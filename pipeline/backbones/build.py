@@ -4,7 +4,6 @@ Each backbone's own preprocessing is part of the extractor. The backbone always 
 mode, also while its layers are trained: batch norms use their moving statistics, dropout is off.
 """
 
-import difflib
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import keras
 
 from pipeline.backbones import batch_norm_folding, gabor, weights_file
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, nearest
 
 CONVNET = "convnet"
 BUILT_IN = (CONVNET, gabor.NAME)  # not of keras.applications: no classifier, no ImageNet weights
@@ -72,10 +71,9 @@ def network(
 def require_name(name: str) -> None:
     """Raise a `UserError` with the nearest names unless `name` is one of `names()`."""
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=3, cutoff=0.4) or names()[:3]
         raise UserError(
             "params.yaml: backbones: expected convnet, gabor or the name of a Keras application, "
-            f"got {name!r}; the nearest are {', '.join(near)}"
+            f"got {name!r}; the nearest are {nearest(name, names())}"
         )
 
 
@@ -130,10 +128,9 @@ def find_layer(model: keras.Model, layer: str, key: str) -> keras.layers.Layer:
     """Return the layer of that name, or raise a `UserError` about `key` with the nearest names."""
     layers = {candidate.name: candidate for candidate in model.layers}
     if layer not in layers:
-        near = difflib.get_close_matches(layer, list(layers), n=3, cutoff=0)
         raise UserError(
             f"params.yaml: {key}: expected the name of a layer that the features come through, "
-            f"got {layer!r}; the nearest are {', '.join(near)}"
+            f"got {layer!r}; the nearest are {nearest(layer, layers)}"
         )
     return layers[layer]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import config, paths
 from pipeline.backbones import keras_setup
-from pipeline.runtime import atomic_files, parallel
+from pipeline.runtime import atomic_files, fingerprint, parallel
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.machine import processors
 from pipeline.schema import Params
@@ -41,9 +41,12 @@ class Extraction(CachedShards):
             "weights": atomic_files.sha256(self.weights),
             "processors": processors() if self.params.compute.threads is None else None,
         }
+        libraries = fingerprint.chosen(settings["compute"]["backend"], settings["engine"])
         return [
             cache_key.of(
-                "extract", {**settings, "view": view, "augment": augment if view > 1 else None}
+                "extract",
+                {**settings, "view": view, "augment": augment if view > 1 else None},
+                libraries=libraries,
             )
             for view in range(views)
         ]

@@ -11,7 +11,10 @@ absent input after it has removed the stage's outputs.
 
 import argparse
 import json
+import os
+import re
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +27,7 @@ from pipeline.runtime.errors import UserError
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+SITE_REPOS = f"{paths.SITE_CACHE}/repo"
 NEEDED_GIB = 1  # free, for temporary files and outputs
 
 
@@ -49,11 +53,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _findings() -> Iterator[tuple[str, str]]:
     """Yield a kind and a sentence for each fault, or for a check without one."""
+    broken = False
     for sound, check in CHECKS.items():
         faults = _faults(check)
         yield from ((FAULT, fault) for fault in faults)
         if not faults:
             yield OK, sound
+        broken |= check is _dvc and bool(faults)
+    yield from _moved()
+    if broken:  # DVC cannot be asked
+        return
     try:
         yield from _outputs()
     except UserError as error:
@@ -93,7 +102,20 @@ def _packages() -> Iterator[str]:
     if wrong:
         yield (
             f"packages: expected those of {paths.RUN_LOCK}, got {code_changes.listed(wrong)}; run "
-            "`make clean-venv repro`"
+            "`rm -f .venv/.installed && make repro`"
+        )
+
+
+def _moved() -> Iterator[tuple[str, str]]:
+    """Notice scripts of a virtual environment that was moved or copied with its folder."""
+    script, folder = Path(sys.prefix, "bin", "dvc"), Path(sys.prefix, "bin")
+    head = script.read_bytes()[:1000] if script.is_file() else b""
+    found = re.search(rb"(/.*)/python", head.partition(b"\nimport ")[0])
+    if found and (place := Path(os.fsdecode(found[1]))).resolve() != folder.resolve():
+        yield (
+            NOTE,
+            f"packages: the scripts in {folder} call {place}, where they were installed: `make` "
+            "and `python -m dvc` work; `make clean-venv repro` makes `dvc` and `pipeline` work",
         )
 
 
@@ -121,6 +143,15 @@ def _dvc() -> Iterator[str]:
         )
 
 
+def _site_cache() -> Iterator[str]:
+    for folder in (*Path().glob(SITE_REPOS), *Path().glob(f"*/{SITE_REPOS}")):
+        if folder.stat().st_mode & stat.S_IWOTH:
+            yield (
+                f"{folder}: expected DVC's site cache to be closed to other users, got one that "
+                f"all may write, as DVC makes it in a new folder; `chmod -R go-w {folder.parent}`"
+            )
+
+
 def _outputs() -> Iterator[tuple[str, str]]:
     """Compare outputs, cache, code, inputs and parameters with `dvc.lock`."""
     from pipeline.reproducibility import lock_status
@@ -145,4 +176,5 @@ CHECKS: dict[str, Callable[[], Iterator[str]]] = {
     f"parameters: {paths.PARAMS} is valid, and the files it names are here": _parameters,
     f"disk: {NEEDED_GIB} GiB or more free": _disk,
     "dvc: its files are valid": _dvc,
+    "dvc: its site cache is closed to other users": _site_cache,
 }

@@ -9,7 +9,6 @@
 """
 
 import argparse
-import difflib
 import itertools
 from collections.abc import Iterator
 from decimal import Decimal
@@ -20,7 +19,7 @@ import yaml
 
 from pipeline import config, paths
 from pipeline.runtime import atomic_files
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, did_you_mean
 from pipeline.schema import Backbone, FineTune, Params, Section
 
 BASE = "base"
@@ -63,8 +62,7 @@ def render(name: str) -> str:
 
 def _path(name: str) -> Path:
     if name not in names():
-        near = difflib.get_close_matches(name, names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "`pipeline recipe --list` shows them"
+        hint = did_you_mean(name, names(), "`pipeline recipe --list` shows them")
         raise UserError(f"recipe: expected the name of a recipe, got {name!r}; {hint}")
     return paths.RECIPES / f"{name}.yaml"
 

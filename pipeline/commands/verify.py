@@ -95,7 +95,8 @@ def _compared(
         return IDENTICAL, ""
     if (original := clone.fetch(path)) is None:
         return NOT_COMPARED, (
-            "the recorded one is not in DVC's cache here: `dvc fetch` it to compare numbers"
+            "the recorded one is neither here nor in DVC's cache: `dvc fetch` it, if a remote has "
+            "it, to compare numbers"
         )
     difference = between(original, clone.folder / path, tolerance)
     first = f"first: {difference.beyond}" if difference.beyond else ""

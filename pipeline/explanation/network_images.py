@@ -4,7 +4,6 @@ A network of several backbones gives images of each. `keras_setup.start` comes b
 Descriptions are ready for `explain.json`: paths are relative to the folder `out`.
 """
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from pipeline.backbones import intermediate
 from pipeline.evaluation.probabilities import Floats, Ints
 from pipeline.explanation import activations, galleries, grad_cam
 from pipeline.reporting import heatmaps
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, nearest
 from pipeline.runtime.progress import progress
 from pipeline.storage import arrays
 from pipeline.training import network
@@ -48,10 +47,9 @@ def layers(net: network.Network, selected: int | list[str]) -> dict[str, list[st
     possible = list(dict.fromkeys(layer for names in spatial.values() for layer in names))
     for layer in selected:
         if layer not in possible:
-            near = difflib.get_close_matches(layer, possible, n=3, cutoff=0)
             raise UserError(
                 "params.yaml: explain.layers: expected names of layers whose output has height and "
-                f"width, got {layer!r}; the nearest are {', '.join(near)}"
+                f"width, got {layer!r}; the nearest are {nearest(layer, possible)}"
             )
     return {name: [one for one in selected if one in names] for name, names in spatial.items()}
 

@@ -1,13 +1,12 @@
 """Infer labels and subsets from file names. Pure: names in, entries out, in natural order."""
 
-import difflib
 import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, did_you_mean
 
 SUBSETS = {  # words of a folder's name -> subset
     "train|training": "train",
@@ -257,8 +256,7 @@ def _class_order(present: list[str], where: str, classes: Sequence[str] | None) 
     if classes is None:
         return present
     if missing := [label for label in classes if label not in present]:
-        near = difflib.get_close_matches(missing[0], present, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "correct the list of classes"
+        hint = did_you_mean(missing[0], present, "correct the list of classes")
         raise UserError(
             f"{where}: expected the class {missing[0]!r}, got {listed(present)}; {hint}"
         )

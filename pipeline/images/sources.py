@@ -48,7 +48,8 @@ _OTHER_ARCHIVES = {  # endings
     "a tar archive": (".tar",),
 }
 _LINK_OUT = "a link that leads out of the folder; put the file itself there"
-_ZIP_INSIDE = "another zip; give it by itself, or unzip it"
+_ZIP_REMEDY = "give it by itself, or unzip it"
+_ZIP_INSIDE = f"another zip; {_ZIP_REMEDY}"
 
 Entries = Iterable[tuple[str, Any]]  # raw name and member; None: a folder; text: why it is none
 
@@ -246,11 +247,7 @@ def _inside(path: Path, name: str, fault: str) -> UserError:
             f"{path}: expected files inside the folder, got the link {name!r} that leads "
             "out of it; replace it with the files themselves"
         )
-    remedy = "" if path.is_dir() else "unzip the outer one first and "
-    return UserError(
-        f"{path}: expected images, got another zip inside, {name!r}; "
-        f"{remedy}give the inner zip itself"
-    )
+    return UserError(f"{path}: expected images, got another zip inside, {name!r}; {_ZIP_REMEDY}")
 
 
 def _directory(path: Path) -> list[zipfile.ZipInfo]:

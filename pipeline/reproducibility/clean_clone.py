@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline import config, paths
 from pipeline.reproducibility import dvc_project, git
 from pipeline.reproducibility.dvc_project import LOCK, Stage
+from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 
 # Kept between runs; found again, they would make a new run no new one.
@@ -42,11 +43,12 @@ class Clone:
             shutil.copyfile(".dvc/config.local", self.folder / ".dvc/config.local")
         self._dvc("cache", "dir", "--local", os.fspath(cache), quiet=True)
         self.stages = self.locked()
+        outs = {path: of for stage in self.stages.values() for path, of in stage.outs.items()}
         with dvc_project.opened(self.folder) as project:
+            self._hashes = project.data_files() | outs
             self.forged = [  # outputs in git that are not as dvc.lock says
                 path
-                for stage in self.stages.values()
-                for path, digest in stage.outs.items()
+                for path, digest in outs.items()
                 if (self.folder / path).exists() and project.digest(self.folder / path) != digest
             ]
 
@@ -95,8 +97,9 @@ class Clone:
                 for one in outs or [path]:
                     if not self._bring(one):
                         raise UserError(
-                            f"{one}: expected it in this folder, in DVC's cache or on its remote, "
-                            "got none; put it there, `dvc pull` it, or verify all stages"
+                            f"{one}: expected it in this folder as {LOCK} records it, in DVC's "
+                            "cache or on its remote, got none; put it there, `dvc pull` it, or "
+                            "verify all stages"
                         )
             if not everything:
                 self._repro("--single-item", name)
@@ -104,12 +107,14 @@ class Clone:
             self._repro()
 
     def fetch(self, path: str) -> Path | None:
-        """Copy what the commit recorded from git, DVC's cache or its remote; None if in none."""
+        """Return what the commit recorded: here, or a copy from git, DVC's cache or its remote."""
+        if self._is_here(path):
+            return self._here / path
         absent = dvc_project.fetch(self.commit, [Path(path)], self.recorded)
         return None if absent else self.recorded / path
 
     def _bring(self, path: str) -> bool:
-        """Link a file or folder of this folder, or check it out of DVC's cache or remote."""
+        """Check a file or folder out of DVC's cache or remote, or link or copy it from here."""
         here, there = self._here / path, self.folder / path
         cached = any(path in stage.cached for stage in self.stages.values())
         if not there.exists() and (cached or there.with_name(f"{there.name}.dvc").is_file()):
@@ -117,10 +122,21 @@ class Clone:
                 if not there.exists():
                     with contextlib.suppress(subprocess.CalledProcessError):
                         self._dvc(command, path, quiet=True)
+            if not there.exists() and self._is_here(path):  # and not in the cache, or damaged there
+                there.parent.mkdir(parents=True, exist_ok=True)
+                copy = atomic_files.copy_folder if here.is_dir() else shutil.copyfile
+                copy(here, there)
         elif not there.exists() and here.exists():  # no stage writes into its inputs
             there.parent.mkdir(parents=True, exist_ok=True)
             there.symlink_to(here.resolve())
         return there.exists()
+
+    def _is_here(self, path: str) -> bool:
+        """Return whether an output, or data in DVC, is in this folder as the commit records it."""
+        if not (self._here / path).exists():
+            return False
+        with dvc_project.opened() as project:
+            return project.digest(self._here / path) == self._hashes.get(path)
 
     def _repro(self, *words: str) -> None:
         try:
@@ -136,6 +152,7 @@ class Clone:
         environment = git.environment() | {"DVC_NO_ANALYTICS": "1"}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment["PYTHONPATH"] = os.fspath(self.folder)
+        environment["DVC_SITE_CACHE_DIR"] = os.fspath(self.folder / paths.SITE_CACHE)
         subprocess.run(  # noqa: S603
             [sys.executable, "-m", "dvc", *words],
             cwd=self.folder,

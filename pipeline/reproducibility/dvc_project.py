@@ -19,6 +19,7 @@ from dvc.repo import Repo
 from dvc.scm import RevError, SCMError, resolve_rev
 from dvc_data.index.index import DataIndexError
 
+from pipeline import paths
 from pipeline.reproducibility import git
 from pipeline.runtime.errors import UserError
 
@@ -46,6 +47,7 @@ class DvcProject:
     def __init__(self, repo: Any) -> None:
         self._repo = repo
         self.cache = Path(repo.cache.local.path).parent.parent
+        self.has_remote = bool(repo.config["remote"])
 
     def stages(self) -> list[Stage]:
         """Return the stages of `dvc.yaml` in its order."""
@@ -54,7 +56,7 @@ class DvcProject:
     def data_files(self) -> dict[str, str]:
         """Return the paths and hashes in `.dvc` files."""
         return {
-            os.path.relpath(out.fs_path): out.hash_info.value
+            os.path.relpath(out.fs_path, self._repo.root_dir): out.hash_info.value
             for stage in self._repo.index.stages
             if stage.is_data_source
             for out in stage.outs
@@ -124,7 +126,7 @@ class DvcProject:
 def opened(folder: Path = Path()) -> Iterator[DvcProject]:
     """Open the project in a folder."""
     try:
-        with Repo(os.fspath(folder)) as repo:
+        with Repo(os.fspath(folder), config=_config(folder)) as repo:
             yield DvcProject(repo)
     except (NotDvcRepoError, SCMError) as error:
         part = ".dvc" if isinstance(error, NotDvcRepoError) else ".git"
@@ -134,10 +136,15 @@ def opened(folder: Path = Path()) -> Iterator[DvcProject]:
         ) from None
     except DvcException as error:
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"dvc: expected a readable project, got {reason!r}; correct that file, or `git "
-            "checkout` it"
-        ) from None
+        remedy = "correct that file, or `git checkout` it"
+        if ".dvc/tmp" in reason:
+            remedy = "remove that file while no dvc is running"
+        raise UserError(f"dvc: expected a readable project, got {reason!r}; {remedy}") from None
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Return what `.dvc/config` says of DVC's site cache, which older commits do not say."""
+    return {"core": {"site_cache_dir": os.fspath(folder / paths.SITE_CACHE)}}
 
 
 def md5(path: Path) -> str:
@@ -146,13 +153,13 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def fetch(revision: str, paths: Iterable[Path], folder: Path) -> list[Path]:
+def fetch(revision: str, wanted: Iterable[Path], folder: Path) -> list[Path]:
     """Copy files and folders of a commit from git, DVC's cache or its remote below `folder`.
 
     Return those that the commit does not have, or that are nowhere.
     """
-    files, absent = DVCFileSystem(os.getcwd(), rev=revision), []
-    for path in paths:
+    files, absent = DVCFileSystem(os.getcwd(), rev=revision, config=_config(Path())), []
+    for path in wanted:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         try:
             files.get(path.as_posix(), str(folder / path), recursive=True)

@@ -31,6 +31,7 @@ class State(NamedTuple):
     present: int  # of them in this folder, unharmed
     to_cache: int  # of them that DVC caches; the others are in git
     cached: int  # of these in its cache, unharmed
+    remedy: str  # the cheapest for those that are not, if any
 
     @property
     def complete(self) -> bool:
@@ -43,7 +44,7 @@ class State(NamedTuple):
             f"outputs: {self.present} of {self.outputs} are here; {self.cached} of the "
             f"{self.to_cache} that DVC caches are in its cache, unharmed"
         )
-        return counts if self.complete else f"{counts}; `dvc pull` or `dvc repro` adds the others"
+        return f"{counts}; {self.remedy}" if self.remedy else counts
 
 
 def check() -> None:
@@ -67,19 +68,24 @@ def compare() -> State:
             raise UserError(f"{LOCK}: expected the record of the last run, got none; {RUN} first")
         to_cache = [path for stage in stages for path in stage.cached if path in outs]
         in_git = {path for path in outs.keys() - {*to_cache} if not project.is_ignored(path)}
-        cached = sum(  # before DVC looks, which removes damaged files
-            _cached(project, path, outs[path], faults) for path in tqdm(to_cache, disable=None)
-        )
+        damaged: dict[str, list[Path]] = {}  # before DVC looks, which removes some of them
+        cached = {
+            path
+            for path in tqdm(to_cache, disable=None)
+            if _cached(project, path, outs[path], damaged)
+        }
         changes = project.changes()
         lost = {path for of_one in changes.values() for path, _, how in of_one if how == DELETED}
         # The outputs of all backbones are an input by their folder: data/features, data/weights.
         folders = {parent.as_posix() for path in outs for parent in PurePosixPath(path).parents}
         lost -= outs.keys() | folders
         absent = {path for path in lost if path in data_files or project.is_ignored(path)}
-        present = sum(
-            _present(project, path, outs[path], path in in_git, faults)
+        present = {
+            path
             for path in tqdm(outs, disable=None)
-        )
+            if _present(project, path, outs[path], path in in_git, path in cached, faults)
+        }
+        has_remote = project.has_remote
     notes += [f"{path}: not here, so it was not compared with {LOCK}" for path in sorted(absent)]
     stale = {}
     for stage in stages:
@@ -96,7 +102,40 @@ def compare() -> State:
                 f"{stage.name}: expected inputs, parameters and code as {LOCK} says, got "
                 f"{', '.join(reasons)}; {RUN}, or undo that"
             )
-    return State(stale, faults, notes, len(outs), present, len(to_cache), cached)
+    # `dvc commit` of other stages would fail, or record outputs that their inputs did not give.
+    sound = [
+        one
+        for one in stages
+        if one.name not in stale
+        and present.issuperset(one.outs)
+        and DELETED not in {how for *_, how in changes.get(one.name, ())}
+    ]
+    for stage in stages:
+        remedy = f"dvc {'commit --force' if stage in sound else 'repro'} {stage.name}"
+        remedy = f"`{remedy}`" if stage in sound or not has_remote else f"`dvc pull` or `{remedy}`"
+        faults += [
+            f"{os.path.relpath(file)}: expected the bytes of {path} that its name is the hash of, "
+            f"got others; `rm -f` it, then {remedy}"
+            for path in stage.cached
+            for file in damaged.get(path, ())
+        ]
+    remedies: list[str] = []
+    if to_commit := [one.name for one in sound if not {*cached, *damaged}.issuperset(one.cached)]:
+        every = present.issuperset(outs) and not any(changes.values())
+        remedies.append(
+            f"`dvc commit --force{'' if every else ' ' + ' '.join(to_commit)}` caches them"
+        )
+    missing = outs.keys() - present - cached - in_git  # of those in git, a fault says how
+    missing |= {path for path in to_cache if path not in cached}
+    missing -= {path for one in sound for path in one.cached}
+    if missing:
+        pull = "`dvc pull` or " if has_remote and missing.intersection(to_cache) else ""
+        remedies.append(f"{pull}`dvc repro` adds the others")
+    if at_hand := sorted(path for path in cached - present if not os.path.lexists(path)):
+        rest = "; then ask again" if remedies else ""
+        remedies = [f"`dvc checkout {' '.join(at_hand)}` restores what only the cache has{rest}"]
+    counts = len(outs), len(present), len(to_cache), len(cached)
+    return State(stale, faults, notes, *counts, "; ".join(remedies))
 
 
 def _without_edits(changes: list[Change], notes: list[str]) -> tuple[list[Change], list[str]]:
@@ -144,29 +183,28 @@ def _reasons(
         yield "other outputs in dvc.yaml"
 
 
-def _cached(project: DvcProject, path: str, digest: str, faults: list[str]) -> bool:
-    """Return whether the cache has an output; add a fault for each damaged file."""
+def _cached(project: DvcProject, path: str, digest: str, damaged: dict[str, list[Path]]) -> bool:
+    """Return whether the cache has an output; add each damaged file."""
     complete = True
     for file in project.cache_files(digest):
         if not file.is_file():
             complete = False
         elif dvc_project.md5(file) != f"{file.parent.name}{file.stem}":
             complete = False
-            faults.append(
-                f"{os.path.relpath(file)}: expected the bytes of {path} that its name is the hash "
-                "of, got others; remove it, then `dvc pull`, or `dvc repro --force` the stage"
-            )
+            damaged.setdefault(path, []).append(file)
     return complete
 
 
-def _present(project: DvcProject, path: str, digest: str, in_git: bool, faults: list[str]) -> bool:
+def _present(
+    project: DvcProject, path: str, digest: str, in_git: bool, cached: bool, faults: list[str]
+) -> bool:
     """Return whether an output is in this folder, unharmed; add a fault for another one."""
     at = Path(path)
     if at.exists() and project.digest(at) == digest:
         return True
     if at.exists() or in_git:
-        remedy = f"`git checkout {path}` or " if in_git else f"`dvc checkout --force {path}` or "
-        remedy = "" if at.is_symlink() and not in_git else remedy  # a link to an input
+        remedy = f"`git checkout {path}` or " if in_git else ""
+        remedy = f"`dvc checkout --force {path}` or " if cached else remedy
         got = "others" if at.exists() else "nothing"
         faults.append(f"{path}: expected the bytes that {LOCK} records, got {got}; {remedy}{RUN}")
     return False

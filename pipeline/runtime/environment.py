@@ -1,11 +1,10 @@
 """Environment variables that a user may set (docs/scaling.md); none of them changes a result."""
 
-import difflib
 import functools
 import math
 import os
 
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, did_you_mean
 
 ROW_CACHE, MEMORY, DISK = "STAGES_ROW_CACHE_GIB", "STAGES_MEMORY_GIB", "STAGES_DISK_GIB"
 CLUSTER = "STAGES_CLUSTER"
@@ -22,10 +21,9 @@ def check() -> None:
     """Raise a `UserError` for an unknown `STAGES_*` variable, or a budget that is no number."""
     for name in sorted(os.environ):
         if name.startswith("STAGES_") and name not in KNOWN:
-            near = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0)
+            hint = did_you_mean(name, KNOWN, "unset it")
             raise UserError(
-                f"{name}: expected one of {', '.join(KNOWN)}, got an unknown variable; "
-                f"did you mean {near[0]}? Rename or unset it"
+                f"{name}: expected one of {', '.join(KNOWN)}, got an unknown variable; {hint}"
             )
     for variable in GIBIBYTES:
         _bytes(variable)

@@ -1,6 +1,8 @@
-"""Faults that a user can fix, and system errors that are not damage of a file."""
+"""Faults that a user can fix, hints to fix them, and system errors that are not a file's damage."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MEMORY = (errno.ENOMEM,)
@@ -13,6 +15,18 @@ class UserError(Exception):
 
     The message is one sentence, *where: expected X, got Y; what to do*.
     """
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Return a hint at the known name that is like `name` in any case; `otherwise` if none is."""
+    by_letters = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), by_letters, n=1)
+    return f"did you mean {by_letters[near[0]]!r}?" if near else otherwise
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """List the three known names that are most like `name`."""
+    return ", ".join(difflib.get_close_matches(name, [*known], n=3, cutoff=0))
 
 
 def of_the_machine(error: Exception, path: object) -> bool:

@@ -76,6 +76,11 @@ def libraries() -> dict[str, dict[str, Entry]]:
     }
 
 
+def chosen(backend: str, engine: str = "keras") -> Entry:
+    """Return the versions behind one backend and one engine."""
+    return libraries()["backend"][backend] | libraries()["engine"][engine]
+
+
 def forget() -> None:
     """Read every source file again at the next call."""
     _parsed.cache_clear()
@@ -89,8 +94,8 @@ def require_installed(entry: Entry) -> None:
         if present != version:
             raise UserError(
                 f"{paths.CODE}: expected {name} {version}, as {paths.RUN_LOCK} says, got "
-                f"{present or 'none installed'}; run `make clean-venv repro`, or `dvc repro` "
-                "with the packages of that file"
+                f"{present or 'none installed'}; run `rm -f .venv/.installed && make repro`, or "
+                "`dvc repro` with the packages of that file"
             )
 
 

@@ -41,6 +41,13 @@ INSTRUCTION_SETS = {
     "AVX512_CORE_AMX": ("amx_tile", "amx_bf16", "amx_int8"),
 }
 
+# What the kernels of oneDNN, OpenVINO, XLA, Eigen, numpy and resizers are chosen by, as in
+# /proc/cpuinfo: `flags` of x86, `Features` of ARM. All others change no result.
+KERNEL_FEATURES = {
+    "flags": r"sse\w*|ssse3|avx\w*|amx_\w+|fma\w*|f16c",
+    "Features": r"neon|vfp\w*|asimd\w*|fphp|sve\w*|sme\w*|bf16|i8mm",
+}
+
 
 def processors() -> int:
     """Return how many processors this process may use (in a container fewer than there are)."""
@@ -53,6 +60,17 @@ def processors() -> int:
 def flags() -> frozenset[str]:
     """Return the processor's feature flags by Linux' names; empty on other systems."""
     return frozenset(_cpuinfo("flags").split())
+
+
+@functools.cache
+def kernel_features() -> list[str]:
+    """Return the processor's features by which kernels are chosen, sorted; empty if unknown."""
+    return sorted(
+        feature
+        for line, pattern in KERNEL_FEATURES.items()
+        for feature in set(_cpuinfo(line).split())
+        if re.fullmatch(pattern, feature)
+    )
 
 
 @functools.cache

@@ -8,23 +8,25 @@ from collections.abc import Mapping
 from pipeline.runtime import fingerprint, machine
 
 
-def of(stage: str, settings: Mapping[str, object], prefix: str | None = None) -> str:
+def of(
+    stage: str,
+    settings: Mapping[str, object],
+    prefix: str | None = None,
+    libraries: Mapping[str, str] | None = None,
+) -> str:
     """Return `prefix`, by default the stage's name, and a hash: `extract-0123456789abcdef`.
 
     The stage's fingerprint, its entry of `code.yaml`, enters: a row is computed again exactly when
-    DVC would run the stage again for its code. `settings` are numbers, text, lists and mappings.
+    DVC would run the stage again for its code. `settings` are numbers, text, lists and mappings;
+    `libraries` are the versions of the backend and engine, which may use an accelerator.
     """
     content = {
         "settings": settings,
         "code": fingerprint.of(stage),
-        "libraries": fingerprint.libraries(),
-        "machine": [
-            platform.machine(),
-            machine.model_name(),
-            sorted(machine.flags()),
-            machine.accelerators(),
-        ],
-        "python": platform.python_version(),
+        "libraries": libraries,
+        "accelerators": machine.accelerators() if libraries else [],
+        "machine": [platform.machine(), machine.model_name(), machine.kernel_features()],
+        "python": machine.versions([]),
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return f"{prefix or stage}-{digest[:24]}"

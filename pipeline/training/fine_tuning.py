@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline import config, paths
 from pipeline.backbones import build, from_params, keras_setup
 from pipeline.evaluation.probabilities import mean_log_probability
-from pipeline.runtime import atomic_files, environment
+from pipeline.runtime import atomic_files, environment, fingerprint
 from pipeline.runtime.machine import processors
 from pipeline.runtime.progress import progress
 from pipeline.schema import NO_AUGMENT, FineTune, Params
@@ -162,4 +162,5 @@ class FineTuning:
                 "files": [atomic_files.sha256(path) for path in files],
             },
             prefix,
+            fingerprint.chosen(self.params.compute.backend),
         )

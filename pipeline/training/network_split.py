@@ -5,7 +5,6 @@ activations, runs once per image and view; the rest, activations to logits, is t
 its weights with the joined network.
 """
 
-import difflib
 import functools
 import itertools
 import math
@@ -15,7 +14,7 @@ from typing import Any
 import keras
 
 from pipeline.backbones import batch_norm_folding, build, keras_private
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import UserError, nearest
 
 KEY = "fine_tune.unfreeze_from"
 
@@ -111,11 +110,10 @@ def _before(trunk: keras.Model, layer: str) -> Any:
         for place, other in enumerate(trunk.layers)
         if other.weights and len(_passing(trunk, place)) == 1
     ]
-    near = difflib.get_close_matches(layer, possible, n=3, cutoff=0)
     raise UserError(
         f"params.yaml: {KEY}: expected a layer that no connection bypasses, as "
         f"fine_tune.cache_frozen is true, got {layer!r}, where {len(passing)} tensors enter; "
-        f"the nearest that fit are {', '.join(near)}, or set cache_frozen: false"
+        f"the nearest that fit are {nearest(layer, possible)}, or set cache_frozen: false"
     )
 
 

@@ -16,7 +16,14 @@ from sklearn.datasets import load_digits
 
 from pipeline import paths
 
-OUTSIDE_DVC = ("ROW_CACHE", "FROZEN_ACTIVATIONS", "CHECKPOINT", "MACHINES", "WEIGHT_DIGESTS")
+OUTSIDE_DVC = (
+    "SITE_CACHE",
+    "ROW_CACHE",
+    "FROZEN_ACTIVATIONS",
+    "CHECKPOINT",
+    "MACHINES",
+    "WEIGHT_DIGESTS",
+)
 FROM_HEAD = STAGES[STAGES.index("train_head") :]
 HEAD_TO_SUBMIT = ["train_head", "fine_tune", "evaluate", "submit"]
 Other = tuple[Project, list[str]]
@@ -130,6 +137,10 @@ def test_an_experiment_tries_a_value_without_a_commit(project: Project) -> None:
 def test_queued_experiments_run_in_copies_and_leave_the_working_tree_alone(
     project: Project,
 ) -> None:
+    site_cache = str(project.folder / paths.SITE_CACHE)
+    project.run(
+        "dvc", "config", "--local", "core.site_cache_dir", site_cache
+    )  # as `make repro` does
     project.run("dvc", "exp", "run", "--queue", "--name", "queued", "-S", "submit.clip=0.03")
     try:
         printed = project.run("dvc", "exp", "run", "--run-all")

@@ -1,6 +1,7 @@
 """`.ci/compare` compares two commits on one machine, with real git and DVC."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,17 +46,18 @@ def test_a_base_with_other_outputs_on_this_machine_is_compared_as_run_here(branc
 def test_both_commits_run_without_caches_if_the_remote_lacks_outputs(
     branch: Project, tmp_path: Path
 ) -> None:
-    """With a `dvc` that only records the arguments of `dvc repro`."""
-    dvc = tmp_path / "bin" / "dvc"
-    dvc.parent.mkdir()
-    dvc.write_text(
+    """With a `python -m dvc` that only records the arguments of `dvc repro`."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(
         "#!/bin/sh\n"
+        f'[ "$2" = dvc ] || exec {sys.executable} "$@"\nshift 2\n'
         'case "$1" in pull) exit 1 ;; remote) echo shared ;;\n'
         f'repro) echo "$@" >>{tmp_path}/arguments ;; *) echo "$PWD/.dvc/cache" ;; esac\n',
         encoding="utf-8",
     )
-    dvc.chmod(0o755)
-    printed = branch.run("bash", "-c", f"PATH={dvc.parent}:$PATH bash .ci/compare main")
+    python.chmod(0o755)
+    printed = branch.run("bash", "-c", f"PATH={python.parent}:$PATH bash .ci/compare main")
     assert "the remote lacks outputs: running both commits here" in printed
     arguments = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
     assert arguments == ["repro --force --no-run-cache"] * 2

@@ -66,6 +66,15 @@ def test_the_lock_files_satisfy_pyproject(lock: str) -> None:
         assert all(version in wanted.specifier for version in versions), (wanted, versions)
 
 
+def test_the_accepted_advisory_is_named_once_and_still_needed() -> None:
+    """Without a fixed version; when another is locked, remove the exception and this test."""
+    workflow = (ROOT / ".github" / "workflows" / "packages.yaml").read_text(encoding="utf-8")
+    assert re.findall("--ignore-vuln (\\S+)", workflow) == ["CVE-2025-69872"]
+    assert "**diskcache 5.6.3, CVE-2025-69872**" in (ROOT / "SECURITY.md").read_text("utf-8")
+    for lock in (RUN_LOCK, TEST_LOCK):
+        assert "diskcache==5.6.3" in packages(lock)
+
+
 @pytest.fixture
 def stand_ins(tmp_path: Path) -> Path:
     """A project whose `uv` and `python` record their arguments; `uv` fails if `broken` exists."""

@@ -11,6 +11,7 @@ import pytest
 from bad_params import ABSENT, change
 
 from pipeline import config, paths
+from pipeline.backbones import build
 from pipeline.runtime.errors import UserError
 
 Content = dict[str, Any]
@@ -23,6 +24,7 @@ VIEWS = {"extract.views": 4, "extract.augment": MOVES | {"seed": 0}}
 CACHED = VIEWS | {"fine_tune.cache_frozen": True, "fine_tune.augment": None}
 IMAGENET = {"weights": "imagenet", "include_top": False, "preprocessing": "backbone"}
 IMAGENET |= {"pooling": "flatten", "unfreeze_from": "conv1"}
+VGG = {"backbones.VGG16": IMAGENET | {"unfreeze_from": None}}
 FILE = {f"{NET}.seed": None, f"{NET}.weights": "file", f"{NET}.path": "a.h5"}
 FILE |= {f"{NET}.sha256": "0" * 64}
 FINE_TUNED = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 9, "steps_per_epoch": 5}
@@ -51,6 +53,11 @@ def reverse(content: Any) -> Any:
     return {key: reverse(value) for key, value in reversed(content.items())}
 
 
+STILL = {"extract.augment": dict.fromkeys(MOVES, 0) | {"flip": False, "seed": 0}}
+NO_PATIENCE = {"train_head.patience": None, "fine_tune.patience": None}
+UNTRAINED: Content = {"train_head.epochs": 0}
+ONE_LAYER: Content = {"train_head.hidden": []}
+UNTRAINED_TOO = {"epochs": 0, "seed": 0}
 FOLDERS = {"data.subsets": {"train": ["a"], "valid": None, "test": "b"}}
 HARMLESS: list[tuple[str, Content, Content]] = [
     ("0.0 for 0", {}, {"train_head.dropout": 0.0, "fine_tune.augment.rotation": 0.0}),
@@ -66,6 +73,16 @@ HARMLESS: list[tuple[str, Content, Content]] = [
     ("another Unicode form", {"data.classes": ["\u00e9", "a"]}, {"data.classes": ["e\u0301", "a"]}),
     ("a name for a list", FOLDERS, {"data.subsets.test": ["b"], "data.subsets.valid": ABSENT}),
     ("another name of an encoding", {"data.zip_encoding": "cp932"}, {"data.zip_encoding": "ms932"}),
+    ("the default encoding", {}, {"data.zip_encoding": "IBM437"}),
+    ("preprocessing that is the network's own", {}, {f"{NET}.preprocessing": "rescale"}),
+    ("a seed of no changes", {"extract.views": 3, **STILL}, {"extract.augment.seed": 1}),
+    ("a longer patience than a head", NO_PATIENCE, {"train_head.patience": 19}),
+    ("a longer patience than fine-tuning", NO_PATIENCE, {"fine_tune.patience": 30}),
+    ("an untrained head", UNTRAINED, under("train_head", FINE_TUNED | UNTRAINED_TOO)),
+    ("no layer to drop out of", ONE_LAYER, under("train_head", {"dropout": 0.5})),
+    ("no layer to normalize", ONE_LAYER, under("train_head", {"batch_norm": True})),
+    ("dropout after one layer", ONE_LAYER, {"fine_tune.dropout": 0.5}),
+    ("dropout after a regression", LOGISTIC, {"fine_tune.dropout": 0.5}),
 ]
 
 
@@ -94,7 +111,8 @@ MEANINGFUL: list[tuple[str, Content, Content]] = [
     ("fetch_weights", {}, {NET: IMAGENET}),
     ("fetch_weights", FILE, {f"{NET}.sha256": "1" * 64}),
     (f"fetch_weights {HARD_WIRED}", {}, {f"{NET}.include_top": True}),
-    (HARD_WIRED, {}, under(NET, {"preprocessing": "rescale", "layer": "a", "pooling": "avg"})),
+    (HARD_WIRED, {}, under(NET, {"layer": "a", "pooling": "avg"})),
+    (HARD_WIRED, VGG, {"backbones.VGG16.preprocessing": "rescale"}),
     ("fine_tune", {}, {f"{NET}.unfreeze_from": "conv2"}),
     ("extract", {}, under("extract", {"views": 3, "engine": "openvino", "batch_size": 8})),
     ("extract", {}, {"extract.dtype": "float16"}),
@@ -106,7 +124,9 @@ MEANINGFUL: list[tuple[str, Content, Content]] = [
     ("train_head", LOGISTIC, {"train_head.kind": "logistic", "train_head.max_iterations": 9}),
     ("train_head", LOGISTIC, {"train_head.inverse_regularization": 1}),
     ("train_head", {}, under("train_head", FINE_TUNED | {"hidden": [], "batch_norm": True})),
-    ("train_head", {}, {"train_head.output": "sigmoid"}),
+    ("train_head", {}, {"train_head.output": "sigmoid", "train_head.patience": 18}),
+    ("fine_tune", {}, {"fine_tune.patience": 29}),
+    ("train_head", UNTRAINED, under("train_head", {"seed": 1, "batch_norm": True})),
     ("fine_tune", {}, under("fine_tune", FINE_TUNED | {"warmup_epochs": 1, "decay": "cosine"})),
     ("fine_tune", {}, {"fine_tune.augment": None}),
     ("fine_tune", {}, under("fine_tune.augment", dict.fromkeys(MOVES, 0.5) | {"flip": False})),
@@ -148,6 +168,10 @@ def test_every_key_of_the_schema_is_in_a_table_above() -> None:
     keys = re.findall(r"(?m)^\| `([\w.]+)` \|", parameter_table.table())
     tried = {key for _, base, changes in (*HARMLESS, *MEANINGFUL) for key in (*base, *changes)}
     assert {key.replace("NAME", "convnet") for key in keys} - tried == set()
+
+
+def test_the_backbones_that_rescale_anyway_are_those_of_the_project() -> None:
+    assert config.RESCALED == build.BUILT_IN
 
 
 def test_another_backbone_leaves_the_entries_of_the_first_one_as_they_are(params: Content) -> None:

@@ -100,8 +100,8 @@ INPUTS = table(
         "got 20 of 22: cats/0.jpg (empty file), ... fix or remove them, or raise the limit": {
             "more unreadable files than `split.max_rejected`": on(damaged, "cats", "dogs")
         },
-        "refused: train: expected images, got another zip inside, 'cats/more.zip'; give the inner "
-        "zip itself": {"a zip in the folder of a class": on(copied, "cats/more.zip")},
+        "refused: train: expected images, got another zip inside, 'cats/more.zip'; give it by "
+        "itself, or unzip it": {"a zip in the folder of a class": on(copied, "cats/more.zip")},
         "refused: train: expected classes that differ in more than case, got 'Cats' and 'cats'; "
         "rename one": {"classes that differ only in case": on(copied, "Cats/10.jpg")},
         "refused: train: expected one member of each name, got ... which are the same file on "

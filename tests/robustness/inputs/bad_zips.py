@@ -108,8 +108,8 @@ INPUTS = table(
         "'__MACOSX' inside; give an archive of images": {
             "only files that operating systems leave behind": zipped(LEFT_BEHIND)
         },
-        "refused: train.zip: expected images, got another zip inside, 'train.zip'; ... give the "
-        "inner zip itself": {
+        "refused: train.zip: expected images, got another zip inside, 'train.zip'; give it by "
+        "itself, or unzip it": {
             "a zip in a zip": lambda good: zipped([("train.zip", zipped(good.items()))])
         },
         "refused: train.zip: expected images, got 1 of '.txt' inside; give an archive of images": {

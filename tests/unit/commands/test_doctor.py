@@ -1,6 +1,7 @@
 """`pipeline doctor` prints a line for each thing that is wrong, with the command that fixes it."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +37,12 @@ def little_room(_: Tiny, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(shutil, "disk_usage", lambda _: usage)
 
 
+def open_to_all(*_: object) -> None:
+    repos = Path("raw/.site-cache/repo")
+    repos.mkdir(parents=True)
+    repos.chmod(0o777)
+
+
 FAULTS: dict[str, tuple[Make, str]] = {
     "other packages": (
         edit("requirements.lock", lambda text: text.replace("zarr==", "zarr==9") + "nowhere==1\n"),
@@ -52,6 +59,14 @@ FAULTS: dict[str, tuple[Make, str]] = {
     "an rwlock that was cut off": (
         edit(".dvc/tmp/rwlock", lambda _: '{"write": {'),
         ".dvc/tmp/rwlock: expected JSON, got a file that a full disk or a kill cut off; `rm .dvc/",
+    ),
+    "a site cache for everybody": (
+        lambda *_: Path(".site-cache/repo").chmod(0o777),
+        ".site-cache/repo: expected DVC's site cache to be closed to other users, got one that al",
+    ),
+    "another in a subfolder": (
+        open_to_all,
+        "as DVC makes it in a new folder; `chmod -R go-w raw/.site-cache`",
     ),
     "a lock that was cut off": (
         edit("dvc.lock", lambda text: text[:-7] + ": ["),
@@ -79,9 +94,25 @@ NOTES: dict[str, tuple[Make, str]] = {
 def test_a_sound_project_has_a_line_per_check_and_no_fault(doctor: Doctor) -> None:
     said = doctor()
     assert said.status == 0
-    assert [line[:6].strip() for line in said.out.splitlines()] == ["ok"] * 5 + ["doctor"]
+    assert [line[:6].strip() for line in said.out.splitlines()] == ["ok"] * 6 + ["doctor"]
     assert said.out.endswith("doctor: 0 faults\n")
     assert doctor("--quick").out == ""
+
+
+@pytest.mark.parametrize(
+    "head", ["#!{}/bin/python\n", "#!/bin/sh\n'''exec' '{}/bin/python' \"$0\"\n"]
+)
+@pytest.mark.parametrize("moved", [False, True])
+def test_scripts_of_a_moved_environment_are_noticed(
+    moved: bool, head: str, doctor: Doctor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "a place"
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "dvc").write_text(head.format(tmp_path / "old" if moved else place))
+    monkeypatch.setattr(sys, "prefix", str(place))
+    said = doctor()
+    assert (f"call {tmp_path}/old/bin, where they were installed: `make`" in said.out) is moved
+    assert said.status == 0
 
 
 @pytest.mark.parametrize("wrong", [*FAULTS, *NOTES])
@@ -94,7 +125,9 @@ def test_each_finding_has_a_line_and_only_a_fault_gives_status_1(
     kind = "FAULT" if wrong in FAULTS else "note"
     assert [line for line in said.out.splitlines() if line.startswith(kind) and sentence in line]
     assert said.status == (wrong in FAULTS)
-    assert said.out.endswith("doctor: 0 faults\n") is (wrong in NOTES)
+    faults = said.out.count("\nFAULT") + said.out.startswith("FAULT")
+    assert faults == (wrong in FAULTS)  # one, and no other that follows from it
+    assert said.out.endswith(f"doctor: {faults} fault{'s' * (faults != 1)}\n")
 
 
 def test_quick_prints_all_that_no_stage_can_run_with(doctor: Doctor, tiny: Tiny) -> None:

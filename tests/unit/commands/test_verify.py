@@ -138,10 +138,22 @@ def test_neither_forged_metrics_nor_unknown_outputs_are_called_reproduced(
     tiny.commit("forged")
     tiny.outside("offset", "0.001")
     shutil.rmtree(tiny.folder / ".dvc" / "cache")
+    shutil.rmtree(tiny.folder / "data")
     said = run()
     assert said.status == 1
     assert "| score | metrics/score.json | DIFFERENT | git has other bytes than dvc.lo" in said.out
-    assert "| draw | data/numbers.csv | other bytes | the recorded one is not in" in said.out
+    assert "| draw | data/numbers.csv | other bytes | the recorded one is neith" in said.out
+
+
+def test_outputs_that_are_only_in_this_folder_are_used_if_they_are_the_recorded_ones(
+    tiny: Tiny, run: Verify
+) -> None:
+    shutil.rmtree(tiny.folder / ".dvc" / "cache")
+    assert run("score").status == 0
+    numbers = tiny.folder / "data" / "numbers.csv"
+    numbers.unlink()
+    numbers.write_text("7\n")
+    assert "data/numbers.csv: expected it in this folder as dvc.lock rec" in run("score").err
 
 
 def test_in_a_git_hook_the_branch_stays_and_a_linked_input_is_followed(

@@ -324,7 +324,9 @@ def test_a_folder_without_images_is_refused() -> None:
     with pytest.raises(UserError, match=r"^folder: expected images, got nothing inside; give an"):
         open_source(FOLDER)
     write_folder([("test.zip", ONE)])
-    with pytest.raises(UserError, match=r"got another zip inside, 'test.zip'; give the inner zip"):
+    with pytest.raises(
+        UserError, match=r"got another zip inside, 'test.zip'; give it by itself, or "
+    ):
         open_source(FOLDER)
 
 

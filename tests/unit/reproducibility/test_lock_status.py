@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,22 @@ def quick(tiny: Tiny, pipeline: Pipeline) -> Pipeline:
     return lambda: pipeline("verify", "--quick")
 
 
+def remove(*names: str) -> Harm:
+    def harm(tiny: Tiny) -> None:
+        for name in names:
+            shutil.rmtree(tiny.folder / name)
+
+    return harm
+
+
+def both(*harms: Harm) -> Harm:
+    def harm(tiny: Tiny) -> None:
+        for one in harms:
+            one(tiny)
+
+    return harm
+
+
 def edit(name: str, old: str, new: str) -> Harm:
     return lambda tiny: tiny.edit(name, old, new)
 
@@ -39,7 +56,7 @@ def test_what_was_just_run_is_sound_and_so_is_a_fresh_clone(
     assert said.status == 0
     assert said.out == (
         "verify: outputs: 1 of 3 are here; 0 of the 2 that DVC caches are in its cache, unharmed; "
-        "`dvc pull` or `dvc repro` adds the others\n"
+        "`dvc repro` adds the others\n"
         f"verify: raw/numbers.txt: not here, so it was not compared with dvc.lock\n{SOUND}"
     )
 
@@ -106,7 +123,15 @@ HARMS: dict[str, tuple[Harm, str]] = {
     "a cached list": (flip(cached("data/model")), "expected the bytes of data/model that its"),
     "a cached file": (
         flip(cached("data/numbers.csv")),
-        "expected the bytes of data/numbers.csv th",
+        "expected the bytes of data/numbers.csv .*; `rm -f` it, then `dvc commit --force draw`$",
+    ),
+    "a cached file of an absent output": (
+        both(flip(cached("data/model")), remove("data/model")),
+        "expected the bytes of data/model that .*; `rm -f` it, then `dvc repro score`",
+    ),
+    "an output that the cache lacks": (
+        both(edit("data/numbers.csv", "1", "3"), remove(".dvc/cache")),
+        "data/numbers.csv: expected the bytes that dvc.lock records, got others; run `dvc repro`$",
     ),
     "a bit in an output": (
         flip(lambda _: "data/model/head.npz"),
@@ -131,6 +156,53 @@ def test_a_difference_is_one_sentence_and_gives_status_1(
     assert said.status == 1
     assert re.search(f"^error: .*{sentence}", said.err, re.M), said.err
     assert SOUND not in said.out
+
+
+REMEDIES: dict[str, tuple[Harm, str, str]] = {  # with what is said once all of it was done
+    "the cache": (
+        remove(".dvc/cache"),
+        "3 of 3 are here; 0 of the 2 that DVC caches are in its cache, unharmed; `dvc commit "
+        "--force` caches them",
+        "",
+    ),
+    "what git has": (
+        lambda _: Path("metrics/score.json").unlink(),
+        "2 of 3 are here; 2 of the 2 that DVC caches are in its cache, unharmed",
+        "",
+    ),
+    "the cache and an output": (
+        remove(".dvc/cache", "data/model"),
+        "2 of 3 are here; 0 of the 2 that DVC caches are in its cache, unharmed; `dvc commit "
+        "--force draw` caches them; `dvc repro` adds the others",
+        "",
+    ),
+    "one in the cache, another outside": (
+        both(remove("data/model"), lambda tiny: Path(cached("data/numbers.csv")(tiny)).unlink()),
+        "2 of 3 are here; 1 of the 2 that DVC caches are in its cache, unharmed; `dvc checkout "
+        "data/model` restores what only the cache has; then ask again",
+        "; `dvc commit --force` caches them",
+    ),
+    "the cache, after an edit": (
+        both(remove(".dvc/cache"), edit("score.py", "* 2", "* 2.0")),
+        "3 of 3 are here; 0 of the 2 that DVC caches are in its cache, unharmed; `dvc commit "
+        "--force draw` caches them; `dvc repro` adds the others",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("missing", REMEDIES)
+def test_the_cheapest_command_is_named_and_does_it(missing: str, tiny: Tiny) -> None:
+    harm, counts, after = REMEDIES[missing]
+    harm(tiny)
+    state = lock_status.compare()
+    assert state.counts() == f"outputs: {counts}"
+    edited = tiny.git("diff", "--name-only")
+    for command in re.findall("`dvc (.+?)`", state.remedy):
+        tiny.dvc(*command.split())
+    if missing != "the cache, after an edit":
+        assert tiny.git("diff", "--name-only") == edited
+    assert lock_status.compare().counts().endswith(f"in its cache, unharmed{after}")
 
 
 CODE_STAGE = f"""

@@ -56,7 +56,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(
     monkeypatch.setenv("BACKSTAGES_X", "1")  # of another program
     environment.check()
     monkeypatch.setenv(name, "1")
-    with pytest.raises(UserError, match=f"^{name}: .*unknown .*; did you mean STAGES_CLUSTER\\?"):
+    with pytest.raises(UserError, match=f"^{name}: .*unknown .*; did you mean 'STAGES_CLUSTER'\\?"):
         environment.check()
 
 

@@ -28,6 +28,7 @@ def set_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetFl
 
     def forget() -> None:
         machine.flags.cache_clear()
+        machine.kernel_features.cache_clear()
         machine.model_name.cache_clear()
 
     def set_flags(flags: str) -> None:
@@ -44,6 +45,25 @@ def test_flags_and_name_are_those_of_the_first_processor(set_flags: SetFlags) ->
     set_flags(AVX2)
     assert machine.flags() == {"fpu", "sse2", "sse4_1", "avx", "avx2", "fma"}
     assert machine.model_name() == "ACME 9000\t2.5 GHz"
+
+
+@pytest.mark.parametrize(
+    ("line", "features", "known"),
+    [
+        ("flags", f"{AVX2} avx512_fp16 amx_tile avx10.1", "amx_tile avx avx2 avx512_fp16 fma"),
+        ("flags", "sme sev ssbd md_clear hypervisor bf16 misalignsse avx2", "avx2"),
+        ("flags", "f16c fma4 ssse3 sse4a fsrm", "f16c fma4 sse4a ssse3"),
+        ("Features", "fp asimd evtstrm asimdhp fphp sve2 sme bf16 i8mm", None),
+        ("Features", "half thumb neon vfpv4 crc32 paca sve", "neon sve vfpv4"),
+    ],
+)
+def test_only_features_that_kernels_are_chosen_by_are_kernel_features(
+    line: str, features: str, known: str | None, set_flags: SetFlags
+) -> None:
+    set_flags("")
+    machine.CPUINFO.write_text(f"{line}\t: {features}\n", encoding="utf-8")
+    expected = (known or "asimd asimdhp bf16 fphp i8mm sme sve2").split()
+    assert [one for one in machine.kernel_features() if one not in ("sse2", "sse4_1")] == expected
 
 
 @pytest.mark.parametrize("content", [None, b"Features\t: asimd\n", b"flags\xff: avx\n"])
