@@ -76,7 +76,8 @@ compare-here: $(RUN)
 
 # Outputs that the remote lacks are left for `make repro` to compute.
 pull: $(RUN)
-	@if dvc remote list | grep -q .; then dvc pull --run-cache --allow-missing; \
+	@if dvc remote list | grep -q .; then \
+	python -m pipeline doctor --remote && dvc pull --run-cache --allow-missing; \
 	else echo "no DVC remote is set: nothing to pull"; fi
 
 bench: $(TEST) $(CONTENDERS)/.installed

@@ -2,11 +2,13 @@
 
     pipeline doctor
     pipeline doctor --quick
+    pipeline doctor --remote
 
 Checks packages, parameters and inputs, disk, the files of DVC and git, outputs and DVC's cache,
 which it hashes. Each line begins with `ok`, `note` or `FAULT`; a fault makes the status 1. --quick
 prints only faults of parameters and inputs; `make repro` calls it before DVC, which reports an
-absent input after it has removed the stage's outputs.
+absent input after it has removed the stage's outputs. --remote only tries DVC's default remote, for
+`make pull`: DVC takes one that does not answer for an empty one.
 """
 
 import argparse
@@ -29,6 +31,7 @@ NEEDED_GIB = 1  # free, for temporary files and outputs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="only parameters, inputs, processor")
+    parser.add_argument("--remote", action="store_true", help="only whether DVC's remote answers")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -36,6 +39,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.quick:
         if faults := _faults(_parameters):
             raise UserError("\n".join(faults))
+        return
+    if arguments.remote:
+        from pipeline.reproducibility import dvc_project
+
+        with dvc_project.opened() as project:
+            if fault := project.remote_fault():
+                raise UserError(fault)
         return
     count = 0
     with quiet_if_nobody_reads():

@@ -56,7 +56,7 @@ def test_both_commits_run_without_caches_if_the_remote_lacks_outputs(
     )
     dvc.chmod(0o755)
     printed = branch.run("bash", "-c", f"PATH={dvc.parent}:$PATH bash .ci/compare main")
-    assert "the remote lacks outputs: running both commits here" in printed
+    assert "not all outputs came from the remote: running both commits here" in printed
     arguments = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
     assert arguments == ["repro --force --no-run-cache"] * 2
 
@@ -67,5 +67,5 @@ def test_an_unknown_base_is_one_sentence_and_never_run_as_a_command(
     monkeypatch.setenv("REV", "$(touch new)")
     words = ("make", "--silent", "--assume-old=.venv/.installed", "compare-here")
     printed = branch.run(*words, passes=False)
-    assert "expected a branch, tag or commit, got '$(touch new)'; fetch it" in printed
+    assert "expected a branch, tag or commit, got '$(touch new)'; `git branch" in printed
     assert branch.git("status", "--porcelain") == ""
