@@ -103,7 +103,7 @@ class Clone:
                     continue
                 for one in outs or [path]:
                     if not self._bring(one):
-                        with dvc_project.opened(self.folder) as project:
+                        with dvc_project.opened() as project:
                             fault = project.remote_fault()
                         remedy = fault or "put it there, `dvc pull` it, or verify all stages"
                         raise UserError(
