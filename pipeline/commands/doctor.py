@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline import config, paths
-from pipeline.reproducibility import code_changes
+from pipeline.reproducibility import code_changes, git
 from pipeline.runtime import environment, fingerprint, machine
 from pipeline.runtime.entrypoint import quiet_if_nobody_reads
 from pipeline.runtime.errors import UserError
 
 OK, NOTE, FAULT = "ok", "note", "FAULT"
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+ATTRIBUTES = "* text=auto eol=lf"
 NEEDED_GIB = 1  # free, for temporary files and outputs
 
 
@@ -131,6 +132,30 @@ def _dvc() -> Iterator[str]:
         )
 
 
+def _line_ends() -> Iterator[str]:
+    """Find text files that are not here as git has them, since DVC hashes their bytes."""
+    here, there, free = [], [], False
+    for line in (git.run("ls-files", "--eol", "-z") or "").split("\0"):
+        ends, _, path = line.partition("\t")  # such as `i/lf w/crlf attr/text=auto eol=lf`
+        index, tree, *attributes = ends.split() or ("", "")
+        if index in ("i/crlf", "i/mixed") and tree == "w/lf":
+            there.append(path)
+        elif index == "i/lf" and tree in ("w/crlf", "w/mixed"):
+            here.append(path)
+            free |= "eol=lf" not in attributes
+    if here:
+        first = f"add the line {ATTRIBUTES!r} to .gitattributes, " if free else ""
+        yield (
+            f"line ends: expected LF, as in git, got CRLF in {code_changes.listed(here)}; {first}"
+            "commit your changes, then `git rm -r --quiet --cached . && git reset --quiet --hard`"
+        )
+    if there:
+        yield (
+            f"line ends: expected LF in git, as here, got CRLF in {code_changes.listed(there)}; "
+            "`git add --renormalize .` and commit"
+        )
+
+
 def _outputs() -> Iterator[tuple[str, str]]:
     """Compare outputs, cache, code, inputs and parameters with `dvc.lock`."""
     from pipeline.reproducibility import lock_status
@@ -155,4 +180,5 @@ CHECKS: dict[str, Callable[[], Iterator[str]]] = {
     f"parameters: {paths.PARAMS} is valid, and the files it names are here": _parameters,
     f"disk: {NEEDED_GIB} GiB or more free": _disk,
     "dvc: its files are valid": _dvc,
+    "line ends: those of git": _line_ends,
 }

@@ -54,5 +54,6 @@ def _run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env=environment(),
         capture_output=True,
         text=True,
+        errors="surrogateescape",  # names of files are bytes
         check=False,
     )
