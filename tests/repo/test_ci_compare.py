@@ -42,6 +42,16 @@ def test_a_base_with_other_outputs_on_this_machine_is_compared_as_run_here(branc
     assert branch.git("status", "--porcelain") == ""
 
 
+def test_a_project_below_the_root_of_git_is_compared(branch: Project, tmp_path: Path) -> None:
+    below = branch.copy_to(tmp_path / "monorepo" / "ml")
+    (below.folder / ".git").rename(tmp_path / "monorepo" / ".git")
+    below.commit("moved")
+    printed = below.run("bash", ".ci/compare", "HEAD")
+    assert "\n0 parameters and 0 metrics differ.\n" in printed
+    assert "Not paired" not in printed
+    assert below.git("status", "--porcelain") == ""
+
+
 def test_both_commits_run_without_caches_if_the_remote_lacks_outputs(
     branch: Project, tmp_path: Path
 ) -> None:

@@ -118,7 +118,7 @@ def test_curves_that_differ_are_drawn_and_a_damaged_one_is_named(
     runs.write_csv("metrics/curves/final_thresholds.csv", ("threshold", "accuracy"), [(0.5, 0.9)])
     text = compared("main")
     assert "ROC, fine-tuned.\n" in text
-    assert "; Thresholds, only of `this run`.\n" in text
+    assert "; Accuracy by threshold, only of `this run`.\n" in text
     drawn = {path.name for path in PLOTS.iterdir()}
     assert drawn == {"final_thresholds.svg", "head_roc.svg"}  # one of them has only one side
     assert PAGE.read_text(encoding="utf-8").count("data:image/svg+xml;base64,") == 2
@@ -169,6 +169,9 @@ def test_a_shallow_clone_is_told_how_to_fetch_the_history(
     runs.git("clone", "--quiet", "--depth=1", f"file://{runs.folder}", str(clone.folder))
     monkeypatch.chdir(clone.folder)
     assert "`git remote set-branches origin '*' && git fetch --unsh" in compared("main", status=1)
+    assert "`git fetch --depth=1 origin main` one commit as FETCH_H" in compared("main", status=1)
+    clone.git("fetch", "--quiet", "--depth=1", "origin", "main")
+    assert "4 metrics differ" in compared("FETCH_HEAD")
     clone.git("remote", "set-branches", "origin", "*")
     clone.git("fetch", "--unshallow")
     assert "4 metrics differ" in compared("main")
