@@ -94,10 +94,8 @@ def _compared(
     if rerun.outs[path] == recorded.outs[path]:
         return IDENTICAL, ""
     if isinstance(original := clone.fetch(path), str):
-        return (
-            NOT_COMPARED,
-            f"the recorded one, to compare numbers, is {original or 'in no commit'}",
-        )
+        reason = original or "not an output of that commit"
+        return NOT_COMPARED, f"the recorded one, to compare numbers, is {reason}"
     difference = between(original, clone.folder / path, tolerance)
     first = f"first: {difference.beyond}" if difference.beyond else ""
     remark = "; ".join(filter(None, (difference.largest(), first)))

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -181,6 +182,7 @@ class DvcProject:
             files.info(name)
         except FileNotFoundError:
             return False
+        shutil.rmtree(target, ignore_errors=True)  # of a first try, without the remote
         files.get(name, str(target), recursive=True)
         for one, info in files.find(name, detail=True).items():
             digest = (info.get("dvc_info") or {}).get("md5")
