@@ -78,7 +78,8 @@ compare-here: $(RUN)
 
 # Outputs that the remote lacks are left for `make repro` to compute.
 pull: $(RUN)
-	@if python -m dvc remote list | grep -q .; then python -m dvc pull --run-cache --allow-missing; \
+	@if python -m dvc remote list | grep -q .; then \
+	python -m pipeline doctor --remote && python -m dvc pull --run-cache --allow-missing; \
 	else echo "no DVC remote is set: nothing to pull"; fi
 
 bench: $(TEST) $(CONTENDERS)/.installed

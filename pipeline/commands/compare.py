@@ -15,7 +15,7 @@ import contextlib
 import logging
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,13 +63,14 @@ class Run(NamedTuple):
     name: str
     revision: str | None
     folder: Path
+    absent: dict[Path, str]  # why files are not in the folder; empty if the run has none
 
-    def metrics(self) -> dict[str, Flat]:
-        """Return the metrics by file, without files that the run lacks."""
+    def metrics(self, unknown: Container[Path]) -> dict[str, Flat]:
+        """Return the metrics by file, without files that a run lacks."""
         return {
             str(path): code_changes.flattened(tables.read_json(self.folder / path, stage))
             for path, stage in METRICS.items()
-            if (self.folder / path).exists() or (path == paths.EVALUATION and not self.revision)
+            if path not in unknown
         }
 
     def named(self, text: str) -> str:
@@ -90,8 +91,9 @@ def run(arguments: argparse.Namespace) -> None:
     files = (paths.INTERVALS, *SOURCES.values())
     with _opened(arguments.revision, arguments.other, files) as runs:
         old, new = runs
+        unknown = _unknown(runs)
         params = [code_changes.flattened(config.load(run.folder / paths.PARAMS)) for run in runs]
-        metrics = [run.metrics() for run in runs]
+        metrics = [run.metrics(unknown) for run in runs]
         bounds = [results.intervals(run.folder / paths.INTERVALS) for run in runs]
         changes = {
             path: _changes(*(side.get(path, {}) for side in metrics), bounds=bounds)
@@ -103,9 +105,8 @@ def run(arguments: argparse.Namespace) -> None:
             unpaired = f"Not paired by image: {old.named(new.named(str(error)))}."
             finals = (side.get(str(paths.EVALUATION), {}) for side in metrics)
             verdicts = _unpaired(*finals, bounds=bounds)
-        code = code_changes.code_differences(
-            *(code_changes.read(run.folder / paths.CODE) for run in runs)
-        )
+        codes = [code_changes.read(run.folder / paths.CODE) for run in runs]
+        code = code_changes.code_differences(*(codes if paths.CODE not in unknown else ({}, {})))
         plots, unchanged, not_drawn = _plots(runs)
     result = Comparison(
         old.name,
@@ -119,6 +120,7 @@ def run(arguments: argparse.Namespace) -> None:
         not_drawn=not_drawn,
         stages=code[0],
         code=code[1],
+        unknown=[*filter(None, unknown.values())],
     )
     text = comparison.markdown(result)
     contents = {PAGE: comparison.page(result), TEXT: text}
@@ -141,28 +143,48 @@ def _opened(old: str, new: str | None, files: Iterable[Path]) -> Iterator[tuple[
                 project.require_revision(revision)
     with tempfile.TemporaryDirectory() as folder:
         runs = (
-            Run(old, old, Path(folder, "old")),
-            Run(new, new, Path(folder, "new")) if new else Run("this run", None, Path()),
+            Run(old, old, Path(folder, "old"), {}),
+            Run(new, new, Path(folder, "new"), {}) if new else Run("this run", None, Path(), {}),
         )
         files = [*files, paths.PARAMS, paths.CODE, *METRICS]
         for run in runs:
             if run.revision:
-                dvc_project.fetch(run.revision, files, run.folder)
+                run.absent.update(dvc_project.fetch(run.revision, files, run.folder))
+            if run.revision and paths.PARAMS in run.absent:
+                raise UserError(
+                    f"revision: expected a commit with {paths.PARAMS}, got {run.name!r}, whose is "
+                    f"{run.absent[paths.PARAMS] or 'absent'}; choose another one"
+                )
         try:
             yield runs
         except UserError as error:
             raise UserError(runs[0].named(runs[1].named(str(error)))) from None
 
 
+def _unknown(runs: Iterable[Run]) -> dict[Path, str]:
+    """Return the files that a run lacks and so are not compared, each with the reason."""
+    unknown: dict[Path, str] = {}
+    for path in (*METRICS, paths.INTERVALS, paths.CODE):
+        lacking = [run for run in runs if not (run.folder / path).exists()]
+        if path == paths.EVALUATION and not all(run.revision for run in lacking):
+            continue  # an error where it is read
+        because = [f"{run.name} has none" for run in lacking if len(lacking) == 1]
+        for run in lacking:
+            if reason := run.absent.get(path):
+                because = [f"that of {run.name} is {reason}"]
+        if lacking:
+            unknown[path] = f"{path} is not compared: {because[0]}." if because else ""
+    return unknown
+
+
 def _paired(old: Run, new: Run) -> list[Verdict]:
     """Compare the final models image by image; raise `UserError` where that is impossible."""
     sides = []
     for run in (old, new):
-        if run.revision and dvc_project.fetch(run.revision, PREDICTIONS, run.folder):
-            raise UserError(
-                f"predictions of {run.name} are neither in DVC's cache nor on a remote; push them "
-                "from where they were computed, or check that commit out and run dvc repro once"
-            )
+        absent = run.revision and dvc_project.fetch(run.revision, PREDICTIONS, run.folder)
+        if absent:
+            reason = next(filter(None, absent.values()), "not outputs of that commit")
+            raise UserError(f"predictions of {run.name} are {reason}")
         sides.append(selected_model.read_run(run.folder))
     if sides[0].classes != sides[1].classes:
         raise UserError("the classes of the two runs differ")
@@ -225,6 +247,8 @@ def _plots(runs: Iterable[Run]) -> tuple[list[Plot], list[str], list[str]]:
         drawable: dict[str, Any] = {}
         for run in runs:
             try:
+                if run.absent.get(path):
+                    raise UserError(f"that of {run.name} is {run.absent[path]}")
                 columns = results.columns(
                     run.folder / path, overlays.COLUMNS[kind], kind != "confusion"
                 )
@@ -235,5 +259,7 @@ def _plots(runs: Iterable[Run]) -> tuple[list[Plot], list[str], list[str]]:
         if len(drawable) == 2 and len({str(columns) for columns in drawable.values()}) == 1:
             unchanged.append(title)
         elif drawable:
-            plots.append(Plot(f"{model}_{kind}", title, about, overlays.svg(kind, drawable)))
+            svg = overlays.svg(kind, drawable)
+            only = "" if len(drawable) == 2 else next(iter(drawable))
+            plots.append(Plot(f"{model}_{kind}", title, about, svg, only))
     return plots, unchanged, not_drawn

@@ -2,11 +2,13 @@
 
     pipeline doctor
     pipeline doctor --quick
+    pipeline doctor --remote
 
 Checks packages, parameters and inputs, disk, the files of DVC and git, outputs and DVC's cache,
 which it hashes. Each line begins with `ok`, `note` or `FAULT`; a fault makes the status 1. --quick
 prints only faults of parameters and inputs; `make repro` calls it before DVC, which reports an
-absent input after it has removed the stage's outputs.
+absent input after it has removed the stage's outputs. --remote only tries DVC's default remote, for
+`make pull`: DVC takes one that does not answer for an empty one.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline import config, paths
-from pipeline.reproducibility import code_changes
+from pipeline.reproducibility import code_changes, git
 from pipeline.runtime import environment, fingerprint, machine
 from pipeline.runtime.entrypoint import quiet_if_nobody_reads
 from pipeline.runtime.errors import UserError
@@ -28,11 +30,13 @@ from pipeline.runtime.errors import UserError
 OK, NOTE, FAULT = "ok", "note", "FAULT"
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 SITE_REPOS = f"{paths.SITE_CACHE}/repo"
+ATTRIBUTES = "* text=auto eol=lf"
 NEEDED_GIB = 1  # free, for temporary files and outputs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="only parameters, inputs, processor")
+    parser.add_argument("--remote", action="store_true", help="only whether DVC's remote answers")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -40,6 +44,13 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.quick:
         if faults := _faults(_parameters):
             raise UserError("\n".join(faults))
+        return
+    if arguments.remote:
+        from pipeline.reproducibility import dvc_project
+
+        with dvc_project.opened() as project:
+            if fault := project.remote_fault():
+                raise UserError(fault)
         return
     count = 0
     with quiet_if_nobody_reads():
@@ -152,6 +163,30 @@ def _site_cache() -> Iterator[str]:
             )
 
 
+def _line_ends() -> Iterator[str]:
+    """Find text files that are not here as git has them, since DVC hashes their bytes."""
+    here, there, free = [], [], False
+    for line in (git.run("ls-files", "--eol", "-z") or "").split("\0"):
+        ends, _, path = line.partition("\t")  # such as `i/lf w/crlf attr/text=auto eol=lf`
+        index, tree, *attributes = ends.split() or ("", "")
+        if index in ("i/crlf", "i/mixed") and tree == "w/lf":
+            there.append(path)
+        elif index == "i/lf" and tree in ("w/crlf", "w/mixed"):
+            here.append(path)
+            free |= "eol=lf" not in attributes
+    if here:
+        first = f"add the line {ATTRIBUTES!r} to .gitattributes, " if free else ""
+        yield (
+            f"line ends: expected LF, as in git, got CRLF in {code_changes.listed(here)}; {first}"
+            "commit your changes, then `git rm -r --quiet --cached . && git reset --quiet --hard`"
+        )
+    if there:
+        yield (
+            f"line ends: expected LF in git, as here, got CRLF in {code_changes.listed(there)}; "
+            "`git add --renormalize .` and commit"
+        )
+
+
 def _outputs() -> Iterator[tuple[str, str]]:
     """Compare outputs, cache, code, inputs and parameters with `dvc.lock`."""
     from pipeline.reproducibility import lock_status
@@ -177,4 +212,5 @@ CHECKS: dict[str, Callable[[], Iterator[str]]] = {
     f"disk: {NEEDED_GIB} GiB or more free": _disk,
     "dvc: its files are valid": _dvc,
     "dvc: its site cache is closed to other users": _site_cache,
+    "line ends: those of git": _line_ends,
 }

@@ -93,11 +93,9 @@ def _compared(
         return DIFFERENT, f"git has other bytes than {LOCK}: `dvc repro`, and commit both"
     if rerun.outs[path] == recorded.outs[path]:
         return IDENTICAL, ""
-    if (original := clone.fetch(path)) is None:
-        return NOT_COMPARED, (
-            "the recorded one is neither here nor in DVC's cache: `dvc fetch` it, if a remote has "
-            "it, to compare numbers"
-        )
+    if isinstance(original := clone.fetch(path), str):
+        reason = original or "not an output of that commit"
+        return NOT_COMPARED, f"the recorded one, to compare numbers, is {reason}"
     difference = between(original, clone.folder / path, tolerance)
     first = f"first: {difference.beyond}" if difference.beyond else ""
     remark = "; ".join(filter(None, (difference.largest(), first)))
@@ -112,7 +110,7 @@ def _explanation(clone: Clone, recorded: Stage, rerun: Stage) -> Iterator[str]:
     if inputs := inputs + code_changes.differences(recorded.params, rerun.params):
         yield f"it read other inputs than recorded: {', '.join(inputs)}"
         return
-    if name == lock_status.CODE_STAGE and (old := clone.fetch(str(paths.CODE))) is not None:
+    if name == lock_status.CODE_STAGE and isinstance(old := clone.fetch(str(paths.CODE)), Path):
         new = clone.folder / paths.CODE
         stages, changes = code_changes.code_differences(*map(code_changes.read, (old, new)))
         yield f"code of {', '.join(stages)}: {code_changes.listed(changes)}"

@@ -42,12 +42,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot of both runs, and the name of its file without the extension."""
+    """A plot, and the name of its file without the extension."""
 
     name: str
     title: str
     about: str
     svg: str
+    only: str = ""  # the run that it shows; empty for both
 
     @property
     def address(self) -> str:
@@ -69,6 +70,7 @@ class Comparison:
     not_drawn: Sequence[str]  # why other plots are missing, one sentence each
     stages: Sequence[str] = ()  # with different code
     code: Sequence[str] = ()  # modules and packages that differ
+    unknown: Sequence[str] = ()  # why other files are not compared, one sentence each
 
     @property
     def by_subset(self) -> dict[str, list[Verdict]]:

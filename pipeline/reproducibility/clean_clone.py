@@ -24,23 +24,32 @@ class Clone:
     def __init__(self, scratch: Path, revision: str) -> None:
         """Check out `revision` below the empty folder `scratch`."""
         self._here, scratch = Path.cwd(), scratch.resolve()
-        self.folder, self.recorded = scratch / "rerun", scratch / "recorded"
+        top, prefix = git.place()
+        clone, self.recorded = scratch / "rerun", scratch / "recorded"
+        self.folder = clone / prefix
         with dvc_project.opened() as project:
-            self.commit = project.require_revision(revision)[:10]
-            cache = project.cache
-        cloned = git.run("clone", "--quiet", str(self._here), str(self.folder))
-        if (cloned, git.run("checkout", "--quiet", self.commit, folder=self.folder)) != ("", ""):
+            commit = project.require_revision(revision)
+            cache, dvc = project.cache, project.root / ".dvc"
+        self.commit = commit[:10]
+        cloned = git.run("clone", "--quiet", str(top), str(clone))
+        checkout = ("checkout", "--quiet", commit)
+        if (
+            done := git.run(*checkout, folder=clone)
+        ) is None:  # a shallow clone gives branches only
+            git.run("fetch", "--quiet", "--depth=1", str(top), commit, folder=clone)
+            done = git.run(*checkout, folder=clone)
+        if (cloned, done) != ("", ""):
             raise UserError(
-                f"verify: expected `git clone {self._here}` to work, got a failure; run it by hand "
-                "to see why"
+                f"verify: expected `git clone {top}` to work, got a failure; run it by hand to see "
+                "why"
             )
-        if not (self.folder / ".dvc").is_dir():
+        if not (there := clone / dvc.relative_to(top)).is_dir():
             raise UserError(
                 f"verify: expected a commit with DVC's folder .dvc, got {self.commit}, which has "
                 "none; choose a later one"
             )
         with contextlib.suppress(FileNotFoundError):
-            shutil.copyfile(".dvc/config.local", self.folder / ".dvc/config.local")
+            shutil.copyfile(dvc / "config.local", there / "config.local")
         self._dvc("cache", "dir", "--local", os.fspath(cache), quiet=True)
         self.stages = self.locked()
         outs = {path: of for stage in self.stages.values() for path, of in stage.outs.items()}
@@ -96,22 +105,27 @@ class Clone:
                     continue
                 for one in outs or [path]:
                     if not self._bring(one):
+                        with dvc_project.opened() as project:
+                            fault = project.remote_fault()
+                        remedy = fault or "put it there, `dvc pull` it, or verify all stages"
                         raise UserError(
                             f"{one}: expected it in this folder as {LOCK} records it, in DVC's "
-                            "cache or on its remote, got none; put it there, `dvc pull` it, or "
-                            "verify all stages"
+                            f"cache or on its remote, got none; {remedy}"
                         )
             if not everything:
                 self._repro("--single-item", name)
         if everything:
             self._repro()
 
-    def fetch(self, path: str) -> Path | None:
-        """Return what the commit recorded: here, or a copy from git, DVC's cache or its remote."""
+    def fetch(self, path: str) -> Path | str:
+        """Return what the commit recorded: here, or a copy from git, DVC's cache or its remote.
+
+        Text says why there is none.
+        """
         if self._is_here(path):
             return self._here / path
         absent = dvc_project.fetch(self.commit, [Path(path)], self.recorded)
-        return None if absent else self.recorded / path
+        return absent.get(Path(path), self.recorded / path)
 
     def _bring(self, path: str) -> bool:
         """Check a file or folder out of DVC's cache or remote, or link or copy it from here."""

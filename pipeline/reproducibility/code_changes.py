@@ -44,8 +44,6 @@ def code_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[li
         if of_one := differences(old.get(name) or {}, new.get(name) or {}):
             changes["other backends or engines" if name in LIBRARIES else name] = of_one
     every = sorted({change for of_one in changes.values() for change in of_one})
-    if changes and not (old and new):
-        every = [f"code.yaml {'added' if new else 'removed'}"]
     return list(changes), every
 
 

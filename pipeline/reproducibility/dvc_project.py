@@ -8,25 +8,28 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import shutil
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from dvc.api import DVCFileSystem
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.fs import GitFileSystem
 from dvc.repo import Repo
-from dvc.scm import RevError, SCMError, resolve_rev
+from dvc.scm import SCM, RevError, resolve_rev
 from dvc_data.index.index import DataIndexError
 
 from pipeline import paths
 from pipeline.reproducibility import git
-from pipeline.runtime.errors import UserError
+from pipeline.runtime.errors import FULL, UserError
 
-# DVC raises one of these for a file that is neither in git nor in its cache nor on a remote.
-ABSENT = (FileNotFoundError, ConnectionError, TimeoutError, DvcException, DataIndexError)
 DELETED = "deleted"  # DVC's word for a file or folder that is absent
 LOCK = Path("dvc.lock")
+UNLISTED = (403, 404, 405)  # by which a web server of single files answers for a folder
 FOLDER = ".dir"  # suffix of a folder's hash
 Change = tuple[str, str, str]  # a path, the key if it is a file of parameters, and how it differs
 
@@ -42,21 +45,28 @@ class Stage(NamedTuple):
 
 
 class DvcProject:
-    """The DVC project in a folder. Use it as `with opened(folder) as project:`."""
+    """The project in a folder, which is that of `.dvc` or, as in a monorepo, below it.
 
-    def __init__(self, repo: Any) -> None:
+    Use it as `with opened(folder) as project:`.
+    """
+
+    def __init__(self, repo: Any, folder: Path) -> None:
         self._repo = repo
+        self._git, self._prefix = git.place(folder)
+        self._folder = folder.resolve()
+        self.root = Path(repo.root_dir).resolve()
         self.cache = Path(repo.cache.local.path).parent.parent
         self.has_remote = bool(repo.config["remote"])
 
     def stages(self) -> list[Stage]:
         """Return the stages of `dvc.yaml` in its order."""
-        return [_stage(one) for one in self._repo.index.stages if not one.is_data_source]
+        stages = (one for one in self._repo.index.stages if not one.is_data_source)
+        return [_stage(one) for one in stages if Path(one.wdir).resolve() == self._folder]
 
     def data_files(self) -> dict[str, str]:
         """Return the paths and hashes in `.dvc` files."""
         return {
-            os.path.relpath(out.fs_path, self._repo.root_dir): out.hash_info.value
+            os.path.relpath(out.fs_path, self._folder): out.hash_info.value
             for stage in self._repo.index.stages
             if stage.is_data_source
             for out in stage.outs
@@ -97,6 +107,98 @@ class DvcProject:
         except (OSError, ValueError, TypeError, KeyError):
             return [at]
 
+    def fetch(self, revision: str, paths: Iterable[Path], folder: Path) -> dict[Path, str]:
+        """Copy files and folders of a commit from git, DVC's cache or its remote below `folder`.
+
+        Return why others are not there, as a clause; it is empty if the commit has no such file.
+        """
+        absent: dict[Path, Exception | None] = dict.fromkeys(paths)
+        commit = str(resolve_rev(self._repo.scm, revision))
+        remote = self._repo.config["core"].get("remote")
+        for name in (None, remote) if remote else (None,):  # the cache alone needs no plug-in
+            with self._at(commit, name) as repo:
+                for path in [*absent]:
+                    try:
+                        if self._copy(repo, path, folder / path):
+                            del absent[path]
+                    except Exception as error:  # each kind of remote raises its own
+                        if isinstance(error, MemoryError) or getattr(error, "errno", 0) in FULL:
+                            raise
+                        absent[path] = error
+            if not any(absent.values()):
+                break
+        fault = self.remote_fault() if any(absent.values()) else ""
+        return {path: _clause(error, fault) if error else "" for path, error in absent.items()}
+
+    def remote_fault(self) -> str:
+        """Return why the default remote cannot be read; empty if it can, or if there is none."""
+        config = self._repo.config
+        if not (name := config["core"].get("remote")):
+            return ""
+        try:
+            remote = self._repo.cloud.get_remote(name)
+            web = "http" in remote.fs.protocol
+            (remote.fs.fs.cat_file if web else remote.fs.ls)(remote.path)  # the web lists nothing
+        except FileNotFoundError:
+            fault = (
+                "" if web else "expected a folder, got none; mount it, or `dvc push` to it first"
+            )
+        except Exception as error:  # each plug-in raises its own
+            if getattr(error, "status", 0) in UNLISTED:
+                return ""
+            fault = (
+                f"expected an answer, got {_words(error)!r}; check its address, your keys and the "
+                "network"
+            )
+            if package := re.search(r"'(dvc-\w+)'", str(error)):
+                fault = (
+                    f"expected the package {package[1]}, got none; add it to pyproject.toml, and "
+                    "run `make lock`"
+                )
+        else:
+            return ""
+        url = re.sub("//[^/@]*@", "//", str(config["remote"].get(name, {}).get("url")))
+        return fault and f"remote {name!r} ({url}): {fault}"
+
+    @contextlib.contextmanager
+    def _at(self, commit: str, remote: str | None) -> Iterator[Any]:
+        """Open the project as it was at a commit, with the cache and the remotes of today."""
+        remotes = {**self._repo.config["remote"]}
+        config = {"cache": {"dir": os.fspath(self.cache)}, "remote": remotes}
+        config |= _config(self._folder)
+        scm = SCM(os.fspath(self._git))
+        root = PurePosixPath("/", self.root.relative_to(self._git).as_posix())
+        files = GitFileSystem(scm=scm, rev=commit)
+        with Repo(str(root), fs=files, scm=scm, uninitialized=True, config=config) as repo:
+            repo.config["core"]["remote"] = remote
+            yield repo
+
+    def _copy(self, repo: Any, path: Path, target: Path) -> bool:
+        """Copy a file or folder from git or DVC; return False if the commit does not have it."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        in_git = f"/{self._prefix / path.as_posix()}"
+        if repo.fs.isfile(in_git):  # whatever state DVC's files are in
+            repo.fs.get_file(in_git, str(target))
+            return True
+        files, name = DVCFileSystem(repo=repo), f"/{os.path.relpath(in_git, repo.root_dir)}"
+        try:
+            files.info(name)
+        except FileNotFoundError:
+            return False
+        shutil.rmtree(target, ignore_errors=True)  # of a first try, without the remote
+        files.get(name, str(target), recursive=True)
+        for one, info in files.find(name, detail=True).items():
+            digest = (info.get("dvc_info") or {}).get("md5")
+            copy = Path(os.path.normpath(target / os.path.relpath(one, name)))
+            if digest and md5(copy) != digest:
+                copy.unlink()
+                (file,) = self.cache_files(digest)
+                raise UserError(
+                    f"damaged in DVC's cache; remove {os.path.relpath(file)}, then `dvc pull`, or "
+                    "check that commit out and run dvc repro once"
+                )
+        return True
+
     def require_revision(self, revision: str) -> str:
         """Return the commit's hash; refuse a revision whose files are not all in this clone."""
         try:
@@ -106,10 +208,13 @@ class DvcProject:
         except RevError:
             remedy = "`git branch --all` lists the branches"
             if git.run("rev-parse", "--is-shallow-repository") == "true":
+                single = revision.removeprefix("origin/")
                 remedy = (
-                    "this clone has only the end of the history, `git remote set-branches origin "
-                    "'*' && git fetch --unshallow` fetches the rest"
+                    "this clone is shallow, `git remote set-branches origin '*' && git fetch "
+                    "--unshallow` fetches the whole history"
                 )
+                if re.fullmatch(r"[\w./-]+", single):
+                    remedy += f", `git fetch --depth=1 origin {single}` one commit as FETCH_HEAD"
             raise UserError(
                 f"revision: expected a branch, tag or commit, got {revision!r}; {remedy}"
             ) from None
@@ -125,13 +230,13 @@ class DvcProject:
 @contextlib.contextmanager
 def opened(folder: Path = Path()) -> Iterator[DvcProject]:
     """Open the project in a folder."""
+    git.place(folder)  # before DVC, whose words for a fault of git's are others
     try:
         with Repo(os.fspath(folder), config=_config(folder)) as repo:
-            yield DvcProject(repo)
-    except (NotDvcRepoError, SCMError) as error:
-        part = ".dvc" if isinstance(error, NotDvcRepoError) else ".git"
+            yield DvcProject(repo, folder)
+    except NotDvcRepoError:
         raise UserError(
-            f"{folder.resolve()}: expected a git clone of the project, got no {part} in it; go to "
+            f"{folder.resolve()}: expected a git clone of the project, got no .dvc in it; go to "
             "the project's folder"
         ) from None
     except DvcException as error:
@@ -153,19 +258,30 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def fetch(revision: str, wanted: Iterable[Path], folder: Path) -> list[Path]:
+def fetch(revision: str, wanted: Iterable[Path], folder: Path) -> dict[Path, str]:
     """Copy files and folders of a commit from git, DVC's cache or its remote below `folder`.
 
-    Return those that the commit does not have, or that are nowhere.
+    Return why others are not there, as a clause; it is empty if the commit has no such file.
     """
-    files, absent = DVCFileSystem(os.getcwd(), rev=revision, config=_config(Path())), []
-    for path in wanted:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            files.get(path.as_posix(), str(folder / path), recursive=True)
-        except ABSENT:
-            absent.append(path)
-    return absent
+    with opened() as project:
+        return project.fetch(revision, wanted, folder)
+
+
+def _clause(error: Exception, remote_fault: str) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if remote_fault:
+        return f"not in DVC's cache, and {remote_fault}"
+    if isinstance(error, (FileNotFoundError, DataIndexError)):
+        return (
+            "neither in DVC's cache nor on a remote; push them from where they were computed, or "
+            "check that commit out and run dvc repro once"
+        )
+    return f"not readable by DVC ({_words(error)})"
+
+
+def _words(error: Exception) -> str:
+    return textwrap.shorten(str(error) or type(error).__name__, 200, placeholder="...")
 
 
 def _changes(status: Iterable[Any]) -> Iterator[Change]:

@@ -43,6 +43,16 @@ def test_a_base_with_other_outputs_on_this_machine_is_compared_as_run_here(branc
     assert branch.git("status", "--porcelain") == ""
 
 
+def test_a_project_below_the_root_of_git_is_compared(branch: Project, tmp_path: Path) -> None:
+    below = branch.copy_to(tmp_path / "monorepo" / "ml")
+    (below.folder / ".git").rename(tmp_path / "monorepo" / ".git")
+    below.commit("moved")
+    printed = below.run("bash", ".ci/compare", "HEAD")
+    assert "\n0 parameters and 0 metrics differ.\n" in printed
+    assert "Not paired" not in printed
+    assert below.git("status", "--porcelain") == ""
+
+
 def test_both_commits_run_without_caches_if_the_remote_lacks_outputs(
     branch: Project, tmp_path: Path
 ) -> None:
@@ -58,7 +68,7 @@ def test_both_commits_run_without_caches_if_the_remote_lacks_outputs(
     )
     python.chmod(0o755)
     printed = branch.run("bash", "-c", f"PATH={python.parent}:$PATH bash .ci/compare main")
-    assert "the remote lacks outputs: running both commits here" in printed
+    assert "not all outputs came from the remote: running both commits here" in printed
     arguments = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
     assert arguments == ["repro --force --no-run-cache"] * 2
 
@@ -69,5 +79,5 @@ def test_an_unknown_base_is_one_sentence_and_never_run_as_a_command(
     monkeypatch.setenv("REV", "$(touch new)")
     words = ("make", "--silent", "--assume-old=.venv/.installed", "compare-here")
     printed = branch.run(*words, passes=False)
-    assert "expected a branch, tag or commit, got '$(touch new)'; fetch it" in printed
+    assert "expected a branch, tag or commit, got '$(touch new)'; `git branch" in printed
     assert branch.git("status", "--porcelain") == ""

@@ -1,9 +1,10 @@
 """Merging two branches that both changed params and ran, with real git and DVC."""
 
+import shutil
 from pathlib import Path
 
 import pytest
-from project import Project
+from project import ROOT, Project
 
 pytestmark = pytest.mark.xdist_group("dag")
 
@@ -77,3 +78,22 @@ def test_a_checkout_has_the_same_line_ends_whatever_git_is_told(tmp_path: Path) 
     project.git(*clone)
     for name in ("dvc.yaml", "dvc.lock", "params.yaml", "stages/code.py", ".ci/compare"):
         assert (tmp_path / "clone" / name).read_bytes() == (project.folder / name).read_bytes()
+
+
+def test_git_has_dvc_files_of_raw_data_at_any_depth_and_no_data(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.init()
+    shutil.copyfile(ROOT / ".gitignore", tmp_path / ".gitignore")
+    project.run("dvc", "init", "--quiet")
+    raw = tmp_path / "data" / "raw"
+    for name in ("train.zip", "cats/one/1.jpg", "cats/2.jpg", "photos/3.jpg", "not added/4.jpg"):
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        (raw / name).write_text(name, encoding="utf-8")
+    added = ("train.zip", "cats/one", "cats/2.jpg", "photos")
+    project.run("dvc", "add", "--quiet", *(f"data/raw/{name}" for name in added))
+    project.commit("raw data")
+    listed = project.git("ls-files", "data").splitlines()
+    assert [name for name in listed if ".gitignore" not in name] == [
+        *("data/raw/cats/2.jpg.dvc", "data/raw/cats/one.dvc"),
+        *("data/raw/photos.dvc", "data/raw/train.zip.dvc"),
+    ]

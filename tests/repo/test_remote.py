@@ -86,3 +86,10 @@ def test_make_pull_fetches_what_the_remote_has_and_skips_the_rest(
 def test_make_pull_without_a_remote_says_so(done: Project) -> None:
     printed = done.run(*AS_IF_INSTALLED, "pull")
     assert printed == "no DVC remote is set: nothing to pull\n"
+
+
+@pytest.mark.slow
+def test_make_pull_fails_if_the_remote_is_gone(pushed: Project, clone: Project) -> None:
+    clone.run("dvc", "remote", "modify", "--local", "shared", "url", "/nowhere/at/all")
+    printed = clone.run(*AS_IF_INSTALLED, "pull", passes=False)
+    assert "error: remote 'shared' (/nowhere/at/all): expected a folder, got none" in printed

@@ -51,7 +51,7 @@ def test_equal_runs_have_no_differences(compared: Compared) -> None:
     assert "## Parameters" not in text
     assert list(PLOTS.iterdir()) == []
     (told,) = [line for line in text.splitlines() if line.startswith("> ")]
-    assert "predictions of main are neither in DVC's cache nor on a remote; push them" in told
+    assert told == "> Not paired by image: predictions of main are not outputs of that commit."
 
 
 def test_differences_have_both_values_and_older_commits_may_lack_keys_and_files(
@@ -61,7 +61,7 @@ def test_differences_have_both_values_and_older_commits_may_lack_keys_and_files(
     runs.write_run(params, figures(0.81, 0.45), intervals((0.73, 0.87), (0.35, 0.6)))
     runs.write("metrics/audit.json", '{"copies": 6}')
     text = compared("main")
-    assert "\n4 parameters and 5 metrics differ.\n" in text
+    assert "\n4 parameters and 4 metrics differ in the files that both runs have.\n" in text
     assert table(text, "Parameters") == [
         ["`fine_tune.decay`", "`constant`", "`linear`"],
         ["`fine_tune.learning_rate`", "`0.0005`", "`\u2013`"],
@@ -70,7 +70,7 @@ def test_differences_have_both_values_and_older_commits_may_lack_keys_and_files(
     ]
     lines = table(text, "Metrics")
     assert ["`final.test.log_loss`", "`0.5`", "`0.45`", "\u22120.05", "overlap"] in lines
-    assert ["`copies`", "`\u2013`", "`6`"] in lines
+    assert "\n> metrics&#47;audit.json is not compared: main has none.\n" in text
     assert "fine_tune.<wbr>learning_rate" in PAGE.read_text(encoding="utf-8")
     assert text == Path("comparison/comparison.md").read_text(encoding="utf-8")
 
@@ -82,7 +82,9 @@ def test_differing_code_is_named_in_words(runs: TwoRuns, compared: Compared) -> 
     runs.write("code.yaml", old.replace("a/b.py: '1'", "a/b.py: '2'").replace("15.1", "15.2"))
     sentence = "Code: `extract` and 1 other stage differ (`a/b.py`, `keras 3.15.1 -> 3.15.2`).\n"
     assert sentence in compared("HEAD")
-    assert "Code: `extract` and 2 other stages differ (`code.yaml added`).\n" in compared("main")
+    text = compared("main")
+    assert "Code:" not in text
+    assert "code.yaml is not compared: main has none." in text
 
 
 def test_intervals_that_are_apart_show_a_difference(runs: TwoRuns, compared: Compared) -> None:
@@ -114,7 +116,9 @@ def test_curves_that_differ_are_drawn_and_a_damaged_one_is_named(
 ) -> None:
     runs.write_csv(CURVE, HEADER, [(0.0, 0.0), (1.0, 1.0)])
     runs.write_csv("metrics/curves/final_thresholds.csv", ("threshold", "accuracy"), [(0.5, 0.9)])
-    assert "ROC, fine-tuned.\n" in compared("main")
+    text = compared("main")
+    assert "ROC, fine-tuned.\n" in text
+    assert "; Accuracy by threshold, only of `this run`.\n" in text
     drawn = {path.name for path in PLOTS.iterdir()}
     assert drawn == {"final_thresholds.svg", "head_roc.svg"}  # one of them has only one side
     assert PAGE.read_text(encoding="utf-8").count("data:image/svg+xml;base64,") == 2
@@ -165,6 +169,9 @@ def test_a_shallow_clone_is_told_how_to_fetch_the_history(
     runs.git("clone", "--quiet", "--depth=1", f"file://{runs.folder}", str(clone.folder))
     monkeypatch.chdir(clone.folder)
     assert "`git remote set-branches origin '*' && git fetch --unsh" in compared("main", status=1)
+    assert "`git fetch --depth=1 origin main` one commit as FETCH_H" in compared("main", status=1)
+    clone.git("fetch", "--quiet", "--depth=1", "origin", "main")
+    assert "4 metrics differ" in compared("FETCH_HEAD")
     clone.git("remote", "set-branches", "origin", "*")
     clone.git("fetch", "--unshallow")
     assert "4 metrics differ" in compared("main")

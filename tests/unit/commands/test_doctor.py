@@ -43,6 +43,13 @@ def open_to_all(*_: object) -> None:
     repos.chmod(0o777)
 
 
+def commit_crlf(tiny: Tiny) -> None:
+    lines = tiny.read("draw.py")
+    (tiny.folder / "draw.py").write_text(lines, encoding="utf-8", newline="\r\n")
+    tiny.commit("CRLF")
+    (tiny.folder / "draw.py").write_text(lines, encoding="utf-8")
+
+
 FAULTS: dict[str, tuple[Make, str]] = {
     "other packages": (
         edit("requirements.lock", lambda text: text.replace("zarr==", "zarr==9") + "nowhere==1\n"),
@@ -75,6 +82,15 @@ FAULTS: dict[str, tuple[Make, str]] = {
     "a lock in conflict": (
         edit("dvc.lock", lambda text: f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> other\n"),
         "dvc.lock: expected one version, got a merge conflict; `git ",
+    ),
+    "line ends that git converts": (
+        edit("draw.py", lambda text: text.replace("\n", "\r\n")),
+        "line ends: expected LF, as in git, got CRLF in draw.py; add the line '* text=auto eol=lf' "
+        "to .gitattributes, commit your changes, then `git rm -r --quiet --cached . && git reset",
+    ),
+    "line ends that git does not convert": (
+        lambda tiny, _: commit_crlf(tiny),
+        "line ends: expected LF in git, as here, got CRLF in draw.py; `git add --renormalize .`",
     ),
     "a damaged output": (
         edit("data/numbers.csv", lambda _: "3\n"),
@@ -128,6 +144,24 @@ def test_each_finding_has_a_line_and_only_a_fault_gives_status_1(
     faults = said.out.count("\nFAULT") + said.out.startswith("FAULT")
     assert faults == (wrong in FAULTS)  # one, and no other that follows from it
     assert said.out.endswith(f"doctor: {faults} fault{'s' * (faults != 1)}\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("/nowhere/at/all", "(/nowhere/at/all): expected a folder, got none; mount it, or"),
+        ("s3://bucket/cats", "(s3://bucket/cats): expected the package dvc-s3, got none; add it"),
+        ("http://me:secret@127.0.0.1:9/", "(http://127.0.0.1:9/): expected an answer, got "),
+    ],
+)
+def test_a_remote_that_does_not_answer_is_no_empty_one(
+    url: str, fault: str, doctor: Doctor, tiny: Tiny
+) -> None:
+    assert doctor("--remote").status == 0
+    tiny.dvc("remote", "add", "--quiet", "--default", "shared", url)
+    said = doctor("--remote")
+    assert (said.status, said.err.count("\n")) == (1, 1)
+    assert said.err.startswith(f"error: remote 'shared' {fault}")
 
 
 def test_quick_prints_all_that_no_stage_can_run_with(doctor: Doctor, tiny: Tiny) -> None:

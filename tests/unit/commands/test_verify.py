@@ -142,7 +142,7 @@ def test_neither_forged_metrics_nor_unknown_outputs_are_called_reproduced(
     said = run()
     assert said.status == 1
     assert "| score | metrics/score.json | DIFFERENT | git has other bytes than dvc.lo" in said.out
-    assert "| draw | data/numbers.csv | other bytes | the recorded one is neith" in said.out
+    assert "| draw | data/numbers.csv | other bytes | the recorded one, to compare" in said.out
 
 
 def test_outputs_that_are_only_in_this_folder_are_used_if_they_are_the_recorded_ones(
@@ -166,6 +166,38 @@ def test_in_a_git_hook_the_branch_stays_and_a_linked_input_is_followed(
     assert run("draw").status == 0
     monkeypatch.delenv("GIT_DIR")
     assert tiny.git("branch", "--show-current") == "main\n"
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_a_project_below_the_root_of_git_or_of_dvc_runs_there(
+    above: bool, tiny: Tiny, run: Verify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "monorepo"
+    root.mkdir()
+    tiny.folder.rename(root / "ml")
+    for name in (".git", ".dvc") if above else (".git",):
+        (root / "ml" / name).rename(root / name)
+    below = Tiny(root / "ml")
+    monkeypatch.chdir(below.folder)
+    below.commit("moved")
+    assert run("--quick").out.startswith("verify: outputs: 3 of 3 are here; 2 of the 2 that DVC ")
+    said = run()
+    assert (said.status, ": 3 same bytes (" in said.out) == (0, True)
+
+
+def test_a_commit_of_no_branch_of_a_shallow_clone_runs(
+    tiny: Tiny, run: Verify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = tiny.git("rev-parse", "HEAD").strip()
+    tiny.change({"split.seed": 3})
+    tiny.commit("newer")
+    tiny.git("clone", "--quiet", "--depth=1", f"file://{tiny.folder}", str(tmp_path / "clone"))
+    clone = Tiny(tmp_path / "clone")
+    clone.git("fetch", "--quiet", "--depth=1", "origin", commit)
+    shutil.copytree("raw", clone.folder / "raw")
+    monkeypatch.chdir(clone.folder)
+    said = run("--revision", commit)
+    assert (said.status, ": 3 same bytes (" in said.out) == (0, True)
 
 
 def remove_dvc(tiny: Tiny) -> None:

@@ -25,7 +25,6 @@ JAX = OLD | {"backend": OLD["backend"] | {"jax": {"jax": "1"}}}
         (OLD, NEWER, ["extract", "split"], ["keras 3.15.1 -> 3.15.2", "pipeline/a.py"]),
         (OLD, JAX, ["other backends or engines"], ["jax.jax none -> 1"]),
         (OLD, OLD | {"new": {"pipeline/a.py": "1"}}, ["new"], ["pipeline/a.py added"]),
-        ({}, {"split": OLD["split"]}, ["split"], ["code.yaml added"]),
     ],
 )
 def test_stages_and_modules_that_differ(
