@@ -110,7 +110,7 @@ NOTES: dict[str, tuple[Make, str]] = {
 def test_a_sound_project_has_a_line_per_check_and_no_fault(doctor: Doctor) -> None:
     said = doctor()
     assert said.status == 0
-    assert [line[:6].strip() for line in said.out.splitlines()] == ["ok"] * 6 + ["doctor"]
+    assert [line[:6].strip() for line in said.out.splitlines()] == ["ok"] * 7 + ["doctor"]
     assert said.out.endswith("doctor: 0 faults\n")
     assert doctor("--quick").out == ""
 
