@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline import paths
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.links import same
 from pipeline.schema import Backbone, Params, Section, sections
 from pipeline.schema_values import show
 
@@ -107,11 +108,10 @@ def settings(params: Params) -> dict[str, Any]:
     augment = params.extract.augment.model_dump() if params.extract.augment else None
     extract["augment"] = augment if params.extract.views > 2 else None
     head = params.train_head
-    same = os.path.realpath(params.data.train) == os.path.realpath(params.data.test)
     return {
         "split": {
             **params.data.model_dump(include={"classes", "subsets", "zip_encoding"}),
-            "one_source": same,
+            "one_source": same(params.data.train, params.data.test),
             **params.split.model_dump(),
         },
         # Not `size`: DVC leaves keys of that name out of its run-cache (dvc/stage/cache.py).

@@ -66,7 +66,9 @@ def compare() -> State:
         if not outs:
             raise UserError(f"{LOCK}: expected the record of the last run, got none; {RUN} first")
         to_cache = [path for stage in stages for path in stage.cached if path in outs]
-        in_git = {path for path in outs.keys() - {*to_cache} if not project.is_ignored(path)}
+        keepers = dict.fromkeys(to_cache, "dvc checkout --force")
+        others = [path for path in outs if path not in keepers and not project.is_ignored(path)]
+        keepers |= dict.fromkeys(others, "git checkout")
         cached = sum(  # before DVC looks, which removes damaged files
             _cached(project, path, outs[path], faults) for path in tqdm(to_cache, disable=None)
         )
@@ -77,7 +79,7 @@ def compare() -> State:
         lost -= outs.keys() | folders
         absent = {path for path in lost if path in data_files or project.is_ignored(path)}
         present = sum(
-            _present(project, path, outs[path], path in in_git, faults)
+            _present(project, path, outs[path], keepers.get(path, ""), faults)
             for path in tqdm(outs, disable=None)
         )
     notes += [f"{path}: not here, so it was not compared with {LOCK}" for path in sorted(absent)]
@@ -159,14 +161,13 @@ def _cached(project: DvcProject, path: str, digest: str, faults: list[str]) -> b
     return complete
 
 
-def _present(project: DvcProject, path: str, digest: str, in_git: bool, faults: list[str]) -> bool:
+def _present(project: DvcProject, path: str, digest: str, keeper: str, faults: list[str]) -> bool:
     """Return whether an output is in this folder, unharmed; add a fault for another one."""
     at = Path(path)
     if at.exists() and project.digest(at) == digest:
         return True
-    if at.exists() or in_git:
-        remedy = f"`git checkout {path}` or " if in_git else f"`dvc checkout --force {path}` or "
-        remedy = "" if at.is_symlink() and not in_git else remedy  # a link to an input
+    if at.exists() or keeper == "git checkout":
+        remedy = f"`{keeper} {path}` or " if keeper else ""  # none for a link to an input
         got = "others" if at.exists() else "nothing"
         faults.append(f"{path}: expected the bytes that {LOCK} records, got {got}; {remedy}{RUN}")
     return False
