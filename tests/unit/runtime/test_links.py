@@ -1,4 +1,4 @@
-"""Links into this project's DVC cache are the files themselves; no other may lead out of a folder."""
+"""Links into the DVC cache of this project are files of the folder; no other may lead out of it."""
 
 from pathlib import Path
 
