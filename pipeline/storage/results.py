@@ -61,7 +61,8 @@ def pictures(folder: Path, explained: Mapping[str, Any]) -> dict[str, Path]:
 
 def _inside(folder: Path, name: str) -> Path:
     path = folder / name
-    if ".." in Path(name).parts or leads_out(path, folder) or not path.is_file():
+    outside = Path(name).is_absolute() or ".." in Path(name).parts or leads_out(path, folder)
+    if outside or not path.is_file():
         raise UserError(
             f"{folder / 'explain.json'}: expected the path of a picture in {folder}, got {name!r}; "
             "run `dvc repro explain` again"

@@ -269,7 +269,10 @@ def test_pictures_and_a_report_that_dvc_keeps_in_its_cache_are_read_and_replaced
     linked(Path("metrics"))
     assert page() == before
     assert not PAGE.is_symlink()
-    assert len(cached(Path(".dvc/cache"))) > 5
+    files = cached(Path(".dvc/cache"))
+    assert len(files) > 5
+    picture(str(files[0].absolute()))()  # not by a link in the folder
+    assert by_hand.report() == 1
 
 
 @pytest.mark.parametrize(("change", "part", "stage"), REFUSED)
