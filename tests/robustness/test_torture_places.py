@@ -131,7 +131,7 @@ def test_outputs_and_photos_may_be_links_to_dvcs_cache_and_are_never_written(
     for path in (cache, *cache.rglob("*")) if "another" in user else ():
         os.chown(path, -1, NOBODY)
         path.chmod(0o2775 if path.is_dir() else 0o444)
-    config = f'[cache]\n    dir = {cache}\n    type = "{links}"\n    shared = group\n'
+    config = f'[cache]\n    dir = "{cache}"\n    type = "{links}"\n    shared = group\n'
     (project.folder / ".dvc" / "config.local").write_text(config, encoding="utf-8")
     before, files = outputs(project.folder), set(cached(cache))
 
