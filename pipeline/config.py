@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline import paths
 from pipeline.runtime.errors import UserError, did_you_mean
+from pipeline.runtime.links import same
 from pipeline.schema import Backbone, FineTune, Params, Section, Training, ViewAugment, sections
 from pipeline.schema_values import show
 
@@ -113,13 +114,12 @@ def settings(params: Params) -> dict[str, Any]:
     extract["augment"] = augment if params.extract.views > 2 else None
     head = params.train_head
     hidden = head.hidden if head.kind == "dense" else []
-    same = os.path.realpath(params.data.train) == os.path.realpath(params.data.test)
     encoding = params.data.zip_encoding
     return {
         "split": {
             **params.data.model_dump(include={"classes", "subsets"}),
             "zip_encoding": None if encoding == "cp437" else encoding,
-            "one_source": same,
+            "one_source": same(params.data.train, params.data.test),
             **params.split.model_dump(),
         },
         # Not `size`: DVC leaves keys of that name out of its run-cache (dvc/stage/cache.py).

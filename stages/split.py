@@ -4,7 +4,6 @@ Reads `data.train` and `data.test` in place, and `data/label_fixes.csv`. Writes 
 `data/split.csv`, one row per file, and its counts `metrics/split.json`.
 """
 
-import os
 import sys
 from collections import Counter
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ import numpy as np
 
 from pipeline import config, paths
 from pipeline.images import judge, label_fixes, labels, sources
+from pipeline.runtime import links
 from pipeline.runtime.parallel import in_order
 from pipeline.runtime.progress import progress
 from pipeline.stage import stage
@@ -37,7 +37,7 @@ def main() -> None:
             _print([f"{outside:,} files are in folders that data.subsets does not name: not read"])
         selected = list(labels.limit_per_class(entries, options.per_class_limit))
         files = [("train", archives[0], entry) for entry in selected]
-        if os.path.realpath(inputs.test) != os.path.realpath(inputs.train):
+        if not links.same(inputs.test, inputs.train):
             archives.append(_open(inputs.test, inputs.zip_encoding, stack))
             files += [("test", archives[1], one) for one in labels.unlabelled(archives[1].names)]
         rows, thumbnails = [], []

@@ -30,7 +30,7 @@ class Extraction(CachedShards):
     def __init__(self, backbone: str, out: Path, params: Params) -> None:
         self.backbone, self.params = backbone, params
         self.dtype = np.dtype(params.extract.dtype)
-        self.pixels, self.weights = paths.RESIZED.resolve(), paths.weights(backbone).resolve()
+        self.pixels, self.weights = paths.RESIZED.absolute(), paths.weights(backbone).absolute()
         super().__init__(out)
 
     def cache_keys(self) -> list[str]:

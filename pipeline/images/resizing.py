@@ -25,8 +25,8 @@ class Resizing(CachedShards):
     with_digests = True
 
     def __init__(self, out: Path, params: Params) -> None:
-        self.ledger, self.data = paths.LEDGER.resolve(), params.data
-        self.inputs = {one: Path(getattr(self.data, one)).resolve() for one in ("train", "test")}
+        self.ledger, self.data = paths.LEDGER.absolute(), params.data
+        self.inputs = {one: Path(getattr(self.data, one)).absolute() for one in ("train", "test")}
         self.settings = params.resize.model_dump()  # arguments of `resize.decode_and_resize`
         self.row_shape = (params.resize.size, params.resize.size, 3)
         super().__init__(out)

@@ -24,6 +24,7 @@ from pipeline.images import member_names
 from pipeline.images.decode import Unreadable, archive_kind
 from pipeline.images.labels import listed, natural_key
 from pipeline.runtime.errors import UserError, of_the_machine
+from pipeline.runtime.links import leads_out
 
 MAX_MEMBER_BYTES = 128 * 1024**2  # more than any photo; a thread holds one member at a time
 
@@ -311,7 +312,7 @@ def _walk(root: Path, below: str = "") -> Iterator[tuple[str, Path | str | None]
     with os.scandir(root / below) as entries:
         for entry in entries:
             name, is_link = below + entry.name, entry.is_symlink()
-            if is_link and not Path(os.path.realpath(entry)).is_relative_to(os.path.realpath(root)):
+            if is_link and leads_out(entry.path, root):
                 yield name, _LINK_OUT
             elif entry.is_dir(follow_symlinks=False):
                 yield f"{name}/", None

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.links import leads_out
 from pipeline.storage import tables
 
 AUDIT_COLUMNS = {
@@ -60,8 +61,8 @@ def pictures(folder: Path, explained: Mapping[str, Any]) -> dict[str, Path]:
 
 def _inside(folder: Path, name: str) -> Path:
     path = folder / name
-    inside = path.resolve().is_relative_to(folder.resolve())
-    if not inside or ".." in Path(name).parts or not path.is_file():
+    outside = Path(name).is_absolute() or ".." in Path(name).parts or leads_out(path, folder)
+    if outside or not path.is_file():
         raise UserError(
             f"{folder / 'explain.json'}: expected the path of a picture in {folder}, got {name!r}; "
             "run `dvc repro explain` again"

@@ -1,8 +1,22 @@
 """What `extract` assembles from a partly filled row cache is what a fresh run writes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from album import AUGMENT, FEATURES, LEDGER, RESIZED, WEIGHTS, Album, computed, contents, known
+from album import (
+    AUGMENT,
+    FEATURES,
+    LEDGER,
+    RESIZED,
+    TRAIN,
+    WEIGHTS,
+    Album,
+    computed,
+    contents,
+    known,
+)
+from dvc_cache import cached, linked
 from local_cluster import local_cluster
 
 from pipeline import config
@@ -48,6 +62,18 @@ def test_each_view_has_the_networks_features_of_that_view(album: Album) -> None:
         features = rows.read(0, 18)[:, view]
         np.testing.assert_allclose(features, np.asarray(expected), rtol=1e-4, atol=1e-6)
         assert len(np.unique(features, axis=0)) == 18
+
+
+def test_what_dvc_keeps_in_its_cache_is_read_and_replaced_but_never_written(album: Album) -> None:
+    prepare(album)
+    album.extract()
+    before = contents(Path("data"))
+    linked(TRAIN, LEDGER, RESIZED, WEIGHTS, FEATURES)
+    for stage in (album.extract, album.resize, lambda: album.run("split")):
+        stage()
+    assert contents(Path("data")) == before
+    assert not any(path.is_symlink() for path in (LEDGER, *RESIZED.rglob("*")))
+    assert len(cached(Path(".dvc/cache"))) > 18
 
 
 def test_names_and_order_cost_nothing_and_new_images_their_views(album: Album) -> None:

@@ -1,20 +1,23 @@
-"""Odd paths, users, clocks and languages, changing inputs: the same bytes, or a sentence.
+"""Odd paths, users, clocks, languages, links to DVC's cache: the same bytes, or a sentence.
 
 `make torture` runs all stages in each environment; `make test-slow` up to `resize` in all at once.
 """
 
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from album import LEDGER, TRAIN, Album
+from dvc_cache import cached
 from project import Project
 from torture import LAST, LONG, outputs, small_project, strays, write_zips
 
@@ -91,6 +94,61 @@ def test_path_user_language_and_clock_change_no_byte(
     assert "Traceback" not in printed
     assert outputs(project.folder) == plain
     assert strays(project.folder) == []
+
+
+@pytest.fixture(scope="module")
+def in_dvc(open_folder: Path) -> Project:
+    """The small project with its photos in folders that DVC tracks, run and committed."""
+    project = small_project(open_folder / "in DVC")
+    raw = project.folder / "data" / "raw"
+    for name in ("train", "test"):
+        with zipfile.ZipFile(raw / f"{name}.zip") as archive:
+            archive.extractall(raw)
+    project.change({"data.train": "data/raw/train", "data.test": "data/raw/test"})
+    project.run("dvc", "add", "data/raw/train", "data/raw/test")
+    project.repro(*LAST)
+    project.commit("run")
+    return project
+
+
+LINKS = ["symlink,copy", "hardlink", "hardlink,copy", "reflink,copy", "copy"]
+USERS = ["its owner", "another user"]
+# Linux lets nobody make hard links to files of others that they cannot write.
+CACHES = [case for case in itertools.product(LINKS, USERS) if case != ("hardlink", USERS[1])]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("torture_places")
+@pytest.mark.parametrize(("links", "user"), CACHES if LONG else CACHES[:3])
+def test_outputs_and_photos_may_be_links_to_dvcs_cache_and_are_never_written(
+    links: str, user: str, in_dvc: Project, open_folder: Path
+) -> None:
+    """The cache is in another folder; another user may add to it, but owns nothing in it."""
+    above = open_folder / f"{links} {user}"
+    project = in_dvc.copy_to(above / "project")
+    cache = (project.folder / ".dvc" / "cache").rename(above / "cache")
+    words = command(user, project.folder)
+    for path in (cache, *cache.rglob("*")) if "another" in user else ():
+        os.chown(path, -1, NOBODY)
+        path.chmod(0o2775 if path.is_dir() else 0o444)
+    config = f'[cache]\n    dir = "{cache}"\n    type = "{links}"\n    shared = group\n'
+    (project.folder / ".dvc" / "config.local").write_text(config, encoding="utf-8")
+    before, files = outputs(project.folder), set(cached(cache))
+
+    last = ("--with-deps", *(LAST or ["report"]))
+    photos = (f"data/raw/{name}.dvc" for name in ("train", "test"))
+    project.run(*words, "dvc", "checkout", "--relink", *last, *photos)
+    photo = min((project.folder / "data" / "raw" / "train").iterdir())
+    assert photo.is_symlink() is links.startswith("symlink")
+    assert (photo.stat().st_nlink > 1) is (links.startswith("hardlink") and user == USERS[0])
+    for (size, seed), ran in {(56, 1): ["code", "split", "resize"], (48, 0): ["code"]}.items():
+        project.change({"resize.size": size, "split.seed": seed})
+        printed = project.run(*words, "dvc", "repro", *LAST)
+        assert re.findall(r"^Running stage '(.+)':$", printed, re.M)[: len(ran)] == ran
+        status = project.run(*words, "dvc", "status", *last)
+        assert status == "Data and pipelines are up to date.\n"
+        assert files < set(cached(cache))
+    assert outputs(project.folder) == before
 
 
 CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from bad_zips import CENTRAL, declaring, patched, zipped
+from dvc_cache import linked
 
 from pipeline.images import sources
 from pipeline.images.decode import Unreadable
@@ -287,6 +288,17 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(target: str) -> None:
     Path("folder/cats/link").symlink_to(target)
     with pytest.raises(UserError, match=r"^folder: .* link 'cats/link' that leads out .* replace"):
         open_source(FOLDER)
+
+
+def test_images_that_dvc_keeps_in_its_cache_are_read_beside_refused_links() -> None:
+    write_folder([("cats/1.jpg", b"one"), ("cats/2.jpg", b"two"), ("cats/3.jpg", b"three")])
+    linked(FOLDER)
+    Path("folder/cats/3.jpg").unlink()
+    Path("folder/cats/3.jpg").symlink_to(Path(".dvc/config").absolute())
+    with open_source(FOLDER, lenient=True) as opened:
+        assert [opened.read(name) for name in opened.names[:2]] == [b"one", b"two"]
+        with pytest.raises(Unreadable, match=r"^a link that leads out of the folder; "):
+            opened.read("cats/3.jpg")
 
 
 def test_a_lenient_reader_gets_links_out_and_zips_inside_as_faults() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import findings_by_hand as by_hand
 import pytest
+from dvc_cache import cached, linked
 from findings_by_hand import NASTY, PAGE, shown
 
 from pipeline.reporting import html
@@ -259,6 +260,19 @@ REFUSED: list[tuple[Change, str, str]] = [
     ),
     (picture("text"), "metrics/explain/text: expected a picture, got something", "explain"),
 ]
+
+
+def test_pictures_and_a_report_that_dvc_keeps_in_its_cache_are_read_and_replaced() -> None:
+    by_hand.draw("metrics/explain/images/1.png")
+    picture("images/1.png")()
+    before = page()
+    linked(Path("metrics"))
+    assert page() == before
+    assert not PAGE.is_symlink()
+    files = cached(Path(".dvc/cache"))
+    assert len(files) > 5
+    picture(str(files[0].absolute()))()  # not by a link in the folder
+    assert by_hand.report() == 1
 
 
 @pytest.mark.parametrize(("change", "part", "stage"), REFUSED)

@@ -104,6 +104,12 @@ def merge_badly(tiny: Tiny) -> None:
     tiny.edit("dvc.lock", digest, "a" * 32)  # that of the stage that writes it, not of its reader
 
 
+def link_elsewhere(tiny: Tiny) -> None:
+    out = tiny.folder / "data" / "numbers.csv"
+    out.unlink()
+    out.symlink_to(tiny.folder / "dvc.yaml")
+
+
 MERGED = "with another hash than its stage recorded, as after a merge; run `dvc repro`, or undo th"
 HARMS: dict[str, tuple[Harm, str]] = {
     "a parameter": (
@@ -136,6 +142,10 @@ HARMS: dict[str, tuple[Harm, str]] = {
     "a bit in an output": (
         flip(lambda _: "data/model/head.npz"),
         "data/model: expected the bytes that dvc.lock records, .*; `dvc checkout --force d",
+    ),
+    "a link in place of an output": (
+        link_elsewhere,
+        "data/numbers.csv: expected the bytes that .*got others; `dvc checkout --force data/numb",
     ),
     "a metric": (edit("metrics/score.json", "loss", "los"), "got others; `git checkout metrics/sc"),
     "no metric": (
