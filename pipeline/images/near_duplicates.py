@@ -2,67 +2,215 @@
 
 The feature of an image is the gradient of a tiny gray thumbnail; two images are compared by the
 correlation of these, one of them as it is or mirrored. `docs/data.md` has the measurements.
+
+Candidates are compared by coordinates of the gradients, a cosine transform. Mirroring an image
+changes the sign of every second one: with e and o, the sums of products over the others and over
+these, the correlations are e + o and e - o. Coordinates are rounded to integers so that float32
+holds all sums exactly, in whatever order they are added: all processors find the same candidates.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
 import numpy as np
+import threadpoolctl
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pipeline.images import resize
+from pipeline.runtime.parallel import in_order
 
 SIDE = 10  # pixels of a thumbnail: more separate a crop from its original, fewer merge others
 MIN_MEAN_SQUARE = 4  # gray levels squared, of the gradients; below, there is nothing to compare
-BLOCK = 2**23  # correlations in memory at a time
+LENGTH = 4_000  # of an image's coordinates; with their rounding, its square is below 2**24
+MARGIN = 3e-3  # of a correlation; rounding changes it by SIDE / LENGTH = 2.5e-3 at most
+FEW_IMAGES = 20_000  # up to so many, all pairs are compared
+VISITED = 32  # cells: an image is compared with those of the nearest, more than `FEW_IMAGES`
+BLOCK = 2**19  # correlations in memory at a time, in each thread
+CHUNK = 2**17  # images whose visits are sorted by cell at a time
 PAIRS = 2**14  # candidates decided exactly at a time
 LUMA = np.array([299, 587, 114])  # of R, G, B, in thousandths: ITU-R BT.601
 
+Ints = NDArray[np.int64]
+Pixels = NDArray[np.uint8]
+T = TypeVar("T")
 
-def thumbnail(image: Image.Image) -> NDArray[np.uint8]:
+
+def thumbnail(image: Image.Image) -> Pixels:
     """Return an RGB image in gray, uint8 (`SIDE`, `SIDE`)."""
     pixels = resize.resize(image, SIDE, "squash", "bicubic").astype(np.int64)
     return np.asarray((pixels @ LUMA + 500) // 1000, dtype=np.uint8)
 
 
-def group(thumbnails: NDArray[np.uint8], threshold: float) -> NDArray[np.int64]:
+def group(thumbnails: Pixels, threshold: float) -> Ints:
     """Return for each image the index of the first image of its group, int64 (n,).
 
     `thumbnails` are uint8 (n, `SIDE`, `SIDE`). Images that correlate by `threshold` or more are in
-    one group, transitively. Candidates are found in float32 and decided in integers, so that every
-    processor decides alike. Time grows with the square of n.
+    one group, transitively. Beyond `FEW_IMAGES`, time grows with n to the power of 1.5, and a pair
+    can be missed. Neither the order of the images nor the processor changes the groups.
     """
-    gradients, mirrored = _gradients(thumbnails), _gradients(thumbnails[:, :, ::-1])
-    squares = np.square(gradients, dtype=np.int64).sum(axis=1)
-    textured = np.flatnonzero(squares >= MIN_MEAN_SQUARE * gradients.shape[1])
-    norms = np.sqrt(squares[textured, None])
-    unit = (gradients[textured] / norms).astype(np.float32)
     n = len(thumbnails)
-    groups = np.arange(n)
-    rows = max(1, BLOCK // max(1, len(textured)))
-    for start in range(0, len(textured), rows):
-        block = slice(start, start + rows)
-        for first in (gradients, mirrored):
-            unit_first = (first[textured[block]] / norms[block]).astype(np.float32)
-            near = np.nonzero(unit_first @ unit[start:].T >= threshold - 1e-3)
-            for at in range(0, len(near[0]), PAIRS):
-                one, other = (textured[indices[at : at + PAIRS] + start] for indices in near)
-                apart = (one < other) & (groups[one] != groups[other])
-                one, other = one[apart], other[apart]
-                products = (first[one].astype(np.int64) * gradients[other]).sum(axis=1)
-                # Integers below 2**53 are exact in float64; IEEE 754 fixes the rounding after that.
-                norm = np.sqrt((squares[one] * squares[other]).astype(float))
-                alike = products >= threshold * norm
-                if alike.any():
-                    pairs = groups[one[alike]], groups[other[alike]]
-                    graph = coo_array((np.ones(len(pairs[0]), np.int8), pairs), shape=(n, n))
-                    groups = connected_components(graph, directed=False)[1][groups]
-    _, first_of, of_image = np.unique(groups, return_index=True, return_inverse=True)
-    return np.asarray(first_of[of_image], dtype=np.int64)
+    content = np.ascontiguousarray(thumbnails).reshape(n, SIDE * SIDE).view(f"S{SIDE * SIDE}")
+    _, first, of_image = np.unique(content[:, 0], return_index=True, return_inverse=True)
+    gray = thumbnails[first]
+    squares = np.empty(len(gray), np.int64)
+    for at in range(0, len(gray), PAIRS):
+        gradients = _gradients(gray[at : at + PAIRS])
+        squares[at : at + PAIRS] = _products(gradients, gradients)
+    textured = squares >= MIN_MEAN_SQUARE * 2 * SIDE * (SIDE - 1)
+    groups = np.zeros(len(gray), np.int64)
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):  # there is a thread per processor
+        groups[textured] = _Search(gray[textured], squares[textured], threshold).groups()
+    groups = np.where(textured[of_image], groups[of_image], n + np.arange(n))
+    _, first, of_image = np.unique(groups, return_index=True, return_inverse=True)
+    return np.asarray(first[of_image], dtype=np.int64)
 
 
-def _gradients(thumbnails: NDArray[np.uint8]) -> NDArray[np.int16]:
+class _Search:
+    """A search among m textured thumbnails, all different, in an order that content decides.
+
+    `group` numbers the group of each image, as far as known, (m,).
+    """
+
+    def __init__(self, gray: Pixels, squares: Ints, threshold: float) -> None:
+        self.gray, self.squares, self.threshold = gray, squares, threshold
+        self.coordinates = _coordinates(gray, squares)
+        self.group = np.arange(len(gray))
+
+    def groups(self) -> Ints:
+        """Compare all pairs of few images, and otherwise each image with those of some cells.
+
+        A cell has the images to which the same one of the centers, images at regular intervals, is
+        the most similar. An image visits the cells of the `VISITED` centers most similar to it.
+        """
+        every = np.arange(len(self.gray))
+        if len(every) <= FEW_IMAGES:
+            self._join(lambda rows: self._alike(rows, every[rows[0] :]), _blocks(every, len(every)))
+            return self.group
+        centers = every[:: len(every) // round((len(every) * VISITED / 2) ** 0.5)]
+        cell = np.empty(len(every), np.int64)
+        visits: list[tuple[Ints, Ints]] = []  # images, and centers of the cells that they visit
+
+        def visit(rows: Ints) -> Ints:
+            products = self._products(rows, centers)
+            cell[rows] = products.argmax(axis=1)
+            last = np.partition(products, -VISITED, axis=1)[:, -VISITED, None]
+            row, visited = np.divmod(np.flatnonzero(products >= last), len(centers))
+            visits.append((rows[row].astype(np.int32), visited.astype(np.int32)))
+            return self._alike(rows, centers)
+
+        self._join(lambda rows: self._alike(rows, centers), _blocks(centers, len(centers)))
+        self._join(visit, _blocks(every, len(centers)))
+        members = _by_cell([(every, cell)], len(centers))
+        step = 1 + CHUNK * len(centers) // BLOCK
+        for at in range(0, len(visits), step):
+            visitors = _by_cell(visits[at : at + step], len(centers))
+            cells = zip(visitors, members, strict=True)
+            self._join(lambda both: self._alike(*both), cells)
+        return self.group
+
+    def _join(self, compare: Callable[[T], Ints], items: Iterable[T]) -> None:
+        """Join the groups of the pairs of images, (2, k), that `compare` finds for each item."""
+        waiting, count = [], 0
+        for pairs in in_order(compare, items):
+            waiting.append(pairs)
+            count += pairs.shape[1]
+            if count > len(self.group):  # few are, after some of a large group
+                self.group = _joined(self.group, waiting)
+                waiting, count = [], 0
+        self.group = _joined(self.group, waiting)
+
+    def _alike(self, rows: Ints, columns: Ints) -> Ints:
+        """Return pairs of images, (2, k), that join all groups of rows and columns to be joined."""
+        group, pairs = self.group, [np.empty((2, 0), np.int64)]
+        if len(columns) and (group[columns] == group[columns[0]]).all():
+            rows = rows[group[rows] != group[columns[0]]]
+        for block in _blocks(rows, len(columns)):
+            products = self._products(block, columns).ravel()
+            near = np.flatnonzero(products >= (self.threshold - MARGIN) * LENGTH**2)
+            one, other = block[near // len(columns)], columns[near % len(columns)]
+            apart = group[one] != group[other]
+            one, other, product = one[apart], other[apart], products[near[apart]]
+            alike = product >= (self.threshold + MARGIN) * LENGTH**2
+            for at in np.array_split(
+                doubtful := np.flatnonzero(~alike), 1 + len(doubtful) // PAIRS
+            ):
+                alike[at] = self._decide(one[at], other[at])
+            one, other = one[alike], other[alike]
+            _, first = np.unique(group[one] * len(group) + group[other], return_index=True)
+            pairs.append(np.stack([one[first], other[first]]))
+        return np.concatenate(pairs, axis=1)
+
+    def _products(self, one: Ints, other: Ints) -> NDArray[np.float32]:
+        """Return `LENGTH` squared times the higher one of two images' correlations."""
+        first, second = (self.coordinates[images].astype(np.float32) for images in (one, other))
+        half = SIDE * SIDE // 2
+        products = first[:, half:] @ second[:, half:].T
+        np.abs(products, out=products)
+        products += first[:, :half] @ second[:, :half].T
+        return products
+
+    def _decide(self, one: Ints, other: Ints) -> NDArray[np.bool_]:
+        """Return which pairs are alike, exactly."""
+        gray, second = self.gray[one], _gradients(self.gray[other])
+        both = [_products(_gradients(first), second) for first in (gray, gray[:, :, ::-1])]
+        # Integers below 2**53 are exact in float64; IEEE 754 fixes the rounding after that.
+        norm = np.sqrt((self.squares[one] * self.squares[other]).astype(float))
+        return np.asarray(np.maximum(*both) >= self.threshold * norm)
+
+
+def _joined(group: Ints, pairs: Sequence[Ints]) -> Ints:
+    """Return `group`, (m,), with one number for the groups of each pair."""
+    one, other = group[np.concatenate([np.empty((2, 0), np.int64), *pairs], axis=1)]
+    shape = len(group), len(group)
+    graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=shape)
+    return np.asarray(connected_components(graph, directed=False)[1][group], np.int64)
+
+
+def _blocks(rows: Ints, columns: int) -> Iterator[Ints]:
+    """Cut rows into parts that have `BLOCK` products with so many columns."""
+    step = max(1, BLOCK // max(1, columns))
+    return (rows[at : at + step] for at in range(0, len(rows), step))
+
+
+def _by_cell(visits: Sequence[tuple[Ints, Ints]], cells: int) -> list[Ints]:
+    """Return the images of each cell; `visits` are of images, and their cells."""
+    image, cell = (np.concatenate(parts) for parts in zip(*visits, strict=True))
+    order = np.argsort(cell, kind="stable")
+    return np.split(image[order], np.searchsorted(cell[order], np.arange(1, cells)))
+
+
+def _products(one: NDArray[np.int16], other: NDArray[np.int16]) -> Ints:
+    """Return the sum of products of each pair of rows, int64 (k,)."""
+    return np.asarray((one.astype(np.int64) * other).sum(axis=1))
+
+
+def _gradients(thumbnails: Pixels) -> NDArray[np.int16]:
     """Return differences of neighbors, across and down, int16 (n, 2 SIDE (SIDE - 1))."""
     gray = thumbnails.astype(np.int16)
     parts = np.diff(gray, axis=2), np.diff(gray, axis=1)
     return np.concatenate([part.reshape(-1, SIDE * (SIDE - 1)) for part in parts], axis=1)
+
+
+def _coordinates(gray: Pixels, squares: Ints) -> NDArray[np.int16]:
+    """Return the gradients of unit length in `SIDE`**2 coordinates, times `LENGTH`, rounded.
+
+    The second half changes its sign when an image is mirrored. `squares` are squared lengths.
+    """
+    k, unit = np.arange(SIDE), 2.0**20
+    cosines = (
+        np.cos(np.pi / SIDE * np.outer(k, k + 0.5)) * np.sqrt(np.where(k, 2, 1) / SIDE)[:, None]
+    )
+    steps = (2 * np.sin(np.pi / 2 / SIDE * k)) ** 2  # squared length of a cosine's gradient
+    length = np.sqrt(steps[:, None] + steps)
+    basis = np.einsum("xi,yj,xy->xyji", cosines, cosines, length)[np.argsort(k % 2, kind="stable")]
+    whole = np.rint(basis.reshape(SIDE * SIDE, -1).T * unit)  # so that its products are exact
+    coordinates = np.empty((len(gray), SIDE * SIDE), np.int16)
+    for at in range(0, len(gray), PAIRS):
+        sums = gray[at : at + PAIRS].reshape(-1, SIDE * SIDE).astype(np.float64) @ whole
+        coordinates[at : at + PAIRS] = np.rint(
+            sums * (LENGTH / unit) / np.sqrt(squares[at : at + PAIRS, None])
+        )
+    return coordinates
