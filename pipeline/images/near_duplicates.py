@@ -31,6 +31,7 @@ VISITED = 32  # cells: an image is compared with those of the nearest, more than
 BLOCK = 2**19  # correlations in memory at a time, in each thread
 CHUNK = 2**17  # images whose visits are sorted by cell at a time
 PAIRS = 2**14  # candidates decided exactly at a time
+NO_PAIRS = np.empty((2, 0), np.int64)
 LUMA = np.array([299, 587, 114])  # of R, G, B, in thousandths: ITU-R BT.601
 
 Ints = NDArray[np.int64]
@@ -99,7 +100,7 @@ class _Search:
             last = np.partition(products, -VISITED, axis=1)[:, -VISITED, None]
             row, visited = np.divmod(np.flatnonzero(products >= last), len(centers))
             visits.append((rows[row].astype(np.int32), visited.astype(np.int32)))
-            return self._alike(rows, centers)
+            return self._pairs(rows, centers, products)
 
         self._join(lambda rows: self._alike(rows, centers), _blocks(centers, len(centers)))
         self._join(visit, _blocks(every, len(centers)))
@@ -124,24 +125,29 @@ class _Search:
 
     def _alike(self, rows: Ints, columns: Ints) -> Ints:
         """Return pairs of images, (2, k), that join all groups of rows and columns to be joined."""
-        group, pairs = self.group, [np.empty((2, 0), np.int64)]
+        group = self.group
         if len(columns) and (group[columns] == group[columns[0]]).all():
             rows = rows[group[rows] != group[columns[0]]]
-        for block in _blocks(rows, len(columns)):
-            products = self._products(block, columns).ravel()
-            near = np.flatnonzero(products >= (self.threshold - MARGIN) * LENGTH**2)
-            one, other = block[near // len(columns)], columns[near % len(columns)]
-            apart = group[one] != group[other]
-            one, other, product = one[apart], other[apart], products[near[apart]]
-            alike = product >= (self.threshold + MARGIN) * LENGTH**2
-            for at in np.array_split(
-                doubtful := np.flatnonzero(~alike), 1 + len(doubtful) // PAIRS
-            ):
-                alike[at] = self._decide(one[at], other[at])
-            one, other = one[alike], other[alike]
-            _, first = np.unique(group[one] * len(group) + group[other], return_index=True)
-            pairs.append(np.stack([one[first], other[first]]))
-        return np.concatenate(pairs, axis=1)
+        pairs = [
+            self._pairs(block, columns, self._products(block, columns))
+            for block in _blocks(rows, len(columns))
+        ]
+        return np.concatenate([NO_PAIRS, *pairs], axis=1)
+
+    def _pairs(self, rows: Ints, columns: Ints, products: NDArray[np.float32]) -> Ints:
+        group, least = self.group, (self.threshold - MARGIN) * LENGTH**2
+        near = np.flatnonzero(products.ravel() >= least)
+        one, other = rows[near // len(columns)], columns[near % len(columns)]
+        apart = group[one] != group[other]
+        one, other = one[apart], other[apart]
+        alike = products.ravel()[near[apart]] >= least + 2 * MARGIN * LENGTH**2
+        doubtful = np.flatnonzero(~alike)
+        for at in range(0, len(doubtful), PAIRS):
+            places = doubtful[at : at + PAIRS]
+            alike[places] = self._decide(one[places], other[places])
+        one, other = one[alike], other[alike]
+        _, first = np.unique(group[one] * len(group) + group[other], return_index=True)
+        return np.stack([one[first], other[first]])
 
     def _products(self, one: Ints, other: Ints) -> NDArray[np.float32]:
         """Return `LENGTH` squared times the higher one of two images' correlations."""
@@ -163,7 +169,7 @@ class _Search:
 
 def _joined(group: Ints, pairs: Sequence[Ints]) -> Ints:
     """Return `group`, (m,), with one number for the groups of each pair."""
-    one, other = group[np.concatenate([np.empty((2, 0), np.int64), *pairs], axis=1)]
+    one, other = group[np.concatenate([NO_PAIRS, *pairs], axis=1)]
     shape = len(group), len(group)
     graph = coo_array((np.ones(len(one), np.int8), (one, other)), shape=shape)
     return np.asarray(connected_components(graph, directed=False)[1][group], np.int64)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_images import encoded
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from pipeline.images import decode, near_duplicates
@@ -96,3 +97,72 @@ def test_no_pair_is_missed() -> None:
     for _ in range(120):
         group = np.array([group[row].min() for row in alike])
     assert near_duplicates.group(gray, 0.6).tolist() == group.tolist()
+
+
+def smooth(n: int, seed: int) -> NDArray[np.uint8]:
+    """Draw thumbnails of which a tenth are copies, from equal to barely alike, half mirrored."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (n, 5, 5)).astype(np.uint8)
+    gray = np.stack([np.asarray(Image.fromarray(one).resize((10, 10))) for one in coarse])
+    deviations = np.linspace(0, 25, n // 10)[:, None, None]
+    copies = gray[: n // 10] + deviations * rng.standard_normal((n // 10, 10, 10))
+    gray[-len(copies) :] = np.clip(copies, 0, 255)
+    gray[-(len(copies) // 2) :] = gray[-(len(copies) // 2) :, :, ::-1]
+    return gray
+
+
+def test_a_search_in_cells_finds_the_groups_of_all_pairs_in_any_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gray = smooth(6_000, 0)
+    exact = near_duplicates.group(gray, THRESHOLD)
+    monkeypatch.setattr(near_duplicates, "FEW_IMAGES", 1_000)
+    monkeypatch.setattr(near_duplicates, "CHUNK", 1_000)
+    found = near_duplicates.group(gray, THRESHOLD)
+    joined = np.flatnonzero(exact != np.arange(len(gray)))
+    assert len(joined) > 300
+    assert (found[joined] == exact[joined]).mean() >= 0.999
+    assert (exact[found] == exact).all()  # none invented
+    order = np.random.default_rng(1).permutation(len(gray))
+    shuffled = near_duplicates.group(gray[order], THRESHOLD)
+    pairs = {tuple(pair) for pair in np.stack([order, order[shuffled]], axis=1).tolist()}
+    assert all(found[one] == found[other] for one, other in pairs)
+    assert len(np.unique(shuffled)) == len(np.unique(found))
+
+
+def test_coordinates_correlate_as_gradients_do_within_the_margin() -> None:
+    gray = smooth(300, 2)
+    for image in (gray, gray[:, :, ::-1]):
+        gradients = [near_duplicates._gradients(one).astype(np.int64) for one in (image, gray)]
+    squares = (gradients[1] ** 2).sum(axis=1)
+    search = near_duplicates._Search(gray, squares, THRESHOLD)
+    products = search._products(np.arange(300), np.arange(300))
+    norm = np.sqrt(np.outer(squares, squares))
+    either = np.maximum(gradients[0] @ gradients[1].T, gradients[1] @ gradients[1].T) / norm
+    error = np.abs(products / near_duplicates.LENGTH**2 - either)
+    assert error.max() < near_duplicates.MARGIN / 3
+    assert (products == np.rint(products)).all()
+    assert products.max() < 2**24
+
+
+def test_frames_of_one_clip_are_one_group_and_others_are_compared_with_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """20,000 frames have 200 million pairs; only a few of them are kept."""
+    rng = np.random.default_rng(3)
+    gray = smooth(1_001, 3)
+    frames = gray[:1].astype(int) + rng.integers(-3, 4, (20_000, 10, 10))
+    taken: list[int] = []
+    joined = near_duplicates._joined
+
+    def counted(group: NDArray[np.int64], pairs: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+        taken.append(sum(part.shape[1] for part in pairs))
+        return joined(group, pairs)
+
+    monkeypatch.setattr(near_duplicates, "_joined", counted)
+    found = near_duplicates.group(
+        np.concatenate([gray, np.clip(frames, 0, 255).astype(np.uint8)]), THRESHOLD
+    )
+    assert (found[1_001:] == 0).all()
+    assert found[:1_001].tolist() == near_duplicates.group(gray, THRESHOLD).tolist()
+    assert sum(taken) < 20 * len(found)
