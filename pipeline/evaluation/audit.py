@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.data_quality import ALIKE, Features, LabelQuality, Neighbors, light_faults
 from pipeline.evaluation.probabilities import Ints
-from pipeline.storage import arrays, results, tables
+from pipeline.runtime import environment
+from pipeline.storage import array_views, arrays, results, tables
 from pipeline.storage.ledger import LedgerRow
 
 BATCH = 64  # images at a time
 SHOWN, SHOWN_AT_LEAST = 0.05, 50  # of the labelled images, fraction and number a table may have
 MOST_FEATURES, PROJECTED = 4_096, 1_024  # of more than the first, so many random sums are taken
-MOST_VALUES = 2**26  # of all images, 256 MiB; beyond, fewer sums are taken
 DECIMALS = 6
 YES = {False: "no", True: "yes"}
 
@@ -23,22 +23,18 @@ Line = tuple[LedgerRow, *tuple[str | float, ...]]  # and the other columns
 
 
 def first_view(features: arrays.Readable, rows: Ints) -> Features:
-    """Return features of the images themselves, or random sums if they are too many.
+    """Return features of the images themselves, or random sums of more than `MOST_FEATURES`.
 
     Random sums keep distances: D. Achlioptas, "Database-friendly random projections" (2003).
     """
     d, signs = features.shape[-1], None
-    columns = min(d if d <= MOST_FEATURES else PROJECTED, max(1, MOST_VALUES // len(rows)))
-    if columns < d:
-        one = np.float32(1 / np.sqrt(columns))
-        signs = np.random.default_rng(0).choice(np.array([-one, one]), (d, columns))
-    taken = np.empty((len(rows), columns), np.float32)
-    start = 0
-    for batch in features.batches(BATCH, rows):
-        of_images = batch[:, 0].astype(np.float32)
-        taken[start : start + len(batch)] = of_images if signs is None else of_images @ signs
-        start += len(batch)
-    return taken
+    if d > MOST_FEATURES:
+        one = np.float32(1 / np.sqrt(PROJECTED))
+        signs = np.random.default_rng(0).choice(np.array([-one, one]), (d, PROJECTED))
+    shape = len(rows), d if signs is None else PROJECTED
+    batches = (batch[:, 0].astype(np.float32) for batch in features.batches(BATCH, rows))
+    taken = (batch if signs is None else batch @ signs for batch in batches)
+    return array_views.in_file_if_large(taken, shape, environment.memory_bytes())
 
 
 def tables_and_counts(

@@ -1,7 +1,7 @@
 """Find likely label errors, outliers, near copies and badly exposed images. Pure functions.
 
 `features` are float32 (n, d) from a trained network, `label` is int (n,), `log_probability` float
-(n, n_classes). Only `calibrate` changes its input.
+(n, n_classes). Only `calibrate` and `neighbors` change their input.
 """
 
 import warnings
@@ -10,13 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
+import threadpoolctl
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.evaluation import calibration
 from pipeline.evaluation.probabilities import Bools, Floats, Ints
 from pipeline.evaluation.ranking import MANY_CLASSES
+from pipeline.runtime import environment
 from pipeline.runtime.parallel import in_order
+from pipeline.storage import array_views
 
 FOLDS = 5
 UNSEEN = -30.0  # log-probability of a class that a model was not trained on
@@ -25,6 +28,9 @@ NEIGHBORS = 10
 BLOCK = 2**23  # similarities in memory at a time
 MANY_IMAGES = 25_000  # beyond, neighbors are searched among candidates
 COMPONENTS, CANDIDATES = 128, 32  # principal components that these are nearest by; their number
+VISITED, OF_A_CELL = 128, 16  # cells that candidates of an image come from; the most of each
+CHUNK = 1_024  # images that are copied, or whose cells are searched, at a time
+VISITORS = 256  # of a cell at a time, on average
 ALIKE = 0.5  # with MobileNetV2, of 8,000 cats and dogs, all mirror images but 3 lie below
 BLANK, DARK = 8.0, 30.0  # gray levels: standard deviation; mean's distance from black or white
 BLURRED = 16.0  # variance of the Laplacian; of the same images, at 224 px, 9 lie below
@@ -67,10 +73,16 @@ def out_of_fold(
         predicted = predicted[np.isin(label[predicted], seen)]
         if len(seen) < 2 or not len(predicted):
             continue
-        predict = fit(features[fitted], np.searchsorted(seen, label[fitted]))
+        predict = fit(_taken(features, fitted), np.searchsorted(seen, label[fitted]))
         log_probability[predicted] = UNSEEN
-        log_probability[np.ix_(predicted, seen)] = predict(features[predicted])
+        log_probability[np.ix_(predicted, seen)] = predict(_taken(features, predicted))
     return log_probability
+
+
+def _taken(features: Features, rows: Ints) -> Features:
+    parts = (features[rows[at : at + CHUNK]] for at in range(0, len(rows), CHUNK))
+    shape = len(rows), features.shape[1]
+    return array_views.in_file_if_large(parts, shape, environment.memory_bytes())
 
 
 def calibrate(log_probability: Floats, label: Ints, held_out: Bools) -> None:
@@ -142,38 +154,93 @@ def label_quality(log_probability: Floats, label: Ints, held_out: Bools) -> Labe
 
 
 def neighbors(features: Features) -> Neighbors:
-    """Compare images by the cosines of their centered features; time grows with n squared.
+    """Compare images by the cosines of their centered features, which overwrite `features`.
 
-    Beyond `MANY_IMAGES` only an image's `CANDIDATES` are compared, the nearest by `COMPONENTS`.
+    Each is compared with all others, or among more than `MANY_IMAGES` with its `CANDIDATES` only:
+    time then grows with n to the power of 1.5.
     """
-    centered = features - features.mean(axis=0)
-    centered /= np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), np.float32(1e-12))
-    many = len(features) > MANY_IMAGES
-    compared = _principal_components(centered) if many else centered
-    count = min(NEIGHBORS, len(features) - 1)
-    step = max(1, BLOCK // len(features))
+    features -= features.mean(axis=0)
+    n, d = len(features), features.shape[1]
+    for at in range(0, n, step := max(1, BLOCK // d)):
+        block = features[at : at + step]
+        block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.float32(1e-12))
+    count, search = min(NEIGHBORS, n - 1), _search(features) if n > MANY_IMAGES else None
 
-    def of_block(start: int) -> tuple[NDArray[np.float32], Ints]:
+    def of_block(rows: Ints) -> tuple[NDArray[np.float32], Ints]:
         """Return the highest cosines (rows, count), and the nearest image (rows,)."""
-        cosines = compared[start : start + step] @ compared.T
-        rows = np.arange(len(cosines))
-        cosines[rows, rows + start] = -np.inf  # an image is not its own neighbor
-        if many:
-            candidates = np.argpartition(cosines, -CANDIDATES, axis=1)[:, -CANDIDATES:]
-            own = centered[start : start + step, :, None]
-            cosines = (centered[candidates] @ own)[:, :, 0]
-            nearest = candidates[rows, cosines.argmax(axis=1)]
+        every = np.arange(len(rows))
+        if search:
+            candidates = search(rows)
+            cosines: Features = np.empty(candidates.shape, np.float32)
+            for at in range(0, len(rows), step := max(1, BLOCK // (CANDIDATES * d))):
+                part = slice(at, at + step)
+                own = features[rows[part], :, None]
+                cosines[part] = (features[candidates[part]] @ own)[:, :, 0]
+            nearest = candidates[every, cosines.argmax(axis=1)]
         else:
+            cosines = features[rows[0] : rows[-1] + 1] @ features.T
+            cosines[every, rows] = -np.inf  # an image is not its own neighbor
             nearest = cosines.argmax(axis=1)
         cosines.partition(cosines.shape[1] - count, axis=1)
         return cosines[:, -count:].copy(), nearest
 
-    blocks = list(in_order(of_block, range(0, len(features), step)))
+    step = VISITORS * _cells(n) // VISITED if search else max(1, BLOCK // n)
+    parts = (np.arange(at, min(at + step, n)) for at in range(0, n, step))
+    with threadpoolctl.threadpool_limits(1 if search else None, user_api="blas"):
+        blocks = list(in_order(of_block, parts))
     closest, nearest = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     closest = closest.astype(np.float64)
     isolation = 1 - closest.mean(axis=1)
     distance = np.maximum(1 - closest.max(axis=1), 0)
     return Neighbors(isolation, nearest, distance / np.maximum(isolation, 1e-6))
+
+
+def _cells(n: int) -> int:
+    return int(4 * n**0.5)
+
+
+def _search(features: Features) -> Callable[[Ints], Ints]:
+    """Return a function of images (k,) to the nearest others by components, (k, `CANDIDATES`).
+
+    They are searched in the cells of the `VISITED` nearest centers, images at regular intervals. A
+    cell has the images that are nearest to its center.
+    """
+    compared = _principal_components(features)
+    n = len(compared)
+    centers = compared[:: n // _cells(n)]
+
+    def visited(images: Ints | slice) -> Ints:
+        """Return cells, (k, `VISITED`); the last one is an image's own."""
+        return np.argpartition(compared[images] @ centers.T, (-VISITED, -1), axis=1)[:, -VISITED:]
+
+    parts = in_order(visited, (slice(at, at + CHUNK) for at in range(0, n, CHUNK)))
+    members = _by_cell(np.concatenate([cells[:, -1] for cells in parts]), len(centers))
+
+    def search(images: Ints) -> Ints:
+        cells = visited(images)
+        shape = cells.size, OF_A_CELL
+        cosines, found = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
+        for inside, places in zip(members, _by_cell(cells.ravel(), len(centers)), strict=True):
+            for at in range(0, len(places), step := max(1, BLOCK // max(1, len(inside)))):
+                visits = places[at : at + step]
+                visitors = images[visits // VISITED]
+                of_cell = compared[visitors] @ compared[inside].T
+                of_cell[visitors[:, None] == inside] = -np.inf  # an image is not its own neighbor
+                most = min(OF_A_CELL, len(inside))
+                best = np.argpartition(of_cell, -most, axis=1)[:, -most:]
+                found[visits, :most] = inside[best]
+                cosines[visits, :most] = np.take_along_axis(of_cell, best, axis=1)
+        cosines, found = cosines.reshape(len(images), -1), found.reshape(len(images), -1)
+        best = np.argpartition(cosines, -CANDIDATES, axis=1)[:, -CANDIDATES:]
+        return np.take_along_axis(found, best, axis=1).astype(np.int64)
+
+    return search
+
+
+def _by_cell(cell: Ints, cells: int) -> list[Ints]:
+    """Return the places of each cell in `cell`."""
+    order = np.argsort(cell, kind="stable")
+    return np.split(order, np.searchsorted(cell[order], np.arange(1, cells)))
 
 
 def _principal_components(centered: Features) -> Features:

@@ -1,5 +1,6 @@
 """Readable arrays made of others: side by side, one view per row, in memory; shuffled rows."""
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -67,6 +68,26 @@ def in_memory_if_small(array: Readable, rows: NDArray[np.int64], budget_bytes: i
         return array
     values = array.take(rows)
     return View(array, lambda taken: values[np.searchsorted(rows, taken)])
+
+
+def in_file_if_large(
+    parts: Iterable[NDArray[np.float32]], shape: tuple[int, int], budget_bytes: int
+) -> NDArray[np.float32]:
+    """Return the parts, one below the other; beyond the budget mapped to a file without a name.
+
+    The file is in the current folder, and its disk space is free again as soon as the array is.
+    """
+    if 4 * shape[0] * shape[1] <= budget_bytes:
+        values, start = np.empty(shape, np.float32), 0
+        for part in parts:
+            values[start : start + len(part)] = part
+            start += len(part)
+        return values
+    with tempfile.TemporaryFile(dir=".") as file:
+        for part in parts:
+            file.write(np.ascontiguousarray(part, np.float32).data)
+        file.flush()
+        return np.asarray(np.memmap(file, np.float32, "r+", shape=shape))
 
 
 def shuffled(

@@ -80,14 +80,17 @@ def test_planted_faults_are_in_the_tables_and_a_rerun_gives_the_same_bytes() -> 
     assert {path: path.read_bytes() for path in Path("metrics/audit").iterdir()} == before
 
 
-@pytest.mark.parametrize(
-    "limits", [{"MOST_FEATURES": 10, "PROJECTED": 48}, {"MOST_VALUES": 48 * IMAGES}]
-)
-def test_random_sums_of_many_features_find_the_same(
-    limits: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in limits.items():
-        monkeypatch.setattr(tables, name, value)
+def test_features_in_a_file_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert audit.main() == 0
+    before = {path: path.read_bytes() for path in Path("metrics").rglob("*.*")}
+    monkeypatch.setenv("STAGES_MEMORY_GIB", "0")
+    assert audit.main() == 0
+    assert {path: path.read_bytes() for path in Path("metrics").rglob("*.*")} == before
+
+
+def test_random_sums_of_many_features_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MOST_FEATURES", 10)
+    monkeypatch.setattr(tables, "PROJECTED", 48)
     assert audit.main() == 0
     assert lines("labels.csv")[0]["member"] == f"<{SWAPPED}>.jpg"
     assert lines("outliers.csv")[0]["member"] == f"<{ODD}>.jpg"
