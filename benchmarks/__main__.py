@@ -1,12 +1,12 @@
 """Measure the pipeline against others, and write the tables.
 
-    python -m benchmarks [1 2 3 4 5 6 7 8 9 10 11 12] [--rounds N] [--out FILE] [--quick]
+    python -m benchmarks [1 2 3 4 5 6 7 8 9 10 11 12 13] [--rounds N] [--out FILE] [--quick]
 
 Benchmarks: 1 extraction of features, 2 resizing photos, 3 the row cache, 4 many images, 5 zips to a
 submission, 6 what views and precision do to accuracy, 7 recipes and what each step brings, 8
 fine-tuning from cached activations, 9 recipes on every photo, each held out once, 10 the audit of
-labels, 11 bytes on other processors, 12 many classes. Real photos are those in the folder that
-REAL_DATA names; without it, drawn ones.
+labels, 11 bytes on other processors, 12 many classes, 13 copies and neighbors among many images.
+Real photos are those in the folder that REAL_DATA names; without it, drawn ones.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from benchmarks import (
     extraction,
     machine,
     many_classes,
+    many_copies,
     many_images,
     processors,
     quarters,
@@ -50,6 +51,7 @@ BENCHMARKS = {
     10: auditing,
     11: processors,
     12: many_classes,
+    13: many_copies,
 }
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 
@@ -112,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("benchmarks", nargs="*", type=_benchmark, metavar="1..12", help="all, if none is named")
+    add("benchmarks", nargs="*", type=_benchmark, metavar="1..13", help="all, if none is named")
     add("--out", type=Path, help="instead of benchmarks/RESULTS.md")
     add("--quick", action="store_true", help="whether everything runs; needs --out")
     add("--rounds", type=_count, help="of benchmarks 1 to 4, 8 and 12")

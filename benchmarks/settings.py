@@ -22,6 +22,8 @@ class Settings:
         cached_epochs: images by backbone, of benchmark 8.
         audited: images whose audit is timed, in benchmark 10.
         classes: numbers of classes, and of images of each, in benchmark 12.
+        copies: numbers of images, in benchmark 13.
+        copies_exhaustive: up to so many of them, all are compared with all, too.
     """
 
     rounds: int
@@ -38,6 +40,8 @@ class Settings:
     cached_epochs: dict[str, int]
     audited: int
     classes: tuple[tuple[int, int], ...]
+    copies: tuple[int, ...]
+    copies_exhaustive: int
 
 
 FULL = Settings(
@@ -55,6 +59,8 @@ FULL = Settings(
     cached_epochs={"VGG16": 64, "MobileNetV2": 512},
     audited=25_000,
     classes=((2, 500), (12, 8), (200, 12), (1_000, 50)),
+    copies=(20_000, 100_000, 1_000_000),
+    copies_exhaustive=100_000,
 )
 QUICK = Settings(  # whether everything runs; the figures mean nothing
     rounds=1,
@@ -71,4 +77,6 @@ QUICK = Settings(  # whether everything runs; the figures mean nothing
     cached_epochs={"VGG16": 8, "MobileNetV2": 16},
     audited=90,
     classes=((2, 8), (40, 7)),
+    copies=(100, 300),
+    copies_exhaustive=300,
 )
