@@ -32,7 +32,9 @@ def in_this_process() -> Iterator[pytest.MonkeyPatch]:
     """Keras runs already, if at all."""
     with pytest.MonkeyPatch.context() as changed:
         changed.setattr(keras_setup, "start", lambda *_, **__: None)
-        changed.setattr("threadpoolctl.threadpool_limits", lambda *_, **__: None)
+        changed.setattr(
+            "threadpoolctl.threadpool_limits", lambda *_, **__: contextlib.nullcontext()
+        )
         yield changed
 
 
