@@ -1,5 +1,6 @@
 """Fine-tuning starts from the head, changes only what it may, and survives interruptions."""
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def album(album: Album, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Album:
     """18 images, features and a head."""
-    monkeypatch.setattr("threadpoolctl.threadpool_limits", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "threadpoolctl.threadpool_limits", lambda *_, **__: contextlib.nullcontext()
+    )
     album.change({"train_head": LOGISTIC, CONVNET: {"unfreeze_from": "conv3"}, "fine_tune": TUNE})
     if prepared.exists():
         shutil.copytree(prepared, "data", dirs_exist_ok=True)

@@ -1,5 +1,6 @@
 """How `train_head` uses the views of an image: to learn, and to predict."""
 
+import contextlib
 import json
 import types
 from dataclasses import replace
@@ -30,7 +31,9 @@ def album(
     """A ledger of 42 images; Keras runs in this process already."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(keras_setup, "start", lambda **settings: None)
-    monkeypatch.setattr("threadpoolctl.threadpool_limits", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "threadpoolctl.threadpool_limits", lambda *_, **__: contextlib.nullcontext()
+    )
     album = Album(monkeypatch, capsys, each=20)
     album.change({"extract": {"views": VIEWS, "augment": AUGMENT}, "train_head": LOGISTIC})
     album.split()
