@@ -4,6 +4,7 @@ Thumbnails are those of crops drawn from the photos, and a tenth of mirrored cop
 Features are drawn from a space of 40 dimensions, each class around a center of its own.
 """
 
+import contextlib
 import io
 import time
 import zipfile
@@ -19,7 +20,7 @@ from benchmarks import photos
 from benchmarks.settings import Settings
 from benchmarks.tables import number, table
 from pipeline.evaluation import data_quality
-from pipeline.images import near_duplicates
+from pipeline.images import decode, near_duplicates
 
 TITLE = "Copies and neighbors among many images"
 
@@ -82,7 +83,7 @@ def _thumbnails(count: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(0)
     gray = np.empty((count, near_duplicates.SIDE, near_duplicates.SIDE), np.uint8)
     with zipfile.ZipFile(photos.find().train) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".jpg")]
+        names = [name for name in archive.namelist() if _is_photo(archive, name)]
         for number_of, places in enumerate(np.array_split(np.arange(count), len(names))):
             image = Image.open(io.BytesIO(archive.read(names[number_of]))).convert("L")
             size = np.array(image.size)
@@ -95,6 +96,12 @@ def _thumbnails(count: int) -> NDArray[np.uint8]:
     noise = rng.integers(-6, 7, gray[::10].shape)
     gray[9::10] = np.clip(gray[8::10, :, ::-1] + noise[: count // 10], 0, 255)
     return gray
+
+
+def _is_photo(archive: zipfile.ZipFile, name: str) -> bool:
+    with contextlib.suppress(decode.Unreadable):
+        return name.endswith(".jpg") and bool(decode.decode(archive.read(name)).image.size)
+    return False
 
 
 def _features(count: int) -> data_quality.Features:
