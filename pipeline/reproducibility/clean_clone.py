@@ -33,9 +33,8 @@ class Clone:
         self.commit = commit[:10]
         cloned = git.run("clone", "--quiet", str(top), str(clone))
         checkout = ("checkout", "--quiet", commit)
-        if (
-            done := git.run(*checkout, folder=clone)
-        ) is None:  # a shallow clone gives branches only
+        done = git.run(*checkout, folder=clone)
+        if done is None:  # a shallow clone gives branches only
             git.run("fetch", "--quiet", "--depth=1", str(top), commit, folder=clone)
             done = git.run(*checkout, folder=clone)
         if (cloned, done) != ("", ""):

@@ -26,7 +26,7 @@ def same(first: str, second: str) -> bool:
     end = os.path.realpath(first)
     if end != os.path.realpath(second):
         return False
-    return _last_link(first) == _last_link(second) or not _is_cached(end)
+    return not _is_cached(end) or _last_link(first) == _last_link(second)
 
 
 def _is_cached(end: str) -> bool:
@@ -50,7 +50,7 @@ def _cache(folder: str) -> str:
 
 
 def _last_link(path: str) -> str:
-    """Follow a path up to the last link, or to the file that is none."""
+    """Follow a path, which leads to a file, up to its last link or to the file itself."""
     link = target = path
     while os.path.islink(target):
         link, target = target, os.path.join(os.path.dirname(target), os.readlink(target))

@@ -87,3 +87,5 @@ def test_archives_are_the_same_by_their_path_and_not_by_dvcs_copy_of_their_bytes
     assert links.same("plain.zip", "other.zip")
     assert not links.same("train.zip", "test.zip")
     assert not links.same("train.zip", "plain.zip")
+    Path("loop.zip").symlink_to("loop.zip")
+    assert links.same("loop.zip", "loop.zip")  # comes to an end
