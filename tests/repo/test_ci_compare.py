@@ -61,7 +61,7 @@ def test_both_commits_run_without_caches_if_the_remote_lacks_outputs(
     python.parent.mkdir()
     python.write_text(
         "#!/bin/sh\n"
-        f'[ "$2" = dvc ] || exec {sys.executable} "$@"\nshift 2\n'
+        f'[ "$2" = dvc ] || exec "{sys.executable}" "$@"\nshift 2\n'
         'case "$1" in pull) exit 1 ;; remote) echo shared ;;\n'
         f'repro) echo "$@" >>{tmp_path}/arguments ;; *) echo "$PWD/.dvc/cache" ;; esac\n',
         encoding="utf-8",

@@ -218,7 +218,7 @@ def test_the_cheapest_command_is_named_and_does_it(missing: str, tiny: Tiny) -> 
 CODE_STAGE = f"""
 stages:
   code:
-    cmd: "{sys.executable} -m stages.code"
+    cmd: '"{sys.executable}" -m stages.code'
     deps: [params.yaml]
     outs: [code.yaml: {{cache: false}}, settings.yaml: {{cache: false}}]
   score:
