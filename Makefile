@@ -104,7 +104,7 @@ UPGRADE ?= --upgrade
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make $@" $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url
 lock: $(UV)
 	$(COMPILE) $(UPGRADE) --all-extras --output-file requirements-test.lock pyproject.toml
-	$(COMPILE) --extra openvino --constraints requirements-test.lock --output-file requirements.lock pyproject.toml
+	$(COMPILE) --constraints requirements-test.lock --output-file requirements.lock pyproject.toml
 	echo uv | $(COMPILE) $(UPGRADE) --output-file requirements-uv.lock -
 
 bench-lock: $(UV)

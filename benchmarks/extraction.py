@@ -27,7 +27,6 @@ LIMITS = {
 }
 OURS = [(engine, precision) for engine in ("keras", "openvino") for precision in LIMITS]
 ENGINES = {"keras": "Keras", "openvino": "OpenVINO"}
-BATCH_SIZES = {"keras": 32, "openvino": 8}  # that suit each on a processor
 
 
 def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> str:
@@ -90,8 +89,7 @@ def _contenders(
 
 def _ours(project: Project, backbone: str, engine: str, precision: str) -> Contender:
     def set_up() -> None:
-        changes = {"extract.engine": engine, "extract.precision": precision}
-        project.change({**changes, "extract.batch_size": BATCH_SIZES[engine]})
+        project.change({"extract.engine": engine, "extract.precision": precision})
         remove_output(project, "extract", backbone)
 
     return Contender(

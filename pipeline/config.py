@@ -112,6 +112,9 @@ def settings(params: Params) -> dict[str, Any]:
     extract = params.extract.model_dump(exclude={"augment"})
     augment = _changing(params.extract.augment)
     extract["augment"] = augment if params.extract.views > 2 else None
+    by_openvino = params.extract.engine == "openvino"  # a network that `fetch_weights` converts
+    if by_openvino:
+        del extract["batch_size"]
     head = params.train_head
     hidden = head.hidden if head.kind == "dense" else []
     encoding = params.data.zip_encoding
@@ -128,11 +131,15 @@ def settings(params: Params) -> dict[str, Any]:
             name: {
                 **one.model_dump(include={"weights", "sha256", "seed", "include_top"}),
                 "backend": params.compute.backend,
+                "converted": {**networks[name], "pixels": params.resize.size}
+                if by_openvino
+                else None,
             }
             for name, one in params.backbones.items()
         },
         "extract": {
-            name: {**network, **extract, "compute": compute} for name, network in networks.items()
+            name: {**({} if by_openvino else network), **extract, "compute": compute}
+            for name, network in networks.items()
         },
         "audit": {"backbones": [*params.backbones], **blas},
         "train_head": {

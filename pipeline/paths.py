@@ -17,6 +17,7 @@ LABEL_FIXES = DATA / "label_fixes.csv"
 LEDGER = DATA / "split.csv"
 RESIZED = DATA / "resized.zarr"
 WEIGHTS = DATA / "weights"
+NETWORKS = DATA / "networks"
 WEIGHT_DIGESTS = DATA / "weights.sha256"
 FEATURES = DATA / "features"
 HEAD = DATA / "head"
@@ -37,6 +38,7 @@ REPORT = METRICS / "report"
 # Kept between runs, outside of DVC; nothing but time is lost with them.
 ROW_CACHE = DATA / ".rows"
 FROZEN_ACTIVATIONS = DATA / ".activations"
+PREDICTOR = DATA / ".predictor"  # the final model in OpenVINO's format
 CHECKPOINT = DATA / ".training" / "fine_tune.npz"
 MACHINES = DATA / ".machines"
 SITE_CACHE = Path(".site-cache")  # of DVC, as in .dvc/config
@@ -45,6 +47,11 @@ SITE_CACHE = Path(".site-cache")  # of DVC, as in .dvc/config
 def weights(backbone: str) -> Path:
     """Return the weights file of a backbone."""
     return WEIGHTS / f"{backbone}.weights.h5"
+
+
+def network(backbone: str) -> Path:
+    """Return the folder of a backbone's network in OpenVINO's format."""
+    return NETWORKS / backbone
 
 
 def features(backbone: str) -> Path:

@@ -161,9 +161,9 @@ class ViewAugment(Geometry):
 class Extract(Section):
     views: Views = key("per image: 1 the image, 2 its mirror image, from 3 on augmented")
     augment: ViewAugment | None = optional("random changes in the views from the third on")
-    engine: Literal["keras", "openvino"] = key("keras, or openvino if it is installed")
+    engine: Literal["keras", "openvino"] = key("openvino: fastest on a CPU; keras: on a GPU, too")
     precision: Literal["float32", "bfloat16"] = key("arithmetic: float32 or bfloat16")
-    batch_size: Count = key("images per batch")
+    batch_size: Count = key("images per batch, of engine keras")
     dtype: Literal["float16", "float32"] = key("stored features: float32 or float16")
 
     @model_validator(mode="after")
@@ -335,6 +335,11 @@ class Params(Section):
             raise ValueError(
                 f"predict.views: expected at most extract.views ({self.extract.views}), "
                 f"got {self.predict.views}; change one of them"
+            )
+        if self.extract.engine == "openvino" and self.compute.backend != "tensorflow":
+            raise ValueError(
+                "extract.engine: expected keras, as compute.backend is "
+                f"{self.compute.backend}, got 'openvino'; change one of them"
             )
         if tune is not None and tune.warmup_epochs >= tune.epochs:
             raise ValueError(

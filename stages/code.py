@@ -6,8 +6,8 @@ Reads the source files, the locked packages and `params.yaml`. Writes
 - `settings.yaml`: for each stage the parameters that play a part in its outputs, in one spelling;
 - `data/inputs/train` and `data/inputs/test`: links to `data.train` and `data.test`.
 The other stages depend on these, so that a comment, an unused parameter or another path to the same
-images reruns this stage only. Weights and features of backbones that `params.yaml` no longer names
-are removed, as later stages would take them for inputs; DVC's cache keeps them.
+images reruns this stage only. Weights, networks and features of backbones that `params.yaml` no
+longer names are removed, as later stages would take them for inputs; DVC's cache keeps them.
 """
 
 import json
@@ -35,8 +35,16 @@ def main() -> None:
     _write(paths.SETTINGS, settings)
     _link(paths.TRAIN_INPUT, params.data.train)
     _link(paths.TEST_INPUT, params.data.test)
-    wanted = {path(name) for name in params.backbones for path in (paths.weights, paths.features)}
-    for path in sorted([*paths.WEIGHTS.glob("[!.]*"), *paths.FEATURES.glob("[!.]*")]):
+    wanted = {
+        path(name)
+        for name in params.backbones
+        for path in (paths.weights, paths.network, paths.features)
+    }
+    for path in sorted(
+        one
+        for folder in (paths.WEIGHTS, paths.NETWORKS, paths.FEATURES)
+        for one in folder.glob("[!.]*")
+    ):
         if path not in wanted:
             print(f"code: removed {path}, as params.yaml names no such backbone")
             shutil.rmtree(path) if path.is_dir() else path.unlink()

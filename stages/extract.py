@@ -1,6 +1,7 @@
 """Stage `extract`: extract one feature vector per view of each image with one backbone.
 
-Reads pixels and weights; writes features (n, views, d). Cached rows are not computed again.
+Reads pixels and weights, or for OpenVINO a converted network; writes features (n, views, d).
+Cached rows are not computed again.
 """
 
 import sys
@@ -20,7 +21,8 @@ def main(backbone: str) -> None:
     cluster, params = environment.cluster(), config.read()
     config.require_backbone(params, backbone)
     images = arrays.StoredArray(atomic_files.require(paths.RESIZED, "resize"))
-    sealed_files.require_sealed(paths.weights(backbone), f"fetch_weights@{backbone}")
+    if params.extract.engine == "keras":
+        sealed_files.require_sealed(paths.weights(backbone), f"fetch_weights@{backbone}")
     with atomic_files.replacing(paths.features(backbone)) as partial:
         work = Extraction(backbone, partial, params)
         cached_shards.run(

@@ -1,5 +1,8 @@
 """Stage `fetch_weights`: download, read or draw a backbone's weights, and write them as a file.
 
+With `extract.engine: openvino` it also converts the network that extracts features to OpenVINO's
+format, with batch norms folded, preprocessing and pooling inside; else its folder holds `{}`.
+
 The digest of the first download is recorded in `data/weights.sha256`, to be committed, and another
 download is refused later: Keras publishes no hash for MobileNets.
 """
@@ -8,7 +11,7 @@ import sys
 from pathlib import Path
 
 from pipeline import config, paths
-from pipeline.backbones import keras_setup
+from pipeline.backbones import keras_setup, openvino
 from pipeline.paths import WEIGHT_DIGESTS as PINS
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
@@ -22,7 +25,7 @@ def main(backbone: str) -> None:
     params, name = config.read(), backbone
     wanted = config.require_backbone(params, name)
     keras_setup.start(params.compute.backend, threads=None, instruction_set=None)
-    from pipeline.backbones import build, weights
+    from pipeline.backbones import build, from_params, weights
 
     top = wanted.include_top
     if wanted.weights == "imagenet":
@@ -34,9 +37,18 @@ def main(backbone: str) -> None:
         model = weights.from_file(name, top, Path(str(wanted.path)), str(wanted.sha256))
     else:
         model = weights.random(name, top, wanted.seed or 0)
-    with atomic_files.replacing(paths.weights(name)) as partial:
+    with (
+        atomic_files.replacing(paths.weights(name)) as partial,
+        atomic_files.replacing(paths.network(name)) as folder,
+    ):
         model.save_weights(partial)
         sealed_files.seal(partial)
+        if params.extract.engine == "openvino":
+            size = params.resize.size
+            extractor = from_params.extractor(params, name, size, partial, fold_for="float32")
+            weights.convert(extractor, folder)
+        else:
+            openvino.leave_out(folder)
 
 
 def _check_pin(name: str, digest: str) -> None:

@@ -143,7 +143,7 @@ def words(name: str, function: str) -> Edit:
     return transform(name, lambda: Words(function))
 
 
-VIEWS = "pipeline/backbones/from_params.py"
+VIEWS, EXTRACTORS = "pipeline/images/views.py", "pipeline/backbones/from_params.py"
 DECODE, BUILD = "pipeline/images/decode.py", "pipeline/backbones/build.py"
 LOOP, ARRAYS = "pipeline/training/loop.py", "pipeline/storage/arrays.py"
 RESIZE, DUPLICATES = "pipeline/images/resize.py", "pipeline/images/near_duplicates.py"
@@ -200,7 +200,9 @@ MATTERING = [
     Case("an operator of resizing", transform(RESIZE, Operator), ("resize", "split")),
     Case("a constant of near duplicates", transform(DUPLICATES, Constant), ("split",)),
     Case("a constant of the networks", transform(BUILD, Constant), EXTRACTOR),
-    Case("views", more_code(VIEWS), EXTRACTOR_RUNS),
+    Case("views", more_code(VIEWS), ("extract", "fine_tune")),
+    Case("extractors by Keras", more_code(EXTRACTORS), EXTRACTOR),
+    Case("networks by OpenVINO", more_code("pipeline/backbones/openvino.py"), ("fetch_weights",)),
     Case("the extraction", more_code("pipeline/backbones/extraction.py"), ("extract",)),
     Case("the training loop", transform(LOOP, Operator), ("explain", "fine_tune", "train_head")),
     Case("augmentation", more_code("pipeline/training/augmentation.py"), ("fine_tune",)),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from album import AUGMENT, LEDGER, LOGISTIC, Album
 from numpy.typing import NDArray
+from project import ROOT
 
 from pipeline.backbones import keras_setup
 from pipeline.evaluation import calibration
@@ -45,6 +47,7 @@ def finish(folder: Path) -> None:
         changed.chdir(folder)
         album = Album(changed, mute)
         album.change(SETTINGS)
+        shutil.copyfile(ROOT / "code.yaml", "code.yaml")
         album.split()
         album.resize()
         album.fetch_weights()

@@ -1,6 +1,7 @@
 """Extract one feature vector per view of each image, shard by shard, by Keras or OpenVINO.
 
-Reads pixels, uint8 (n, size, size, 3), and weights; writes features (n, views, d).
+Reads pixels, uint8 (n, size, size, 3), and weights or, for OpenVINO, the network that
+`fetch_weights` made of them; writes features (n, views, d).
 """
 
 import functools
@@ -13,13 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import config, paths
-from pipeline.backbones import keras_setup
+from pipeline.backbones import keras_setup, openvino
+from pipeline.images import views
 from pipeline.runtime import atomic_files, fingerprint, parallel
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.machine import processors
 from pipeline.schema import Params
 from pipeline.storage import arrays, cache_key
 from pipeline.storage.cached_shards import CachedShards
+
+OPENVINO_IMAGES = 64  # that OpenVINO is given at a time, as several requests
+
+Function = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 _computing = threading.Lock()
 
@@ -30,38 +36,44 @@ class Extraction(CachedShards):
     def __init__(self, backbone: str, out: Path, params: Params) -> None:
         self.backbone, self.params = backbone, params
         self.dtype = np.dtype(params.extract.dtype)
-        self.pixels, self.weights = paths.RESIZED.absolute(), paths.weights(backbone).absolute()
+        self.by_openvino = params.extract.engine == "openvino"
+        self.pixels = paths.RESIZED.absolute()
+        self.weights = paths.weights(backbone).absolute()
+        self.converted = paths.network(backbone).absolute()
         super().__init__(out)
 
     def cache_keys(self) -> list[str]:
         settings = config.settings(self.params)["extract"][self.backbone]
-        views, augment = settings.pop("views"), settings.pop("augment")
+        count, augment = settings.pop("views"), settings.pop("augment")
+        by_openvino = self.by_openvino
         settings |= {
             "backbone": self.backbone,
-            "weights": atomic_files.sha256(self.weights),
+            "weights": self.network.digest if by_openvino else atomic_files.sha256(self.weights),
             "processors": processors() if self.params.compute.threads is None else None,
         }
-        libraries = fingerprint.chosen(settings["compute"]["backend"], settings["engine"])
+        libraries = fingerprint.extractor(settings["engine"], settings["compute"]["backend"])
         return [
             cache_key.of(
                 "extract",
                 {**settings, "view": view, "augment": augment if view > 1 else None},
                 libraries=libraries,
             )
-            for view in range(views)
+            for view in range(count)
         ]
 
     def compute(
         self, part: int, rows: NDArray[np.int64], done: parallel.Done
     ) -> Iterator[NDArray[Any]]:
         at = 0
-        batches = self.images.batches(self.params.extract.batch_size, rows)
-        for batch in parallel.timed(batches, done, "read"):
+        size = OPENVINO_IMAGES if self.by_openvino else self.params.extract.batch_size
+        for batch in parallel.timed(self.images.batches(size, rows), done, "read"):
             digests = [self.keys[row] for row in rows[at : at + len(batch)]]
             at += len(batch)
+            with done.timed("read"):
+                seen = views.view(self.params.extract, batch, digests, part)
             with _computing, done.timed("compute"):
-                features = self._features(batch, digests, part)
-            yield features
+                features = self.function(seen)
+            yield self._stored(features)
 
     @functools.cached_property
     def images(self) -> arrays.StoredArray:
@@ -77,41 +89,40 @@ class Extraction(CachedShards):
 
     @functools.cached_property
     def width(self) -> int:
-        """Number of features per view; the network is built only if no cached row tells."""
+        """Number of features per view; Keras builds the network only if no cached row tells."""
+        if self.by_openvino:
+            return self.network.features
         if row_bytes := self.caches[0].row_bytes:
             return row_bytes // self.dtype.itemsize
         with _computing:
-            return self._network[1]
+            return self._by_keras[1]
 
     @functools.cached_property
-    def _network(self) -> tuple[Callable[[NDArray[Any]], Any], int]:
-        """A function from a batch of images to features, and the number of features."""
-        options, compute = self.params.extract, self.params.compute
-        keras_setup.start(**compute.model_dump())
-        from pipeline.backbones import from_params, openvino
+    def network(self) -> openvino.Network:
+        return openvino.Network(self.converted)
 
-        by_openvino = options.engine == "openvino"
-        model = from_params.extractor(
-            self.params,
-            self.backbone,
-            self.images.shape[1],
-            self.weights,
-            fold_for="float32" if by_openvino else options.precision,
-        )
-        run, batch_size = model.predict_on_batch, options.batch_size
-        if by_openvino:
-            run = openvino.compile_model(model, batch_size, options.precision, compute.threads)
-        return run, int(model.output_shape[-1])
+    @functools.cached_property
+    def function(self) -> Function:
+        """A function from images to features; one thread may call it at a time."""
+        if not self.by_openvino:
+            return self._by_keras[0]
+        threads, instruction_set = self.params.compute.threads, self.params.compute.instruction_set
+        self.network.compile(self.params.extract.precision, threads, instruction_set)
+        return self.network
 
-    def _features(self, images: NDArray[np.uint8], digests: list[bytes], view: int) -> NDArray[Any]:
-        """Return the features of a view in the stored dtype; refuse values beyond its range."""
-        run, _ = self._network
+    @functools.cached_property
+    def _by_keras(self) -> tuple[Function, int]:
+        keras_setup.start(**self.params.compute.model_dump())
         from pipeline.backbones import from_params
 
-        seen = from_params.view(self.params, images, digests, view)
-        features = keras_setup.run_padded(run, seen, self.params.extract.batch_size)
+        return from_params.features_function(
+            self.params, self.backbone, self.images.shape[1], self.weights
+        )
+
+    def _stored(self, features: NDArray[np.float32]) -> NDArray[Any]:
+        """Return features in the stored dtype; refuse values beyond its range."""
         with np.errstate(over="ignore"):
-            stored: NDArray[Any] = features.astype(self.dtype)
+            stored: NDArray[Any] = features.astype(self.dtype, copy=False)
         if not np.isfinite(stored).all():
             raise UserError(
                 f"extract: expected features that fit into {self.dtype}, got values up to "

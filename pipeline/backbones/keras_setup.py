@@ -48,19 +48,12 @@ def start(backend: str, threads: int | None, instruction_set: str | None) -> Non
         )
     if "keras" in sys.modules:
         raise RuntimeError("keras_setup.start() must be called before keras is imported")
-    machine.require(instruction_set)
-    available = machine.processors()
-    if threads is not None and threads > available:
-        raise UserError(
-            f"params.yaml: compute.threads: expected at most the {available} processors that this "
-            f"process may use, got {threads}; lower it (results then differ in their last bits)"
-        )
+    count = str(limit(threads, instruction_set))
     if importlib.util.find_spec(backend) is None:
         raise UserError(
             f"params.yaml: compute.backend: expected a package that is installed, got {backend!r}; "
             "install it, or set compute.backend: tensorflow"
         )
-    count = str(threads or available)
     os.environ |= {
         "KERAS_BACKEND": backend,
         "TF_NUM_INTRAOP_THREADS": count,
@@ -70,9 +63,6 @@ def start(backend: str, threads: int | None, instruction_set: str | None) -> Non
         "TF_ENABLE_ONEDNN_OPTS": "1",
     }
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
-    if instruction_set is not None:
-        os.environ["ONEDNN_MAX_CPU_ISA"] = instruction_set
     if backend == "openvino":
         silence_openvino()
     with _quiet_unless_it_fails():
@@ -81,6 +71,24 @@ def start(backend: str, threads: int | None, instruction_set: str | None) -> Non
     keras.config.set_image_data_format("channels_last")
     keras.config.set_epsilon(1e-7)
     _started = settings
+
+
+def limit(threads: int | None, instruction_set: str | None) -> int:
+    """Set the highest instruction set of oneDNN; return the number of threads to use.
+
+    Arguments and errors are those of `start`, which calls this.
+    """
+    machine.require(instruction_set)
+    available = machine.processors()
+    if threads is not None and threads > available:
+        raise UserError(
+            f"params.yaml: compute.threads: expected at most the {available} processors that this "
+            f"process may use, got {threads}; lower it (results then differ in their last bits)"
+        )
+    os.environ.pop("ONEDNN_MAX_CPU_ISA", None)
+    if instruction_set is not None:
+        os.environ["ONEDNN_MAX_CPU_ISA"] = instruction_set  # read when a network is first compiled
+    return threads or available
 
 
 def run_padded(

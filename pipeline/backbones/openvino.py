@@ -1,68 +1,131 @@
-"""Run a Keras model by OpenVINO, an optional package, on the CPU.
+"""A frozen network in OpenVINO's format, run on the CPU without Keras.
 
-A row has the same bytes in every run and in every batch, for one version of OpenVINO and one kind
-of processor. They differ with the precision, and from Keras' in the last bits.
+`from_params.convert` writes it. A row has the same bytes in every run and in every batch, for one
+version of OpenVINO and one kind of processor. They differ with the precision, and from Keras' in
+the last bits.
 """
 
+import contextlib
 import importlib
-import importlib.util
+import json
 import os
-import tempfile
-from collections.abc import Callable
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backbones import keras_setup
-from pipeline.runtime.errors import UserError
-from pipeline.runtime.machine import INSTRUCTION_SETS, processors
+from pipeline.runtime import atomic_files
+from pipeline.runtime.errors import UserError, of_the_machine
+from pipeline.runtime.machine import INSTRUCTION_SETS
 
+GRAPH, WEIGHTS, ABOUT = "network.xml", "network.bin", "network.json"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+BATCH = {"float32": 1, "bfloat16": 8}  # images per request; the last bits may depend on it
+MOST_REQUESTS = 8  # at a time: each has activations of its own
 
 
-def compile_model(
-    model: keras.Model, batch_size: int, precision: str, threads: int | None
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Convert a model for OpenVINO, and compile it for this processor.
+def describe(folder: Path, features: int) -> None:
+    """Write how many features the network in a folder computes, and the sha256 of its files."""
+    about = {
+        "features": features,
+        "sha256": {name: atomic_files.sha256(folder / name) for name in (GRAPH, WEIGHTS)},
+    }
+    text = json.dumps(about, indent=2, sort_keys=True)
+    (folder / ABOUT).write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
-    Args:
-        model: with float32 weights, from images (n, size, size, 3) to features (n, d) float32.
-        precision: of the arithmetic, "float32" or "bfloat16".
 
-    Returns:
-        Function from images uint8 (batch_size, size, size, 3) to features float32 (batch_size, d);
-        one thread may call it at a time.
+def leave_out(folder: Path) -> None:
+    """Create the folder of a network that is not wanted."""
+    folder.mkdir()
+    (folder / ABOUT).write_text("{}\n", encoding="utf-8")
 
-    Raises:
-        UserError: OpenVINO is not installed, Keras has another backend, or there is no bfloat16.
-    """
-    if importlib.util.find_spec("openvino") is None:
-        raise UserError(
-            "params.yaml: extract.engine: expected a package that is installed, got 'openvino'; "
-            "run `pip install 'pipeline[openvino]'`, or set extract.engine: keras"
-        )
-    if keras.config.backend() not in ("tensorflow", "openvino"):  # the latter in `predict`
-        raise UserError(
-            "params.yaml: compute.backend: expected tensorflow, as extract.engine is openvino, "
-            f"got {keras.config.backend()!r}; change one of them"
-        )
-    keras_setup.silence_openvino()
-    core = importlib.import_module("openvino").Core()
-    if precision == "bfloat16":
-        _require_bfloat16(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.xml")
-        images = keras.InputSpec("uint8", (batch_size, *model.input_shape[1:]), name="images")
-        model.export(path, format="openvino", verbose=False, input_signature=[images])
+
+class Network:
+    """A network in a folder: from images uint8 (n, size, size, 3) to features float32 (n, d)."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what `describe` wrote: `features` (d), and `digest`, a sha256 of the network."""
+        self._folder, self._lock = folder, threading.Lock()
+        atomic_files.require(folder, f"fetch_weights@{folder.name}")
+        with self._refusing():
+            text = (folder / ABOUT).read_text(encoding="utf-8")
+            about = json.loads(text)
+            self.features, self._sha256 = int(about["features"]), dict(about["sha256"])
+        self.digest = atomic_files.sha256(folder / ABOUT)
+
+    def compile(self, precision: str, threads: int | None, instruction_set: str | None) -> None:
+        """Compile for this processor; `precision` of the arithmetic is "float32" or "bfloat16".
+
+        Raise a `UserError` for a damaged file, or a processor without bfloat16.
+        """
+        with self._refusing():
+            for name in (GRAPH, WEIGHTS):
+                if atomic_files.sha256(self._folder / name) != self._sha256[name]:
+                    raise ValueError(f"another {name}")
+        count = keras_setup.limit(threads, instruction_set)
+        keras_setup.silence_openvino()
+        core = importlib.import_module("openvino").Core()
+        if precision == "bfloat16":
+            _require_bfloat16(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        network = core.read_model(self._folder / GRAPH)
+        network.reshape([BATCH[precision], *[*network.inputs[0].partial_shape][1:]])
         options = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
-            "INFERENCE_NUM_THREADS": str(threads or processors()),
-            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(count),
+            "NUM_STREAMS": str(min(count, MOST_REQUESTS)),
             "ENABLE_CPU_PINNING": "NO",
         }
-        request = core.compile_model(path, "CPU", options).create_infer_request()
-    return lambda batch: request.infer([batch])[0]  # copies both ways
+        self._batch_size = BATCH[precision]
+        compiled = core.compile_model(network, "CPU", options)
+        self._requests = [compiled.create_infer_request() for _ in range(min(count, MOST_REQUESTS))]
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute features, with several requests at a time; threads take turns.
+
+        One thread starts all requests, as two threads of Python that start requests of one network
+        can block each other for ever (OpenVINO 2026.4).
+        """
+        size = self._batch_size
+        features = np.empty((len(images), self.features), np.float32)
+        running: deque[tuple[Any, slice]] = deque()
+
+        def finish() -> Any:
+            request, rows = running.popleft()
+            request.wait()
+            computed = request.get_output_tensor(0).data
+            features[rows] = computed[: len(features[rows])]
+            return request
+
+        with self._lock:
+            free = list(self._requests)
+            for start in range(0, len(images), size):
+                request = free.pop() if free else finish()
+                batch = images[start : start + size]
+                tensor = request.get_input_tensor().data
+                tensor[: len(batch)], tensor[len(batch) :] = batch, 0
+                request.start_async()
+                running.append((request, slice(start, start + size)))
+            while running:
+                finish()
+        return features
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if of_the_machine(error, self._folder):
+                raise
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise UserError(
+                f"{self._folder}: expected a network as `fetch_weights` wrote it, got {reason!r}; "
+                f"remove {self._folder} and run `dvc repro` again"
+            ) from None
 
 
 def _require_bfloat16(capabilities: list[str]) -> None:

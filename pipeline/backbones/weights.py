@@ -1,4 +1,4 @@
-"""Get a backbone's weights from Keras' download, a file or a seed.
+"""Get a backbone's weights from Keras' download, a file or a seed, and convert networks.
 
 `fetch` downloads over https to Keras' own folder, completely or not at all. `keras.utils.get_file`
 writes under the final name, so that a killed download passes for a complete file, has no timeout
@@ -18,7 +18,7 @@ from keras.applications import imagenet_utils
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
-from pipeline.backbones import build, keras_private
+from pipeline.backbones import build, keras_private, keras_setup, openvino
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 
@@ -47,6 +47,24 @@ def from_file(name: str, include_top: bool, path: Path, sha256: str) -> keras.Mo
             "get the right file, or correct the hash if you trust this one"
         )
     return build.network(name, None, include_top, path)
+
+
+def convert(model: keras.Model, folder: Path) -> None:
+    """Write a Keras model as the network that `openvino.Network` reads; Keras runs on TensorFlow.
+
+    The files have the same bytes on every run: OpenVINO's, with float32 weights and any number of
+    images, and their sha256.
+
+    Args:
+        model: from images (n, size, size, 3) to features (n, d) float32, batch norms folded or not.
+        folder: is created.
+    """
+    keras_setup.silence_openvino()
+    folder.mkdir(parents=True)
+    images = keras.InputSpec("uint8", (None, *model.input_shape[1:]), name="images")
+    path = folder / openvino.GRAPH
+    model.export(str(path), format="openvino", verbose=False, input_signature=[images])
+    openvino.describe(folder, int(model.output_shape[-1]))
 
 
 def digest(model: keras.Model) -> str:

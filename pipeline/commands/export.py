@@ -11,7 +11,6 @@ bytes on every run; a SavedModel computes the same, but its bytes differ.
 
 import argparse
 import hashlib
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -56,11 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Build, write, check and describe the model."""
-    if arguments.format == "openvino" and importlib.util.find_spec("openvino") is None:
-        raise UserError(
-            "export --format: expected an installed package, got 'openvino'; run `pip install "
-            "'pipeline[openvino]'`, or choose saved_model"
-        )
     params = config.read()
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     classes = ledger.labels(rows).classes

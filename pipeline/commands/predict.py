@@ -13,10 +13,11 @@ import argparse
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import io
 import itertools
+import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,27 +25,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pipeline import config, paths
-from pipeline.backbones import keras_setup
+from pipeline.backbones import keras_setup, openvino
 from pipeline.commands import formatters
 from pipeline.commands.formatters import Prediction, printable
 from pipeline.commands.out_folder import require_replaceable
 from pipeline.evaluation import calibration, selected_model
 from pipeline.evaluation.probabilities import mean_log_probability
-from pipeline.images import decode, resize, sources
+from pipeline.images import decode, resize, sources, views
 from pipeline.runtime import atomic_files
 from pipeline.runtime.entrypoint import quiet_if_nobody_reads
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.parallel import in_order
 from pipeline.schema import Params
-from pipeline.storage import arrays, ledger
-from pipeline.training import network
+from pipeline.storage import arrays, ledger, sealed_files
+from pipeline.training import head, network
 
-OPENVINO_BATCH = 8  # images per batch at which OpenVINO is fastest
-FEW = 64  # up to so many images, a quick start counts more than speed
+OPENVINO_IMAGES = 64  # views that OpenVINO is given at a time, as several requests
 HEATMAP_NAME = 50  # characters at most, of up to four bytes; file systems allow 255 bytes
 
 Images = NDArray[np.uint8]  # (n, size, size, 3), RGB, as `resize` makes them
@@ -63,13 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         choices=("openvino", "keras"),
-        help="default: openvino if installed and without --heatmap, which needs keras",
+        help="default: openvino, and keras with --heatmap, which needs gradients",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Predict; exit with status 1 if a file is no image."""
-    started = time.perf_counter()
     params, engine = config.read(), _engine(arguments)
     if arguments.heatmap:
         require_replaceable("predict --heatmap", arguments.heatmap)
@@ -95,27 +95,21 @@ def run(arguments: argparse.Namespace) -> None:
             else:
                 names = [name for name, _ in files]
                 formatters.write_table(predictions, predictor.classes, names)
+    seconds = time.time() - psutil.Process().create_time()  # what the user waits, imports included
     counts = f"{len(files):,} image{'s' * (len(files) != 1)}, {len(unreadable):,} unreadable"
-    print(f"predict: {counts}, {time.perf_counter() - started:.1f} s", file=sys.stderr)
+    print(f"predict: {counts}, {seconds:.1f} s", file=sys.stderr)
     if unreadable:
         sys.exit(1)
 
 
 def _engine(arguments: argparse.Namespace) -> str:
-    """Return the engine to use: OpenVINO if it is installed, except for heatmaps."""
-    installed = importlib.util.find_spec("openvino") is not None
+    """Return the engine to use: OpenVINO except for heatmaps."""
     if arguments.engine == "openvino" and arguments.heatmap:
         raise UserError(
             "predict --engine: expected keras, as --heatmap needs gradients, got 'openvino'; "
             "leave one of them out"
         )
-    if arguments.engine == "openvino" and not installed:
-        raise UserError(
-            "predict --engine: expected an installed package, got 'openvino'; run `pip install "
-            "'pipeline[openvino]'`, or give `--engine keras`"
-        )
-    default = "openvino" if installed and not arguments.heatmap else "keras"
-    return arguments.engine or default
+    return arguments.engine or ("keras" if arguments.heatmap else "openvino")
 
 
 def _files(
@@ -146,73 +140,116 @@ def _read(params: Params, file: File) -> Pixels:
 
 
 class Predictor:
-    """The final model: `classes` in the order of the probabilities, and the `network`'s models.
+    """The final model: `classes` in the order of the probabilities, and a function to logits.
 
     The networks compute in float32, by OpenVINO or by the backend that `compute.backend` names.
-    Keras' own OpenVINO backend starts in half the time of TensorFlow, but runs at a third of the
-    speed of a network that OpenVINO converts from TensorFlow: so it serves few images.
     """
 
+    network: network.Network  # of Keras, if that is the engine
+
     def __init__(self, params: Params, total: int, engine: str) -> None:
-        """Start Keras for `total` images; `engine` is "openvino" or "keras"."""
-        self._params, self._engine = params, engine
+        """Start for `total` images; `engine` is "openvino" or "keras"."""
+        self._params = params
         rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
         self.classes = ledger.labels(rows).classes
-        selected = selected_model.selection()
-        self._temperature = float(selected.temperature)
-        network.weights(params)  # before Keras starts, which takes seconds
-        largest = OPENVINO_BATCH if engine == "openvino" else params.extract.batch_size
-        self.batch_size = min(largest, total * params.predict.views)
-        settings = params.compute.model_dump()
+        self._selected = selected_model.selection()
+        weights = network.weights(params)  # is checked before Keras starts, which takes seconds
         if engine == "openvino":
-            settings["backend"] = "openvino" if total <= FEW else "tensorflow"
-        keras_setup.start(**settings)
-        size = params.resize.size
-        self.network = network.load(params, size, len(self.classes), selected.name)
-        self._logits = self._logits_function()
+            self.batch_size = max(1, OPENVINO_IMAGES // params.predict.views)
+            self._logits = self._by_openvino(weights)
+        else:
+            self.batch_size = min(params.extract.batch_size, total * params.predict.views)
+            self._logits = self._by_keras()
 
     def probability(self, images: Images) -> NDArray[np.float64]:
         """Return calibrated probabilities (n, n_classes)."""
-        from pipeline.backbones import from_params
-
         count = self._params.predict.views
         digests = [arrays.digest(image) for image in images]
-        seen = [from_params.view(self._params, images, digests, view) for view in range(count)]
+        seen = [views.view(self._params.extract, images, digests, view) for view in range(count)]
         logits = np.split(self._logits(np.concatenate(seen)), count)
         log_probability = mean_log_probability(logits)
-        return np.exp(calibration.scaled(log_probability, self._temperature)).astype(np.float64)
+        calibrated = calibration.scaled(log_probability, float(self._selected.temperature))
+        return np.exp(calibrated).astype(np.float64)
 
-    def _logits_function(self) -> Function:
-        if self._engine == "openvino":  # which folds batch norms by itself
-            return self._function(self.network.model)
-        from pipeline.training import network_split
+    def _by_openvino(self, weights: dict[str, Path]) -> Function:
+        """Return a function to logits, without Keras if it can be."""
+        compute = self._params.compute
+        classifier = head.load(sealed_files.require_sealed(paths.head_file(), "train_head"))
+        frozen = self._selected.name == "head" and self._params.extract.engine == "openvino"
+        folders = (
+            [paths.network(name) for name in weights] if frozen else [self._converted(weights)]
+        )
+        networks = [openvino.Network(folder) for folder in folders]
+        if frozen:
+            classifier.require(sum(one.features for one in networks), len(self.classes))
+        for one in networks:
+            one.compile("float32", compute.threads, compute.instruction_set)
+        if not frozen:
+            return networks[0]
+        return lambda images: classifier.logits(
+            np.concatenate([one(images) for one in networks], axis=1)
+        )
 
-        parts = list(self.network.extractors.values())
-        frozen, rest = network_split.split(parts, [None] * len(parts), self.network.classifier)
-        first, last = self._function(frozen), self._function(rest)
-        return lambda images: last(first(images))
+    def _converted(self, weights: dict[str, Path]) -> Path:
+        """Return the folder of the whole network; convert it unless the last run has done so."""
+        params, selected = self._params, self._selected.name
+        files = [*weights.values(), paths.head_file()]
+        if selected == "fine_tune" and params.fine_tune is not None:
+            files.append(sealed_files.require_sealed(paths.model_weights(), "fine_tune"))
+        settings = {
+            "networks": config.settings(params)["explain"]["backbones"],
+            "size": params.resize.size,
+            "classes": len(self.classes),
+            "files": [atomic_files.sha256(path) for path in files],
+            "code": atomic_files.sha256(atomic_files.require(paths.CODE, "code")),
+        }
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        folder = paths.PREDICTOR / key[:24]
+        if not folder.exists():
+            self._start_keras("tensorflow")
+            from pipeline.backbones import weights as keras_weights
 
-    def _function(self, model: Any) -> Function:
-        """Return a Keras model as a function of any number of images."""
-        from pipeline.backbones import openvino
-
-        size = self.batch_size
-        run: Function = model.predict_on_batch
-        if self._engine == "openvino":
-            threads = self._params.compute.threads
+            model = network.load(params, params.resize.size, len(self.classes), selected).model
+            for old in paths.PREDICTOR.glob("[!.]*"):
+                shutil.rmtree(old)
             try:
-                run = openvino.compile_model(model, size, "float32", threads)
+                with atomic_files.replacing(folder) as partial:
+                    keras_weights.convert(model, partial)
             except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
                 raise UserError(
                     "predict --engine: expected a network that OpenVINO can run, got "
                     f"{' '.join(str(error).split())[:120]!r}; give `--engine keras`"
                 ) from error
+        return folder
+
+    def _by_keras(self) -> Function:
+        """Return a function to logits, with batch norms folded up to where features are pooled."""
+        self._start_keras(self._params.compute.backend)
+        size, classes = self._params.resize.size, len(self.classes)
+        self.network = network.load(self._params, size, classes, self._selected.name)
+        from pipeline.training import network_split
+
+        parts = list(self.network.extractors.values())
+        frozen, rest = network_split.split(parts, [None] * len(parts), self.network.classifier)
+        count = self.batch_size
 
         def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
-            batches = (images[start : start + size] for start in range(0, len(images), size))
-            return np.concatenate([keras_setup.run_padded(run, batch, size) for batch in batches])
+            batches = (images[start : start + count] for start in range(0, len(images), count))
+            return np.concatenate(
+                [
+                    keras_setup.run_padded(
+                        lambda batch: rest.predict_on_batch(frozen.predict_on_batch(batch)),
+                        batch,
+                        count,
+                    )
+                    for batch in batches
+                ]
+            )
 
         return in_batches
+
+    def _start_keras(self, backend: str) -> None:
+        keras_setup.start(**self._params.compute.model_dump() | {"backend": backend})
 
 
 def _predictions(

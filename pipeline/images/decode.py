@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from pipeline.images import tiff
-from pipeline.images.unreadable import Unreadable as Unreadable  # which callers catch
+from pipeline.runtime.errors import Unreadable as Unreadable  # which callers catch
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # no other parser can be reached
 MAX_PIXELS = 100_000_000  # the largest cameras; a file of 48 KB can declare 400 megapixels

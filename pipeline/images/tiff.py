@@ -2,7 +2,7 @@
 
 from PIL.TiffImagePlugin import TiffImageFile
 
-from pipeline.images.unreadable import Unreadable
+from pipeline.runtime.errors import Unreadable
 
 SUBFILE, OLD_SUBFILE, BITS, PHOTOMETRIC, PLANAR = 254, 255, 258, 262, 284
 MAX_SAMPLE, SAMPLE_FORMAT, SUBSAMPLING = 281, 339, 530

@@ -17,6 +17,10 @@ class UserError(Exception):
     """
 
 
+class Unreadable(Exception):  # noqa: N818  a result about one file, not an error of the run
+    """A file that gives no image; the message is a short reason, the same in every run."""
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """Return a hint at the known name that is like `name` in any case; `otherwise` if none is."""
     by_letters = {one.lower(): one for one in known}

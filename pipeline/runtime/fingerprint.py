@@ -44,6 +44,11 @@ DECIDING = {
     "sklearn": ("scikit-learn", "scipy"),
     "zarr": ("zarr", "numcodecs", "google-crc32c"),
 }
+# By extract.engine: the module that computes features, which `extract` does not have in its entry.
+EXTRACTORS = {
+    "keras": "pipeline/backbones/from_params.py",
+    "openvino": "pipeline/backbones/openvino.py",
+}
 LIBRARIES: dict[str, dict[str, tuple[str, ...]]] = {  # by compute.backend and extract.engine
     "backend": {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib")},
     "engine": {"keras": (), "openvino": ("openvino",)},
@@ -54,18 +59,22 @@ Entry = dict[str, str]
 
 def of(stage: str) -> Entry:
     """Return the fingerprint of `stages/STAGE.py`."""
-    modules = sorted(_closure(f"stages/{stage}.py"))
-    imports = {name.partition(".")[0] for module in modules for name in _parsed(module).imports}
-    if stage == "report":  # it names the versions behind all stages
-        imports = set(DECIDING)
-    distributions = {one for name in imports for one in DECIDING.get(name, ())}
-    hashes = {module: _parsed(module).digest for module in modules}
-    return hashes | _templates(modules) | _versions(distributions)
+    without = EXTRACTORS.values() if stage == "extract" else ()
+    # The report names the versions behind all stages.
+    return _entry(f"stages/{stage}.py", without, DECIDING if stage == "report" else None)
+
+
+def extractor(engine: str, backend: str) -> Entry:
+    """Return the fingerprint of what computes features, beside the entry of `extract`."""
+    libraries = LIBRARIES["engine"][engine] or LIBRARIES["backend"][backend]
+    return _entry(EXTRACTORS[engine]) | _versions(libraries)
 
 
 def everything(stages: Iterable[str]) -> dict[str, object]:
-    """Return the content of `code.yaml`: an entry a stage, then backends and engines."""
-    return {**{stage: of(stage) for stage in stages}, **libraries()}
+    """Return the content of `code.yaml`: an entry a stage, then backends, engines, extractors."""
+    pairs = [("keras", "tensorflow"), ("keras", "jax"), ("openvino", "tensorflow")]
+    extractors = {f"{engine}-{backend}": extractor(engine, backend) for engine, backend in pairs}
+    return {**{stage: of(stage) for stage in stages}, **libraries(), "extractor": extractors}
 
 
 def libraries() -> dict[str, dict[str, Entry]]:
@@ -127,13 +136,23 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _closure(module: str) -> set[str]:
+def _entry(module: str, without: Iterable[str] = (), imports: Iterable[str] | None = None) -> Entry:
+    """Return hashes of the modules that a module reaches, and versions of what they import."""
+    modules = sorted(_closure(module, without))
+    if imports is None:
+        imports = {name.partition(".")[0] for one in modules for name in _parsed(one).imports}
+    distributions = {one for name in imports for one in DECIDING.get(name, ())}
+    hashes = {one: _parsed(one).digest for one in modules}
+    return hashes | _templates(modules) | _versions(distributions)
+
+
+def _closure(module: str, without: Iterable[str] = ()) -> set[str]:
     """Return the module and every project module that it reaches, as paths from the root."""
-    reached: set[str] = set()
+    reached, passed_over = set[str](), (*NEUTRAL, *without)
     waiting = [module]
     while waiting:
         one = waiting.pop()
-        if one in reached or one.startswith(NEUTRAL) or not (ROOT / one).is_file():
+        if one in reached or one.startswith(passed_over) or not (ROOT / one).is_file():
             continue
         reached.add(one)
         waiting += [(parent / "__init__.py").as_posix() for parent in Path(one).parents]

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import config, paths
-from pipeline.backbones import build, from_params, keras_setup
+from pipeline.backbones import build, keras_setup
 from pipeline.evaluation.probabilities import mean_log_probability
+from pipeline.images import views
 from pipeline.runtime import atomic_files, environment, fingerprint
 from pipeline.runtime.machine import processors
 from pipeline.runtime.progress import progress
@@ -143,7 +144,7 @@ class FineTuning:
         firsts = range(0, len(rows), size)
         for first, batch in zip(firsts, self.images.batches(size, rows), strict=True):
             digests = [one.tobytes() for one in self.images.digests[rows[first : first + size]]]
-            yield from_params.view(self.params, batch, digests, view)
+            yield views.view(self.params.extract, batch, digests, view)
 
     def _padded(self, model: keras.Model) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
         size = self.settings.batch_size

@@ -1,5 +1,6 @@
 """What `extract` assembles from a partly filled row cache is what a fresh run writes."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from local_cluster import local_cluster
 
 from pipeline import config
 from pipeline.backbones import build, from_params
+from pipeline.images import views
 from pipeline.storage import arrays, ledger
 
 
@@ -58,7 +60,7 @@ def test_each_view_has_the_networks_features_of_that_view(album: Album) -> None:
     network = from_params.extractor(params, "convnet", 48, WEIGHTS)
     digests = [digest.tobytes() for digest in pixels.digests]
     for view in range(3):
-        expected = network(from_params.view(params, pixels.read(0, 18), digests, view))
+        expected = network(views.view(params.extract, pixels.read(0, 18), digests, view))
         features = rows.read(0, 18)[:, view]
         np.testing.assert_allclose(features, np.asarray(expected), rtol=1e-4, atol=1e-6)
         assert len(np.unique(features, axis=0)) == 18
@@ -88,8 +90,8 @@ def test_names_and_order_cost_nothing_and_new_images_their_views(album: Album) -
 
 
 def test_more_views_cost_the_new_ones_and_other_ranges_the_augmented_ones(album: Album) -> None:
-    for views, expected in ((1, 18), (4, 18 * 3), (2, 0), (3, 0)):
-        album.change({"extract": {"views": views}})
+    for count, expected in ((1, 18), (4, 18 * 3), (2, 0), (3, 0)):
+        album.change({"extract": {"views": count}})
         assert again(album) == expected
     for changed in ({"rotation": 5}, {"seed": 1}):
         album.change({"extract": {"augment": {**AUGMENT, **changed}}})
@@ -129,6 +131,48 @@ def test_features_beyond_the_range_of_their_dtype_stop_the_run(album: Album) -> 
         "set extract.dtype: float32, or check the weights\n"
     )
     assert [path.name for path in FEATURES.parent.iterdir()] == [".convnet.zarr.lock"]
+
+
+class TestByOpenVINO:
+    @pytest.fixture(autouse=True)
+    def _fetched(self, album: Album) -> None:
+        album.change({"extract": {"engine": "openvino"}})
+        album.fetch_weights()
+
+    def test_features_are_those_of_keras_and_cached_by_view(self, album: Album) -> None:
+        for count, expected in ((2, 18 * 2), (3, 18), (1, 0), (3, 0)):
+            album.change({"extract": {"views": count}})
+            assert again(album) == expected
+        features = arrays.StoredArray(FEATURES).read(0, 18)
+        album.change({"extract": {"engine": "keras"}})
+        prepare(album)
+        album.extract()
+        by_keras = arrays.StoredArray(FEATURES).read(0, 18)
+        assert len(np.unique(by_keras.reshape(-1, 128), axis=0)) == 18 * 3
+        np.testing.assert_allclose(features, by_keras, rtol=1e-4, atol=1e-6)
+
+    def test_it_runs_without_weights_in_any_batch_size_until_the_network_changes(
+        self, album: Album
+    ) -> None:
+        assert again(album) == 18 * 2
+        WEIGHTS.unlink()
+        album.change({"extract": {"batch_size": 3}})
+        assert again(album) == 0
+        for changed in ({"layer": "conv3"}, {"pooling": "max"}):
+            album.change({"backbones.convnet": changed})
+            assert again(album) == 0
+            album.fetch_weights()
+            assert again(album) == 18 * 2
+
+    def test_a_network_that_is_not_there_or_not_wanted_names_its_stage(self, album: Album) -> None:
+        prepare(album)
+        album.change({"extract": {"engine": "keras"}})
+        album.fetch_weights()
+        album.change({"extract": {"engine": "openvino"}})
+        wrong = "data/networks/convnet: expected a network as `fetch_weights` wrote it, got"
+        assert wrong in album.fails("extract", "convnet")
+        shutil.rmtree("data/networks/convnet")
+        assert "the output of `fetch_weights@convnet`" in album.fails("extract", "convnet")
 
 
 class TestOnACluster:

@@ -12,8 +12,9 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from pipeline import config, paths
-from pipeline.backbones import build, from_params
+from pipeline.backbones import build
 from pipeline.evaluation.probabilities import mean_log_probability
+from pipeline.images import views
 from pipeline.storage import arrays, ledger, sealed_files, tables
 from pipeline.training import head, history, network
 
@@ -129,8 +130,8 @@ def test_predictions_are_averaged_over_predict_views(album: Album) -> None:
     params, pixels = config.read(), arrays.StoredArray(RESIZED)
     model = network.load(params, 48, 2, "fine_tune").model
     digests = [digest.tobytes() for digest in pixels.digests]
-    views = [from_params.view(params, pixels.read(0, 18), digests, view) for view in range(3)]
-    logits = [np.asarray(model(view)) for view in views]
+    images, options = pixels.read(0, 18), params.extract
+    logits = [np.asarray(model(views.view(options, images, digests, view))) for view in range(3)]
     predicted = predictions(paths.MODEL)
     assert_allclose(predicted, mean_log_probability(logits), rtol=1e-4, atol=1e-5)
     assert np.abs(predicted - mean_log_probability(logits[:1])).max() > 1e-3

@@ -135,6 +135,8 @@ def pixels() -> NDArray[np.uint8]:
 
 
 def test_a_rows_features_are_the_same_in_any_batch(pixels: NDArray[np.uint8]) -> None:
+    """Without AVX-512 the place in the batch decides the last bits: docs/reproducibility.md."""
+    tolerance = 0 if "avx512f" in machine.flags() else 1e-6
     model = build.extractor(mobilenet(), "MobileNetV2", None, "avg", "float32")
 
     def features(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -143,10 +145,10 @@ def test_a_rows_features_are_the_same_in_any_batch(pixels: NDArray[np.uint8]) ->
     expected = features(pixels)
     assert len(np.unique(expected, axis=0)) == 32
     assert_array_equal(features(np.flip(np.flip(pixels, 2).copy(), 2)), expected)  # other strides
-    assert_array_equal(features(pixels[::-1])[::-1], expected)
+    assert_allclose(features(pixels[::-1])[::-1], expected, rtol=0, atol=tolerance)
     for size in (1, 7):
         parts = [features(pixels[at : at + size]) for at in range(0, 32, size)]
-        assert_array_equal(np.concatenate(parts), expected)
+        assert_allclose(np.concatenate(parts), expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.slow

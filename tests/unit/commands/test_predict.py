@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from PIL import Image
 
 from pipeline.commands import predict
 from pipeline.storage import arrays, ledger
+from pipeline.training import network
+from stages import fetch_weights
 
 ROOT = Path(__file__).parents[3]
 Say = Callable[..., SimpleNamespace]
@@ -34,11 +37,15 @@ def say(project: Path, pipeline: Say) -> Say:
     return lambda *words: pipeline("predict", *words)
 
 
-def one_view(**data: str) -> None:
+def change_params(section: str, **values: Any) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
-    params["predict"]["views"] = 1
-    params["data"] |= data
+    params[section] |= values
     Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def one_view(**data: str) -> None:
+    change_params("predict", views=1)
+    change_params("data", **data)
 
 
 def rows_of(out: str) -> list[list[str]]:
@@ -66,13 +73,12 @@ def test_an_image_of_the_data_set_gets_the_pipelines_probabilities(
     require_agreement(said.out)
 
 
-@pytest.mark.slow
-def test_a_fresh_process_uses_openvino_without_tensorflow(project: Path) -> None:
-    choose("fine_tune")
+def in_a_fresh_process(condition: str) -> None:
+    """Predict the data set; `condition` is one of Python's, at the end."""
     code = (
         "import sys; from pipeline.commands import cli; "
         "status = cli.main(['predict', 'data/raw/train', '--json']); "
-        "assert 'tensorflow' not in sys.modules; sys.exit(status)"
+        f"assert {condition}; sys.exit(status)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -80,6 +86,28 @@ def test_a_fresh_process_uses_openvino_without_tensorflow(project: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     require_agreement(done.stdout)
+
+
+@pytest.mark.slow
+def test_only_the_first_run_after_a_training_starts_keras(project: Path) -> None:
+    choose("fine_tune")
+    in_a_fresh_process("'keras' in sys.modules")
+    in_a_fresh_process("'keras' not in sys.modules")
+    choose("head")
+    in_a_fresh_process("'keras' in sys.modules")
+    assert len([*Path("data/.predictor").glob("[!.]*")]) == 1
+
+
+def test_a_head_on_features_by_openvino_needs_no_keras(
+    project: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_params("extract", engine="openvino")
+    fetch_weights.main.__wrapped__("convnet")
+    choose("head")
+    monkeypatch.setattr(network, "load", None)
+    said = say(TRAIN, "--json")
+    assert said.status == 0, said.err
+    require_agreement(said.out)
 
 
 def test_a_zip_a_folder_and_its_files_get_the_same(say: Say) -> None:
@@ -173,13 +201,9 @@ def test_a_name_cannot_control_the_terminal_nor_break_the_csv(say: Say) -> None:
     [
         (["--heatmap", "data"], "got 'data', which holds something else; name another one"),
         (["--heatmap", "new", "--engine", "openvino"], "as --heatmap needs gradients, got 'openvi"),
-        (["--engine", "openvino"], "run `pip install 'pipeline[openvino]'`, or give `--engine ker"),
     ],
 )
-def test_impossible_requests_are_one_sentence(
-    words: list[str], sentence: str, say: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+def test_impossible_requests_are_one_sentence(words: list[str], sentence: str, say: Say) -> None:
     said = say(sorted(TRAIN.iterdir())[0], *words)
     assert (said.status, said.out, said.err.count("\n")) == (1, "", 1)
     assert sentence in said.err

@@ -129,8 +129,17 @@ def test_entries_have_imports_inside_functions_and_no_neutral_module() -> None:
     assert not [key for keys in entries.values() for key in keys if NEUTRAL.match(key)]
     assert {"pipeline/images/decode.py", "numpy", "stages/split.py"} < entries["split"]
     inside = "pipeline/backbones/from_params.py"
-    assert inside in entries["extract"]
+    assert inside in entries["fine_tune"]
     assert inside not in entries["split"]
+
+
+def test_features_by_openvino_depend_on_no_version_of_keras() -> None:
+    of_extract, by_keras = fingerprint.of("extract"), fingerprint.extractor("keras", "jax")
+    by_openvino = fingerprint.extractor("openvino", "tensorflow")
+    assert {"openvino", "pipeline/backbones/openvino.py"} < by_openvino.keys()
+    assert not {"keras", "tensorflow"} & (of_extract | by_openvino).keys()
+    assert {"keras", "pipeline/backbones/build.py"} < by_keras.keys()
+    assert not {"tensorflow", "openvino"} & by_keras.keys()
 
 
 def test_the_pages_templates_belong_to_the_report(project: Path, committed: Everything) -> None:

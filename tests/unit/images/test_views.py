@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from pipeline.backbones import from_params
+from pipeline.images import views
 
 SIZE = 13  # the center is a pixel
 NOTHING = {"rotation": 0.0, "shift": 0.0, "shear": 0.0, "zoom": 0.0, "flip": False}
@@ -33,8 +34,8 @@ def digests(pixels: Pixels) -> list[bytes]:
 def made(
     pixels: Pixels, view: int, ranges: Ranges = ALL, seed: int = 0, keys: Sequence[bytes] = ()
 ) -> Pixels:
-    params: Any = SimpleNamespace(extract=SimpleNamespace(changes=lambda: (ranges, seed)))
-    result = from_params.view(params, pixels, keys or digests(pixels), view)
+    options: Any = SimpleNamespace(changes=lambda: (ranges, seed))
+    result = views.view(options, pixels, keys or digests(pixels), view)
     assert (str(result.dtype), result.shape) == ("uint8", pixels.shape)
     return result
 
@@ -65,10 +66,9 @@ def test_view_seed_and_image_each_give_another_map() -> None:
 
 def test_this_is_a_map_of_seed_0() -> None:
     """It must not change, since cached views depend on it."""
-    transform = from_params._transform(bytes(32), 2, ALL, 0, 12)
-    assert transform.dtype == np.float32
-    expected = [1.185631, -0.434958, -0.828171, 0.179553, 1.124593, -3.320004, 0, 0]
-    np.testing.assert_allclose(transform, expected, atol=2e-6)
+    linear, offset = views._transform(bytes(32), 2, ALL, 0, 12)
+    np.testing.assert_allclose(linear, [[1.124593, 0.179553], [-0.434958, 1.185631]], atol=2e-6)
+    np.testing.assert_allclose(offset, [-3.320004, -0.828171], atol=2e-6)
 
 
 def test_a_flip_mirrors_some_images_and_leaves_the_others() -> None:
@@ -110,6 +110,21 @@ MAPS: dict[str, tuple[Draw, Ranges, Callable[[Pixels], Pixels]]] = {
         lambda image: np.stack([image[row][clipped(EACH + row - 6)] for row in EACH]),
     ),
 }
+
+
+def test_views_are_those_of_keras_up_to_rounding() -> None:
+    """Fine-tuning augments with the same kinds of maps, by Keras' layers."""
+    pixels = images(4, 32)
+    maps = []
+    for key in digests(pixels):
+        ((d, c), (b, a)), (down, right) = views._transform(key, 2, ALL, 0, 32)
+        maps.append([a, b, right, c, d, down, 0, 0])
+    expected = keras.ops.image.affine_transform(
+        pixels.astype(np.float32), np.array(maps, np.float32), "bilinear", "nearest"
+    )
+    difference = abs(made(pixels, 2) - np.asarray(expected))
+    assert difference.mean() < 0.3
+    assert np.quantile(difference, 0.999) < 1
 
 
 @pytest.mark.parametrize("name", MAPS)
