@@ -5,7 +5,6 @@ C. Guo et al., "On Calibration of Modern Neural Networks" (2017).
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from pipeline.evaluation.probabilities import Floats, Ints, log_softmax, losses
 
@@ -35,6 +34,8 @@ def fit_temperature(log_probability: Floats, label: Ints) -> float:
 
 
 def _most_likely(log_probability: Floats, label: Ints) -> float:
+    from scipy.optimize import minimize_scalar  # not imported by `submit`, which only scales
+
     shifted = log_probability - log_probability.max(axis=1, keepdims=True)
     shifted, own = shifted.astype(np.float64), losses(shifted, label)
     probability = np.empty_like(shifted)
