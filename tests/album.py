@@ -214,8 +214,8 @@ def counts(printed: str) -> list[tuple[int, int]]:
 
 
 def segments() -> list[Path]:
-    """The files of the row cache."""
-    return sorted(ROWS.glob("*/*.rows"))
+    """The files of the row cache of `resize`."""
+    return sorted(path for path in ROWS.glob("*/*.shards/**/*") if path.is_file())
 
 
 def damage(rng: np.random.Generator, path: Path) -> None:

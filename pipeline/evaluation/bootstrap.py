@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
-from scipy.stats import binomtest
 
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
@@ -34,8 +33,12 @@ def wilson(count: int, total: int) -> Interval:
     """Return the proportion `count / total` with its score interval; 0 to 1 if `total` is 0."""
     if not total:
         return Interval(0.0, 0.0, 1.0)
-    low, high = binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(count / total, float(low), float(high))
+    share, z = count / total, float(ndtri((1 + CONFIDENCE) / 2))
+    center = (2 * total * share + z**2) / (2 * (total + z**2))
+    half = z / (2 * (total + z**2)) * np.sqrt(4 * total * share * (1 - share) + z**2)
+    low = 0.0 if count == 0 else center - half
+    high = 1.0 if count == total else center + half
+    return Interval(share, float(low), float(high))
 
 
 def weights(images: int) -> Iterator[Floats]:

@@ -22,7 +22,7 @@ class Resizing(CachedShards):
     """The work of stage `resize`; the row cache identifies an image by its file's sha256."""
 
     dtype = np.dtype(np.uint8)
-    with_digests = True
+    linked = True
 
     def __init__(self, out: Path, params: Params) -> None:
         self.ledger, self.data = paths.LEDGER.absolute(), params.data

@@ -139,7 +139,10 @@ class Clone:
                 there.parent.mkdir(parents=True, exist_ok=True)
                 copy = atomic_files.copy_folder if here.is_dir() else shutil.copyfile
                 copy(here, there)
-        elif not there.exists() and here.exists():  # no stage writes into its inputs
+        elif not there.exists() and (
+            self._is_here(path) if path in self._hashes else here.exists()
+        ):
+            # No stage writes into its inputs.
             there.parent.mkdir(parents=True, exist_ok=True)
             there.symlink_to(here.resolve())
         return there.exists()

@@ -143,8 +143,13 @@ class Readable(abc.ABC):
 class StoredArray(Readable):
     """An array on disk, opened for reading and checked against the ledger."""
 
-    def __init__(self, path: Path, fingerprint: str | None = None) -> None:
-        """Open `path`; a UserError if it is damaged, or has rows of another `data/split.csv`."""
+    def __init__(
+        self, path: Path, fingerprint: str | None = None, *, complete: bool = True
+    ) -> None:
+        """Open `path`; a UserError if it is damaged, or has rows of another `data/split.csv`.
+
+        Unless `complete`, shards may be missing; zarr reads their rows as zeros.
+        """
         self._path = path
         with self._refusing("a zarr array", path):
             self._array = zarr.open_array(path, mode="r", zarr_format=3)
@@ -155,22 +160,32 @@ class StoredArray(Readable):
                 raise ValueError(f"another {METADATA} than its {CRC32} says")
             self.shape, self.dtype = self._array.shape, self._array.dtype
             self.chunk = self._array.chunks[0]
-            self._shard = (self._array.shards or self._array.chunks)[0]
+            self.shard = (self._array.shards or self._array.chunks)[0]
             self.fingerprint = str(self._array.attrs.get("fingerprint", ""))
+            shards = math.ceil(len(self) / self.shard)
             files = path.glob("c/*" + "/0" * (len(self.shape) - 1))
-            stored = {int(file.relative_to(path).parts[1]) for file in files if file.stat().st_size}
-            shards = math.ceil(len(self) / self._shard)
+            numbers = {int(file.relative_to(path).parts[1]) for file in files}
+            self.stored = {number for number in numbers if self.has_shard(number)}
         if fingerprint is not None and self.fingerprint != fingerprint:
             raise UserError(
                 f"{path}: expected the rows of the current data/split.csv, got {len(self)} rows of "
                 "another one; run `dvc repro` to make it anew"
             )
-        missing = next((i for i in range(shards) if i not in stored), None)
-        if missing is not None:  # zarr reads missing and empty shards as zeros
+        missing = next((i for i in range(shards) if i not in self.stored), None)
+        if complete and missing is not None:  # zarr reads missing and empty shards as zeros
             raise UserError(
-                f"{path}: expected {shards} shards, got {shards - len(stored)} missing or empty, "
-                f"the first is {missing}; remove {path} and run `dvc repro` again"
+                f"{path}: expected {shards} shards, got {shards - len(self.stored)} missing or "
+                f"empty, the first is {missing}; remove {path} and run `dvc repro` again"
             )
+
+    def shard_file(self, number: int) -> Path:
+        """Return the path of a shard."""
+        return self._path.joinpath("c", str(number), *["0"] * (len(self.shape) - 1))
+
+    def has_shard(self, number: int) -> bool:
+        """Return whether a shard is there, and not empty."""
+        file = self.shard_file(number)
+        return file.exists() and file.stat().st_size > 0
 
     @functools.cached_property
     def digests(self) -> NDArray[np.uint8]:
@@ -191,7 +206,7 @@ class StoredArray(Readable):
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Read the listed rows, in runs of neighboring chunks of one shard."""
-        gap = (np.diff(rows // self.chunk) > 1) | (np.diff(rows // self._shard) > 0)
+        gap = (np.diff(rows // self.chunk) > 1) | (np.diff(rows // self.shard) > 0)
         runs = np.split(rows, np.flatnonzero(gap) + 1) if len(rows) else []
         if len(runs) == 1 and rows[-1] - rows[0] == len(rows) - 1:
             return self.read(int(rows[0]), int(rows[-1]) + 1)  # without a copy

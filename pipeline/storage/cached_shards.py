@@ -19,6 +19,7 @@ from pipeline.runtime import environment, parallel
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
 from pipeline.storage import arrays
+from pipeline.storage.linked_shards import LinkedShards
 from pipeline.storage.row_cache import RowCache
 
 SHARD_ROWS = 256  # the most that a killed run loses, and what a cluster's worker is given
@@ -34,7 +35,7 @@ class CachedShards(abc.ABC):
     dtype: np.dtype[Any]  # of the array
     row_shape: tuple[int, ...]
     keys: list[bytes]  # 32 bytes for each row of the array that identify its image
-    with_digests = False  # whether `Done.digests` is wanted
+    linked = False  # whether the row cache links to the shards, of one part; with `Done.digests`
 
     def __init__(self, out: Path) -> None:
         """Start a run that writes to `out`; call it once all other attributes are set."""
@@ -66,10 +67,11 @@ class CachedShards(abc.ABC):
                 "began, got others; run `dvc repro` again, on a cluster with the same ones on "
                 "every worker"
             )
-        return [
-            RowCache(self.root, key, self.keys, self.budget, self.started)
-            for key in self._cache_keys
-        ]
+        settings = self.keys, self.budget, self.started
+        if self.linked:
+            (key,) = self._cache_keys
+            return [LinkedShards(self.root, key, *settings, self.out)]
+        return [RowCache(self.root, key, *settings) for key in self._cache_keys]
 
     def __call__(self, shard: range, advance: Callable[[int], None]) -> parallel.Done:
         done = parallel.Done(shard)
@@ -88,15 +90,19 @@ class CachedShards(abc.ABC):
                 part[places[at : at + len(block)]] = block.reshape(len(block), -1)
                 at += len(block)
                 advance(len(block))
-            with done.timed("write"):
-                cache.put([keys[place] for place in places], part[places])
+            if not self.linked:
+                with done.timed("write"):
+                    cache.put([keys[place] for place in places], part[places])
             for place in np.flatnonzero(~cached).tolist():  # the same image under several names
                 part[place] = part[missing[keys[place]]]
             done.computed += len(places)
             done.found += len(keys) - len(places)
         with done.timed("write"):
-            arrays.write_shard(self.out, shard, values)
-        if self.with_digests:
+            if isinstance(cache := self.caches[0], LinkedShards):
+                cache.write_shard(shard, values)
+            else:
+                arrays.write_shard(self.out, shard, values)
+        if self.linked:
             done.digests = arrays.digests(values)
         return done
 
@@ -125,5 +131,7 @@ def run(
         results = parallel.run(work, shards, threads=threads, cluster=cluster, advance=bar.update)
         done = sorted(results, key=lambda one: one.rows.start)
         bar.note = parallel.where_the_time_went(done)
+    if isinstance(caches[0], LinkedShards):
+        caches[0].retire()
     print(caches[0].summary(*caches[1:]))
     return done

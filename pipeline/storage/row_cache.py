@@ -1,7 +1,7 @@
-"""The row cache: rows that `resize` and `extract` computed, by the key of their image.
+"""The row cache: rows that `extract` computed, by the key of their image.
 
 ROOT/KIND/SEGMENT: a kind is the cache key, so that its rows have one size; a segment is a file that
-never changes once it has its name, little-endian:
+never changes once it has its name, little-endian (those of `resize` are in `linked_shards.py`):
 
     magic, number of rows n (uint32), bytes per row (uint32)
     n keys of 32 bytes, crc32c (uint32) of all before
@@ -20,11 +20,12 @@ import contextlib
 import itertools
 import math
 import os
+import shutil
 import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,15 @@ KEY_BYTES = 32
 MAGIC = b"ROW CACHE 2\n"
 HEADER = struct.Struct("<12s2I")
 MOST_BYTES = 2**48  # of a segment
-PART = ".rows.part"  # end of the name of a segment that is being written
+ROWS, SHARDS = ".rows", ".shards"  # ends of the names of segments: files, and folders of links
+PART = ".part"  # end of the name of a segment that is being written
 CLOCK_SECONDS = 2  # by which an mtime may be behind
 
 
 class RowCache:
     """The rows of one kind that this run needs; `get` and `put` may be called from any thread."""
+
+    suffix = ROWS  # of segments
 
     def __init__(
         self,
@@ -89,14 +93,9 @@ class RowCache:
         for number, rows in itertools.groupby(indexed, lambda one: one[0] // MOST_BYTES):
             path = self._segments[number]
             try:
-                with path.open("rb") as file:
-                    for where, place in rows:
-                        file.seek(where % MOST_BYTES)
-                        row, checksum = file.read(content.shape[1]), file.read(4)
-                        if checksum == _checksum(row):
-                            content[place], found[place] = np.frombuffer(row, np.uint8), True
-                        else:
-                            self._report(path, "a damaged row")
+                at = [(where % MOST_BYTES, place) for where, place in rows]
+                if not self._read(path, at, content, found):
+                    self._report(path, "a damaged row")
             except FileNotFoundError:  # another process has made room
                 continue
             except OSError as error:
@@ -110,13 +109,9 @@ class RowCache:
 
         Once the cache is full, or its folder cannot be written, nothing more is stored.
         """
-        with self._lock:
-            if self._budget and len(keys) and not self._stopped:
-                try:
-                    self._write(keys, rows.reshape(len(keys), -1).view(np.uint8))
-                except OSError as error:
-                    self._stop(error)
-            self._not_kept += len(keys) if self._stopped else 0
+        self._store(
+            len(keys), lambda: self._write(keys, rows.reshape(len(keys), -1).view(np.uint8))
+        )
 
     def summary(self, *others: "RowCache") -> str:
         """Return one line on the disk space, and the rows that these caches had no room for."""
@@ -132,10 +127,9 @@ class RowCache:
 
     def _open(self) -> None:
         # Names begin with the time: of two rows of one key, the newer is taken.
-        for path in sorted((self._root / self._kind).glob("*.rows")):
+        for path in sorted((self._root / self._kind).glob(f"*{self.suffix}")):
             try:
-                keys, row_bytes = _read_index(path)
-                if self._add(path, keys, row_bytes):
+                if self._index(path):
                     with contextlib.suppress(PermissionError):  # of another user
                         os.utime(path)
             except FileNotFoundError:
@@ -143,20 +137,52 @@ class RowCache:
             except (OSError, ValueError) as error:
                 self._report(path, error)
                 if isinstance(error, ValueError):
-                    path.unlink(missing_ok=True)
+                    _remove(path)
         self._make_room(0, math.inf)  # wanted segments were just touched, so they go last
 
-    def _add(self, path: Path, keys: Sequence[bytes], row_bytes: int) -> bool:
-        """Point the wanted keys to the segment's rows; return whether there are any."""
-        first = len(self._segments) * MOST_BYTES + _start(len(keys))
-        addresses = range(first, first + len(keys) * (row_bytes + 4), row_bytes + 4)
+    def _index(self, path: Path) -> bool:
+        """Index the wanted rows of a segment; return whether there are any."""
+        keys, row_bytes = _read_index(path)
+        return self._add(path, keys, _addresses(len(keys), row_bytes), row_bytes)
+
+    def _add(
+        self, path: Path, keys: Iterable[bytes], addresses: Iterable[int], row_bytes: int
+    ) -> bool:
+        """Point the wanted keys to rows at positive addresses in a segment; return if any are."""
+        first = len(self._segments) * MOST_BYTES
         pairs = zip(keys, addresses, strict=True)
-        wanted = {key: address for key, address in pairs if key in self._where}
+        wanted = {key: first + address for key, address in pairs if key in self._where}
         if wanted:
             self._where.update(wanted)
             self._segments.append(path)
             self.row_bytes = row_bytes
         return bool(wanted)
+
+    def _read(
+        self,
+        path: Path,
+        rows: Sequence[tuple[int, int]],
+        content: NDArray[np.uint8],
+        found: NDArray[np.bool_],
+    ) -> bool:
+        """Read rows of a segment by (address, place in `content`); return whether all are sound."""
+        with path.open("rb") as file:
+            for address, place in rows:
+                file.seek(address)
+                row, checksum = file.read(content.shape[1]), file.read(4)
+                if checksum == _checksum(row):
+                    content[place], found[place] = np.frombuffer(row, np.uint8), True
+        return all(found[place] for _, place in rows)
+
+    def _store(self, count: int, write: Callable[[], None]) -> None:
+        """Let `write` store rows, unless the cache is off or was stopped."""
+        with self._lock:
+            if self._budget and count and not self._stopped:
+                try:
+                    write()
+                except OSError as error:
+                    self._stop(error)
+            self._not_kept += count if self._stopped else 0
 
     def _write(self, keys: Sequence[bytes], rows: NDArray[np.uint8]) -> None:
         """Write one segment and index it, if there is room within the budget."""
@@ -165,7 +191,7 @@ class RowCache:
             self._stopped = "the cache is full"
             return
         folder, unique = self._root / self._kind, uuid.uuid4().hex
-        path, partial = folder / f"{time.time_ns():020d}-{unique}.rows", folder / f"{unique}{PART}"
+        path, partial = folder / f"{time.time_ns():020d}-{unique}{ROWS}", folder / f"{unique}{PART}"
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("xb") as file:
@@ -177,7 +203,7 @@ class RowCache:
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink()
-        self._add(path, keys, row_bytes)
+        self._add(path, keys, _addresses(count, row_bytes), row_bytes)
 
     def _make_room(self, needed: int, unused_since: float) -> bool:
         """Remove old files until `needed` more bytes fit the budget; none if they cannot fit."""
@@ -189,19 +215,22 @@ class RowCache:
         for _, size, path in old:
             if excess <= 0:
                 break
-            Path(path).unlink(missing_ok=True)
+            _remove(Path(path))
             excess -= size
         return True
 
     def _files(self) -> list[tuple[float, int, str]]:
-        """Return the files of all kinds as (mtime, bytes, path), with remains of killed runs."""
+        """Return the segments of all kinds as (mtime, bytes, path), with remains of killed runs."""
         files = []
-        for folder, _, names in os.walk(self._root):
-            ours = (name for name in names if name.endswith((".rows", PART)))
+        for folder, folders, names in os.walk(self._root):
+            ours = [name for name in (*folders, *names) if name.endswith((ROWS, SHARDS, PART))]
+            folders[:] = set(folders).difference(ours)
             for path in (os.path.join(folder, name) for name in ours):
                 with contextlib.suppress(OSError):  # removed since it was listed
                     status = os.stat(path)
-                    files.append((status.st_mtime, status.st_size, path))
+                    within = [os.path.join(at, name) for at, _, of in os.walk(path) for name in of]
+                    size = sum(map(os.path.getsize, within)) if within else status.st_size
+                    files.append((status.st_mtime, size, path))
         return files
 
     def _report(self, path: Path, fault: object) -> None:
@@ -236,9 +265,23 @@ def _read_index(path: Path) -> tuple[list[bytes], int]:
     return [keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES)], row_bytes
 
 
+def _addresses(count: int, row_bytes: int) -> range:
+    """Return the offsets of the rows in a segment."""
+    start, stored = _start(count), row_bytes + 4
+    return range(start, start + count * stored, stored)
+
+
 def _start(count: int) -> int:
     """Return the offset of the rows in a segment of `count` rows."""
     return HEADER.size + KEY_BYTES * count + 4
+
+
+def _remove(path: Path) -> None:
+    """Remove a segment, if it is still there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _checksum(content: Any) -> bytes:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,22 @@ def test_no_setting_is_hidden_from_dvcs_run_cache(name: str) -> None:
 def test_a_second_run_does_nothing(done: Project) -> None:
     assert done.run("dvc", "repro").endswith("Data and pipelines are up to date.\n")
     assert done.repro() == []
+
+
+def test_resized_images_are_stored_once_and_come_back_from_the_row_cache(
+    done: Project, project: Project
+) -> None:
+    shards = [path for path in (done.folder / paths.RESIZED / "c").rglob("*") if path.is_file()]
+    assert {path.stat().st_nlink for path in shards} == {2}  # one of them in the row cache
+    cached = {
+        path.read_bytes() for path in (done.folder / ".dvc/cache").rglob("*") if path.is_file()
+    }
+    assert cached.isdisjoint(path.read_bytes() for path in shards)
+    shutil.rmtree(project.folder / paths.RESIZED)
+    printed = project.run("dvc", "repro")
+    assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == ["resize"]
+    assert " 0 computed, " in printed
+    assert project.git("status", "--porcelain") == ""
 
 
 @pytest.mark.parametrize(
@@ -146,7 +163,12 @@ def test_queued_experiments_run_in_copies_and_leave_the_working_tree_alone(
         printed = project.run("dvc", "exp", "run", "--run-all")
     finally:
         project.run("dvc", "queue", "stop")
-    assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == ["code", "submit", "report"]
+    assert re.findall(r"^Running stage '(.+)':$", printed, re.M) == [
+        "code",
+        "resize",
+        "submit",
+        "report",
+    ]
     assert project.git("status", "--porcelain") == ""
     assert re.search(r"queued .*Success", project.run("dvc", "queue", "status"))
     assert list((project.folder / ".dvc" / "tmp" / "exps").glob("tmp*")) == []

@@ -1,6 +1,10 @@
 """What `resize` assembles from a partly filled row cache is what a fresh run writes."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -41,6 +45,29 @@ def test_the_output_has_all_rows_and_the_digest_of_each(album: Album) -> None:
     np.testing.assert_array_equal(stored.read(0, 18), expected)
     np.testing.assert_array_equal(stored.digests, arrays.digests(stored.read(0, 18)))
     assert sorted(path.name for path in (RESIZED / "c").iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_the_row_cache_holds_links_to_the_output_and_restores_it_by_links(album: Album) -> None:
+    assert again(album) == 18
+    shards = sorted(path for path in (RESIZED / "c").rglob("*") if path.is_file())
+    inodes = [path.stat().st_ino for path in shards]
+    assert [path.stat().st_nlink for path in shards] == [2] * 4
+    others = [path for path in segments() if path.stat().st_ino not in inodes]
+    assert sorted(path.name for path in others) == ["sha256.npy", "zarr.json"]
+    shutil.rmtree(RESIZED)  # as DVC does before the stage runs
+    assert again(album) == 0
+    assert [path.stat().st_ino for path in shards] == inodes
+
+
+def test_without_hard_links_the_same_rows_are_known(
+    album: Album, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.EPERM, "no links")))
+    assert again(album) == 18
+    shutil.rmtree(RESIZED)
+    album.add("cat", 1)
+    assert again(album) == 1
+    assert again(album) == 0
 
 
 def test_only_new_bytes_are_computed_once_each(album: Album) -> None:

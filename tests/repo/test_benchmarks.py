@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks import measure, printed, results, tables
+from benchmarks import end_to_end, measure, printed, results, tables
 from benchmarks import project as projects
 from benchmarks.measure import Contender, Outcome, interleave, run
 
@@ -124,3 +124,15 @@ def test_a_quick_benchmark_writes_a_table_with_every_contender(tmp_path: Path) -
         "tf.io.decode_jpeg, tf.image.resize",
     }
     assert not [name for name, value in rows.items() if value.startswith("failed")]
+
+
+def test_disk_space_counts_a_byte_once_and_nothing_outside(tmp_path: Path) -> None:
+    rows = tmp_path / "data" / ".rows" / "kind"
+    rows.mkdir(parents=True)
+    (tmp_path / ".dvc" / "cache").mkdir(parents=True)
+    (tmp_path / "data" / "shard").write_bytes(bytes(1_000))
+    (rows / "link").hardlink_to(tmp_path / "data" / "shard")
+    (tmp_path / ".dvc" / "cache" / "copy").write_bytes(bytes(100))
+    (tmp_path / "photos.zip").write_bytes(bytes(10))
+    (tmp_path / "data" / "input").symlink_to(tmp_path / "photos.zip")
+    assert end_to_end.disk_bytes(tmp_path) == 1_100
