@@ -34,14 +34,14 @@ def main() -> None:
     threadpoolctl.threadpool_limits(params.compute.threads or processors(), user_api="blas")
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
-    accepted = [row for row in rows if row.accepted]
+    accepted = rows.accepted()
     images = arrays.StoredArray(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
     features = array_views.open_features(params.backbones, fingerprint)
 
     at = np.flatnonzero(labels.label >= 0)
-    labelled, label, test = [accepted[i] for i in at], labels.label[at], labels.subset[at] == "test"
+    labelled, label, test = accepted.take(at), labels.label[at], labels.subset[at] == "test"
     first_view = audit.first_view(features, at)
-    group = np.unique([row.group for row in labelled], return_inverse=True)[1]
+    group = ledger.first_of_equal(labelled.texts("group"))
     many = len(labels.classes) > MANY_CLASSES
     fit = discriminant.fit if many else _fit()
     with progress("audit labels", len(label)) as bar:

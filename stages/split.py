@@ -6,6 +6,7 @@ Reads `data.train` and `data.test` in place, and `data/label_fixes.csv`. Writes 
 
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from pipeline import config, paths
 from pipeline.images import judge, label_fixes, labels, sources
+from pipeline.images.near_duplicates import SIDE
 from pipeline.runtime import links
 from pipeline.runtime.parallel import in_order
 from pipeline.runtime.progress import progress
@@ -36,26 +38,34 @@ def main() -> None:
         if outside := len(archives[0].names) - len(entries):
             _print([f"{outside:,} files are in folders that data.subsets does not name: not read"])
         selected = list(labels.limit_per_class(entries, options.per_class_limit))
-        files = [("train", archives[0], entry) for entry in selected]
+        files: list[tuple[str, sources.Source, Sequence[labels.Entry]]]
+        files = [("train", archives[0], selected)]
         if not links.same(inputs.test, inputs.train):
             archives.append(_open(inputs.test, inputs.zip_encoding, stack))
-            files += [("test", archives[1], one) for one in labels.unlabelled(archives[1].names)]
-        rows, thumbnails = [], []
-        with progress("split", len(files)) as bar:
-            for row, thumbnail in in_order(lambda file: judge.judge(*file, classes), files):
-                rows.append(row)
-                if thumbnail is not None:
-                    thumbnails.append(thumbnail)
-                bar.update()
+            files.append(("test", archives[1], labels.unlabelled(archives[1].names)))
+        thumbnails = bytearray()
+        with progress("split", sum(len(entries) for *_, entries in files)) as bar:
+
+            def judged() -> Iterator[ledger.LedgerRow]:
+                each = (
+                    (name, archive, entry) for name, archive, entries in files for entry in entries
+                )
+                for row, thumbnail in in_order(lambda file: judge.judge(*file, classes), each):
+                    if thumbnail is not None:
+                        thumbnails.extend(thumbnail.data)
+                    bar.update()
+                    yield row
+
+            rows = ledger.Ledger(judged())
         for archive in archives:
             archive.require_unchanged()
     rejected = judge.require_few_rejected(rows, options.max_rejected)
     _print([f"rejected {row.member}: {row.reason}" for row in rejected], ", see the ledger")
     judge.require_unique_ids(rows)
-    rows = judge.group(rows, np.array(thumbnails), options.near_duplicates)
-    drawn = options.model_dump(include={"valid", "test", "seed"})
-    rows = judge.assign(rows, classes, {one.name: one.subset for one in selected}, **drawn)
-    rows, fixed, unmatched = label_fixes.apply(fixes, rows, classes, paths.LABEL_FIXES)
+    thumbnail = np.frombuffer(thumbnails, np.uint8).reshape(-1, SIDE, SIDE)
+    judge.group(rows, thumbnail, options.near_duplicates)
+    judge.assign(rows, classes, **options.model_dump(include={"valid", "test", "seed"}))
+    fixed, unmatched = label_fixes.apply(fixes, rows, classes, paths.LABEL_FIXES)
     _print([f"{paths.LABEL_FIXES}: no accepted labelled image {member}" for member in unmatched])
     ignored = sum((Counter(archive.ignored) for archive in archives), Counter())
     ignored += Counter({"outside data.subsets": outside})

@@ -13,7 +13,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _compare(
     served: Served,
     params: Params,
-    rows: list[ledger.LedgerRow],
+    rows: Sequence[ledger.LedgerRow],
     log_probability: Floats,
     tolerance: float,
 ) -> str:

@@ -11,7 +11,7 @@ from pipeline.evaluation.data_quality import ALIKE, Features, LabelQuality, Neig
 from pipeline.evaluation.probabilities import Ints
 from pipeline.runtime import environment
 from pipeline.storage import array_views, arrays, results, tables
-from pipeline.storage.ledger import LedgerRow
+from pipeline.storage.ledger import Ledger, LedgerRow, first_of_equal
 
 BATCH = 64  # images at a time
 SHOWN, SHOWN_AT_LEAST = 0.05, 50  # of the labelled images, fraction and number a table may have
@@ -38,8 +38,8 @@ def first_view(features: arrays.Readable, rows: Ints) -> Features:
 
 
 def tables_and_counts(
-    accepted: Sequence[LedgerRow],
-    labelled: Sequence[LedgerRow],
+    accepted: Ledger,
+    labelled: Ledger,
     classes: Sequence[str],
     quality: LabelQuality,
     near: Neighbors,
@@ -81,17 +81,18 @@ def tables_and_counts(
     }
 
 
-def _copies(rows: Iterable[LedgerRow]) -> list[Line]:
+def _copies(rows: Ledger) -> list[Line]:
     """Return images of a group of several, by `split`; groups in several subsets come first."""
+    first = first_of_equal(rows.texts("group"))
     groups: dict[str, list[LedgerRow]] = {}
-    for row in rows:
+    for row in rows.where(np.bincount(first, minlength=len(first))[first] > 1):
         groups.setdefault(row.group, []).append(row)
-    several = [members for members in groups.values() if len(members) > 1]
+    several = list(groups.values())
     several.sort(key=lambda members: len({row.subset for row in members}) == 1)
     return [(row, row.group, row.label) for members in several for row in members]
 
 
-def _alike(rows: Sequence[LedgerRow], near: Neighbors) -> list[Line]:
+def _alike(rows: Ledger, near: Neighbors) -> list[Line]:
     """Return pairs that features tell to be copies and `split` does not, across subsets first."""
     likeness: dict[tuple[int, int], float] = {}
     for at in np.flatnonzero(near.likeness < ALIKE).tolist():

@@ -1,8 +1,7 @@
 """Decide which files are images and which subset each gets: the rows of the ledger."""
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.images import decode, labels, near_duplicates, sources
 from pipeline.runtime.errors import UserError
-from pipeline.storage.ledger import LedgerRow
+from pipeline.storage.ledger import OWN, Ledger, LedgerRow, first_of_equal
 
 MANY_NEAR = 0.05  # more near duplicates than this fraction suggest a threshold that is too low
 MOST_LISTED = 10  # files that are listed on the screen; the ledger lists all
@@ -20,10 +19,12 @@ MOST_LISTED = 10  # files that are listed on the screen; the ledger lists all
 def judge(
     source: str, archive: sources.Source, entry: labels.Entry, classes: Sequence[str]
 ) -> tuple[LedgerRow, NDArray[np.uint8] | None]:
-    """Read and decode a file of `source`; return its row, and its thumbnail if accepted."""
+    """Read and decode a file of `source`; return its row, and its thumbnail if accepted.
+
+    The row's subset is the one that folders give.
+    """
     index = classes.index(entry.label) if entry.label else -1
-    subset = "unlabelled" if entry.subset == "unlabelled" else ""
-    known = (entry.id, source, entry.name, entry.label or "", index, subset)
+    known = (entry.id, source, entry.name, entry.label or "", index, entry.subset or "")
     row = LedgerRow(*known, sha256="", width=0, height=0, mode="", group="", reason="")
     try:
         if entry.label is None and entry.subset is None:
@@ -38,9 +39,9 @@ def judge(
     return row, near_duplicates.thumbnail(found.image)
 
 
-def require_few_rejected(rows: Sequence[LedgerRow], most: float) -> list[LedgerRow]:
+def require_few_rejected(rows: Ledger, most: float) -> Ledger:
     """Return the rejected rows; raise `UserError` if they exceed the fraction `most`."""
-    rejected = [row for row in rows if not row.accepted]
+    rejected = rows.where(~rows.is_accepted())
     if len(rejected) > most * len(rows):
         listed = ", ".join(f"{row.member} ({row.reason})" for row in rejected[:MOST_LISTED])
         raise UserError(
@@ -51,97 +52,108 @@ def require_few_rejected(rows: Sequence[LedgerRow], most: float) -> list[LedgerR
     return rejected
 
 
-def require_unique_ids(rows: Iterable[LedgerRow]) -> None:
+def require_unique_ids(rows: Ledger) -> None:
     """Raise `UserError` if two unlabelled images, which both inputs may hold, share an id."""
-    ids = Counter(row.id for row in rows if row.subset == "unlabelled")
-    if twins := [name for name, count in ids.items() if count > 1]:
+    ids = rows.where(rows.equal("subset", "unlabelled")).texts("id")
+    if len(twins := np.flatnonzero(first_of_equal(ids) != np.arange(len(ids)))):
         raise UserError(
-            f"split: expected a unique id for each unlabelled image, got {twins[0]!r} in "
+            f"split: expected a unique id for each unlabelled image, got {ids[twins[0]]!r} in "
             "data.train and in data.test; remove the unlabelled images from data.train"
         )
 
 
-def group(
-    rows: Sequence[LedgerRow], thumbnails: NDArray[np.uint8], threshold: float | None
-) -> list[LedgerRow]:
+def group(rows: Ledger, thumbnails: NDArray[np.uint8], threshold: float | None) -> None:
     """Fill in the group of accepted rows: equal bytes, or a correlation of `threshold` or more.
 
     `thumbnails`, uint8 (n, side, side), has one per accepted row; threshold None: bytes only.
     """
-    accepted = [row for row in rows if row.accepted]
-    first: dict[str, int] = {}
-    same = [first.setdefault(row.sha256, place) for place, row in enumerate(accepted)]
-    if threshold is not None and accepted:
+    accepted = rows.accepted()
+    same = first_of_equal(accepted.texts("sha256"))
+    if threshold is not None and len(accepted):
         distinct, at = np.unique(same, return_inverse=True)
-        same = distinct[near_duplicates.group(thumbnails[distinct], threshold)][at].tolist()
-    names = iter([f"{accepted[place].source}/{accepted[place].id}" for place in same])
-    return [replace(row, group=next(names)) if row.accepted else row for row in rows]
+        different = thumbnails if len(distinct) == len(same) else thumbnails[distinct]
+        same = distinct[near_duplicates.group(different, threshold)][at]
+    accepted.replace("group", slice(None), OWN)
+    copies = np.flatnonzero(same != np.arange(len(same)))
+    names = (f"{row.source}/{row.id}" for row in accepted.take(same[copies]))
+    accepted.replace("group", copies, names)
 
 
-def assign(
-    rows: Sequence[LedgerRow],
-    classes: Sequence[str],
-    preset: Mapping[str, str | None],
-    *,
-    valid: float,
-    test: float,
-    seed: int,
-) -> list[LedgerRow]:
+def assign(rows: Ledger, classes: Sequence[str], *, valid: float, test: float, seed: int) -> None:
     """Fill in the subset of accepted labelled rows: "train", "valid" or "test".
 
     Stratified by class; images of one group stay together. The order of the hashes of seed and
     content decides, not names or the order of the rows, so that an added image moves few others.
-    Subsets by the data's own folders are kept (`preset`, by member); a missing one is drawn from
-    `train`, by its fraction of each class. Raise `UserError` if a class has too few images.
+    Subsets by the data's own folders are kept; a missing one is drawn from `train`, by its fraction
+    of each class. Raise `UserError` if a class has too few images.
     """
-    subsets = [
-        preset[row.member] or "train" if row.accepted and row.label else row.subset for row in rows
-    ]
+    labelled = ~rows.equal("label", "")
+    rows.replace("subset", np.flatnonzero(labelled & ~rows.is_accepted()), "")
+    images = rows.where(labelled & rows.is_accepted())
+    images.replace("subset", np.flatnonzero(images.equal("subset", "")), "train")
     fractions = {"test": test, "valid": valid}
-    to_draw = {name: part for name, part in fractions.items() if part and name not in subsets}
-    groups: dict[str, list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        if row.accepted and row.label:
-            groups[row.group].append(place)
-    by_class: dict[int, list[tuple[bytes, list[int]]]] = defaultdict(list)
-    for places in groups.values():
-        content = min(rows[place].sha256 for place in places)
-        order = hashlib.sha256(f"{seed}:{content}".encode()).digest()
-        if places := [place for place in places if subsets[place] == "train"]:
-            by_class[min(rows[place].index for place in places)].append((order, places))
-    for remaining in by_class.values():
-        remaining.sort()
-        total = sum(len(places) for _, places in remaining)
+    to_draw = {
+        name: part
+        for name, part in fractions.items()
+        if part and not images.equal("subset", name).any()
+    }
+    of_group = first_of_equal(images.texts("group"))
+    place = np.flatnonzero(images.equal("subset", "train"))  # of images to draw from
+    place = place[np.argsort(of_group[place], kind="stable")]
+    start = np.flatnonzero(np.diff(of_group[place], prepend=-1))  # of each group in them
+    size = np.diff(start, append=len(place))
+    number = images.numbers("index")[place]
+    index = np.minimum.reduceat(number, start) if len(start) else number
+    order = _drawing_order(images, of_group, seed)[of_group[place[start]]]
+    for of_class in np.unique(index):
+        groups = np.flatnonzero(index == of_class)
+        groups = groups[np.argsort(order[groups], kind="stable")]
+        total = size[groups].sum()
         for subset, fraction in to_draw.items():
             left = max(1, round(fraction * total))
-            while left > 0 and len(remaining) > 1:
-                _, places = remaining.pop()
-                left -= len(places)
-                for place in places:
-                    subsets[place] = subset
-    assigned = [replace(row, subset=new) for row, new in zip(rows, subsets, strict=True)]
+            sizes = np.cumsum(size[groups[::-1]])
+            drawn = min(int(np.searchsorted(sizes, left)) + 1, len(groups) - 1)
+            groups, taken = np.split(groups, [len(groups) - drawn])
+            for at in taken.tolist():
+                images.replace("subset", place[start[at] : start[at] + size[at]], subset)
     required = ["train", "valid"] + (["test"] if test else [])
+    _require_enough(images, classes, of_group, required)
+
+
+def _drawing_order(images: Ledger, of_group: NDArray[np.int64], seed: int) -> NDArray[np.bytes_]:
+    """Return for the first row of each group the hash of seed and lowest sha256, (n,)."""
+    content = images.texts("sha256")
+    for at in np.flatnonzero(of_group != np.arange(len(of_group))).tolist():
+        first = of_group[at]
+        content[first] = min(content[first], content[at])
+    hashes = (hashlib.sha256(f"{seed}:{one}".encode()).digest() for one in content)
+    return np.fromiter(hashes, "S32", len(content))
+
+
+def _require_enough(
+    images: Ledger, classes: Sequence[str], of_group: NDArray[np.int64], required: Sequence[str]
+) -> None:
+    present = {(row.label, row.subset) for row in images.distinct("subset")}
     for name in classes:
-        present = [row.subset for row in assigned if row.accepted and row.label == name]
-        if not present:
+        missing = [subset for subset in required if (name, subset) not in present]
+        if not missing:
+            continue
+        is_class = images.equal("label", name)
+        count, different = is_class.sum(), len(np.unique(of_group[is_class]))
+        if not count:
             raise UserError(
                 f"split: expected at least one readable image of class {name!r}, got none; "
                 "fix its files, or remove them"
             )
-        if missing := [subset for subset in required if subset not in present]:
-            different = len({row.group for row in assigned if row.accepted and row.label == name})
-            problem = f"{len(present)} readable in all"
-            remedy = "add images of this class, or take more of them"
-            if different < len(required) <= len(present):
-                problem += f", of which {different} differ: copies stay in one subset"
-                remedy = (
-                    "raise split.near_duplicates or set it to null if they do differ, or add more"
-                )
-            raise UserError(
-                f"class {name!r}: expected at least one image in each of {', '.join(required)}, "
-                f"got none in {missing[0]} of {problem}; {remedy}"
-            )
-    return assigned
+        problem = f"{count} readable in all"
+        remedy = "add images of this class, or take more of them"
+        if different < len(required) <= count:
+            problem += f", of which {different} differ: copies stay in one subset"
+            remedy = "raise split.near_duplicates or set it to null if they do differ, or add more"
+        raise UserError(
+            f"class {name!r}: expected at least one image in each of {', '.join(required)}, "
+            f"got none in {missing[0]} of {problem}; {remedy}"
+        )
 
 
 def summary_lines(metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from pipeline.paths import LABEL_FIXES, LEDGER, SPLIT_METRICS
 from pipeline.storage import ledger, tables
-from pipeline.storage.ledger import LedgerRow
+from pipeline.storage.ledger import Ledger
 from stages import split
 
 Members = Mapping[str, bytes]
@@ -83,7 +83,7 @@ def inputs(write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def split_well() -> tuple[list[LedgerRow], dict[str, Any]]:
+def split_well() -> tuple[Ledger, dict[str, Any]]:
     """Run a `split` that succeeds; return the rows of the ledger and the counts."""
     assert split.main() == 0
     return ledger.read_ledger(LEDGER), tables.read_json(SPLIT_METRICS, "split")
