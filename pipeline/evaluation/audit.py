@@ -11,7 +11,8 @@ from pipeline.evaluation.data_quality import ALIKE, Features, LabelQuality, Neig
 from pipeline.evaluation.probabilities import Ints
 from pipeline.runtime import environment
 from pipeline.storage import array_views, arrays, results, tables
-from pipeline.storage.ledger import Ledger, LedgerRow, first_of_equal
+from pipeline.storage.ledger import Ledger, LedgerRow
+from pipeline.storage.texts import first_of_equal
 
 BATCH = 64  # images at a time
 SHOWN, SHOWN_AT_LEAST = 0.05, 50  # of the labelled images, fraction and number a table may have

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.images import decode, labels, near_duplicates, sources
 from pipeline.runtime.errors import UserError
-from pipeline.storage.ledger import OWN, Ledger, LedgerRow, first_of_equal
+from pipeline.storage.ledger import OWN, Ledger, LedgerRow
+from pipeline.storage.texts import first_of_equal
 
 MANY_NEAR = 0.05  # more near duplicates than this fraction suggest a threshold that is too low
 MOST_LISTED = 10  # files that are listed on the screen; the ledger lists all

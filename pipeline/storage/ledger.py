@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 
 from pipeline.runtime.errors import UserError
 from pipeline.storage import tables
+from pipeline.storage.texts import BATCH, STRINGS, Ints, Strings, first_of_equal
 
 SUBSETS = ("train", "valid", "test", "unlabelled")
 AGAIN = "run `dvc repro split` again"
-BATCH = 2**14  # rows that are converted at a time
 
 Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-STRINGS = np.dtypes.StringDType()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ class Ledger(Sequence[LedgerRow]):
         column: NDArray[np.int32] = self._columns[name]
         return column if self._at is None else column[self._at]
 
-    def texts(self, name: str) -> NDArray[Any]:
+    def texts(self, name: str) -> Strings:
         """Return a column of texts, (n,), as variable-length strings."""
         if name in OF_FEW_VALUES:
             return np.array([*self._codes, ""], STRINGS)[self.numbers(name)]
@@ -226,17 +224,6 @@ def _row(fields: Sequence[str], where: str) -> LedgerRow:
             f"{row.index} for {row.label!r}; {AGAIN}"
         )
     return row
-
-
-def first_of_equal(texts: NDArray[Any]) -> Ints:
-    """Return the place of the first text that equals each one, (n,), by hashes of 8 bytes."""
-    hashes = np.fromiter(map(hash, texts), np.int64, len(texts))
-    _, first, of_text = np.unique(hashes, return_index=True, return_inverse=True)
-    first, every = first[of_text], np.arange(len(texts))
-    copies = np.flatnonzero(first != every)
-    other = copies[texts[copies] != texts[first[copies]]]  # of the same hash by chance
-    first[other] = other
-    return np.asarray(first, np.int64)
 
 
 def _classes(rows: Ledger) -> list[tuple[int, str]]:
