@@ -6,11 +6,12 @@ Reads `data.train` and `data.test` in place, and `data/label_fixes.csv`. Writes 
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import config, paths
 from pipeline.images import judge, label_fixes, labels, sources
@@ -18,6 +19,7 @@ from pipeline.images.near_duplicates import SIDE
 from pipeline.runtime import links
 from pipeline.runtime.parallel import in_order
 from pipeline.runtime.progress import progress
+from pipeline.schema import Params
 from pipeline.stage import stage
 from pipeline.storage import ledger, tables
 
@@ -26,19 +28,37 @@ from pipeline.storage import ledger, tables
 def main() -> None:
     """Write the ledger and its counts."""
     params = config.read()
-    options, inputs = params.split, params.data
-    fixes = label_fixes.read(paths.LABEL_FIXES)
+    options, fixes = params.split, label_fixes.read(paths.LABEL_FIXES)
+    rows, thumbnails, classes, counts = _judged(params)
+    rejected = judge.require_few_rejected(rows, options.max_rejected)
+    _print([f"rejected {row.member}: {row.reason}" for row in rejected], ", see the ledger")
+    judge.require_unique_ids(rows)
+    judge.group(rows, thumbnails, options.near_duplicates)
+    judge.assign(rows, classes, **options.model_dump(include={"valid", "test", "seed"}))
+    fixed, unmatched = label_fixes.apply(fixes, rows, classes, paths.LABEL_FIXES)
+    _print([f"{paths.LABEL_FIXES}: no accepted labelled image {member}" for member in unmatched])
+    ledger.write_ledger(paths.LEDGER, rows)
+    metrics = ledger.summary(rows, classes) | counts | {"label_fixes": fixed}
+    tables.write_json(paths.SPLIT_METRICS, metrics)
+    for line in judge.summary_lines(metrics):
+        print(f"split: {line}")
+
+
+def _judged(
+    params: Params,
+) -> tuple[ledger.Ledger, NDArray[np.uint8], list[str], dict[str, object]]:
+    """Judge all files; return their rows, thumbnails, the classes, and counts of other files."""
+    inputs = params.data
     with ExitStack() as stack:
         archives = [_open(inputs.train, inputs.zip_encoding, stack)]
         subsets = inputs.subsets.model_dump() if inputs.subsets else None
-        entries, classes = labels.infer_layout(
+        found, classes = labels.infer_layout(
             archives[0].names, inputs.train, inputs.classes, subsets
         )
-        _print([*labels.empty_folders(archives[0].empty, entries)])
-        if outside := len(archives[0].names) - len(entries):
+        _print([*labels.empty_folders(archives[0].empty, found)])
+        if outside := len(archives[0].names) - len(found):
             _print([f"{outside:,} files are in folders that data.subsets does not name: not read"])
-        selected = list(labels.limit_per_class(entries, options.per_class_limit))
-        files: list[tuple[str, sources.Source, Sequence[labels.Entry]]]
+        selected = labels.limit_per_class(found, params.split.per_class_limit)
         files = [("train", archives[0], selected)]
         if not links.same(inputs.test, inputs.train):
             archives.append(_open(inputs.test, inputs.zip_encoding, stack))
@@ -59,25 +79,10 @@ def main() -> None:
             rows = ledger.Ledger(judged())
         for archive in archives:
             archive.require_unchanged()
-    rejected = judge.require_few_rejected(rows, options.max_rejected)
-    _print([f"rejected {row.member}: {row.reason}" for row in rejected], ", see the ledger")
-    judge.require_unique_ids(rows)
-    thumbnail = np.frombuffer(thumbnails, np.uint8).reshape(-1, SIDE, SIDE)
-    judge.group(rows, thumbnail, options.near_duplicates)
-    judge.assign(rows, classes, **options.model_dump(include={"valid", "test", "seed"}))
-    fixed, unmatched = label_fixes.apply(fixes, rows, classes, paths.LABEL_FIXES)
-    _print([f"{paths.LABEL_FIXES}: no accepted labelled image {member}" for member in unmatched])
     ignored = sum((Counter(archive.ignored) for archive in archives), Counter())
     ignored += Counter({"outside data.subsets": outside})
-    ledger.write_ledger(paths.LEDGER, rows)
-    metrics = ledger.summary(rows, classes) | {
-        "beyond_per_class_limit": len(entries) - len(selected),
-        "passed_over": dict(ignored),
-        "label_fixes": fixed,
-    }
-    tables.write_json(paths.SPLIT_METRICS, metrics)
-    for line in judge.summary_lines(metrics):
-        print(f"split: {line}")
+    counts = {"beyond_per_class_limit": len(found) - len(selected), "passed_over": dict(ignored)}
+    return rows, np.frombuffer(thumbnails, np.uint8).reshape(-1, SIDE, SIDE), classes, counts
 
 
 def _open(path: str, zip_encoding: str | None, stack: ExitStack) -> sources.Source:

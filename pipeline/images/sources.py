@@ -232,7 +232,7 @@ class _Infos:
 class _Directory(zipfile.ZipFile):
     """Reads the directory of a zip; a kilobyte of memory a member less than its base."""
 
-    filelist = NameToInfo = property(lambda self: self.infos, lambda self, value: None)  # type: ignore[assignment]
+    filelist = NameToInfo = property(lambda self: self.infos, lambda self, value: None)
 
     def __init__(self, file: IO[bytes]) -> None:
         self.infos = _Infos()
