@@ -22,7 +22,6 @@ from pipeline.runtime.parallel import in_order
 from pipeline.runtime.progress import progress
 from pipeline.stage import stage
 from pipeline.storage import array_views, arrays, ledger, tables
-from pipeline.storage.texts import first_of_equal
 from pipeline.training import logistic
 
 STRENGTH = 0.01  # of the regression, where there are too few images to cross-validate it
@@ -42,7 +41,7 @@ def main() -> None:
     at = np.flatnonzero(labels.label >= 0)
     labelled, label, test = accepted.take(at), labels.label[at], labels.subset[at] == "test"
     first_view = audit.first_view(features, at)
-    group = first_of_equal(labelled.texts("group"))
+    group = np.unique(labelled.texts("group"), return_inverse=True)[1]
     many = len(labels.classes) > MANY_CLASSES
     fit = discriminant.fit if many else _fit()
     with progress("audit labels", len(label)) as bar:
