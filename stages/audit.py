@@ -16,12 +16,12 @@ from pipeline import config, paths
 from pipeline.evaluation import audit, classification, data_quality, discriminant
 from pipeline.evaluation.probabilities import log_softmax
 from pipeline.evaluation.ranking import MANY_CLASSES
-from pipeline.runtime import atomic_files
+from pipeline.runtime import atomic_files, environment
 from pipeline.runtime.machine import processors
-from pipeline.runtime.parallel import in_order
+from pipeline.runtime.parallel import parts_in_order
 from pipeline.runtime.progress import progress
 from pipeline.stage import stage
-from pipeline.storage import array_views, arrays, ledger, tables
+from pipeline.storage import array_views, ledger, tables
 from pipeline.training import logistic
 
 STRENGTH = 0.01  # of the regression, where there are too few images to cross-validate it
@@ -30,12 +30,12 @@ STRENGTH = 0.01  # of the regression, where there are too few images to cross-va
 @stage
 def main() -> None:
     """Rank labels and images by suspicion."""
-    params = config.read()
+    cluster, params = environment.cluster(), config.read()
     threadpoolctl.threadpool_limits(params.compute.threads or processors(), user_api="blas")
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
     accepted = rows.accepted()
-    images = arrays.StoredArray(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
+    atomic_files.require(paths.RESIZED, "resize")
     features = array_views.open_features(params.backbones, fingerprint)
 
     at = np.flatnonzero(labels.label >= 0)
@@ -50,9 +50,13 @@ def main() -> None:
         data_quality.calibrate(predicted, label, test)
     quality = data_quality.label_quality(predicted, label, test)
     near = data_quality.neighbors(first_view)
-    with progress("audit light", len(images)) as bar:
-        batches = bar.over(images.batches(audit.BATCH))
-        light = np.concatenate(list(in_order(data_quality.light, batches)))
+    work = audit.Light(paths.RESIZED, fingerprint)
+    light = np.empty((len(work.images), 3))
+    with progress("audit light", len(light)) as bar:
+        parts = work.parts()
+        for part, of_part in zip(parts, parts_in_order(work, parts, cluster), strict=True):
+            light[part.start : part.stop] = of_part
+            bar.update(len(part))
 
     judged = quality, near, light
     found, counts = audit.tables_and_counts(accepted, labelled, labels.classes, *judged)

@@ -4,20 +4,19 @@ Reads `data.train` and `data.test` in place, and `data/label_fixes.csv`. Writes 
 `data/split.csv`, one row per file, and its counts `metrics/split.json`.
 """
 
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import config, paths
-from pipeline.images import judge, label_fixes, labels, sources
+from pipeline.images import judge, label_fixes, labels
 from pipeline.images.near_duplicates import SIDE
-from pipeline.runtime import links
-from pipeline.runtime.parallel import in_order
+from pipeline.runtime import environment
+from pipeline.runtime.parallel import parts_in_order
 from pipeline.runtime.progress import progress
 from pipeline.schema import Params
 from pipeline.stage import stage
@@ -48,47 +47,30 @@ def _judged(
     params: Params,
 ) -> tuple[ledger.Ledger, NDArray[np.uint8], list[str], dict[str, object]]:
     """Judge all files; return their rows, thumbnails, the classes, and counts of other files."""
-    inputs = params.data
-    with ExitStack() as stack:
-        archives = [_open(inputs.train, inputs.zip_encoding, stack)]
-        subsets = inputs.subsets.model_dump() if inputs.subsets else None
-        found, classes = labels.infer_layout(
-            archives[0].names, inputs.train, inputs.classes, subsets
-        )
-        _print([*labels.empty_folders(archives[0].empty, found)])
-        if outside := len(archives[0].names) - len(found):
+    with contextlib.closing(judge.Judging(params)) as work:
+        _print([note for archive in work.archives for note in archive.notes])
+        found, classes = work.layout
+        _print([*labels.empty_folders(work.archives[0].empty, found)])
+        if outside := len(work.archives[0].names) - len(found):
             _print([f"{outside:,} files are in folders that data.subsets does not name: not read"])
-        selected = labels.limit_per_class(found, params.split.per_class_limit)
-        files = [("train", archives[0], selected)]
-        if not links.same(inputs.test, inputs.train):
-            archives.append(_open(inputs.test, inputs.zip_encoding, stack))
-            files.append(("test", archives[1], labels.unlabelled(archives[1].names)))
         thumbnails = bytearray()
-        with progress("split", sum(len(entries) for *_, entries in files)) as bar:
+        with progress("split", sum(map(len, work.entries))) as bar:
 
             def judged() -> Iterator[ledger.LedgerRow]:
-                each = (
-                    (name, archive, entry) for name, archive, entries in files for entry in entries
-                )
-                for row, thumbnail in in_order(lambda file: judge.judge(*file, classes), each):
-                    if thumbnail is not None:
-                        thumbnails.extend(thumbnail.data)
-                    bar.update()
-                    yield row
+                parts = parts_in_order(work, work.parts(), environment.cluster())
+                for rows, of_rows in parts:
+                    thumbnails.extend(of_rows.data)
+                    bar.update(len(rows))
+                    yield from rows
 
             rows = ledger.Ledger(judged())
-        for archive in archives:
+        for archive in work.archives:
             archive.require_unchanged()
-    ignored = sum((Counter(archive.ignored) for archive in archives), Counter())
-    ignored += Counter({"outside data.subsets": outside})
-    counts = {"beyond_per_class_limit": len(found) - len(selected), "passed_over": dict(ignored)}
+        ignored = sum((Counter(archive.ignored) for archive in work.archives), Counter())
+        ignored += Counter({"outside data.subsets": outside})
+        beyond = len(found) - len(work.entries[0])
+    counts = {"beyond_per_class_limit": beyond, "passed_over": dict(ignored)}
     return rows, np.frombuffer(thumbnails, np.uint8).reshape(-1, SIDE, SIDE), classes, counts
-
-
-def _open(path: str, zip_encoding: str | None, stack: ExitStack) -> sources.Source:
-    archive = stack.enter_context(sources.open_source(Path(path), zip_encoding))
-    _print(archive.notes)
-    return archive
 
 
 def _print(lines: list[str], rest: str = "") -> None:

@@ -1,20 +1,90 @@
 """Decide which files are images and which subset each gets: the rows of the ledger."""
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.images import decode, labels, near_duplicates, sources
+from pipeline.runtime import links
 from pipeline.runtime.errors import UserError
+from pipeline.schema import Params
+from pipeline.storage import cache_key
 from pipeline.storage.ledger import OWN, Ledger, LedgerRow
 from pipeline.storage.texts import first_of_equal
 
 MANY_NEAR = 0.05  # more near duplicates than this fraction suggest a threshold that is too low
+PART = 256  # files that a thread or a worker judges at a time
 MOST_LISTED = 10  # files that are listed on the screen; the ledger lists all
+
+
+class Judging:
+    """The work of stage `split` on its files: those of `data.train`, then those of `data.test`.
+
+    On a cluster, each worker opens the inputs and infers the layout once.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self.params, inputs = params, params.data
+        same = links.same(inputs.test, inputs.train)
+        self.paths = [Path(one) for one in (inputs.train, *([] if same else [inputs.test]))]
+        self.key = cache_key.of("split", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        paths = [path.absolute() for path in self.paths]
+        return {"params": self.params, "paths": paths, "key": self.key}
+
+    @functools.cached_property
+    def archives(self) -> list[sources.Source]:
+        """The open inputs."""
+        cache_key.require_same("split", self.key)
+        encoding = self.params.data.zip_encoding
+        return [sources.open_source(path, encoding) for path in self.paths]
+
+    @functools.cached_property
+    def layout(self) -> tuple[labels.Entries, list[str]]:
+        """All entries of `data.train`, and the classes in order."""
+        data = self.params.data
+        subsets = data.subsets.model_dump() if data.subsets else None
+        return labels.infer_layout(self.archives[0].names, data.train, data.classes, subsets)
+
+    @functools.cached_property
+    def entries(self) -> list[labels.Entries]:
+        """The entries of each input that are judged."""
+        limit = self.params.split.per_class_limit
+        others = [labels.unlabelled(archive.names) for archive in self.archives[1:]]
+        return [labels.limit_per_class(self.layout[0], limit), *others]
+
+    def parts(self) -> list[range]:
+        """Return ranges of files, to be judged at a time."""
+        count = sum(map(len, self.entries))
+        return [range(at, min(at + PART, count)) for at in range(0, count, PART)]
+
+    def __call__(self, part: range) -> tuple[list[LedgerRow], NDArray[np.uint8]]:
+        """Return the rows of some files, and the thumbnails of the accepted ones."""
+        rows, thumbnails = [], [np.empty((0, near_duplicates.SIDE, near_duplicates.SIDE), np.uint8)]
+        for number in part:
+            of_test = number >= len(self.entries[0])
+            place = number - len(self.entries[0]) if of_test else number
+            source = "test" if of_test else "train"
+            archive, entry = self.archives[of_test], self.entries[of_test][place]
+            row, thumbnail = judge(source, archive, entry, self.layout[1])
+            rows.append(row)
+            thumbnails += [] if thumbnail is None else [thumbnail[None]]
+        return rows, np.concatenate(thumbnails)
+
+    def close(self) -> None:
+        """Close the inputs."""
+        for archive in vars(self).get("archives", []):
+            archive.close()
+
+    def __del__(self) -> None:
+        self.close()  # also in a worker, which is told of no end
 
 
 def judge(
