@@ -24,7 +24,7 @@ STRENGTHS = (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 FOLDS = 3
 FOLD_ITERATIONS = 15  # at most, for each strength: it starts from the solution of the previous one
 BLOCK = 2_048  # examples at a time, about
-TOLERANCE, FOLD_TOLERANCE = 1e-5, 1e-4  # of the gradient, in the coordinates of L-BFGS
+TOLERANCE, FOLD_TOLERANCE = 1e-5, 3e-4  # of the gradient, in the coordinates of L-BFGS
 SAMPLE = 8_192  # examples, about, whose covariance gives the coordinates
 MOST_FEATURES = 4_096  # beyond, the coordinates are the standardized features
 
