@@ -15,7 +15,7 @@ from pipeline.runtime import links
 from pipeline.runtime.errors import UserError
 from pipeline.schema import Params
 from pipeline.storage import cache_key
-from pipeline.storage.ledger import OWN, Ledger, LedgerRow
+from pipeline.storage.ledger import OWN, Ledger, LedgerRow, unpacked
 from pipeline.storage.texts import first_of_equal
 
 MANY_NEAR = 0.05  # more near duplicates than this fraction suggest a threshold that is too low
@@ -139,7 +139,7 @@ def group(rows: Ledger, thumbnails: NDArray[np.uint8], threshold: float | None) 
     `thumbnails`, uint8 (n, side, side), has one per accepted row; threshold None: bytes only.
     """
     accepted = rows.accepted()
-    same = first_of_equal(accepted.texts("sha256"))
+    same = first_of_equal(accepted.contents())
     if threshold is not None and len(accepted):
         distinct, at = np.unique(same, return_inverse=True)
         different = thumbnails if len(distinct) == len(same) else thumbnails[distinct]
@@ -193,11 +193,12 @@ def assign(rows: Ledger, classes: Sequence[str], *, valid: float, test: float, s
 
 def _drawing_order(images: Ledger, of_group: NDArray[np.int64], seed: int) -> NDArray[np.bytes_]:
     """Return for the first row of each group the hash of seed and lowest sha256, (n,)."""
-    content = images.texts("sha256")
+    content = np.array(images.contents())
     for at in np.flatnonzero(of_group != np.arange(len(of_group))).tolist():
         first = of_group[at]
         content[first] = min(content[first], content[at])
-    hashes = (hashlib.sha256(f"{seed}:{one}".encode()).digest() for one in content)
+    texts = map(unpacked, content)
+    hashes = (hashlib.sha256(f"{seed}:{one}".encode()).digest() for one in texts)
     return np.fromiter(hashes, "S32", len(content))
 
 

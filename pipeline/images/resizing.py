@@ -52,7 +52,8 @@ class Resizing(CachedShards):
     def rows(self) -> ledger.Ledger:
         """The accepted rows of the ledger."""
         rows = ledger.read_ledger(self.ledger).accepted()
-        odd = [one for one in rows.texts("sha256") if not re.fullmatch("[0-9a-f]{64}", one)]
+        known = map(ledger.unpacked, rows.contents())
+        odd = [one for one in known if not re.fullmatch("[0-9a-f]{64}", one)]
         if odd or not rows:
             raise UserError(
                 f"{self.ledger}: expected accepted images, each with a sha256 of 64 digits, got "
@@ -62,7 +63,7 @@ class Resizing(CachedShards):
 
     @functools.cached_property
     def keys(self) -> list[bytes]:  # type: ignore[override]
-        return [bytes.fromhex(one) for one in self.rows.texts("sha256")]
+        return [bytes.fromhex(ledger.unpacked(one)) for one in self.rows.contents()]
 
     @functools.cached_property
     def opened(self) -> dict[str, sources.Source]:

@@ -8,6 +8,7 @@ are columns, about 150 bytes a row.
 import hashlib
 import itertools
 import operator
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.runtime.errors import UserError
 from pipeline.storage import tables
-from pipeline.storage.texts import BATCH, STRINGS, Ints, Strings, first_of_equal
+from pipeline.storage.texts import BATCH, STRINGS, Ints, Strings, first_of_equal, strings
 
 SUBSETS = ("train", "valid", "test", "unlabelled")
 AGAIN = "run `dvc repro split` again"
@@ -53,6 +54,7 @@ class LedgerRow:
 COLUMNS = tuple(field.name for field in fields(LedgerRow))
 NUMBERS = ("index", "width", "height")
 OF_FEW_VALUES = ("source", "label", "subset", "mode", "reason", "fix")  # stored as codes
+_DIGITS = re.compile("[0-9a-f]{64}")
 OWN = "\1"  # in the column `group`: source/id of the row itself
 
 
@@ -136,6 +138,8 @@ class Ledger(Sequence[LedgerRow]):
             return np.array([*self._codes, ""], STRINGS)[self.numbers(name)]
         column: NDArray[Any] = self._columns[name]
         column = column if self._at is None else column[self._at]
+        if name == "sha256":
+            return strings(map(unpacked, column))
         if name == "group":
             own = np.flatnonzero(column == OWN)
             column = column.copy()
@@ -148,6 +152,11 @@ class Ledger(Sequence[LedgerRow]):
         _, first, count = np.unique(both, return_index=True, return_counts=True)
         return dict(zip(self.take(first), count.tolist(), strict=True))
 
+    def contents(self) -> NDArray[np.bytes_]:
+        """Return a value for each sha256, (n,): equal and in order as these are."""
+        column: NDArray[np.bytes_] = self._columns["sha256"]
+        return column if self._at is None else column[self._at]
+
     def replace(self, name: str, places: Ints | slice | int, values: Any) -> None:
         """Write one value, or one for each place, into a column."""
         at = places if self._at is None else self._at[places]
@@ -158,6 +167,8 @@ class Ledger(Sequence[LedgerRow]):
     def _stored(self, name: str, values: Iterable[Any]) -> NDArray[Any]:
         if name in OF_FEW_VALUES:
             values = [self._codes.setdefault(text, len(self._codes)) for text in values]
+        if name == "sha256":
+            return np.array([_packed(text) for text in values], np.bytes_)
         numeric = name in OF_FEW_VALUES + NUMBERS
         return np.array(list(values), np.int32 if numeric else STRINGS)
 
@@ -168,10 +179,22 @@ class Ledger(Sequence[LedgerRow]):
             values[name] = self._columns[name][places].tolist()
             if name in OF_FEW_VALUES:
                 values[name] = [texts[code] for code in values[name]]
+        values["sha256"] = [unpacked(one) for one in values["sha256"]]
         for place, group in enumerate(values["group"]):
             if group == OWN:
                 values["group"][place] = f"{values['source'][place]}/{values['id'][place]}"
         return map(LedgerRow, *values.values())
+
+
+def _packed(sha256: str) -> bytes:
+    """Return 64 digits as 33 bytes, and another text as it is."""
+    return b"\1" + bytes.fromhex(sha256) if _DIGITS.fullmatch(sha256) else sha256.encode()
+
+
+def unpacked(packed: bytes) -> str:
+    """Return the sha256 of a value of `contents`."""
+    is_digits = packed[:1] == b"\1"  # numpy drops zeros at the end
+    return packed[1:].ljust(32, b"\0").hex() if is_digits else packed.decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +285,7 @@ def summary(rows: Sequence[LedgerRow], classes: Sequence[str]) -> dict[str, obje
     """Count files found, accepted, rejected by reason, copies, and the subsets by class."""
     rows = columns(rows)
     accepted, rejected = rows.accepted(), rows.where(~rows.is_accepted())
-    content, group = (first_of_equal(accepted.texts(name)) for name in ("sha256", "group"))
+    content, group = map(first_of_equal, (accepted.contents(), accepted.texts("group")))
     contents, groups = len(np.unique(content)), len(np.unique(group))
     labelled = ~accepted.equal("label", "")
     of_class: dict[str, Counter[str]] = {name: Counter() for name in classes}
