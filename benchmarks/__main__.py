@@ -1,11 +1,12 @@
 """Measure the pipeline against others, and write the tables.
 
-    python -m benchmarks [1 2 3 4 5 6 7 8 9 10 11 12 13] [--rounds N] [--out FILE] [--quick]
+    python -m benchmarks [1 2 3 4 5 6 7 8 9 10 11 12 13 14] [--rounds N] [--out FILE] [--quick]
 
 Benchmarks: 1 extraction of features, 2 resizing photos, 3 the row cache, 4 many images, 5 zips to a
 submission, 6 what views and precision do to accuracy, 7 recipes and what each step brings, 8
 fine-tuning from cached activations, 9 recipes on every photo, each held out once, 10 the audit of
-labels, 11 bytes on other processors, 12 many classes, 13 copies and neighbors among many images.
+labels, 11 bytes on other processors, 12 many classes, 13 copies and neighbors among many images,
+14 from zips to the report.
 Real photos are those in the folder that REAL_DATA names; without it, drawn ones.
 """
 
@@ -32,6 +33,7 @@ from benchmarks import (
     results,
     row_cache,
     variants,
+    zip_to_report,
 )
 from benchmarks.measure import ROOT, Failed
 from benchmarks.settings import FULL, QUICK, Settings
@@ -52,6 +54,7 @@ BENCHMARKS = {
     11: processors,
     12: many_classes,
     13: many_copies,
+    14: zip_to_report,
 }
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 
@@ -102,6 +105,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         "row_cache": options.row_cache,
         "many": options.many and tuple(options.many),
         "end_to_end": options.end_to_end,
+        "zip_to_report": options.zip_to_report and tuple(options.zip_to_report),
         "extraction": options.extraction and dict(options.extraction),
     }
     return replace(settings, **{key: value for key, value in given.items() if value})
@@ -114,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("benchmarks", nargs="*", type=_benchmark, metavar="1..13", help="all, if none is named")
+    add("benchmarks", nargs="*", type=_benchmark, metavar="1..14", help="all, if none is named")
     add("--out", type=Path, help="instead of benchmarks/RESULTS.md")
     add("--quick", action="store_true", help="whether everything runs; needs --out")
     add("--rounds", type=_count, help="of benchmarks 1 to 4, 8 and 12")
@@ -130,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--row-cache", type=_count, metavar="N", help="images of benchmark 3")
     add("--many", type=_count, nargs="+", metavar="N", help="images of benchmark 4")
     add("--end-to-end", type=_count, metavar="N", help="images of benchmark 5")
+    add("--zip-to-report", type=_count, nargs="+", metavar="N", help="images of benchmark 14")
     return parser
 
 

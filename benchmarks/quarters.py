@@ -21,7 +21,7 @@ from benchmarks.settings import Settings
 from benchmarks.tables import table
 from pipeline.images import judge
 from pipeline.storage import arrays, ledger
-from pipeline.storage.ledger import LedgerRow
+from pipeline.storage.ledger import Ledger, LedgerRow
 
 TITLE = "Recipes on every photo, each held out once"
 
@@ -66,15 +66,17 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
     )
 
 
-def deal(rows: Sequence[LedgerRow], classes: Sequence[str], part: int) -> list[LedgerRow]:
+def deal(rows: Sequence[LedgerRow], classes: Sequence[str], part: int) -> Ledger:
     """The ledger with another split: `test` is the given part, the same photos every time."""
     order = sorted(
         {row.sha256 for row in rows}, key=lambda key: hashlib.sha256(key.encode()).digest()
     )
     held_out = set(order[part::PARTS])
-    alone = [replace(row, group=row.sha256) for row in rows]
-    preset = {row.member: "test" if row.sha256 in held_out else None for row in rows}
-    return judge.assign(alone, classes, preset, valid=VALID, test=1 / PARTS, seed=0)
+    preset = {True: "test", False: ""}
+    alone = (replace(row, group=row.sha256, subset=preset[row.sha256 in held_out]) for row in rows)
+    dealt = Ledger(alone)
+    judge.assign(dealt, classes, valid=VALID, test=1 / PARTS, seed=0)
+    return dealt
 
 
 def _held_out(

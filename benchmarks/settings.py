@@ -24,6 +24,7 @@ class Settings:
         classes: numbers of classes, and of images of each, in benchmark 12.
         copies: numbers of images, in benchmark 13.
         copies_exhaustive: up to so many of them, all are compared with all, too.
+        zip_to_report: numbers of images, in benchmark 14.
     """
 
     rounds: int
@@ -42,6 +43,7 @@ class Settings:
     classes: tuple[tuple[int, int], ...]
     copies: tuple[int, ...]
     copies_exhaustive: int
+    zip_to_report: tuple[int, ...]
 
 
 FULL = Settings(
@@ -61,6 +63,7 @@ FULL = Settings(
     classes=((2, 500), (12, 8), (200, 12), (1_000, 50)),
     copies=(20_000, 100_000, 1_000_000),
     copies_exhaustive=100_000,
+    zip_to_report=(100_000, 1_000_000),
 )
 QUICK = Settings(  # whether everything runs; the figures mean nothing
     rounds=1,
@@ -79,4 +82,5 @@ QUICK = Settings(  # whether everything runs; the figures mean nothing
     classes=((2, 8), (40, 7)),
     copies=(100, 300),
     copies_exhaustive=300,
+    zip_to_report=(100, 300),
 )

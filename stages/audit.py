@@ -16,12 +16,12 @@ from pipeline import config, paths
 from pipeline.evaluation import audit, classification, data_quality, discriminant
 from pipeline.evaluation.probabilities import log_softmax
 from pipeline.evaluation.ranking import MANY_CLASSES
-from pipeline.runtime import atomic_files
+from pipeline.runtime import atomic_files, environment
 from pipeline.runtime.machine import processors
-from pipeline.runtime.parallel import in_order
+from pipeline.runtime.parallel import parts_in_order
 from pipeline.runtime.progress import progress
 from pipeline.stage import stage
-from pipeline.storage import array_views, arrays, ledger, tables
+from pipeline.storage import array_views, ledger, tables
 from pipeline.training import logistic
 
 STRENGTH = 0.01  # of the regression, where there are too few images to cross-validate it
@@ -30,18 +30,18 @@ STRENGTH = 0.01  # of the regression, where there are too few images to cross-va
 @stage
 def main() -> None:
     """Rank labels and images by suspicion."""
-    params = config.read()
+    cluster, params = environment.cluster(), config.read()
     threadpoolctl.threadpool_limits(params.compute.threads or processors(), user_api="blas")
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
-    accepted = [row for row in rows if row.accepted]
-    images = arrays.StoredArray(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
+    accepted = rows.accepted()
+    atomic_files.require(paths.RESIZED, "resize")
     features = array_views.open_features(params.backbones, fingerprint)
 
     at = np.flatnonzero(labels.label >= 0)
-    labelled, label, test = [accepted[i] for i in at], labels.label[at], labels.subset[at] == "test"
+    labelled, label, test = accepted.take(at), labels.label[at], labels.subset[at] == "test"
     first_view = audit.first_view(features, at)
-    group = np.unique([row.group for row in labelled], return_inverse=True)[1]
+    group = np.unique(labelled.texts("group"), return_inverse=True)[1]
     many = len(labels.classes) > MANY_CLASSES
     fit = discriminant.fit if many else _fit()
     with progress("audit labels", len(label)) as bar:
@@ -50,9 +50,13 @@ def main() -> None:
         data_quality.calibrate(predicted, label, test)
     quality = data_quality.label_quality(predicted, label, test)
     near = data_quality.neighbors(first_view)
-    with progress("audit light", len(images)) as bar:
-        batches = bar.over(images.batches(audit.BATCH))
-        light = np.concatenate(list(in_order(data_quality.light, batches)))
+    work = audit.Light(paths.RESIZED, fingerprint)
+    light = np.empty((len(work.images), 3))
+    with progress("audit light", len(light)) as bar:
+        parts = work.parts()
+        for part, of_part in zip(parts, parts_in_order(work, parts, cluster), strict=True):
+            light[part.start : part.stop] = of_part
+            bar.update(len(part))
 
     judged = quality, near, light
     found, counts = audit.tables_and_counts(accepted, labelled, labels.classes, *judged)

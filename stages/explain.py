@@ -26,7 +26,7 @@ def main() -> None:
     options = params.explain
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
-    accepted = [row for row in rows if row.accepted]
+    accepted = rows.accepted()
     images = arrays.StoredArray(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
     model, predicted = selected_model.read(fingerprint)
 

@@ -16,13 +16,13 @@ import jinja2
 from PIL import Image
 
 from pipeline import config, paths
-from pipeline.images.labels import natural_key
 from pipeline.reporting import html
 from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.machine import processors
 from pipeline.stage import stage
 from pipeline.storage import results
+from pipeline.storage.texts import natural_key
 
 PACKAGES = ("keras", "numpy", "scikit-learn", "zarr", "pillow", "cykooz.resizer", "matplotlib")
 

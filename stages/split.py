@@ -4,18 +4,21 @@ Reads `data.train` and `data.test` in place, and `data/label_fixes.csv`. Writes 
 `data/split.csv`, one row per file, and its counts `metrics/split.json`.
 """
 
+import contextlib
 import sys
 from collections import Counter
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import config, paths
-from pipeline.images import judge, label_fixes, labels, sources
-from pipeline.runtime import links
-from pipeline.runtime.parallel import in_order
+from pipeline.images import judge, label_fixes, labels
+from pipeline.images.near_duplicates import SIDE
+from pipeline.runtime import environment
+from pipeline.runtime.parallel import parts_in_order
 from pipeline.runtime.progress import progress
+from pipeline.schema import Params
 from pipeline.stage import stage
 from pipeline.storage import ledger, tables
 
@@ -24,56 +27,50 @@ from pipeline.storage import ledger, tables
 def main() -> None:
     """Write the ledger and its counts."""
     params = config.read()
-    options, inputs = params.split, params.data
-    fixes = label_fixes.read(paths.LABEL_FIXES)
-    with ExitStack() as stack:
-        archives = [_open(inputs.train, inputs.zip_encoding, stack)]
-        subsets = inputs.subsets.model_dump() if inputs.subsets else None
-        entries, classes = labels.infer_layout(
-            archives[0].names, inputs.train, inputs.classes, subsets
-        )
-        _print([*labels.empty_folders(archives[0].empty, entries)])
-        if outside := len(archives[0].names) - len(entries):
-            _print([f"{outside:,} files are in folders that data.subsets does not name: not read"])
-        selected = list(labels.limit_per_class(entries, options.per_class_limit))
-        files = [("train", archives[0], entry) for entry in selected]
-        if not links.same(inputs.test, inputs.train):
-            archives.append(_open(inputs.test, inputs.zip_encoding, stack))
-            files += [("test", archives[1], one) for one in labels.unlabelled(archives[1].names)]
-        rows, thumbnails = [], []
-        with progress("split", len(files)) as bar:
-            for row, thumbnail in in_order(lambda file: judge.judge(*file, classes), files):
-                rows.append(row)
-                if thumbnail is not None:
-                    thumbnails.append(thumbnail)
-                bar.update()
-        for archive in archives:
-            archive.require_unchanged()
+    options, fixes = params.split, label_fixes.read(paths.LABEL_FIXES)
+    rows, thumbnails, classes, counts = _judged(params)
     rejected = judge.require_few_rejected(rows, options.max_rejected)
     _print([f"rejected {row.member}: {row.reason}" for row in rejected], ", see the ledger")
     judge.require_unique_ids(rows)
-    rows = judge.group(rows, np.array(thumbnails), options.near_duplicates)
-    drawn = options.model_dump(include={"valid", "test", "seed"})
-    rows = judge.assign(rows, classes, {one.name: one.subset for one in selected}, **drawn)
-    rows, fixed, unmatched = label_fixes.apply(fixes, rows, classes, paths.LABEL_FIXES)
+    judge.group(rows, thumbnails, options.near_duplicates)
+    judge.assign(rows, classes, **options.model_dump(include={"valid", "test", "seed"}))
+    fixed, unmatched = label_fixes.apply(fixes, rows, classes, paths.LABEL_FIXES)
     _print([f"{paths.LABEL_FIXES}: no accepted labelled image {member}" for member in unmatched])
-    ignored = sum((Counter(archive.ignored) for archive in archives), Counter())
-    ignored += Counter({"outside data.subsets": outside})
     ledger.write_ledger(paths.LEDGER, rows)
-    metrics = ledger.summary(rows, classes) | {
-        "beyond_per_class_limit": len(entries) - len(selected),
-        "passed_over": dict(ignored),
-        "label_fixes": fixed,
-    }
+    metrics = ledger.summary(rows, classes) | counts | {"label_fixes": fixed}
     tables.write_json(paths.SPLIT_METRICS, metrics)
     for line in judge.summary_lines(metrics):
         print(f"split: {line}")
 
 
-def _open(path: str, zip_encoding: str | None, stack: ExitStack) -> sources.Source:
-    archive = stack.enter_context(sources.open_source(Path(path), zip_encoding))
-    _print(archive.notes)
-    return archive
+def _judged(
+    params: Params,
+) -> tuple[ledger.Ledger, NDArray[np.uint8], list[str], dict[str, object]]:
+    """Judge all files; return their rows, thumbnails, the classes, and counts of other files."""
+    with contextlib.closing(judge.Judging(params)) as work:
+        _print([note for archive in work.archives for note in archive.notes])
+        found, classes = work.layout
+        _print([*labels.empty_folders(work.archives[0].empty, found)])
+        if outside := len(work.archives[0].names) - len(found):
+            _print([f"{outside:,} files are in folders that data.subsets does not name: not read"])
+        thumbnails = bytearray()
+        with progress("split", sum(map(len, work.entries))) as bar:
+
+            def judged() -> Iterator[ledger.LedgerRow]:
+                parts = parts_in_order(work, work.parts(), environment.cluster())
+                for rows, of_rows in parts:
+                    thumbnails.extend(of_rows.data)
+                    bar.update(len(rows))
+                    yield from rows
+
+            rows = ledger.Ledger(judged())
+        for archive in work.archives:
+            archive.require_unchanged()
+        ignored = sum((Counter(archive.ignored) for archive in work.archives), Counter())
+        ignored += Counter({"outside data.subsets": outside})
+        beyond = len(found) - len(work.entries[0])
+    counts = {"beyond_per_class_limit": beyond, "passed_over": dict(ignored)}
+    return rows, np.frombuffer(thumbnails, np.uint8).reshape(-1, SIDE, SIDE), classes, counts
 
 
 def _print(lines: list[str], rest: str = "") -> None:

@@ -5,6 +5,7 @@ Reads the ledger, the selected model's log-probabilities, its temperature and cl
 """
 
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -27,17 +28,21 @@ def main() -> None:
     train = labels.label[labels.subset == "train"]
     prior = np.bincount(train, minlength=len(labels.classes)) / len(train)
     only_second = len(labels.classes) == 2
-    lines: list[tuple[object, ...]] = []
-    for row in (row for row in rows if row.subset == "unlabelled"):
-        if not row.accepted:
-            print(f"submit: {row.member} was rejected ({row.reason}); it gets the prior")
-        values = calibration.clipped((next(probability) if row.accepted else prior)[None], clip)[0]
-        shown = values[1:] if only_second else values
-        lines.append((row.id, *(f"{value:.6f}" for value in shown)))
+    unlabelled = rows.where(rows.equal("subset", "unlabelled"))
+
+    def lines() -> Iterator[tuple[str, ...]]:
+        for row in unlabelled:
+            if not row.accepted:
+                print(f"submit: {row.member} was rejected ({row.reason}); it gets the prior")
+            of_image = next(probability) if row.accepted else prior
+            values = calibration.clipped(of_image[None], clip)[0]
+            shown = values[1:] if only_second else values
+            yield row.id, *(f"{value:.6f}" for value in shown)
+
     header = ["label"] if only_second else tables.class_columns(["id"], labels.classes)
-    tables.write_csv(paths.SUBMISSION, ("id", *header), lines)
+    tables.write_csv(paths.SUBMISSION, ("id", *header), lines())
     where = f"in {paths.SUBMISSION}, none nearer to 0 or 1 than {clip:g}"
-    print(f"submit: {len(lines):,} rows by {model.name} {where}")
+    print(f"submit: {len(unlabelled):,} rows by {model.name} {where}")
 
 
 if __name__ == "__main__":

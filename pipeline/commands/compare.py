@@ -23,7 +23,6 @@ from pipeline import config, paths
 from pipeline.commands.out_folder import require_replaceable
 from pipeline.evaluation import selected_model
 from pipeline.evaluation.comparison import LOWER_IS_BETTER, NO_DIFFERENCE, compare_runs
-from pipeline.images.labels import natural_key
 from pipeline.reporting import comparison, html, overlays
 from pipeline.reporting.comparison import Change, Comparison, Plot, Verdict
 from pipeline.reproducibility import code_changes, dvc_project
@@ -31,6 +30,7 @@ from pipeline.runtime import atomic_files
 from pipeline.runtime.entrypoint import quiet_if_nobody_reads
 from pipeline.runtime.errors import UserError
 from pipeline.storage import results, tables
+from pipeline.storage.texts import natural_key
 
 PAGE, TEXT, PLOTS = "index.html", "comparison.md", "plots"
 METRICS = {

@@ -12,7 +12,7 @@ bytes on every run; a SavedModel computes the same, but its bytes differ.
 import argparse
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _compare(
     served: Served,
     params: Params,
-    rows: list[ledger.LedgerRow],
+    rows: Sequence[ledger.LedgerRow],
     log_probability: Floats,
     tolerance: float,
 ) -> str:

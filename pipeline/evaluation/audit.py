@@ -1,5 +1,6 @@
 """Features to judge, and the tables of `audit`: labels and images ranked by suspicion."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evaluation import data_quality
 from pipeline.evaluation.data_quality import ALIKE, Features, LabelQuality, Neighbors, light_faults
 from pipeline.evaluation.probabilities import Ints
 from pipeline.runtime import environment
-from pipeline.storage import array_views, arrays, results, tables
-from pipeline.storage.ledger import LedgerRow
+from pipeline.storage import array_views, arrays, cache_key, results, tables
+from pipeline.storage.ledger import Ledger, LedgerRow
+from pipeline.storage.texts import first_of_equal
 
-BATCH = 64  # images at a time
+BATCH, PART = 64, 256  # images at a time; those that a thread or worker is given
 SHOWN, SHOWN_AT_LEAST = 0.05, 50  # of the labelled images, fraction and number a table may have
 MOST_FEATURES, PROJECTED = 4_096, 1_024  # of more than the first, so many random sums are taken
 DECIMALS = 6
@@ -37,9 +40,36 @@ def first_view(features: arrays.Readable, rows: Ints) -> Features:
     return array_views.in_file_if_large(taken, shape, environment.memory_bytes())
 
 
+class Light:
+    """The work of `audit` on stored pixels; on a cluster, each worker opens them."""
+
+    def __init__(self, pixels: Path, fingerprint: str) -> None:
+        self.pixels, self.fingerprint = pixels.absolute(), fingerprint
+        self.key = cache_key.of("audit", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"pixels": self.pixels, "fingerprint": self.fingerprint, "key": self.key}
+
+    @functools.cached_property
+    def images(self) -> arrays.StoredArray:
+        """The pixels."""
+        cache_key.require_same("audit", self.key)
+        return arrays.StoredArray(self.pixels, self.fingerprint)
+
+    def parts(self) -> list[range]:
+        """Return ranges of rows, to be measured at a time."""
+        n = len(self.images)
+        return [range(at, min(at + PART, n)) for at in range(0, n, PART)]
+
+    def __call__(self, part: range) -> NDArray[np.float64]:
+        """Return `data_quality.light` of some rows."""
+        batches = self.images.batches(BATCH, np.arange(part.start, part.stop))
+        return np.concatenate([data_quality.light(batch) for batch in batches])
+
+
 def tables_and_counts(
-    accepted: Sequence[LedgerRow],
-    labelled: Sequence[LedgerRow],
+    accepted: Ledger,
+    labelled: Ledger,
     classes: Sequence[str],
     quality: LabelQuality,
     near: Neighbors,
@@ -81,17 +111,18 @@ def tables_and_counts(
     }
 
 
-def _copies(rows: Iterable[LedgerRow]) -> list[Line]:
+def _copies(rows: Ledger) -> list[Line]:
     """Return images of a group of several, by `split`; groups in several subsets come first."""
+    first = first_of_equal(rows.texts("group"))
     groups: dict[str, list[LedgerRow]] = {}
-    for row in rows:
+    for row in rows.where(np.bincount(first, minlength=len(first))[first] > 1):
         groups.setdefault(row.group, []).append(row)
-    several = [members for members in groups.values() if len(members) > 1]
+    several = list(groups.values())
     several.sort(key=lambda members: len({row.subset for row in members}) == 1)
     return [(row, row.group, row.label) for members in several for row in members]
 
 
-def _alike(rows: Sequence[LedgerRow], near: Neighbors) -> list[Line]:
+def _alike(rows: Ledger, near: Neighbors) -> list[Line]:
     """Return pairs that features tell to be copies and `split` does not, across subsets first."""
     likeness: dict[tuple[int, int], float] = {}
     for at in np.flatnonzero(near.likeness < ALIKE).tolist():

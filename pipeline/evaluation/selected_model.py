@@ -1,5 +1,6 @@
 """Read which model `evaluate` selected, and its calibrated predictions of every image."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ class Selection(NamedTuple):
 class Run(NamedTuple):
     """The final model's log-probabilities (n, n_classes) of a run's accepted images, `rows`."""
 
-    rows: list[ledger.LedgerRow]
+    rows: Sequence[ledger.LedgerRow]
     classes: tuple[str, ...]
     log_probability: Floats
 
@@ -65,5 +66,4 @@ def read_run(project: Path) -> Run:
     """Read the ledger and the final predictions of the run in `project`."""
     rows = ledger.read_ledger(atomic_files.require(project / paths.LEDGER, "split"))
     _, log_probability = read(ledger.fingerprint(rows), project)
-    accepted = [row for row in rows if row.accepted]
-    return Run(accepted, ledger.labels(rows).classes, log_probability)
+    return Run(rows.accepted(), ledger.labels(rows).classes, log_probability)

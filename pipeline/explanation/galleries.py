@@ -106,7 +106,7 @@ def of_model(predicted: Floats, labels: ledger.Labels, count: int, seed: int) ->
 
 def of_audit(folder: Path, accepted: Rows, count: int) -> Iterator[Gallery]:
     """Yield galleries of what `audit` reported, the most suspicious images first."""
-    row_of = {(row.source, row.member): number for number, row in enumerate(accepted)}
+    found: list[tuple[str, str, str, list[dict[str, str]]]] = []
     for table, (title, note, about) in AUDITED.items():
         lines = tables.read_csv(folder / f"{table}.csv", "audit")[:count]
         lines = [line for line in lines if line.get("likely") != "no"]
@@ -114,6 +114,11 @@ def of_audit(folder: Path, accepted: Rows, count: int) -> Iterator[Gallery]:
             lines = lines[: (count + 1) // 2]
             others = [{"source": line["other_source"], "member": line["other"]} for line in lines]
             lines = [line for pair in zip(lines, others, strict=True) for line in pair]
+        found.append((title, note, about, lines))
+    shown = {(line["source"], line["member"]) for *_, lines in found for line in lines}
+    named = ((row.source, row.member) for row in accepted)
+    row_of = {name: number for number, name in enumerate(named) if name in shown}
+    for title, note, about, lines in found:
         for line in lines:
             if (line["source"], line["member"]) not in row_of:
                 raise UserError(

@@ -7,14 +7,12 @@ Names are compared in Unicode form NFC.
 import posixpath
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.runtime.errors import UserError
 from pipeline.storage import tables
-from pipeline.storage.ledger import LedgerRow
+from pipeline.storage.ledger import Ledger
 
 EXCLUDE = "exclude"
 COLUMNS = ("member", "label", "source")  # path or its end; a class or `EXCLUDE`; who reported it
@@ -37,17 +35,17 @@ def read(path: Path) -> list[list[str]]:
 
 
 def apply(
-    fixes: Iterable[Sequence[str]], rows: Sequence[LedgerRow], classes: Sequence[str], path: Path
-) -> tuple[list[LedgerRow], dict[str, int], list[str]]:
+    fixes: Sequence[Sequence[str]], rows: Ledger, classes: Sequence[str], path: Path
+) -> tuple[dict[str, int], list[str]]:
     """Relabel or reject training and validation images; only mark test images.
 
-    Return the rows, how many were fixed in which way, and the members that match no accepted row.
+    Return how many were fixed in which way, and the members that match no accepted row.
     """
-    by_name: dict[str, list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        if row.accepted and row.label:
-            by_name[posixpath.basename(row.member)].append(place)
-    fixed, unmatched = list(rows), []
+    by_name: dict[str, list[int]] = {posixpath.basename(fix[0]): [] for fix in fixes}
+    for place, row in enumerate(rows if fixes else []):
+        if row.accepted and row.label and (name := posixpath.basename(row.member)) in by_name:
+            by_name[name].append(place)
+    unmatched = []
     counts = {"excluded": 0, "relabelled": 0, "in_test": 0}
     for member, label, source in fixes:
         if label not in (EXCLUDE, *classes):
@@ -60,7 +58,7 @@ def apply(
         if not places:
             unmatched.append(member)
             continue
-        row = fixed[places[0]]
+        row = rows[places[0]]
         if len(places) > 1:
             raise UserError(
                 f"{path}: {member}: expected one file of that name, got {row.member} and "
@@ -70,14 +68,16 @@ def apply(
             raise UserError(
                 f"{path}: {row.member}: expected one line about it, got two; remove one"
             )
+        changes: dict[str, str | int] = {}
         if row.subset == "test":
             counts["in_test"] += 1
         elif label == EXCLUDE:
             reason = f"excluded by {path.name}: {source or 'no source given'}"
-            row = replace(row, subset="", group="", reason=reason)
+            changes = {"subset": "", "group": "", "reason": reason}
             counts["excluded"] += 1
         else:
-            row = replace(row, label=label, index=classes.index(label))
+            changes = {"label": label, "index": classes.index(label)}
             counts["relabelled"] += 1
-        fixed[places[0]] = replace(row, fix=label)
-    return fixed, counts | {"unmatched": len(unmatched)}, unmatched
+        for name, value in {**changes, "fix": label}.items():
+            rows.replace(name, places[0], value)
+    return counts | {"unmatched": len(unmatched)}, unmatched

@@ -1,12 +1,21 @@
-"""Infer labels and subsets from file names. Pure: names in, entries out, in natural order."""
+"""Infer labels and subsets from file names. Pure: names in, entries out, in natural order.
 
+What is known of the names is in columns, about 25 bytes a name beside the name itself.
+"""
+
+import copy
 import posixpath
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.runtime.errors import UserError, did_you_mean
+from pipeline.storage.texts import Ints, Texts, natural_key, naturally_sorted, repeated
 
 SUBSETS = {  # words of a folder's name -> subset
     "train|training": "train",
@@ -19,7 +28,35 @@ _NAMES = {re.compile(f"{_NEUTRAL}(?:{word}){_NEUTRAL}"): name for word, name in 
 _FLAT = re.compile(r"([^/.]+)\.[0-9]+\.[^/.]+")  # cat.0.jpg
 _LETTER = re.compile(r"[^\W\d_]")
 _LOST = re.compile("[?_\ufffd]+")  # letters that a zip or a file system could not hold
-Paths = dict[str, str]  # name of each member -> its path below the folder that is looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Names of members, and by iteration their paths below the folder that is looked at."""
+
+    names: Texts
+    at: Ints  # places of the names, ascending
+    skip: int = 0  # length of the path of that folder
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name[self.skip :] for name in self.names.of(self.at))
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Labels of some paths; false without any."""
+
+    texts: list[str]
+    code: NDArray[np.int32]  # of each path, its label's place; -1 for none
+
+    def __bool__(self) -> bool:
+        return bool(self.texts)
+
+
+NONE = Labelled([], np.empty(0, np.int32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +69,72 @@ class Entry:
     subset: str | None = None  # "train", "valid", "test", "unlabelled"; None: not split yet
 
 
-def natural_key(name: str) -> tuple[tuple[tuple[str, int, str], ...], str]:
-    """Return a sort key that puts "cat.2.jpg" before "cat.10.jpg"; different for any two names."""
-    tokens = re.findall("([^0-9]*)([0-9]*)", name)
-    numbers = ((text, digits, digits.lstrip("0")) for text, digits in tokens)
-    # A longer number is a larger one: no int(), which refuses more than 4,300 digits.
-    return tuple((text, len(n) if digits else -1, n) for text, digits, n in numbers), name
+class Entries(Sequence[Entry]):
+    """Entries of some names, each made when it is asked for; at first nothing is known of them."""
+
+    def __init__(self, names: Texts) -> None:
+        self.names, self.at = names, np.arange(len(names))  # the place of the name of each entry
+        self._texts: list[str | None] = [None, ""]  # of labels, subsets and prefixes
+        self._label, self._subset, self._skip = np.zeros((3, len(names)), np.int32)
+        self._prefix = np.ones(len(names), np.int32)
+        self._level = np.zeros(len(names), np.int8)  # how much of its path is an id
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    @overload
+    def __getitem__(self, place: int) -> Entry: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Entries": ...
+    def __getitem__(self, place: int | slice) -> "Entry | Entries":
+        return self._taken(self.at[place]) if isinstance(place, slice) else self._of(self.at[place])
+
+    def __iter__(self) -> Iterator[Entry]:
+        return map(self._of, self.at)
+
+    def _of(self, at: np.int64) -> Entry:
+        name, label, subset = self.names[int(at)], self._label[at], self._subset[at]
+        whole = f"{self._texts[self._prefix[at]]}{name[self._skip[at] :]}"
+        id_ = (posixpath.splitext(whole)[0], whole, name)[self._level[at]]
+        return Entry(name, id_, self._texts[label], self._texts[subset])
+
+    def _taken(self, at: Ints) -> "Entries":
+        taken = copy.copy(self)
+        taken.at = at
+        return taken
+
+    def where(self, chosen: Iterable[bool]) -> "Entries":
+        """Return some of the entries."""
+        return self._taken(self.at[np.fromiter(chosen, np.bool_, len(self))])
+
+    def mark(
+        self, paths: Paths, labels: Labelled = NONE, subset: str | None = None, prefix: str = ""
+    ) -> None:
+        """Say what the paths tell: all of them, or with labels only those that have one."""
+        at, has = paths.at, labels.code >= 0
+        if labels:
+            at = at[has]
+            codes = np.array([self._code(text) for text in labels.texts], np.int32)
+            self._label[at] = codes[labels.code[has]]
+        self._subset[at], self._prefix[at] = self._code(subset), self._code(prefix)
+        self._skip[at] = paths.skip
+
+    def classes(self) -> set[str]:
+        """Return the labels of the entries."""
+        return {text for one in np.unique(self._label[self.at]) if (text := self._texts[one])}
+
+    def make_ids_unique(self) -> None:
+        """Drop the extension from each id; where two would be equal, keep more of the path."""
+        ids = (entry.id for entry in self)
+        while twins := repeated(ids, (entry.id for entry in self), len(self)):
+            same = np.fromiter((entry.id in twins for entry in self), np.bool_, len(self))
+            self._level[self.at[same]] = np.minimum(2, self._level[self.at[same]] + 1)
+            ids = (entry.id for entry in self)
+
+    def _code(self, text: str | None) -> int:
+        if text not in self._texts:
+            self._texts.append(text)
+        return self._texts.index(text)
 
 
 def infer_layout(
@@ -45,7 +142,7 @@ def infer_layout(
     where: str,
     classes: Sequence[str] | None,
     subsets: Mapping[str, Sequence[str] | None] | None = None,
-) -> tuple[list[Entry], list[str]]:
+) -> tuple[Entries, list[str]]:
     """Infer label and subset of each member from all names; return entries and ordered classes.
 
     Layouts, each inside any number of wrapping folders: `cat.0.jpg` (Kaggle's flat names, more than
@@ -55,48 +152,59 @@ def infer_layout(
     all be there, and no others; None: any. `subsets` names the folders of each subset; there are
     no entries for files in others. Raise `UserError`, whose message begins with `where`.
     """
-    names = sorted(names, key=natural_key)
+    ordered = naturally_sorted(names)
     named = {one: subset for subset, ones in (subsets or {}).items() for one in ones or ()}
-    paths = _unwrap({name: name for name in names}, unless=named)
+    paths = _unwrap(Paths(ordered, np.arange(len(ordered))), unless=named)
     folders = _folders(paths)
     are_classes = classes is not None and set(folders) <= set(classes)
+    entries = Entries(ordered)
+    entries.mark(paths)
     if named:
-        known = _in_subsets(folders, _require_all(named, folders, where), where, classes)
-        tops = {name: path.partition("/") for name, path in paths.items()}
-        outside = {name for name, (top, slash, _) in tops.items() if slash and top not in named}
-        names = [name for name in names if name not in outside]
+        _set_subsets(entries, folders, _require_all(named, folders, where), where, classes)
+        tops = (path.partition("/") for path in paths)
+        outside = np.zeros(len(ordered), np.bool_)
+        outside[paths.at] = [bool(slash) and top not in named for top, slash, _ in tops]
+        entries = entries.where(~outside)
     elif not _flat_labels(paths) and (split := _split(folders, are_classes, where)):
-        known = _in_subsets(folders, split, where, classes)
+        _set_subsets(entries, folders, split, where, classes)
     else:
-        known = {name: Entry(name, paths[name], label) for name, label in _labels(paths).items()}
+        if labels := _labels(paths):
+            entries.mark(paths, labels)
         if not _flat_labels(paths) and not are_classes:
             _require_different(folders, where)
-    labelled = [entry for entry in known.values() if entry.label is not None]
-    present = {entry.label for entry in labelled if entry.label is not None}
-    flat = [one.label for one in labelled if one.id.count("/") == (one.subset is not None)]
-    dates = classes is None and len(flat) < 2 * len({*flat})  # "at 12.10.jpg" tells no class
+    present = entries.classes()
+    flat: Counter[str] = Counter()
+    for one in entries:
+        if one.label and one.id.count("/") == (one.subset is not None):
+            flat[one.label] += 1
+    dates = classes is None and flat.total() < 2 * len(flat)  # "at 12.10.jpg" tells no class
     if not present or dates:
-        raise _unknown_layout(where, names)
+        raise _unknown_layout(where, [one.name for one in entries[:1]])
     order = _class_order(sorted(present, key=natural_key), where, classes)
-    entries = [known.get(name) or Entry(name, paths.get(name, name)) for name in names]
-    return _with_unique_ids(entries), order
+    entries.make_ids_unique()
+    return entries, order
 
 
-def unlabelled(names: Sequence[str]) -> list[Entry]:
+def unlabelled(names: Sequence[str]) -> Entries:
     """Return every member as an image to predict."""
-    names = sorted(names, key=natural_key)
-    paths = _unwrap({name: name for name in names})
-    entries = [Entry(name, paths.get(name, name), None, "unlabelled") for name in names]
-    return _with_unique_ids(entries)
+    ordered = naturally_sorted(names)
+    everything = Paths(ordered, np.arange(len(ordered)))
+    entries = Entries(ordered)
+    entries.mark(everything, subset="unlabelled")
+    entries.mark(_unwrap(everything), subset="unlabelled")
+    entries.make_ids_unique()
+    return entries
 
 
-def limit_per_class(entries: Iterable[Entry], limit: int | None) -> Iterator[Entry]:
-    """Yield the first `limit` entries of each class and subset, and all without a label."""
+def limit_per_class(entries: Entries, limit: int | None) -> Entries:
+    """Return the first `limit` entries of each class and subset, and all without a label."""
     counts: Counter[tuple[str | None, str | None]] = Counter()
-    for entry in entries:
+
+    def keeps(entry: Entry) -> bool:
         counts[entry.subset, entry.label] += 1
-        if limit is None or entry.label is None or counts[entry.subset, entry.label] <= limit:
-            yield entry
+        return entry.label is None or counts[entry.subset, entry.label] <= (limit or 0)
+
+    return entries if limit is None else entries.where(map(keeps, entries))
 
 
 def empty_folders(folders: Iterable[str], entries: Iterable[Entry]) -> Iterator[str]:
@@ -156,47 +264,48 @@ def _require_different(folders: dict[str, Paths], where: str) -> None:
                 )
 
 
-def _in_subsets(
+def _set_subsets(
+    entries: Entries,
     folders: dict[str, Paths],
     subsets: Mapping[str, str],
     where: str,
     classes: Sequence[str] | None,
-) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
+) -> None:
     inside = {one: _unwrap(folders[one], one, subset) for one, subset in subsets.items()}
     labels = {
-        folder: {} if subsets[folder] == "unlabelled" else _labels(paths)
+        folder: NONE if subsets[folder] == "unlabelled" else _labels(paths)
         for folder, paths in inside.items()
     }
     only_train = {subset for folder, subset in subsets.items() if labels[folder]} == {"train"}
-    trained = {label for f in subsets if subsets[f] == "train" for label in labels[f].values()}
+    trained = {label for f in subsets if subsets[f] == "train" for label in labels[f].texts}
     for folder, paths in inside.items():
         if not labels[folder] and subsets[folder] in ("test", "unlabelled"):
-            entries |= {name: Entry(name, paths[name], None, "unlabelled") for name in paths}
+            entries.mark(paths, subset="unlabelled")
             continue
         if not _flat_labels(paths) and not trained <= {*(classes or ())}:
             _require_different(_folders(paths), where)
         if not labels[folder] or not trained:
-            raise _unknown_layout(where, [*paths])
-        if unknown := sorted(set(labels[folder].values()) - trained, key=natural_key):
+            raise _unknown_layout(where, [*paths.names.of(paths.at[:1])])
+        if unknown := sorted({*labels[folder].texts} - trained, key=natural_key):
             raise UserError(
                 f"{where}: expected in {folder!r} only classes of the training images, "
                 f"{listed(trained)}, got {unknown[0]!r}; rename or remove it"
             )
         prefix, subset = ("", None) if only_train else (f"{folder}/", subsets[folder])
-        for name, label in labels[folder].items():
-            entries[name] = Entry(name, prefix + paths[name], label, subset)
-    return entries
+        entries.mark(paths, labels[folder], subset, prefix)
 
 
 def _folders(paths: Paths) -> dict[str, Paths]:
     """Return the folders, in natural order, each with the paths inside it."""
-    folders: dict[str, Paths] = defaultdict(dict)
-    for name, path in paths.items():
-        folder, slash, below = path.partition("/")
-        if slash:
-            folders[folder][name] = below
-    return {folder: folders[folder] for folder in sorted(folders, key=natural_key)}
+    parts = (path.partition("/") for path in paths)
+    found = _coded((folder if slash else None for folder, slash, _ in parts), len(paths))
+    order = np.argsort(found.code, kind="stable")
+    bounds = np.searchsorted(found.code[order], np.arange(len(found.texts) + 1))
+    inside = {
+        folder: Paths(paths.names, paths.at[order[start:stop]], paths.skip + len(folder) + 1)
+        for folder, start, stop in zip(found.texts, bounds, bounds[1:], strict=False)
+    }
+    return {folder: inside[folder] for folder in sorted(inside, key=natural_key)}
 
 
 def _unwrap(
@@ -211,29 +320,26 @@ def _unwrap(
     return paths
 
 
-def _flat_labels(paths: Paths) -> dict[str, str]:
-    """Return name -> label if more than half of the files have Kaggle's flat names, else {}."""
-    matches = {name: _FLAT.fullmatch(path) for name, path in paths.items()}
-    labels = {name: one[1] for name, one in matches.items() if one and _LETTER.search(one[1])}
-    return labels if 2 * len(labels) > len(paths) else {}
+def _flat_labels(paths: Paths) -> Labelled:
+    """Return labels if more than half of the files have Kaggle's flat names, else none."""
+    matches = map(_FLAT.fullmatch, paths)
+    texts = (one[1] if one and _LETTER.search(one[1]) else None for one in matches)
+    found = _coded(texts, len(paths))
+    return found if 2 * np.count_nonzero(found.code >= 0) > len(paths) else NONE
 
 
-def _labels(paths: Paths) -> dict[str, str]:
-    """Return name -> label, without the members outside the layout."""
-    by_folder = {name: folder for folder, inside in _folders(paths).items() for name in inside}
-    return _flat_labels(paths) or by_folder
+def _labels(paths: Paths) -> Labelled:
+    """Return the label of each path, none for those outside the layout."""
+    if flat := _flat_labels(paths):
+        return flat
+    parts = (path.partition("/") for path in paths)
+    return _coded((folder if slash else None for folder, slash, _ in parts), len(paths))
 
 
-def _with_unique_ids(entries: list[Entry]) -> list[Entry]:
-    """Drop the extension from each id; where two would be equal, keep more of the path."""
-    choices = [(posixpath.splitext(entry.id)[0], entry.id, entry.name) for entry in entries]
-    level = [0] * len(entries)
-    while True:
-        ids = [choice[at] for choice, at in zip(choices, level, strict=True)]
-        counts = Counter(ids)
-        if len(counts) == len(ids):
-            return [replace(entry, id=id_) for entry, id_ in zip(entries, ids, strict=True)]
-        level = [min(2, at + (counts[id_] > 1)) for at, id_ in zip(level, ids, strict=True)]
+def _coded(texts: Iterable[str | None], count: int) -> Labelled:
+    codes: dict[str | None, int] = {None: -1}
+    code = np.fromiter((codes.setdefault(one, len(codes) - 1) for one in texts), np.int32, count)
+    return Labelled([text for text in codes if text is not None], code)
 
 
 def _class_order(present: list[str], where: str, classes: Sequence[str] | None) -> list[str]:

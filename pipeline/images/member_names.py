@@ -8,12 +8,13 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.images.labels import listed
 from pipeline.runtime.errors import UserError
 from pipeline.storage.tables import unexpected
+from pipeline.storage.texts import Collected
 
 TABLES = (".csv", ".tsv")
 _UTF8_NAME = 0x800  # flag bit; PKWARE's APPNOTE, 4.4.4
@@ -39,40 +40,51 @@ _TEXTS = frozenset(
 )
 
 
-def in_zip(
-    path: Path, infos: Sequence[zipfile.ZipInfo], encoding: str | None
-) -> tuple[list[str], list[str]]:
-    """Return the name of each member of a zip, and a warning if some are a guess.
+class InZip:
+    """The names of a zip's members, collected before they are decoded.
 
     A name is UTF-8 by its flag, or stands in the extra field "Unicode path". All others are UTF-8
-    if all of them can be, as on a Mac; else they are in `encoding`, or in cp437.
+    if all of them can be, as on a Mac; else they are in an encoding that is given, or in cp437.
     """
-    raw = [raw_name(info) for info in infos]
-    names = [_declared(info, one) for info, one in zip(infos, raw, strict=True)]
-    unclear = [at for at, name in enumerate(names) if name is None]
-    used = "utf-8" if all(_is_utf8(raw[at]) for at in unclear) else encoding or "cp437"
-    pieces: dict[str, bytes] = {}
-    for at in unclear:
-        try:
-            names[at] = name = raw[at].decode(used)
-        except UnicodeDecodeError:
-            raise UserError(
-                f"{path}: expected names in {used} (data.zip_encoding), got {raw[at]!r}; give the "
-                "encoding in which this zip was made"
-            ) from None
-        for text, piece in zip(name.split("/"), raw[at].split(b"/"), strict=False):
-            if pieces.setdefault(text, piece) != piece:  # cp932 has some characters twice
+
+    def __init__(self) -> None:
+        self._declared = Collected()
+        self._unclear: dict[int, bytes] = {}  # raw names, by number
+
+    def append(self, info: zipfile.ZipInfo) -> None:
+        """Add the name of the next member."""
+        raw = raw_name(info)
+        name = _declared(info, raw)
+        if name is None:
+            self._unclear[len(self._declared)] = raw
+        self._declared.append(name or "")
+
+    def decoded(self, path: Path, encoding: str | None) -> tuple[Iterator[str], list[str]]:
+        """Return the names, and a warning if some are a guess."""
+        used = "utf-8" if all(map(_is_utf8, self._unclear.values())) else encoding or "cp437"
+        unclear: dict[int, str] = {}
+        pieces: dict[str, bytes] = {}
+        for number, raw in self._unclear.items():
+            try:
+                unclear[number] = name = raw.decode(used)
+            except UnicodeDecodeError:
                 raise UserError(
-                    f"{path}: expected names that differ in {used}, got {pieces[text]!r} and "
-                    f"{piece!r}, both {text!r}; correct data.zip_encoding or rename one"
-                )
-    guessed = [one for at in unclear if (one := names[at])]
-    warnings = [
-        f"warning: {path}: {len(guessed):,} of {len(raw):,} names are not in UTF-8, read as cp437: "
-        f"{listed(guessed, 3)}; if they look wrong, set data.zip_encoding, such as gbk, cp932 or "
-        "cp1251"
-    ]
-    return [name or "" for name in names], warnings if used == "cp437" != encoding else []
+                    f"{path}: expected names in {used} (data.zip_encoding), got {raw!r}; give the "
+                    "encoding in which this zip was made"
+                ) from None
+            for text, piece in zip(name.split("/"), raw.split(b"/"), strict=False):
+                if pieces.setdefault(text, piece) != piece:  # cp932 has some characters twice
+                    raise UserError(
+                        f"{path}: expected names that differ in {used}, got {pieces[text]!r} and "
+                        f"{piece!r}, both {text!r}; correct data.zip_encoding or rename one"
+                    )
+        names = (unclear.get(at, name) for at, name in enumerate(self._declared.texts()))
+        warnings = [
+            f"warning: {path}: {len(unclear):,} of {len(self._declared):,} names are not in UTF-8, "
+            f"read as cp437: {listed(unclear.values(), 3)}; if they look wrong, set "
+            "data.zip_encoding, such as gbk, cp932 or cp1251"
+        ]
+        return names, warnings if used == "cp437" != encoding else []
 
 
 def raw_name(info: zipfile.ZipInfo) -> bytes:

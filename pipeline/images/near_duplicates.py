@@ -9,8 +9,10 @@ these, the correlations are e + o and e - o. Coordinates are rounded to integers
 holds all sums exactly, in whatever order they are added: all processors find the same candidates.
 """
 
+import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 import threadpoolctl
@@ -29,13 +31,14 @@ MARGIN = 3e-3  # of a correlation; rounding changes it by SIDE / LENGTH = 2.5e-3
 FEW_IMAGES = 20_000  # up to so many, all pairs are compared
 VISITED = 32  # cells: an image is compared with those of the nearest, more than `FEW_IMAGES`
 BLOCK = 2**19  # correlations in memory at a time, in each thread
-CHUNK = 2**17  # images whose visits are sorted by cell at a time
+CHUNK = 2**16  # images whose visits are sorted by cell at a time
 PAIRS = 2**14  # candidates decided exactly at a time
 NO_PAIRS = np.empty((2, 0), np.int64)
 LUMA = np.array([299, 587, 114])  # of R, G, B, in thousandths: ITU-R BT.601
 
 Ints = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
+Visits = NDArray[np.int32] | NDArray[np.int64]  # (2, k)
 T = TypeVar("T")
 
 
@@ -53,17 +56,24 @@ def group(thumbnails: Pixels, threshold: float) -> Ints:
     can be missed. Neither the order of the images nor the processor changes the groups.
     """
     n = len(thumbnails)
-    content = np.ascontiguousarray(thumbnails).reshape(n, SIDE * SIDE).view(f"S{SIDE * SIDE}")
-    _, first, of_image = np.unique(content[:, 0], return_index=True, return_inverse=True)
-    gray = thumbnails[first]
-    squares = np.empty(len(gray), np.int64)
-    for at in range(0, len(gray), PAIRS):
-        gradients = _gradients(gray[at : at + PAIRS])
+    content = np.ascontiguousarray(thumbnails).reshape(n, SIDE * SIDE).view(f"S{SIDE * SIDE}")[:, 0]
+    order = np.argsort(content, kind="stable")
+    is_first = np.ones(n, np.bool_)
+    for at in range(1, n, PAIRS):
+        block = content[order[at - 1 : at + PAIRS]]
+        is_first[at : at + PAIRS] = block[1:] != block[:-1]
+    first, of_image = order[is_first], np.empty(n, np.int64)
+    of_image[order] = np.cumsum(is_first) - 1
+    del order, is_first
+    squares = np.empty(len(first), np.int64)
+    for at in range(0, len(first), PAIRS):
+        gradients = _gradients(thumbnails[first[at : at + PAIRS]])
         squares[at : at + PAIRS] = _products(gradients, gradients)
     textured = squares >= MIN_MEAN_SQUARE * 2 * SIDE * (SIDE - 1)
-    groups = np.zeros(len(gray), np.int64)
+    groups = np.zeros(len(first), np.int64)
     with threadpoolctl.threadpool_limits(1, user_api="blas"):  # there is a thread per processor
-        groups[textured] = _Search(gray[textured], squares[textured], threshold).groups()
+        search = _Search(thumbnails, first[textured], squares[textured], threshold)
+        groups[textured] = search.groups()
     groups = np.where(textured[of_image], groups[of_image], n + np.arange(n))
     _, first, of_image = np.unique(groups, return_index=True, return_inverse=True)
     return np.asarray(first[of_image], dtype=np.int64)
@@ -72,13 +82,15 @@ def group(thumbnails: Pixels, threshold: float) -> Ints:
 class _Search:
     """A search among m textured thumbnails, all different, in an order that content decides.
 
-    `group` numbers the group of each image, as far as known, (m,).
+    `places` are those of the images in `thumbnails`, (m,); `group` numbers the group of each, as
+    far as known, (m,).
     """
 
-    def __init__(self, gray: Pixels, squares: Ints, threshold: float) -> None:
-        self.gray, self.squares, self.threshold = gray, squares, threshold
-        self.coordinates = _coordinates(gray, squares)
-        self.group = np.arange(len(gray))
+    def __init__(self, thumbnails: Pixels, places: Ints, squares: Ints, threshold: float) -> None:
+        self.thumbnails, self.places = thumbnails, places
+        self.squares, self.threshold = squares, threshold
+        self.coordinates = _coordinates(thumbnails, places, squares)
+        self.group = np.arange(len(places))
 
     def groups(self) -> Ints:
         """Compare all pairs of few images, and otherwise each image with those of some cells.
@@ -86,37 +98,38 @@ class _Search:
         A cell has the images to which the same one of the centers, images at regular intervals, is
         the most similar. An image visits the cells of the `VISITED` centers most similar to it.
         """
-        every = np.arange(len(self.gray))
+        every = np.arange(len(self.places))
         if len(every) <= FEW_IMAGES:
             self._join(lambda rows: self._alike(rows, every[rows[0] :]), _blocks(every, len(every)))
             return self.group
         centers = every[:: len(every) // round((len(every) * VISITED / 2) ** 0.5)]
         cell = np.empty(len(every), np.int64)
-        visits: list[tuple[Ints, Ints]] = []  # images, and centers of the cells that they visit
+        with tempfile.TemporaryFile(dir=".") as file:
+            visits = _Kept(file)  # images, and centers of the cells that they visit
 
-        def visit(rows: Ints) -> Ints:
-            products = self._products(rows, centers)
-            cell[rows] = products.argmax(axis=1)
-            last = np.partition(products, -VISITED, axis=1)[:, -VISITED, None]
-            row, visited = np.divmod(np.flatnonzero(products >= last), len(centers))
-            visits.append((rows[row].astype(np.int32), visited.astype(np.int32)))
-            return self._pairs(rows, centers, products)
+            def visit(rows: Ints) -> Ints:
+                products = self._products(rows, centers)
+                cell[rows] = products.argmax(axis=1)
+                last = np.partition(products, -VISITED, axis=1)[:, -VISITED, None]
+                row, visited = np.divmod(np.flatnonzero(products >= last), len(centers))
+                visits.append(np.stack([rows[row], visited]).astype(np.int32))
+                return self._pairs(rows, centers, products)
 
-        self._join(lambda rows: self._alike(rows, centers), _blocks(centers, len(centers)))
-        self._join(visit, _blocks(every, len(centers)))
-        members = _by_cell([(every, cell)], len(centers))
-        step = 1 + CHUNK * len(centers) // BLOCK
-        for at in range(0, len(visits), step):
-            visitors = _by_cell(visits[at : at + step], len(centers))
-            cells = zip(visitors, members, strict=True)
-            self._join(lambda both: self._alike(*both), cells)
+            self._join(lambda rows: self._alike(rows, centers), _blocks(centers, len(centers)))
+            self._join(visit, _blocks(every, len(centers)))
+            members = _by_cell([np.stack([every, cell])], len(centers))
+            step = 1 + CHUNK * len(centers) // BLOCK
+            for at in range(0, len(visits), step):
+                visitors = _by_cell(visits.read(at, at + step), len(centers))
+                cells = zip(visitors, members, strict=True)
+                self._join(lambda both: self._alike(*both), cells)
         return self.group
 
     def _join(self, compare: Callable[[T], Ints], items: Iterable[T]) -> None:
         """Join the groups of the pairs of images, (2, k), that `compare` finds for each item."""
         waiting, count = [], 0
         for pairs in in_order(compare, items):
-            waiting.append(pairs)
+            waiting += [pairs] if pairs.size else []
             count += pairs.shape[1]
             if count > len(self.group):  # few are, after some of a large group
                 self.group = _joined(self.group, waiting)
@@ -160,11 +173,34 @@ class _Search:
 
     def _decide(self, one: Ints, other: Ints) -> NDArray[np.bool_]:
         """Return which pairs are alike, exactly."""
-        gray, second = self.gray[one], _gradients(self.gray[other])
+        gray, others = (self.thumbnails[self.places[images]] for images in (one, other))
+        second = _gradients(others)
         both = [_products(_gradients(first), second) for first in (gray, gray[:, :, ::-1])]
         # Integers below 2**53 are exact in float64; IEEE 754 fixes the rounding after that.
         norm = np.sqrt((self.squares[one] * self.squares[other]).astype(float))
         return np.asarray(np.maximum(*both) >= self.threshold * norm)
+
+
+class _Kept:
+    """Arrays that lie in a file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._starts, self._lock = file, list[int](), threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def append(self, array: Visits) -> None:
+        with self._lock:
+            self._starts.append(self._file.tell())
+            np.save(self._file, array)
+
+    def read(self, start: int, stop: int) -> list[Visits]:
+        read = []
+        for at in self._starts[start:stop]:
+            self._file.seek(at)
+            read.append(np.load(self._file))
+        return read
 
 
 def _joined(group: Ints, pairs: Sequence[Ints]) -> Ints:
@@ -181,9 +217,9 @@ def _blocks(rows: Ints, columns: int) -> Iterator[Ints]:
     return (rows[at : at + step] for at in range(0, len(rows), step))
 
 
-def _by_cell(visits: Sequence[tuple[Ints, Ints]], cells: int) -> list[Ints]:
-    """Return the images of each cell; `visits` are of images, and their cells."""
-    image, cell = (np.concatenate(parts) for parts in zip(*visits, strict=True))
+def _by_cell(visits: Sequence[Visits], cells: int) -> list[Ints]:
+    """Return the images of each cell; `visits` are of images, and their cells, (2, k)."""
+    image, cell = np.concatenate(visits, axis=1)
     order = np.argsort(cell, kind="stable")
     return np.split(image[order], np.searchsorted(cell[order], np.arange(1, cells)))
 
@@ -200,7 +236,7 @@ def _gradients(thumbnails: Pixels) -> NDArray[np.int16]:
     return np.concatenate([part.reshape(-1, SIDE * (SIDE - 1)) for part in parts], axis=1)
 
 
-def _coordinates(gray: Pixels, squares: Ints) -> NDArray[np.int16]:
+def _coordinates(thumbnails: Pixels, places: Ints, squares: Ints) -> NDArray[np.int16]:
     """Return the gradients of unit length in `SIDE`**2 coordinates, times `LENGTH`, rounded.
 
     The second half changes its sign when an image is mirrored. `squares` are squared lengths.
@@ -213,9 +249,10 @@ def _coordinates(gray: Pixels, squares: Ints) -> NDArray[np.int16]:
     length = np.sqrt(steps[:, None] + steps)
     basis = np.einsum("xi,yj,xy->xyji", cosines, cosines, length)[np.argsort(k % 2, kind="stable")]
     whole = np.rint(basis.reshape(SIDE * SIDE, -1).T * unit)  # so that its products are exact
-    coordinates = np.empty((len(gray), SIDE * SIDE), np.int16)
-    for at in range(0, len(gray), PAIRS):
-        sums = gray[at : at + PAIRS].reshape(-1, SIDE * SIDE).astype(np.float64) @ whole
+    coordinates = np.empty((len(places), SIDE * SIDE), np.int16)
+    for at in range(0, len(places), PAIRS):
+        gray = thumbnails[places[at : at + PAIRS]].reshape(-1, SIDE * SIDE)
+        sums = gray.astype(np.float64) @ whole
         coordinates[at : at + PAIRS] = np.rint(
             sums * (LENGTH / unit) / np.sqrt(squares[at : at + PAIRS, None])
         )

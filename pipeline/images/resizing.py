@@ -49,10 +49,11 @@ class Resizing(CachedShards):
             yield pixels[None]
 
     @functools.cached_property
-    def rows(self) -> list[ledger.LedgerRow]:
+    def rows(self) -> ledger.Ledger:
         """The accepted rows of the ledger."""
-        rows = [row for row in ledger.read_ledger(self.ledger) if row.accepted]
-        odd = [row.sha256 for row in rows if not re.fullmatch("[0-9a-f]{64}", row.sha256)]
+        rows = ledger.read_ledger(self.ledger).accepted()
+        known = map(ledger.unpacked, rows.contents())
+        odd = [one for one in known if not re.fullmatch("[0-9a-f]{64}", one)]
         if odd or not rows:
             raise UserError(
                 f"{self.ledger}: expected accepted images, each with a sha256 of 64 digits, got "
@@ -62,16 +63,15 @@ class Resizing(CachedShards):
 
     @functools.cached_property
     def keys(self) -> list[bytes]:  # type: ignore[override]
-        return [bytes.fromhex(row.sha256) for row in self.rows]
+        return [bytes.fromhex(ledger.unpacked(one)) for one in self.rows.contents()]
 
     @functools.cached_property
     def opened(self) -> dict[str, sources.Source]:
         """The inputs that rows come from; a cluster's worker keeps them open."""
-        used = {row.source for row in self.rows}
         return {
             name: sources.open_source(path, self.data.zip_encoding)
             for name, path in self.inputs.items()
-            if name in used
+            if self.rows.equal("source", name).any()
         }
 
     def _read_unchanged(self, row: ledger.LedgerRow) -> bytes:

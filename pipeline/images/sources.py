@@ -3,7 +3,8 @@
 `open_source` unpacks nothing to disk, and no name in a zip ever becomes a path. A fault of the
 archive is a `UserError` when it is opened, a fault of one member an `Unreadable` when it is read.
 Names are POSIX paths in Unicode form NFC, the same for a zip and a folder with the same files.
-Files that are no images by their names are passed over and counted.
+Files that are no images by their names are passed over and counted. A member takes about 100 bytes
+of memory.
 """
 
 import contextlib
@@ -15,16 +16,20 @@ import threading
 import warnings
 import zipfile
 import zlib
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO
+
+import numpy as np
 
 from pipeline.images import member_names
 from pipeline.images.decode import Unreadable, archive_kind
-from pipeline.images.labels import listed, natural_key
+from pipeline.images.labels import listed
 from pipeline.runtime.errors import UserError, of_the_machine
 from pipeline.runtime.links import leads_out
+from pipeline.storage.texts import Ints, Texts, hashes, naturally_sorted, repeated
 
 MAX_MEMBER_BYTES = 128 * 1024**2  # more than any photo; a thread holds one member at a time
 
@@ -52,7 +57,7 @@ _LINK_OUT = "a link that leads out of the folder; put the file itself there"
 _ZIP_REMEDY = "give it by itself, or unzip it"
 _ZIP_INSIDE = f"another zip; {_ZIP_REMEDY}"
 
-Entries = Iterable[tuple[str, Any]]  # raw name and member; None: a folder; text: why it is none
+Entries = Iterable[tuple[str, str | None]]  # raw name; None: a folder; text: why it is no member
 
 
 class Source(contextlib.AbstractContextManager["Source"]):
@@ -66,54 +71,63 @@ class Source(contextlib.AbstractContextManager["Source"]):
     def __init__(self, path: Path, entries: Entries, lenient: bool = False) -> None:
         self.path, self._state = path, _state(path)
         self.notes: list[str] = []
-        self._members: dict[str, Any] = {}  # by safe name
-        self._faults: dict[str, str] = {}
+        self._faults: dict[str, str] = {}  # by safe name
+        self._raw: dict[str, str] = {}  # raw name by safe name, where they differ
+        self._numbers: Ints  # of the entries of the names, in the order of the names' hashes
         self.ignored = self._admit(entries, lenient)
-        self.names = sorted([*self._members, *self._faults], key=natural_key)
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a member, or raise `Unreadable`; thread safe."""
         if name in self._faults:
             raise Unreadable(self._faults[name])
-        return self._read(self._members[name])
+        return self._read(name, self._number_of(name))
 
-    def _read(self, member: Any) -> bytes:
-        return read_file(member)
+    def _number_of(self, name: str) -> int:
+        at = int(np.searchsorted(self._hashes, hash(name)))
+        if at == len(self._hashes) or self._hashes[at] != hash(name):
+            raise KeyError(name)
+        return int(self._numbers[at])
+
+    def _read(self, name: str, number: int) -> bytes:
+        return read_file(self.path / self._raw.get(name, name))
 
     def _admit(self, entries: Entries, lenient: bool) -> dict[str, int]:
         """Keep the members that may be images; return the number of the others, by kind."""
         path, ignored, tables = self.path, Counter[str](), list[str]()
-        folders: set[str] = set()
-        twins: dict[str, str] = {}  # by name in lower case
-        for raw, member in entries:
-            name = member_names.inside(path, raw)
-            kind = member_names.passed_over(name)
-            if kind is None:
-                member_names.require_readable(path, name, raw)
-            folder = name if member is None else name.rpartition("/")[0]
-            if member_names.passed_over(folder) is None:
-                folders.add(folder)
-            if member is None:
-                continue
-            if kind is not None:
-                ignored[kind] += 1
-                tables += [name] if kind in member_names.TABLES else []
-                continue
-            if (twin := twins.get(name.lower())) is not None:
-                raise UserError(
-                    f"{path}: expected one member of each name, got {twin!r} and {name!r}, "
-                    "which are the same file on some machines; rename or remove one"
-                )
-            twins[name.lower()] = name
-            fault = _ZIP_INSIDE if name.lower().endswith(".zip") else member
-            if not isinstance(fault, str):
-                self._members[name] = member
-            elif lenient:
-                self._faults[name] = fault
-            else:
-                raise _inside(path, name, fault)
+        folders, numbers = set[str](), array("q")
+
+        def admitted() -> Iterator[str]:
+            for number, (raw, fault) in enumerate(entries):
+                name = member_names.inside(path, raw)
+                kind = member_names.passed_over(name)
+                if kind is None:
+                    member_names.require_readable(path, name, raw)
+                folder = name if fault is None else name.rpartition("/")[0]
+                if folder not in folders and member_names.passed_over(folder) is None:
+                    folders.add(folder)
+                if fault is None:
+                    continue
+                if kind is not None:
+                    ignored[kind] += 1
+                    tables.extend([name] if kind in member_names.TABLES else [])
+                    continue
+                if fault := _ZIP_INSIDE if name.lower().endswith(".zip") else fault:
+                    self._faults[name] = fault
+                if name != raw:
+                    self._raw[name] = raw
+                if fault and not lenient:
+                    raise _inside(path, name, fault)
+                numbers.append(number)
+                yield name
+
+        names = Texts(admitted())
+        self._require_no_twins(names)
+        hashed = hashes(names, len(names))
+        order = np.argsort(hashed)
+        self._hashes, self._numbers = hashed[order], np.frombuffer(numbers, np.int64)[order]
+        self.names = naturally_sorted(names)
         counts = dict(sorted(ignored.items()))
-        if not twins:
+        if not names:
             inside = ", ".join(f"{number} of {kind!r}" for kind, number in counts.items())
             raise UserError(
                 f"{path}: expected images, got {inside or 'nothing'} inside; give an archive of "
@@ -124,12 +138,25 @@ class Source(contextlib.AbstractContextManager["Source"]):
                 f"{listed(tables, 3)} in {path}: not read, as names of files and folders give the "
                 "labels"
             )
-        self.empty = member_names.without_members(folders, twins.values())
+        self.empty = member_names.without_members(folders, names)
         return counts
+
+    def _require_no_twins(self, names: Texts) -> None:
+        lower = (name.lower() for name in names)
+        twins = repeated(lower, (name.lower() for name in names), len(names))
+        first: dict[str, str] = {}
+        for name in names if twins else ():
+            if name.lower() in first:
+                raise UserError(
+                    f"{self.path}: expected one member of each name, got {first[name.lower()]!r} "
+                    f"and {name!r}, which are the same file on some machines; rename or remove one"
+                )
+            if name.lower() in twins:
+                first[name.lower()] = name
 
     def require_unchanged(self) -> None:
         """Raise `UserError` if the archive has been replaced or written to since it was opened."""
-        if _state(self.path) != self._state:
+        if not np.array_equal(_state(self.path), self._state):
             raise UserError(
                 f"{self.path}: expected images that do not change while they are read, got "
                 "different ones at the end; run again once they are all there"
@@ -173,25 +200,71 @@ def read_file(path: Path) -> bytes:
     return content
 
 
+class _Infos:
+    """What `zipfile` reads of the members, in columns; in place of its list and its mapping."""
+
+    def __init__(self) -> None:
+        self.header_offset, self.raw_hash = array("q"), array("q")
+        self.compress_size, self.file_size, self.crc = array("Q"), array("Q"), array("I")
+        self.flag_bits, self.compress_type = array("H"), array("H")
+        self.names = member_names.InZip()
+
+    def append(self, info: zipfile.ZipInfo) -> None:
+        self.header_offset.append(info.header_offset)
+        self.raw_hash.append(hash(member_names.raw_name(info)))
+        self.compress_size.append(info.compress_size)
+        self.file_size.append(info.file_size)
+        self.crc.append(info.CRC)
+        self.flag_bits.append(info.flag_bits)
+        self.compress_type.append(info.compress_type)
+        self.names.append(info)
+
+    def __setitem__(self, name: str, info: zipfile.ZipInfo) -> None:
+        """Ignore what `zipfile` would find by its name."""
+
+    def __iter__(self) -> Iterator[zipfile.ZipInfo]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return len(self.crc)
+
+
+class _Directory(zipfile.ZipFile):
+    """Reads the directory of a zip; a kilobyte of memory a member less than its base."""
+
+    filelist = NameToInfo = property(lambda self: self.infos, lambda self, value: None)
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.infos = _Infos()
+        super().__init__(file)
+
+
 class _Zip(Source):
     def __init__(self, path: Path, encoding: str | None, lenient: bool) -> None:
-        infos = _directory(path)
-        names, notes = member_names.in_zip(path, infos, encoding)
+        infos = self._infos = _directory(path)
+        names, notes = infos.names.decoded(path, encoding)
         super().__init__(path, _entries(names, infos), lenient)
+        del infos.names
         self.notes += notes
-        for name, info in self._members.items():
-            largest = max(info.file_size, info.compress_size)
-            if info.flag_bits & _ENCRYPTED:
+        members = np.sort(self._numbers)
+        if self._faults:
+            faulty = [self._number_of(name) for name in self._faults]
+            members = members[~np.isin(members, faulty)]
+        encrypted = np.frombuffer(infos.flag_bits, np.uint16)[members] & _ENCRYPTED
+        sizes = (np.frombuffer(one, np.uint64) for one in (infos.file_size, infos.compress_size))
+        largest = np.maximum(*sizes)[members]
+        for at in np.flatnonzero(encrypted | (largest > MAX_MEMBER_BYTES))[:1]:
+            name = next(one for one in self.names if self._number_of(one) == members[at])
+            if encrypted[at]:
                 raise UserError(
                     f"{path}: expected members without a password, got {name!r} encrypted; "
                     "make the zip again without a password"
                 )
-            if largest > MAX_MEMBER_BYTES:
-                raise UserError(
-                    f"{path}: expected members of {MAX_MEMBER_BYTES // 1024**2} MiB at most, got "
-                    f"{name!r} of {largest} bytes; leave it out of the zip"
-                )
-        packed = {info.compress_type for info in self._members.values()}
+            raise UserError(
+                f"{path}: expected members of {MAX_MEMBER_BYTES // 1024**2} MiB at most, got "
+                f"{name!r} of {largest[at]} bytes; leave it out of the zip"
+            )
+        packed = {*np.unique(np.frombuffer(infos.compress_type, np.uint16)[members]).tolist()}
         if packed and not packed & {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
             methods = ", ".join(map(_method, sorted(packed)))
             raise UserError(
@@ -202,36 +275,39 @@ class _Zip(Source):
     def close(self) -> None:
         self._file.close()
 
-    def _read(self, info: zipfile.ZipInfo) -> bytes:
-        content = packed = self._packed(info)
+    def _read(self, name: str, number: int) -> bytes:
+        infos, content = self._infos, self._packed(number)
+        method, size = infos.compress_type[number], infos.file_size[number]
         # Only these two methods can stop at a size; ZipFile.read would inflate up to 2 GiB.
-        if info.compress_type == zipfile.ZIP_DEFLATED:
+        if method == zipfile.ZIP_DEFLATED:
             try:  # one byte more than declared shows whether there is more
-                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, info.file_size + 1)
+                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
             except zlib.error as error:
                 raise Unreadable("damaged compressed data") from error
-        elif info.compress_type != zipfile.ZIP_STORED:
-            raise Unreadable(f"unsupported compression {_method(info.compress_type)}; {_AGAIN}")
-        if len(content) > info.file_size:
+        elif method != zipfile.ZIP_STORED:
+            raise Unreadable(f"unsupported compression {_method(method)}; {_AGAIN}")
+        if len(content) > size:
             raise Unreadable("expands beyond its declared size")
-        if len(content) < info.file_size:
+        if len(content) < size:
             raise Unreadable("ends before its declared size")
-        if zlib.crc32(content) != info.CRC:
+        if zlib.crc32(content) != infos.crc[number]:
             raise Unreadable("bad CRC")
         return content
 
-    def _packed(self, info: zipfile.ZipInfo) -> bytes:
+    def _packed(self, number: int) -> bytes:
         try:
             with self._lock:
-                self._file.seek(max(0, info.header_offset))  # negative: its start was cut off
+                self._file.seek(
+                    max(0, self._infos.header_offset[number])
+                )  # negative: its start was cut off
                 header = self._file.read(_LOCAL_HEADER.size)
                 if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\3\4"):
                     raise Unreadable("damaged member header")
                 _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-                if self._file.read(name_length) != member_names.raw_name(info):
+                if hash(self._file.read(name_length)) != self._infos.raw_hash[number]:
                     raise Unreadable("two names for one member")
                 self._file.seek(extra_length, os.SEEK_CUR)
-                return self._file.read(info.compress_size)
+                return self._file.read(self._infos.compress_size[number])
         except OSError as error:
             of_the_machine(error, self.path)  # adds the path to the error
             raise
@@ -251,7 +327,7 @@ def _inside(path: Path, name: str, fault: str) -> UserError:
     return UserError(f"{path}: expected images, got another zip inside, {name!r}; {_ZIP_REMEDY}")
 
 
-def _directory(path: Path) -> list[zipfile.ZipInfo]:
+def _directory(path: Path) -> _Infos:
     with path.open("rb") as file:
         try:
             if other := _other_archive(path, file.read(512)):
@@ -260,8 +336,8 @@ def _directory(path: Path) -> list[zipfile.ZipInfo]:
                     "folder"
                 )
             # Python 3.12 and later warn of an empty field "Unicode path".
-            with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(file) as archive:
-                infos = archive.infolist()
+            with warnings.catch_warnings(action="ignore"), _Directory(file) as archive:
+                infos = archive.infos
             # Private, as of Python 3.11 to 3.13; the fifth value is the number of entries.
             declared = zipfile._EndRecData(file)[4]  # type: ignore[attr-defined]
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
@@ -287,28 +363,26 @@ def _other_archive(path: Path, head: bytes) -> str | None:
     return archive_kind(head) or next(by_name, None)
 
 
-def _entries(names: Iterable[str], infos: Iterable[zipfile.ZipInfo]) -> Entries:
-    for name, info in zip(names, infos, strict=True):
-        is_folder = name.endswith(("/", "\\")) and not info.file_size
-        yield name, None if is_folder else info
+def _entries(names: Iterable[str], infos: _Infos) -> Entries:
+    for name, size in zip(names, infos.file_size, strict=True):
+        yield name, None if name.endswith(("/", "\\")) and not size else ""
 
 
-def _state(path: Path) -> dict[Path, object]:
-    """Return inode, size and modification time of each file that can be read."""
-    state: dict[Path, object] = {}
-    files = {"": path}
-    if os.path.isdir(path):  # without what the system may write at any time
-        files = {name: file for name, file in _walk(path) if isinstance(file, Path)}
-    for name, file in files.items():
-        if not member_names.passed_over(name):
+def _state(path: Path) -> Ints:
+    """Return a hash of inode, size and modification time of each file that can be read."""
+    state = array("q")
+    # without what the system may write at any time
+    files = _walk(path) if os.path.isdir(path) else [("", "")]
+    for name, fault in files:
+        if fault == "" and not member_names.passed_over(name):
             with contextlib.suppress(OSError):
-                status = file.stat()
-                state[file] = status.st_ino, status.st_size, status.st_mtime_ns
-    return state
+                status = (path / name).stat()
+                state.append(hash((name, status.st_ino, status.st_size, status.st_mtime_ns)))
+    return np.sort(np.frombuffer(state, np.int64))
 
 
-def _walk(root: Path, below: str = "") -> Iterator[tuple[str, Path | str | None]]:
-    """Yield name and path of each file below `root`; do not follow links to folders inside it."""
+def _walk(root: Path, below: str = "") -> Iterator[tuple[str, str | None]]:
+    """Yield the files and folders below `root`; do not follow links to folders inside it."""
     with os.scandir(root / below) as entries:
         for entry in entries:
             name, is_link = below + entry.name, entry.is_symlink()
@@ -318,4 +392,4 @@ def _walk(root: Path, below: str = "") -> Iterator[tuple[str, Path | str | None]
                 yield f"{name}/", None
                 yield from _walk(root, f"{name}/")
             elif not (is_link and os.path.isdir(entry)):
-                yield name, root / name
+                yield name, ""

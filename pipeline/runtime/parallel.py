@@ -135,8 +135,25 @@ def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             pool.shutdown(cancel_futures=True)
 
 
+def parts_in_order(
+    work: Callable[[range], R], parts: Sequence[range], cluster: str | None
+) -> Iterator[R]:
+    """Yield `work(part)` for each part, in order, from threads or the workers of `cluster`."""
+    if cluster is None:
+        yield from in_order(work, parts)
+        return
+    arrived: dict[int, R] = {}
+    with contextlib.closing(_on_cluster(cluster, work, _numbered, [*enumerate(parts)])) as results:
+        wanted = 0
+        for number, result in results:
+            arrived[number] = result
+            while wanted in arrived:
+                yield arrived.pop(wanted)
+                wanted += 1
+
+
 def _on_cluster(
-    address: str, work: Work, function: Callable[[Any, T], R], arguments: Sequence[T]
+    address: str, work: Any, function: Callable[[Any, T], R], arguments: Sequence[T]
 ) -> Generator[R]:
     """Yield `function(work, argument)` of each argument from the workers, in any order.
 
@@ -151,6 +168,7 @@ def _on_cluster(
             futures = client.map(_task, *repeated, arguments, retries=RETRIES, pure=False)
             for future in distributed.as_completed(futures, loop=client.loop):
                 result = future.result()
+                future.release()  # or the workers keep it to the end
                 if isinstance(result, UserError):
                     raise result
                 yield result
@@ -194,6 +212,10 @@ def _task(work: Any, function: Callable[[Any, T], R], argument: T) -> R | UserEr
         return function(work, argument)
     except UserError as error:
         return error
+
+
+def _numbered(work: Callable[[range], R], part: tuple[int, range]) -> tuple[int, R]:
+    return part[0], work(part[1])
 
 
 def _work_on(work: Work, rows: range) -> Done:

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 
 from pipeline.runtime import fingerprint, machine
+from pipeline.runtime.errors import UserError
 
 
 def of(
@@ -30,3 +31,12 @@ def of(
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return f"{prefix or stage}-{digest[:24]}"
+
+
+def require_same(stage: str, key: str) -> None:
+    """Raise `UserError` unless `key` is `of(stage, {})` here, in a worker of a cluster."""
+    if of(stage, {}) != key:
+        raise UserError(
+            f"{stage}: expected the code, packages and kind of processor with which the run began, "
+            "got others; run again, on a cluster with the same ones on every worker"
+        )

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from pipeline.backbones import keras_setup
@@ -21,7 +20,6 @@ from pipeline.storage.arrays import Readable
 from pipeline.storage.ledger import Labels
 from pipeline.training import head, history, logistic
 
-GIB = 2**30
 BATCH = 256  # rows per batch in inference
 BUFFER_BYTES = 256 * 2**20  # of features that are shuffled together
 
@@ -50,19 +48,16 @@ def _train_logistic(
 ) -> Fitted:
     train_rows = labels.rows("train")
     shape = (len(train_rows), *features.shape[1:])
-    needed, free = 4 * math.prod(shape), psutil.virtual_memory().available  # once, in float32
-    if 1.1 * needed > free:
-        raise UserError(
-            f"train_head: expected features that fit into the {free / GIB:.3g} GiB of free memory, "
-            f"got {needed / GIB:.3g} GiB, {math.prod(shape[1:]):,} numbers for each of "
-            f"{shape[0]:,} train images; set train_head.kind: dense, which streams them, or take "
-            "fewer (pooling: avg, fewer extract.views)"
-        )
-    values = np.empty(shape, np.float32)
-    done = 0
-    for batch in features.batches(BATCH, train_rows):
-        values[done : done + len(batch)] = batch
-        done += len(batch)
+    size = logistic.images_in_a_block(shape[1])
+
+    def parts() -> Iterator[head.FloatArray]:
+        return (part.astype(np.float32) for part in features.batches(size, train_rows))
+
+    values: head.FloatArray | logistic.Blocks = parts
+    if 4 * math.prod(shape) <= environment.memory_bytes():
+        values = np.empty(shape, np.float32)
+        for at, part in zip(range(0, len(values), size), parts(), strict=True):
+            values[at : at + size] = part
     fitted = logistic.fit(
         values,
         labels.label[train_rows],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from local_cluster import local_cluster
 
 from pipeline.evaluation import audit as tables
 from pipeline.storage import arrays, ledger
@@ -103,3 +104,18 @@ def test_few_images_are_judged_without_cross_validation(label: list[int]) -> Non
     probability = np.exp(audit._fit()(features.copy(), np.array(label))(features))
     assert probability.shape == (len(label), max(label) + 1)
     assert np.allclose(probability.sum(axis=1), 1)
+
+
+class TestOnACluster:
+    pytestmark = pytest.mark.xdist_group("cluster")
+
+    def test_workers_measure_light_as_this_process_does(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tables, "PART", 16)
+        assert audit.main() == 0
+        before = {path: path.read_bytes() for path in Path("metrics").rglob("*.*")}
+        with local_cluster() as address:
+            monkeypatch.setenv("STAGES_CLUSTER", address)
+            assert audit.main() == 0
+        assert {path: path.read_bytes() for path in Path("metrics").rglob("*.*")} == before

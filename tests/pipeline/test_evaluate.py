@@ -4,7 +4,6 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +127,7 @@ def test_metrics_have_intervals_pairs_differences_and_thresholds_and_all_repeats
 def test_test_is_also_scored_as_if_label_fixes_held() -> None:
     assert evaluated([0.9, 0.4], [0.95, 0.7], ["valid", "test"])["head"].keys() == {"valid", "test"}
     rows = ledger.read_ledger(Path("data/split.csv"))
-    rows[2] = replace(rows[2], fix="dog")
-    rows[3] = replace(rows[3], fix="exclude")
+    rows.replace("fix", np.array([2, 3]), ["dog", "exclude"])
     ledger.write_ledger(Path("data/split.csv"), rows)
     assert evaluate.main() == 0
     found = {

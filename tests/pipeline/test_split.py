@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from local_cluster import local_cluster
 from PIL import Image, ImageOps
 
+from pipeline.images import judge
 from pipeline.paths import LABEL_FIXES, LEDGER, SPLIT_METRICS
 from pipeline.storage import ledger, tables
-from pipeline.storage.ledger import LedgerRow
+from pipeline.storage.ledger import Ledger
 from stages import split
 
 Members = Mapping[str, bytes]
@@ -83,7 +85,7 @@ def inputs(write_params: WriteParams, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def split_well() -> tuple[list[LedgerRow], dict[str, Any]]:
+def split_well() -> tuple[Ledger, dict[str, Any]]:
     """Run a `split` that succeeds; return the rows of the ledger and the counts."""
     assert split.main() == 0
     return ledger.read_ledger(LEDGER), tables.read_json(SPLIT_METRICS, "split")
@@ -284,3 +286,20 @@ def test_near_duplicates_stay_in_one_subset_and_are_counted(
     printed = capsys.readouterr().out
     assert "split: 10 images are nearly equal to another one" in printed
     assert "split: warning: these are 23% of all" in printed
+
+
+class TestOnACluster:
+    pytestmark = pytest.mark.xdist_group("cluster")
+
+    def test_workers_judge_files_as_this_process_does(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_zip("train.zip", {**labelled(), "cat.99.png": b"no image"})
+        monkeypatch.setattr(judge, "PART", 4)
+        split_well()
+        expected = LEDGER.read_bytes(), SPLIT_METRICS.read_bytes()
+        LEDGER.unlink()
+        with local_cluster() as address:
+            monkeypatch.setenv("STAGES_CLUSTER", address)
+            split_well()
+        assert (LEDGER.read_bytes(), SPLIT_METRICS.read_bytes()) == expected

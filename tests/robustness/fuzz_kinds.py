@@ -218,7 +218,7 @@ def read_fixes(content: bytes) -> str:
         for label in ("cat", "dog")
         for n in range(10)
     ]
-    label_fixes.apply(label_fixes.read(path), rows, ["cat", "dog"], path)
+    label_fixes.apply(label_fixes.read(path), ledger.Ledger(rows), ["cat", "dog"], path)
     return "accepted"
 
 

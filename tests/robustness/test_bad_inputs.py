@@ -67,14 +67,14 @@ def refusal(printed: str) -> str:
     return "refused: " + re.sub("^error: ", "", printed, flags=re.MULTILINE).removesuffix("\n")
 
 
-def split(project: Album) -> tuple[str, list[ledger.LedgerRow], dict[str, Any]]:
+def split(project: Album) -> tuple[str, ledger.Ledger, dict[str, Any]]:
     """Run `split`: return its refusal, or its rows and counts, which add up."""
     status, _, printed = project._run("split")
     if status:
         assert not paths.LEDGER.exists()
         assert not paths.SPLIT_METRICS.exists()
         assert list(Path("data").glob(".partial-*")) == []
-        return refusal(printed), [], {}
+        return refusal(printed), ledger.Ledger(), {}
     rows = ledger.read_ledger(paths.LEDGER)
     counts = json.loads(paths.SPLIT_METRICS.read_text(encoding="utf-8"))
     accepted = sum(row.accepted for row in rows)

@@ -37,7 +37,7 @@ READERS: dict[str, Reader] = {
     "opening an array": (stored, str(STORE), zarr, "open_array"),
     "rows": (lambda: stored().read(0, 2), str(STORE), zarr.Array, "__getitem__"),
     "digests": (lambda: stored().digests, f"{STORE}/{arrays.DIGESTS}", np, "load"),
-    "a zip": (lambda: sources.open_source(ZIP), str(ZIP), zipfile, "ZipFile"),
+    "a zip": (lambda: sources.open_source(ZIP), str(ZIP), sources, "_Directory"),
     "a head": (lambda: head.load(HEAD), str(HEAD), zipfile, "ZipFile"),
 }
 ERRORS = {

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.images import judge
 from pipeline.runtime.errors import UserError
-from pipeline.storage.ledger import LedgerRow
+from pipeline.storage.ledger import Ledger, LedgerRow
 
 CLASSES = ("cat", "dog")
 
@@ -30,17 +30,17 @@ def test_exactly_as_many_rejected_as_allowed_pass(most: float, refused: bool) ->
     rejected = [row(number, reason="empty file") for number in range(12)]
     rows = [*rejected, *(row(number) for number in range(12, 25))]
     if not refused:
-        assert judge.require_few_rejected(rows, most) == rejected
+        assert judge.require_few_rejected(Ledger(rows), most) == rejected
         return
     with pytest.raises(UserError, match=r"got 12 of 25: cat.0.png .*; fix or remove") as raised:
-        judge.require_few_rejected(rows, most)
+        judge.require_few_rejected(Ledger(rows), most)
     assert str(raised.value).count("(empty file)") == judge.MOST_LISTED
 
 
 def test_labelled_images_may_share_an_id() -> None:
-    judge.require_unique_ids([row(1), row(1), row(1, ""), row(2, "")])
+    judge.require_unique_ids(Ledger([row(1), row(1), row(1, ""), row(2, "")]))
     with pytest.raises(UserError, match=r"got '1' in data.train and in data.test"):
-        judge.require_unique_ids([row(1, ""), row(1, "", source="test")])
+        judge.require_unique_ids(Ledger([row(1, ""), row(1, "", source="test")]))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,8 @@ def test_a_group_has_equal_bytes_and_with_a_threshold_nearly_equal_pixels(
     thumbnails = np.stack([one, one, one[:, ::-1], other])  # the third is mirrored
     copy = row(1, sha256=row(0).sha256)
     rows = [row(0), copy, row(9, reason="empty file", group=""), row(2), row(3)]
-    grouped = judge.group(rows, thumbnails, threshold)
+    grouped = Ledger(rows)
+    judge.group(grouped, thumbnails, threshold)
     assert [row.group for row in grouped if row.accepted] == [f"train/{name}" for name in groups]
     assert grouped[2] == rows[2]
 
@@ -74,8 +75,9 @@ def split(
     seed: int = 0,
 ) -> list[str]:
     """The subset of each row; `preset` may give all of them."""
-    by_member = {row.member: at for row, at in zip(rows, preset or [None] * len(rows), strict=True)}
-    assigned = judge.assign(rows, CLASSES, by_member, valid=valid, test=test, seed=seed)
+    known = zip(rows, preset or [row.subset for row in rows], strict=True)
+    assigned = Ledger(replace(row, subset=one or "") for row, one in known)
+    judge.assign(assigned, CLASSES, valid=valid, test=test, seed=seed)
     assert [row.member for row in assigned] == [row.member for row in rows]
     return [row.subset for row in assigned]
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.images import label_fixes
 from pipeline.runtime.errors import UserError
-from pipeline.storage.ledger import LedgerRow
+from pipeline.storage.ledger import Ledger, LedgerRow
 
 CLASSES = ("cat", "dog")
 FILE = Path("data/fixes.csv")
@@ -28,7 +28,8 @@ ROWS = [row(name) for name in ("train/cat.1.jpg", "train/dog.1.jpg", "more/dog.1
     ],
 )
 def test_a_fix_matches_a_path_or_its_end(name: str, index: int | None) -> None:
-    fixed, _, unmatched = label_fixes.apply([(name, "dog", "x")], ROWS, CLASSES, FILE)
+    fixed = Ledger(ROWS)
+    _, unmatched = label_fixes.apply([(name, "dog", "x")], fixed, CLASSES, FILE)
     assert [row.fix for row in fixed] == ["dog" if at == index else "" for at in range(4)]
     assert unmatched == ([name] if index is None else [])
 
@@ -45,13 +46,14 @@ def test_an_ambiguous_or_unknown_fix_is_refused(
     fixes: list[tuple[str, str]], sentence: str
 ) -> None:
     with pytest.raises(UserError, match=rf"^{FILE}: {fixes[0][0]}: {sentence}"):
-        label_fixes.apply([(*fix, "x") for fix in fixes], ROWS, CLASSES, FILE)
+        label_fixes.apply([(*fix, "x") for fix in fixes], Ledger(ROWS), CLASSES, FILE)
 
 
 def test_fixes_change_train_and_valid_and_only_mark_test() -> None:
     rows = [row("1"), row("2", "valid"), row("3", "test"), row("4", "", "empty file")]
     fixes = [("1", "dog", ""), ("2", "exclude", ""), ("3", "dog", ""), ("4", "dog", "")]
-    fixed, counts, unmatched = label_fixes.apply(fixes, rows, CLASSES, FILE)
+    fixed = Ledger(rows)
+    counts, unmatched = label_fixes.apply(fixes, fixed, CLASSES, FILE)
     reason = "excluded by fixes.csv: no source given"
     assert fixed == [
         replace(rows[0], label="dog", index=1, fix="dog"),

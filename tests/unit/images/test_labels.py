@@ -6,14 +6,13 @@ from collections.abc import Mapping
 import pytest
 
 from pipeline.images.labels import (
-    Entry,
     empty_folders,
     infer_layout,
     limit_per_class,
-    natural_key,
     unlabelled,
 )
 from pipeline.runtime.errors import UserError
+from pipeline.storage.texts import natural_key
 
 Row = tuple[str, str | None, str | None]
 
@@ -313,10 +312,15 @@ def test_unlabelled_images_have_natural_order_and_short_ids(
     assert {(entry.label, entry.subset) for entry in entries} <= {(None, "unlabelled")}
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(None, 5), (1, 3), (2, 4)])
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(None, [1, 2, 3, 1, 2, 7]), (1, [1, 1, 7]), (2, [1, 2, 1, 2, 7])]
+)
 def test_a_limit_keeps_the_first_of_each_class_and_all_without_a_label(
-    limit: int | None, kept: int
+    limit: int | None, kept: list[int]
 ) -> None:
-    labels = ["cat", None, "dog", "cat", "cat"]
-    entries = [Entry(str(number), str(number), x, None) for number, x in enumerate(labels)]
-    assert list(limit_per_class(entries, limit)) == entries[:kept]
+    names = (
+        [f"cats/{n}.jpg" for n in (1, 2, 3)] + [f"dogs/{n}.jpg" for n in (1, 2)] + ["stray7.jpg"]
+    )
+    entries, _ = infer_layout(names, "train.zip", None)
+    assert [int(one.id[-1]) for one in limit_per_class(entries, limit)] == kept
+    assert list(entries) == [*entries[:2], entries[2], *entries[3:]]

@@ -135,7 +135,7 @@ def test_coordinates_correlate_as_gradients_do_within_the_margin() -> None:
     for image in (gray, gray[:, :, ::-1]):
         gradients = [near_duplicates._gradients(one).astype(np.int64) for one in (image, gray)]
     squares = (gradients[1] ** 2).sum(axis=1)
-    search = near_duplicates._Search(gray, squares, THRESHOLD)
+    search = near_duplicates._Search(gray, np.arange(300), squares, THRESHOLD)
     products = search._products(np.arange(300), np.arange(300))
     norm = np.sqrt(np.outer(squares, squares))
     either = np.maximum(gradients[0] @ gradients[1].T, gradients[1] @ gradients[1].T) / norm

@@ -51,7 +51,7 @@ def test_threads_can_share_a_zip() -> None:
     members = [(f"{number}.jpg", bytes([number]) * 5000) for number in range(50)]
     ZIP.write_bytes(zipped(members))
     with open_source(ZIP) as opened, ThreadPoolExecutor(8) as threads:
-        names = opened.names * 20
+        names = [*opened.names] * 20
         assert list(threads.map(opened.read, names)) == [content for _, content in members] * 20
 
 
@@ -71,7 +71,7 @@ def test_files_of_operating_systems_are_ignored_and_counted(path: Path) -> None:
     counts |= {"Icon": 1, "$RECYCLE.BIN": 1, "System Volume Information": 1, "lost+found": 1}
     counts |= {".txt": 1, ".md": 1, ".db": 1}
     with open_source(path) as opened:
-        assert (opened.names, opened.ignored) == (["cats/1.jpg", "cats/1.webp"], counts)
+        assert ([*opened.names], opened.ignored) == (["cats/1.jpg", "cats/1.webp"], counts)
         assert (opened.notes, opened.empty) == ([], [])
 
 

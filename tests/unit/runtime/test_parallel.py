@@ -207,6 +207,10 @@ class TestOnACluster:
         for address in (None, cluster):
             assert parallel.ask(Counting(), "seven", address) == 7
 
+    def test_parts_come_in_order_from_either(self, cluster: str) -> None:
+        for address in (None, cluster):
+            assert list(parallel.parts_in_order(len, PARTS, address)) == [*map(len, PARTS)]
+
     def test_a_fault_in_the_input_comes_through_from_a_worker(self, cluster: str) -> None:
         with pytest.raises(UserError, match=r"^cat.8.jpg: expected the bytes that `split` judged$"):
             run(Refusing(), cluster=cluster)

@@ -1,6 +1,8 @@
 """Logistic regressions, against scikit-learn's pipelines and cross-validation by hand."""
 
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,47 @@ def test_every_view_is_an_example_of_its_images_label() -> None:
     expected = fit(features, np.repeat(of_images, 2), 0.1)
     assert_array_equal(fitted.kernels[0], expected.kernels[0])
     assert_array_equal(fitted.biases[0], expected.biases[0])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_features_in_parts_give_the_same_bytes_and_are_read_once_for_each_gradient(
+    n_classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logistic, "BLOCK", 16)
+    features, label = few_examples(n_classes, 3)
+    gradient = logistic._Problem.loss_and_gradient
+    counts = {"reads": 0, "gradients": 0}
+
+    def parts() -> Iterator[FloatArray]:
+        counts["reads"] += 1
+        size = logistic.images_in_a_block(3)
+        return (features[at : at + size] for at in range(0, len(features), size))
+
+    def counted(self: Any, weights: Any) -> Any:
+        counts["gradients"] += 1
+        return gradient(self, weights)
+
+    expected = cross_validated(features, label)
+    monkeypatch.setattr(logistic._Problem, "loss_and_gradient", counted)
+    streamed = logistic.fit(
+        parts, label, n_classes, inverse_regularization=None, max_iterations=500
+    )
+    assert_array_equal(streamed.head.kernels[0], expected.head.kernels[0])
+    assert_array_equal(streamed.head.biases[0], expected.head.biases[0])
+    assert streamed[1:] == expected[1:]
+    assert counts["reads"] == counts["gradients"] + 2  # two for mean and variance
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_optimum_is_the_same_in_other_coordinates(
+    n_classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logistic, "TOLERANCE", 1e-7)
+    features, label = few_examples(n_classes, 1)
+    expected = fit(features, label, 0.1)
+    monkeypatch.setattr(logistic, "MOST_FEATURES", 19)
+    found = fit(features, label, 0.1)
+    assert_allclose(found.kernels[0], expected.kernels[0], atol=1e-5)
 
 
 def test_a_fit_cut_short_reports_its_iterations_without_a_warning() -> None:
