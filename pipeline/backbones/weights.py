@@ -6,8 +6,10 @@ and no size limit, and follows redirects to http.
 """
 
 import hashlib
+import importlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -60,10 +62,21 @@ def convert(model: keras.Model, folder: Path) -> None:
         folder: is created.
     """
     keras_setup.silence_openvino()
+    library = importlib.import_module("openvino")
     folder.mkdir(parents=True)
     images = keras.InputSpec("uint8", (None, *model.input_shape[1:]), name="images")
-    path = folder / openvino.GRAPH
-    model.export(str(path), format="openvino", verbose=False, input_signature=[images])
+    with tempfile.TemporaryDirectory() as temporary:
+        path = os.path.join(temporary, "model.xml")
+        model.export(path, format="openvino", verbose=False, input_signature=[images])
+        graph = library.Core().read_model(path)
+        for result in graph.get_results():  # TensorFlow adds others, of activations with gradients
+            if "Identity:0" not in result.output(0).get_names():
+                graph.remove_result(result)
+        for number, node in enumerate(graph.get_ordered_ops()):  # names count models of the process
+            node.set_friendly_name(f"{node.get_type_name()}_{number}")
+            for output in node.outputs():
+                output.get_tensor().set_names(set())
+        library.serialize(graph, str(folder / openvino.GRAPH), str(folder / openvino.WEIGHTS))
     openvino.describe(folder, int(model.output_shape[-1]))
 
 

@@ -102,7 +102,8 @@ def test_a_head_on_features_by_openvino_needs_no_keras(
     project: Path, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change_params("extract", engine="openvino")
-    fetch_weights.main.__wrapped__("convnet")
+    monkeypatch.setattr(sys, "argv", ["fetch_weights", "convnet"])
+    assert fetch_weights.main() == 0
     choose("head")
     monkeypatch.setattr(network, "load", None)
     said = say(TRAIN, "--json")
