@@ -118,3 +118,17 @@ def test_the_fingerprint_changes_with_the_images_and_not_with_the_split(change: 
     assert len(bytes.fromhex(fingerprint)) == 32
     other = ledger.fingerprint((CHANGED_IMAGES | CHANGED_SPLIT)[change])
     assert (other == fingerprint) is (change in CHANGED_SPLIT)
+
+
+def test_some_rows_share_the_columns_of_all_of_them() -> None:
+    digits = f"{7:063x}0"
+    own = replace(ROWS[0], group=f"train/{ROWS[0].id}", sha256=digits[::-1])
+    rows = ledger.Ledger([own, replace(ROWS[1], sha256=digits), *ROWS[2:]])
+    some = rows.take(np.array([1, 0, 5]))
+    assert list(some) == [rows[1], own, REJECTED]
+    assert some.accepted() == [rows[1], own]
+    assert some.texts("group").tolist() == [row.group for row in some]
+    assert some.texts("sha256").tolist() == [digits, digits[::-1], REJECTED.sha256]
+    assert rows[-2:] == [REJECTED, ROWS[-1]]
+    some.replace("subset", np.array([0, 1]), "test")
+    assert [row.subset for row in rows[:2]] == ["test", "test"]
