@@ -20,6 +20,7 @@ from pipeline.reporting import html
 from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.machine import processors
+from pipeline.schema import Compute
 from pipeline.stage import stage
 from pipeline.storage import results
 from pipeline.storage.texts import natural_key
@@ -73,7 +74,7 @@ def _write(findings: dict[str, Any]) -> int:
             },
             "numbers": results.NUMBERS,
             "versions": machine.versions([params.compute.backend, *engine, *PACKAGES]),
-            "machine": _machine(settings["compute"]),
+            "machine": _machine(params.compute),
         }
         (partial / "index.html").write_text(html.page(content), encoding="utf-8", newline="\n")
     return len(drawn) + len(findings["plots"])
@@ -111,15 +112,15 @@ def _flat(section: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield f"{prefix}{key}", value
 
 
-def _machine(compute: Mapping[str, object]) -> dict[str, str]:
+def _machine(compute: Compute) -> dict[str, str]:
     """Return the properties of the machine that the last bits of a result depend on."""
     best = [None, *machine.instruction_sets()][-1] or "the best there is"
     return {
         "system": platform.system(),
         "architecture": platform.machine(),
-        "instruction set": str(compute["instruction_set"] or best),
-        "threads": str(compute["threads"] or processors()),
-        "backend": str(compute["backend"]),
+        "instruction set": compute.instruction_set or best,
+        "threads": str(compute.threads or processors()),
+        "backend": compute.backend,
     }
 
 

@@ -116,6 +116,7 @@ class Module(NamedTuple):
     digest: str
 
 
+@functools.cache  # a stage compares its code twice
 def parse(source: str) -> Module:
     """Parse the source of a module; of `from a import b`, a and a.b, which may be a module."""
     tree, imports = ast.parse(source), set[str]()

@@ -177,6 +177,16 @@ def test_many_classes_are_folded_in_natural_order_and_have_no_thresholds() -> No
     assert text(of).index("kind 9 ") < text(of).index("kind 10 ")
 
 
+def test_optional_keys_may_be_left_out_of_the_parameters() -> None:
+    params = Path("params.yaml")
+    lines = params.read_text(encoding="utf-8").splitlines(keepends=True)
+    optional = ("  threads:", "  instruction_set:")
+    kept = [line for line in lines if not line.startswith(optional)]
+    assert len(lines) - len(kept) == 2
+    params.write_text("".join(kept), encoding="utf-8")
+    assert "instruction set" in text(page())
+
+
 def test_without_fine_tuning_only_the_head_appears() -> None:
     by_hand.change_params(fine_tune=None)
     by_hand.change("evaluate", chosen="head", temperature=1.0)
