@@ -22,6 +22,7 @@ from pipeline.runtime.machine import processors
 from pipeline.schema import Params
 from pipeline.storage import arrays, cache_key
 from pipeline.storage.cached_shards import CachedShards
+from pipeline.storage.keys import Keys
 
 OPENVINO_IMAGES = 64  # that OpenVINO is given at a time, as several requests
 
@@ -80,8 +81,8 @@ class Extraction(CachedShards):
         return arrays.StoredArray(self.pixels)
 
     @functools.cached_property
-    def keys(self) -> list[bytes]:  # type: ignore[override]
-        return [digest.tobytes() for digest in self.images.digests]
+    def keys(self) -> Keys:  # type: ignore[override]
+        return Keys(self.images.digests)
 
     @functools.cached_property
     def row_shape(self) -> tuple[int, ...]:  # type: ignore[override]

@@ -16,6 +16,7 @@ from pipeline.runtime.errors import UserError
 from pipeline.schema import Params
 from pipeline.storage import cache_key, ledger
 from pipeline.storage.cached_shards import CachedShards
+from pipeline.storage.keys import Keys
 
 
 class Resizing(CachedShards):
@@ -62,8 +63,8 @@ class Resizing(CachedShards):
         return rows
 
     @functools.cached_property
-    def keys(self) -> list[bytes]:  # type: ignore[override]
-        return [bytes.fromhex(ledger.unpacked(one)) for one in self.rows.contents()]
+    def keys(self) -> Keys:  # type: ignore[override]
+        return Keys(self.rows.digests())  # `rows` has checked that all are
 
     @functools.cached_property
     def opened(self) -> dict[str, sources.Source]:

@@ -19,6 +19,7 @@ from pipeline.runtime import environment, parallel
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.progress import progress
 from pipeline.storage import arrays
+from pipeline.storage.keys import Keys
 from pipeline.storage.linked_shards import LinkedShards
 from pipeline.storage.row_cache import RowCache
 
@@ -34,7 +35,7 @@ class CachedShards(abc.ABC):
 
     dtype: np.dtype[Any]  # of the array
     row_shape: tuple[int, ...]
-    keys: list[bytes]  # 32 bytes for each row of the array that identify its image
+    keys: Keys  # 32 bytes for each row of the array that identify its image
     linked = False  # whether the row cache links to the shards, of one part; with `Done.digests`
 
     def __init__(self, out: Path) -> None:

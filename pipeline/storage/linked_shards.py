@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from pipeline.runtime.errors import UserError
 from pipeline.storage import arrays
 from pipeline.storage.arrays import StoredArray
-from pipeline.storage.row_cache import KEY_BYTES, MOST_BYTES, PART, SHARDS, RowCache
+from pipeline.storage.keys import KEY_BYTES, KeyIndex, Keys
+from pipeline.storage.keys import array as array_of
+from pipeline.storage.row_cache import MOST_BYTES, PART, SHARDS, RowCache
 
 
 class LinkedShards(RowCache):
@@ -59,10 +61,10 @@ class LinkedShards(RowCache):
         """Remove the shards of earlier runs whose rows are all in shards of this one."""
         with contextlib.suppress(OSError, UserError):  # they cost disk space only
             own = StoredArray(self._own, complete=False)
-            rows = set().union(*(_keys(own, number) for number in own.stored))
+            rows = KeyIndex([key for number in own.stored for key in _keys(own, number)])
             for path in set(self._own.parent.glob(f"*{SHARDS}")) - {self._own}:
                 earlier = StoredArray(path, complete=False)
-                surplus = {at for at in earlier.stored if rows.issuperset(_keys(earlier, at))}
+                surplus = {at for at in earlier.stored if rows.has(_keys(earlier, at)).all()}
                 if surplus == earlier.stored:
                     shutil.rmtree(path)
                 else:
@@ -78,11 +80,12 @@ class LinkedShards(RowCache):
             return False
         try:
             self._arrays[path] = array = StoredArray(path, complete=False)
-            rows = [row for row in range(len(array)) if row // array.shard in array.stored]
-            keys = [array.digests[row].tobytes() for row in rows]
+            rows = np.arange(len(array))
+            rows = rows[np.isin(rows // array.shard, list(array.stored))]
+            keys = Keys(array.digests[rows])
         except UserError:
             raise ValueError("a damaged index") from None
-        return self._add(path, keys, [row + 1 for row in rows], array.row_bytes())
+        return self._add(path, keys, rows + 1, array.row_bytes())
 
     def _read(
         self,
@@ -106,7 +109,7 @@ class LinkedShards(RowCache):
     def _kept_shard(self, rows: range) -> Path | None:
         """Return the kept shard from which `get` read exactly these rows."""
         with self._lock:
-            places = [self._where.get(self._keys[row], 0) for row in rows]
+            places = self._where.get(self._keys[rows.start : rows.stop]).tolist()
             if not places[0] or places != [*range(places[0], places[0] + len(rows))]:
                 return None
             array = self._arrays[self._segments[places[0] // MOST_BYTES]]
@@ -134,7 +137,7 @@ class LinkedShards(RowCache):
             os.link(shard, link)
         except OSError:
             shutil.copyfile(shard, link)
-        addresses = range(rows.start + 1, rows.stop + 1)
+        addresses = np.arange(rows.start + 1, rows.stop + 1)
         keys = self._keys[rows.start : rows.stop]
         self._add(self._own, keys, addresses, self._output.row_bytes())
 
@@ -144,8 +147,7 @@ class LinkedShards(RowCache):
         partial.mkdir(parents=True)
         try:
             shutil.copyfile(self._out / arrays.METADATA, partial / arrays.METADATA)
-            keys = np.frombuffer(b"".join(self._keys), np.uint8).reshape(-1, KEY_BYTES)
-            arrays.write_digests(partial, keys)
+            arrays.write_digests(partial, array_of(self._keys))
             partial.rename(self._own)
         except OSError:
             if not self._own.is_dir():
@@ -154,7 +156,7 @@ class LinkedShards(RowCache):
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _keys(array: StoredArray, number: int) -> set[bytes]:
+def _keys(array: StoredArray, number: int) -> Keys:
     """Return the keys of the rows of a shard."""
     first = number * array.shard
-    return {key.tobytes() for key in array.digests[first : first + array.shard]}
+    return Keys(array.digests[first : first + array.shard])

@@ -25,7 +25,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,12 @@ import google_crc32c  # which zarr depends on
 import numpy as np
 from numpy.typing import NDArray
 
-KEY_BYTES = 32
+from pipeline.storage.keys import KEY_BYTES, KeyIndex, Keys
+
 MAGIC = b"ROW CACHE 2\n"
 HEADER = struct.Struct("<12s2I")
-MOST_BYTES = 2**48  # of a segment
+MOST_BYTES = 2**40  # of a segment
+MOST_WRITERS = 64  # at a time: as many as views
 ROWS, SHARDS = ".rows", ".shards"  # ends of the names of segments: files, and folders of links
 PART = ".part"  # end of the name of a segment that is being written
 CLOCK_SECONDS = 2  # by which an mtime may be behind
@@ -51,7 +53,7 @@ class RowCache:
         self,
         root: Path,
         kind: str,
-        wanted: Iterable[bytes],
+        wanted: Sequence[bytes],
         budget_bytes: int,
         started: float | None = None,
     ) -> None:
@@ -66,11 +68,12 @@ class RowCache:
             started: when the run began (`time.time()`), if it opens several caches.
         """
         self._root, self._kind, self._budget = root, kind, budget_bytes
-        self._where = dict.fromkeys(wanted, 0)  # segment number * MOST_BYTES + offset; 0 for none
+        self._where = KeyIndex(wanted)  # segment number * MOST_BYTES + offset; 0 for none
         self._segments: list[Path] = []  # with wanted rows
         self.row_bytes: int | None = None  # None if no wanted row is cached
         self._started = (time.time() if started is None else started) - CLOCK_SECONDS
         self._not_kept = 0
+        self._room, self._written = 0, 0  # bytes: free when the files were listed, written since
         self._stopped = ""  # why nothing more is stored
         self._reported = False
         self._lock = threading.Lock()
@@ -88,8 +91,8 @@ class RowCache:
         content = out.reshape(len(keys), -1, copy=False).view(np.uint8)
         found = np.zeros(len(keys), np.bool_)
         with self._lock:
-            indexed = [(self._where.get(key, 0), place) for place, key in enumerate(keys)]
-        indexed = sorted(one for one in indexed if one[0])
+            where = self._where.get(keys).tolist()
+        indexed = sorted(one for one in zip(where, itertools.count()) if one[0])
         for number, rows in itertools.groupby(indexed, lambda one: one[0] // MOST_BYTES):
             path = self._segments[number]
             try:
@@ -101,7 +104,8 @@ class RowCache:
             except OSError as error:
                 self._report(path, error)
         with self._lock:
-            self._where.update((keys[place], 0) for _, place in indexed if not found[place])
+            lost = [keys[place] for _, place in indexed if not found[place]]
+            self._where.set(lost, np.zeros(len(lost), np.int64))
         return found
 
     def put(self, keys: Sequence[bytes], rows: NDArray[Any]) -> None:
@@ -146,14 +150,11 @@ class RowCache:
         return self._add(path, keys, _addresses(len(keys), row_bytes), row_bytes)
 
     def _add(
-        self, path: Path, keys: Iterable[bytes], addresses: Iterable[int], row_bytes: int
+        self, path: Path, keys: Sequence[bytes], addresses: NDArray[np.int64], row_bytes: int
     ) -> bool:
         """Point the wanted keys to rows at positive addresses in a segment; return if any are."""
-        first = len(self._segments) * MOST_BYTES
-        pairs = zip(keys, addresses, strict=True)
-        wanted = {key: first + address for key, address in pairs if key in self._where}
+        wanted = self._where.set(keys, len(self._segments) * MOST_BYTES + addresses)
         if wanted:
-            self._where.update(wanted)
             self._segments.append(path)
             self.row_bytes = row_bytes
         return bool(wanted)
@@ -206,9 +207,16 @@ class RowCache:
         self._add(path, keys, _addresses(count, row_bytes), row_bytes)
 
     def _make_room(self, needed: int, unused_since: float) -> bool:
-        """Remove old files until `needed` more bytes fit the budget; none if they cannot fit."""
+        """Remove old files until `needed` more bytes fit the budget; none if they cannot fit.
+
+        Files are listed only if all writers together may have used up the room since the last time.
+        """
+        self._written += needed
+        if 0 < MOST_WRITERS * self._written <= self._room:
+            return True
         files = self._files()
         excess = sum(size for _, size, _ in files) + needed - self._budget
+        self._room, self._written = max(0, -excess), 0
         old = sorted(file for file in files if file[0] < unused_since)
         if excess > sum(size for _, size, _ in old):
             return False
@@ -250,7 +258,7 @@ class RowCache:
         )
 
 
-def _read_index(path: Path) -> tuple[list[bytes], int]:
+def _read_index(path: Path) -> tuple[Keys, int]:
     """Read keys and bytes per row; a ValueError says that the file is no complete segment."""
     with path.open("rb") as file:
         index = file.read(HEADER.size)
@@ -261,14 +269,12 @@ def _read_index(path: Path) -> tuple[list[bytes], int]:
         index += file.read(KEY_BYTES * count)
         if file.read(4) != _checksum(index):
             raise ValueError("a damaged index")
-    keys = index[HEADER.size :]
-    return [keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES)], row_bytes
+    return Keys(np.frombuffer(index[HEADER.size :], np.uint8).reshape(-1, KEY_BYTES)), row_bytes
 
 
-def _addresses(count: int, row_bytes: int) -> range:
+def _addresses(count: int, row_bytes: int) -> NDArray[np.int64]:
     """Return the offsets of the rows in a segment."""
-    start, stored = _start(count), row_bytes + 4
-    return range(start, start + count * stored, stored)
+    return _start(count) + (row_bytes + 4) * np.arange(count)
 
 
 def _start(count: int) -> int:

@@ -135,6 +135,16 @@ def test_the_summary_has_the_mebibytes_of_all_kinds() -> None:
     assert opened(budget=5 * AMPLE).summary() == "row cache: 2.0 of 5,120.0 MiB in data/.rows"
 
 
+def test_files_are_not_listed_again_while_there_is_room(monkeypatch: Patch) -> None:
+    walked = Mock(side_effect=os.walk)
+    cache = opened(*range(100))
+    monkeypatch.setattr(os, "walk", walked)
+    for i in range(100):
+        cache.put(keys(i), rows(i))
+    assert not walked.called
+    assert get(opened(*range(100)), *range(100)) == [*range(100)]
+
+
 def flipped(content: bytes, byte: int) -> bytes:
     return content[:byte] + bytes([content[byte] ^ 1]) + content[byte + 1 :]
 
