@@ -43,6 +43,7 @@ def main(backbone: str) -> None:
     ):
         model.save_weights(partial)
         sealed_files.seal(partial)
+        del model  # 0.5 GB for the largest networks, which conversion holds several times
         if params.extract.engine == "openvino":
             size = params.resize.size
             extractor = from_params.extractor(params, name, size, partial, fold_for="float32")
