@@ -26,10 +26,7 @@ FEW_PHOTOS |= {"explain.layers": 1, "explain.filters": 1}
 Usage = dict[str, tuple[float, float]]  # seconds and MiB of each stage
 Repro = Callable[[Project, str], Usage]
 
-pytestmark = [
-    pytest.mark.skipif(not os.environ.get("REAL_DATA"), reason="REAL_DATA names no folder"),
-    pytest.mark.xdist_group("real"),
-]
+pytestmark = pytest.mark.skipif(not os.environ.get("REAL_DATA"), reason="REAL_DATA names no folder")
 
 
 def with_recipe(folder: Path, name: str) -> Project:
