@@ -61,7 +61,8 @@ def test_a_stage_on_a_full_disk_ends_with_a_sentence_and_loses_nothing(
         assert (len(sentences), run["strays"]) == (refused, []), (fault, run)
         assert run["outputs"] == whole["outputs"], fault
         assert "Traceback" not in run["printed"]
-    assert any(run["status"] == 1 for run in runs)
+    # `resize` links to what the row cache has, and writes little.
+    assert any(run["status"] == 1 for run in runs) or stage == ["resize"]
     assert (again["status"], again["outputs"]) == (0, whole["outputs"])
 
 
