@@ -20,6 +20,7 @@ MOVES = {"rotation": 5, "shift": 0.1, "shear": 0.1, "zoom": 0.1, "flip": True}
 POOLINGS = ("predictions", "log_predictions")
 LOGISTIC = {"train_head": {"kind": "logistic", "max_iterations": 500}}
 FROZEN: Content = {"fine_tune": None, f"{NET}.unfreeze_from": None}
+OPENVINO = {"extract.engine": "openvino"}
 VIEWS = {"extract.views": 4, "extract.augment": MOVES | {"seed": 0}}
 CACHED = VIEWS | {"fine_tune.cache_frozen": True, "fine_tune.augment": None}
 IMAGENET = {"weights": "imagenet", "include_top": False, "preprocessing": "backbone"}
@@ -82,6 +83,7 @@ HARMLESS: list[tuple[str, Content, Content]] = [
     ("no layer to drop out of", ONE_LAYER, under("train_head", {"dropout": 0.5})),
     ("no layer to normalize", ONE_LAYER, under("train_head", {"batch_norm": True})),
     ("dropout after one layer", ONE_LAYER, {"fine_tune.dropout": 0.5}),
+    ("images per batch of Keras", OPENVINO, {"extract.batch_size": 8}),
     ("dropout after a regression", LOGISTIC, {"fine_tune.dropout": 0.5}),
 ]
 
@@ -114,7 +116,10 @@ MEANINGFUL: list[tuple[str, Content, Content]] = [
     (HARD_WIRED, {}, under(NET, {"layer": "a", "pooling": "avg"})),
     (HARD_WIRED, VGG, {"backbones.VGG16.preprocessing": "rescale"}),
     ("fine_tune", {}, {f"{NET}.unfreeze_from": "conv2"}),
-    ("extract", {}, under("extract", {"views": 3, "engine": "openvino", "batch_size": 8})),
+    ("extract", {}, under("extract", {"views": 3, "batch_size": 8})),
+    ("fetch_weights extract", {}, OPENVINO),
+    ("fetch_weights explain fine_tune", OPENVINO, under(NET, {"layer": "a", "pooling": "avg"})),
+    ("fetch_weights resize", OPENVINO, {"resize.size": 32}),
     ("extract", {}, {"extract.dtype": "float16"}),
     ("extract", VIEWS, under("extract.augment", {**dict.fromkeys(MOVES, 0.5), "flip": False})),
     ("extract", VIEWS, {"extract.augment.seed": 1, "extract.views": 5}),

@@ -212,6 +212,7 @@ def test_only_inference_mode_keeps_statistics_and_dropout_out_of_training(wrappe
     assert not np.array_equal(conv.kernel, kernel)  # it does train
 
 
+@pytest.mark.slow
 def test_training_changes_layers_from_the_named_one_on_and_no_batch_norm() -> None:
     keras.utils.set_random_seed(0)
     base = build.network("MobileNetV2", 32, include_top=False, weights=None)

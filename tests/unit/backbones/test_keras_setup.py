@@ -68,6 +68,7 @@ def stand_in(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_keras_starts_silently_with_these_settings_whatever_the_users_are(tmp_path: Path) -> None:
     assert started("1, 'AVX2'", tmp_path) == (EXPECTED, ["tensorflow", "float32", "1e-07"])
 

@@ -50,6 +50,7 @@ def held_by(make: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_a_row_of_the_ledger_takes_at_most_250_bytes_and_a_member_200(tmp_path: Path) -> None:
     count, path = 20_000, tmp_path / "train.zip"
     with zipfile.ZipFile(path, "w") as archive:
