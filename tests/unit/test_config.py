@@ -169,6 +169,12 @@ def test_a_key_changes_the_settings_of_the_stages_that_use_it(
     assert {name for name in before if before[name] != after[name]} == set(stages.split())
 
 
+def test_networks_are_converted_by_tensorflow_only(params: Content) -> None:
+    sentence = "extract.engine: expected keras, as compute.backend is jax, got 'openvino'; change"
+    with pytest.raises(UserError, match=f"^params.yaml: {sentence}"):
+        settings(params, {**OPENVINO, "compute.backend": "jax"})
+
+
 def test_every_key_of_the_schema_is_in_a_table_above() -> None:
     keys = re.findall(r"(?m)^\| `([\w.]+)` \|", parameter_table.table())
     tried = {key for _, base, changes in (*HARMLESS, *MEANINGFUL) for key in (*base, *changes)}
