@@ -24,8 +24,6 @@ from pipeline.storage import arrays, cache_key
 from pipeline.storage.cached_shards import CachedShards
 from pipeline.storage.keys import Keys
 
-OPENVINO_IMAGES = 64  # that OpenVINO is given at a time, as several requests
-
 Function = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 _computing = threading.Lock()
@@ -46,10 +44,11 @@ class Extraction(CachedShards):
     def cache_keys(self) -> list[str]:
         settings = config.settings(self.params)["extract"][self.backbone]
         count, augment = settings.pop("views"), settings.pop("augment")
-        by_openvino = self.by_openvino
         settings |= {
             "backbone": self.backbone,
-            "weights": self.network.digest if by_openvino else atomic_files.sha256(self.weights),
+            "weights": self.network.digest
+            if self.by_openvino
+            else atomic_files.sha256(self.weights),
             "processors": processors() if self.params.compute.threads is None else None,
         }
         libraries = fingerprint.extractor(settings["engine"], settings["compute"]["backend"])
@@ -66,7 +65,7 @@ class Extraction(CachedShards):
         self, part: int, rows: NDArray[np.int64], done: parallel.Done
     ) -> Iterator[NDArray[Any]]:
         at = 0
-        size = OPENVINO_IMAGES if self.by_openvino else self.params.extract.batch_size
+        size = openvino.AT_ONCE if self.by_openvino else self.params.extract.batch_size
         for batch in parallel.timed(self.images.batches(size, rows), done, "read"):
             digests = [self.keys[row] for row in rows[at : at + len(batch)]]
             at += len(batch)

@@ -12,7 +12,7 @@ from pipeline.schema import Params
 
 
 def extractor(
-    params: Params, backbone: str, size: int | None, weights: Path, fold_for: str | None = None
+    params: Params, backbone: str, size: int, weights: Path, fold_for: str | None = None
 ) -> keras.Model:
     """Build the network with its weights, and `build.extractor` on it, `fold_for` passed on.
 

@@ -28,7 +28,7 @@ def start(backend: str, threads: int | None, instruction_set: str | None) -> Non
     A second call with the same settings does nothing.
 
     Args:
-        backend: "tensorflow" or "jax"; "openvino" can only predict.
+        backend: "tensorflow" or "jax".
         threads: per operation; None for all that this process may use.
         instruction_set: highest that oneDNN may use, one of `machine.INSTRUCTION_SETS`; None for
             the best available.
@@ -63,8 +63,6 @@ def start(backend: str, threads: int | None, instruction_set: str | None) -> Non
         "TF_ENABLE_ONEDNN_OPTS": "1",
     }
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if backend == "openvino":
-        silence_openvino()
     with _quiet_unless_it_fails():
         keras = importlib.import_module("keras")
     keras.config.set_floatx("float32")

@@ -27,6 +27,7 @@ GRAPH, WEIGHTS, ABOUT = "network.xml", "network.bin", "network.json"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 BATCH = {"float32": 1, "bfloat16": 8}  # images per request; the last bits may depend on it
 MOST_REQUESTS = 8  # at a time: each has activations of its own
+AT_ONCE = 64  # images that callers pass, so that all requests are busy
 
 
 def describe(folder: Path, features: int) -> None:
@@ -68,6 +69,7 @@ class Network:
                 if atomic_files.sha256(self._folder / name) != self._sha256[name]:
                     raise ValueError(f"another {name}")
         count = keras_setup.limit(threads, instruction_set)
+        requests = min(count, MOST_REQUESTS)
         keras_setup.silence_openvino()
         core = importlib.import_module("openvino").Core()
         if precision == "bfloat16":
@@ -77,12 +79,12 @@ class Network:
         options = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
             "INFERENCE_NUM_THREADS": str(count),
-            "NUM_STREAMS": str(min(count, MOST_REQUESTS)),
+            "NUM_STREAMS": str(requests),
             "ENABLE_CPU_PINNING": "NO",
         }
         self._batch_size = BATCH[precision]
         compiled = core.compile_model(network, "CPU", options)
-        self._requests = [compiled.create_infer_request() for _ in range(min(count, MOST_REQUESTS))]
+        self._requests = [compiled.create_infer_request() for _ in range(requests)]
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute features, with several requests at a time; threads take turns.
@@ -123,8 +125,8 @@ class Network:
                 raise
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise UserError(
-                f"{self._folder}: expected a network as `fetch_weights` wrote it, got {reason!r}; "
-                f"remove {self._folder} and run `dvc repro` again"
+                f"{self._folder}: expected a converted network, as it was written, got {reason!r}; "
+                f"remove {self._folder} and run the same command again"
             ) from None
 
 

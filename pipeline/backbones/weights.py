@@ -60,12 +60,24 @@ def convert(model: keras.Model, folder: Path) -> None:
     Args:
         model: from images (n, size, size, 3) to features (n, d) float32, batch norms folded or not.
         folder: is created.
+
+    Raises:
+        OSError: a full disk.
     """
+    folder.mkdir(parents=True)
+    try:
+        _convert(model, folder)
+    except Exception:
+        atomic_files.require_room(folder / "probe", 8 * model.count_params() + 2**20)
+        raise
+    openvino.describe(folder, int(model.output_shape[-1]))
+
+
+def _convert(model: keras.Model, folder: Path) -> None:
     keras_setup.silence_openvino()
     library = importlib.import_module("openvino")
-    folder.mkdir(parents=True)
     images = keras.InputSpec("uint8", (None, *model.input_shape[1:]), name="images")
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
         path = os.path.join(temporary, "model.xml")
         model.export(path, format="openvino", verbose=False, input_signature=[images])
         graph = library.Core().read_model(path)
@@ -77,7 +89,6 @@ def convert(model: keras.Model, folder: Path) -> None:
             for output in node.outputs():
                 output.get_tensor().set_names(set())
         library.serialize(graph, str(folder / openvino.GRAPH), str(folder / openvino.WEIGHTS))
-    openvino.describe(folder, int(model.output_shape[-1]))
 
 
 def digest(model: keras.Model) -> str:

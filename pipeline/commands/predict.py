@@ -45,7 +45,6 @@ from pipeline.schema import Params
 from pipeline.storage import arrays, ledger, sealed_files
 from pipeline.training import head, network
 
-OPENVINO_IMAGES = 64  # views that OpenVINO is given at a time, as several requests
 HEATMAP_NAME = 50  # characters at most, of up to four bytes; file systems allow 255 bytes
 
 Images = NDArray[np.uint8]  # (n, size, size, 3), RGB, as `resize` makes them
@@ -155,7 +154,7 @@ class Predictor:
         self._selected = selected_model.selection()
         weights = network.weights(params)  # is checked before Keras starts, which takes seconds
         if engine == "openvino":
-            self.batch_size = max(1, OPENVINO_IMAGES // params.predict.views)
+            self.batch_size = max(1, openvino.AT_ONCE // params.predict.views)
             self._logits = self._by_openvino(weights)
         else:
             self.batch_size = min(params.extract.batch_size, total * params.predict.views)

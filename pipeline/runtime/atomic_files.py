@@ -63,6 +63,16 @@ def copy_folder(source: Path, target: Path) -> None:
             shutil.copyfile(path, copy)
 
 
+def require_room(probe: Path, size: int) -> None:
+    """Write and remove `size` bytes; an `OSError`, which TensorFlow and OpenVINO hide, if full."""
+    try:
+        with probe.open("wb", buffering=0) as file:
+            while file.tell() < size:
+                file.write(bytes(2**20))
+    finally:
+        probe.unlink(missing_ok=True)
+
+
 def sha256(path: Path) -> str:
     """Return the sha256 of a file in hex."""
     with path.open("rb") as file:

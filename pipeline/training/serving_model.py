@@ -16,6 +16,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from pipeline.backbones import keras_setup
+from pipeline.runtime import atomic_files
 
 FORMATS = {"saved_model": "model", "openvino": "model.xml"}  # the file of each format
 
@@ -99,18 +100,8 @@ def write(served: keras.Model, folder: Path, form: str) -> None:
             path, format=form.replace("saved", "tf_saved"), verbose=False, input_signature=signature
         )
     except Exception:
-        _require_space(folder / "probe", 4 * served.count_params() + 2**20)
+        atomic_files.require_room(folder / "probe", 4 * served.count_params() + 2**20)
         raise
-
-
-def _require_space(probe: Path, size: int) -> None:
-    """Write and remove `size` bytes, as TensorFlow and OpenVINO hide the system's error."""
-    try:
-        with probe.open("wb", buffering=0) as file:
-            while file.tell() < size:
-                file.write(bytes(2**20))
-    finally:
-        probe.unlink(missing_ok=True)
 
 
 def read(folder: Path, form: str) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:

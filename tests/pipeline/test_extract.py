@@ -169,7 +169,7 @@ class TestByOpenVINO:
         album.change({"extract": {"engine": "keras"}})
         album.fetch_weights()
         album.change({"extract": {"engine": "openvino"}})
-        wrong = "data/networks/convnet: expected a network as `fetch_weights` wrote it, got"
+        wrong = "data/networks/convnet: expected a converted network, as it was written, got"
         assert wrong in album.fails("extract", "convnet")
         shutil.rmtree("data/networks/convnet")
         assert "the output of `fetch_weights@convnet`" in album.fails("extract", "convnet")

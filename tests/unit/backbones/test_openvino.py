@@ -1,6 +1,7 @@
 """OpenVINO computes what Keras computes, the same bytes each time, without Keras or telemetry."""
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -128,6 +129,19 @@ def test_a_fresh_process_gives_the_same_bytes_without_keras_output_telemetry_or_
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("most", [19, 3_000])
+def test_a_network_that_the_disk_has_no_room_for_is_a_fault_of_the_disk(
+    most: int, extractor: keras.Model, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+        with pytest.raises(OSError, match="File too large"):
+            weights.convert(extractor, tmp_path / "small")
+    finally:  # pytest's own log may be larger
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 @pytest.mark.parametrize("name", [openvino.GRAPH, openvino.WEIGHTS, openvino.ABOUT])
 @pytest.mark.parametrize("damage", ["a flipped bit", "half", "nothing", "no file"])
 def test_a_damaged_network_is_refused(name: str, damage: str, folder: Path, tmp_path: Path) -> None:
@@ -140,7 +154,7 @@ def test_a_damaged_network_is_refused(name: str, damage: str, folder: Path, tmp_
     else:
         kept = {"a flipped bit": len(content), "half": len(content) // 2, "nothing": 0}[damage]
         (damaged / name).write_bytes(content[:kept])
-    with pytest.raises(UserError, match=rf"^{damaged}: expected a network as `fetch_weights` wro"):
+    with pytest.raises(UserError, match=rf"^{damaged}: expected a converted network, as i"):
         compiled(damaged)
 
 

@@ -111,6 +111,19 @@ def test_a_head_on_features_by_openvino_needs_no_keras(
     require_agreement(said.out)
 
 
+def test_a_damaged_copy_of_the_network_is_named_and_made_again(say: Say) -> None:
+    one_view()
+    image = sorted(TRAIN.iterdir())[0]
+    expected = say(image, "--csv").out
+    (weights,) = Path("data/.predictor").glob("*/network.bin")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    said = say(image, "--csv")
+    assert (said.status, said.out, said.err.count("\n")) == (1, "", 1)
+    assert said.err.endswith(f"remove {weights.parent} and run the same command again\n")
+    shutil.rmtree(weights.parent)
+    assert say(image, "--csv").out == expected
+
+
 def test_a_zip_a_folder_and_its_files_get_the_same(say: Say) -> None:
     with zipfile.ZipFile("some.zip", "w") as archive:
         archive.writestr("__MACOSX/x", b"ignored")
