@@ -122,7 +122,8 @@ define sync
 	@echo "installing the packages of $(1)"
 	@$(UV) pip sync --quiet --python $(VENV)/bin/python --compile-bytecode --require-hashes $(1) \
 	    || { echo "uv failed; trying pip"; $(PIP) --require-hashes --requirement $(1); }
-	@$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation --editable .
+	@$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation \
+		--config-setting editable_mode=compat --editable .
 endef
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 

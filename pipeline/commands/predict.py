@@ -4,7 +4,7 @@
     pipeline predict FOLDER --csv > predictions.csv
     pipeline predict FOLDER --heatmap maps
 
-Uses the parameters, ledger, metrics and weights of this folder's run; prints a table, CSV or JSON.
+Uses the parameters, metrics and weights of this folder's run; prints a table, CSV or JSON.
 An image of the data set gets the probabilities that the pipeline gave it, up to float32 rounding.
 Files that are no image are named on stderr, the others are predicted, and the status is 1.
 """
@@ -42,7 +42,7 @@ from pipeline.runtime.entrypoint import quiet_if_nobody_reads
 from pipeline.runtime.errors import UserError
 from pipeline.runtime.parallel import in_order
 from pipeline.schema import Params
-from pipeline.storage import arrays, ledger, sealed_files
+from pipeline.storage import arrays, sealed_files
 from pipeline.training import head, network
 
 HEATMAP_NAME = 50  # characters at most, of up to four bytes; file systems allow 255 bytes
@@ -149,8 +149,7 @@ class Predictor:
     def __init__(self, params: Params, total: int, engine: str) -> None:
         """Start for `total` images; `engine` is "openvino" or "keras"."""
         self._params = params
-        rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
-        self.classes = ledger.labels(rows).classes
+        self.classes = selected_model.classes()
         self._selected = selected_model.selection()
         weights = network.weights(params)  # is checked before Keras starts, which takes seconds
         if engine == "openvino":

@@ -4,7 +4,6 @@
 (n, n_classes). Only `calibrate` and `neighbors` change their input.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -12,11 +11,9 @@ import numpy as np
 import scipy.linalg
 import threadpoolctl
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.evaluation import calibration
 from pipeline.evaluation.probabilities import Bools, Floats, Ints
-from pipeline.evaluation.ranking import MANY_CLASSES
 from pipeline.runtime import environment
 from pipeline.runtime.parallel import in_order
 from pipeline.storage import array_views
@@ -30,7 +27,7 @@ MANY_IMAGES = 25_000  # beyond, neighbors are searched among candidates
 COMPONENTS, CANDIDATES = 128, 32  # principal components that these are nearest by; their number
 VISITED, OF_A_CELL = 128, 16  # cells that candidates of an image come from; the most of each
 CHUNK = 1_024  # images that are copied, or whose cells are searched, at a time
-VISITORS = 256  # of a cell at a time, on average
+VISITORS = 128  # of a cell at a time, on average
 ALIKE = 0.5  # with MobileNetV2, of 8,000 cats and dogs, all mirror images but 3 lie below
 BLANK, DARK = 8.0, 30.0  # gray levels: standard deviation; mean's distance from black or white
 BLURRED = 16.0  # variance of the Laplacian; of the same images, at 224 px, 9 lie below
@@ -105,22 +102,9 @@ def _splits(label: Ints, group: Ints, held_out: Bools) -> Iterator[tuple[Ints, I
     if len(outside):
         copies = np.isin(group[inside], group[outside])
         yield inside[~copies], outside
-    label, group = label[inside], group[inside]
-    if len(label) and label.max() >= MANY_CLASSES:
-        fold = _dealt(label, group)  # scikit-learn's way takes minutes
-        for number in range(FOLDS):
-            yield inside[fold != number], inside[fold == number]
-        return
-    groups = [len(np.unique(group[label == index])) for index in np.unique(label)]
-    count = min(FOLDS, max(groups, default=0), len(np.unique(group)))
-    if count < 2:
-        return
-    folds = StratifiedGroupKFold(count, shuffle=True, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with fewer images than folds
-        splits = list(folds.split(label, label, group))
-    for fitted, predicted in splits:
-        yield inside[fitted], inside[predicted]
+    fold = _dealt(label[inside], group[inside])
+    for number in range(FOLDS):
+        yield inside[fold != number], inside[fold == number]
 
 
 def _dealt(label: Ints, group: Ints) -> Ints:
@@ -160,10 +144,8 @@ def neighbors(features: Features) -> Neighbors:
     time then grows with n to the power of 1.5.
     """
     features -= features.mean(axis=0)
-    n, d = len(features), features.shape[1]
-    for at in range(0, n, step := max(1, BLOCK // d)):
-        block = features[at : at + step]
-        block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.float32(1e-12))
+    _scale_to_unit_length(features)
+    n, d = features.shape
     count, search = min(NEIGHBORS, n - 1), _search(features) if n > MANY_IMAGES else None
 
     def of_block(rows: Ints) -> tuple[NDArray[np.float32], Ints]:
@@ -209,12 +191,18 @@ def _search(features: Features) -> Callable[[Ints], Ints]:
     n = len(compared)
     centers = compared[:: n // _cells(n)]
 
-    def visited(images: Ints | slice) -> Ints:
+    def visited(images: Ints) -> Ints:
         """Return cells, (k, `VISITED`); the last one is an image's own."""
-        return np.argpartition(compared[images] @ centers.T, (-VISITED, -1), axis=1)[:, -VISITED:]
+        cells = np.empty((len(images), VISITED), np.int64)
+        for at in range(0, len(images), CHUNK):
+            cosines = compared[images[at : at + CHUNK]] @ centers.T
+            order = np.argpartition(cosines, (-VISITED, -1), axis=1)
+            cells[at : at + CHUNK] = order[:, -VISITED:]
+        return cells
 
-    parts = in_order(visited, (slice(at, at + CHUNK) for at in range(0, n, CHUNK)))
-    members = _by_cell(np.concatenate([cells[:, -1] for cells in parts]), len(centers))
+    parts = in_order(visited, np.split(np.arange(n), range(CHUNK, n, CHUNK)))
+    own = [cells[:, -1].copy() for cells in parts]  # a view would keep the others in memory
+    members = _by_cell(np.concatenate(own), len(centers))
 
     def search(images: Ints) -> Ints:
         cells = visited(images)
@@ -249,8 +237,14 @@ def _principal_components(centered: Features) -> Features:
     highest = max(0, d - COMPONENTS), d - 1
     _, axes = scipy.linalg.eigh(centered.T @ centered, subset_by_index=highest)
     reduced: Features = centered @ axes
-    reduced /= np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), np.float32(1e-12))
+    _scale_to_unit_length(reduced)
     return reduced
+
+
+def _scale_to_unit_length(rows: Features) -> None:
+    for at in range(0, len(rows), step := max(1, BLOCK // rows.shape[1])):
+        block = rows[at : at + step]
+        block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), np.float32(1e-12))
 
 
 def light(images: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -76,7 +76,8 @@ def summary(
         for model in (*MODELS, FINAL)
     }
     name, temperature, clip = selection
-    return metrics | {"chosen": name, "temperature": temperature, "clip": clip}
+    chosen = {"chosen": name, "temperature": temperature, "clip": clip}
+    return {**metrics, **chosen, "classes": list(classes)}
 
 
 def curves(scored: Scored) -> dict[str, dict[str, Curve]]:

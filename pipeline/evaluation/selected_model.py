@@ -50,6 +50,18 @@ def selection(project: Path = Path()) -> Selection:
     return Selection(name, temperature, clip)
 
 
+def classes() -> tuple[str, ...]:
+    """Read the classes, in the order of the probabilities, from the metrics of `evaluate`."""
+    names = tables.read_json(paths.EVALUATION, "evaluate").get("classes")
+    texts = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    if len(set(texts)) < 2 or not isinstance(names, list) or len(set(texts)) != len(names):
+        raise UserError(
+            f"{paths.EVALUATION}: expected classes: the names of two classes or more, got "
+            f"{names!r}; run `dvc repro evaluate` again"
+        )
+    return tuple(texts)
+
+
 def read(fingerprint: str, project: Path = Path()) -> tuple[Selection, Floats]:
     """Read the choice, and calibrated log-probabilities (n, n_classes) of every accepted image.
 

@@ -17,16 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import DTypeLike, NDArray
-from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 from pipeline.runtime.errors import UserError, of_the_machine
 
 SHARD_BYTES = 32 * 2**20  # DVC hashes files over 2 MiB in threads, and few files fast
 CHUNK_BYTES = 2**19
 DIGESTS = "sha256.npy"
-CODECS = (BytesCodec, Crc32cCodec, ZstdCodec)
 METADATA, CRC32 = "zarr.json", "crc32"  # zarr's own file, and our attribute in it
 
 
@@ -46,6 +43,9 @@ def create(
         fingerprint: of the ledger rows that the array's rows belong to.
         shard_rows: about how many rows per shard, if fewer than fit into `SHARD_BYTES`.
     """
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
     dtype = np.dtype(dtype)
     chunk, shard = _chunk_and_shard(shape, dtype, shard_rows or shape[0])
     zarr.create_array(
@@ -68,6 +68,8 @@ def create(
 
 def write_shard(path: Path, rows: range, values: NDArray[Any]) -> None:
     """Write all rows of one shard; threads and processes may write different shards at once."""
+    import zarr
+
     array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
     array[rows.start : rows.stop] = values
 
@@ -150,6 +152,8 @@ class StoredArray(Readable):
 
         Unless `complete`, shards may be missing; zarr reads their rows as zeros.
         """
+        import zarr  # takes 0.2 s, which `predict` does without
+
         self._path = path
         with self._refusing("a zarr array", path):
             self._array = zarr.open_array(path, mode="r", zarr_format=3)
@@ -243,10 +247,13 @@ def _chunk_and_shard(
     return chunk, chunk * chunks
 
 
-def _require_ours(array: zarr.Array[Any]) -> None:
+def _require_ours(array: Any) -> None:
     """Refuse what `create` does not write: another codec may unpickle."""
+    from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+
+    ours = {BytesCodec, Crc32cCodec, ZstdCodec}
     codecs = [*array.filters, array.serializer, *array.compressors]
-    if array.dtype.kind not in "fiu" or {type(codec) for codec in codecs} - set(CODECS):
+    if array.dtype.kind not in "fiu" or {type(codec) for codec in codecs} - ours:
         names = sorted({type(codec).__name__ for codec in codecs})
         raise ValueError(f"one of {array.dtype} through {', '.join(names)}")
 

@@ -71,7 +71,7 @@ def test_frozen_mobilenetv2_classifies_the_photos_and_writes_the_submission(
 ) -> None:
     project = with_recipe(tmp_path / "real", "mobilenetv2")
     used = repro(project, "10,000 real photos, MobileNetV2 at 224 px, zips to submission")
-    assert max(mib for _, mib in used.values()) * 2**20 < 2 * GIB
+    assert max(mib for _, mib in used.values()) * 2**20 < 1.5 * GIB
     split = metrics(project, "split")
     assert (split["found"], split["accepted"], split["unlabelled"]) == (10_000, 10_000, 2_000)
     test = metrics(project, "evaluate")["head"]["test"]
@@ -131,7 +131,7 @@ def test_ten_times_as_many_images_stay_under_two_gibibytes(tmp_path: Path, repro
     used = repro(project, "100,000 drawn images, MobileNetV2 at 64 px, zips to submission")
     split = metrics(project, "split")
     assert (split["found"], split["rejected"]) == (100_000, 100)
-    assert max(mib for _, mib in used.values()) * 2**20 < 2 * GIB
+    assert max(mib for _, mib in used.values()) * 2**20 < 1.5 * GIB
 
 
 def of_each_shape() -> list[str]:

@@ -328,7 +328,7 @@ def choices() -> list[bytes]:
         logs = np.full((4, 2), -0.69, np.float32)
         path = paths.predictions(folder)
         arrays.write(path, [logs], shape=logs.shape, dtype=np.float32, fingerprint="f")
-    content = {"chosen": "head", "temperature": 1.5, "clip": 0.01, "more": [1]}
+    content = {"chosen": "head", "temperature": 1.5, "clip": 0.01, "classes": ["a", "b"]}
     tables.write_json(paths.EVALUATION, content)
     return [paths.EVALUATION.read_bytes()]
 
@@ -338,6 +338,7 @@ def read_choice(content: bytes) -> str:
     selected, log_probability = selected_model.read("f")
     assert log_probability.shape == (4, 2)
     assert 0 <= selected.clip < 0.5
+    assert len(selected_model.classes()) >= 2
     return "accepted"
 
 

@@ -116,6 +116,10 @@ CHOICE: dict[str, dict[str, Make | bytes]] = {
         "an unknown model": choice(chosen="best"),
         "a temperature of NaN": choice(temperature=float("nan")),
         "a clip in quotes": choice(clip="0.01"),
+        "one class": choice(classes=["a"]),
+        "a class twice": choice(classes=["a", "b", "a"]),
+        "a number among the classes": choice(classes=["a", "b", 1]),
+        "a text as the classes": choice(classes="ab"),
     },
 }
 INPUTS = [*table(ARRAY, "store"), *table(HEAD, "head"), *table(CHOICE, "choice")]

@@ -264,7 +264,6 @@ def test_a_file_that_is_missing_or_damaged_names_its_stage(say: Say) -> None:
         ("data/head/head.npz", "train_head"),
         ("data/weights/convnet.weights.h5", "fetch_weights@convnet"),
         ("metrics/evaluate.json", "evaluate"),
-        ("data/split.csv", "split"),
     ):
         Path(missing).unlink()
         expected = f"error: {missing}: expected the output of `{stage}`, got not"
