@@ -15,7 +15,7 @@ SITES = [20, 60, 100]  # changes to the file system
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it needs fork and audit hooks")
 
 
-@pytest.mark.parametrize("fault", ["KILL", "ENOSPC"])
+@pytest.mark.parametrize("fault", ["KILL", pytest.param("ENOSPC", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "stage", ["resize", pytest.param("extract", marks=pytest.mark.slow)], ids=str
 )

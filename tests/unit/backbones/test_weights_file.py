@@ -160,7 +160,9 @@ def test_saved_weights_are_loaded(name: str, model: keras.Model) -> None:
         assert_array_equal(one, expected)
 
 
-@pytest.mark.parametrize("name", ["EfficientNetB0", "ConvNeXtTiny", "gabor"])
+@pytest.mark.parametrize(
+    "name", ["EfficientNetB0", pytest.param("ConvNeXtTiny", marks=pytest.mark.slow), "gabor"]
+)
 def test_variables_are_expected_at_the_paths_that_keras_writes(name: str) -> None:
     network = build.network(name, None, False, None)
     network.save_weights("network.weights.h5")

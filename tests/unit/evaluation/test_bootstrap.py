@@ -39,7 +39,7 @@ def metrics(rng: np.random.Generator, images: int) -> Sample:
     return compute, images
 
 
-@pytest.mark.parametrize("draw", [paired_difference, metrics])
+@pytest.mark.parametrize("draw", [paired_difference, pytest.param(metrics, marks=pytest.mark.slow)])
 def test_the_interval_contains_the_true_value_95_times_in_100(
     draw: Callable[[np.random.Generator, int], Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:

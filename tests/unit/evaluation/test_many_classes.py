@@ -133,6 +133,7 @@ def test_a_linearized_area_changes_with_a_weight_as_the_area_does() -> None:
             assert_allclose((values - values.mean())[::10], slope, rtol=0.02, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_an_interval_of_linearized_areas_contains_the_true_area_95_times_in_100(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -38,7 +38,7 @@ def head(n_features: int) -> keras.Model:
     [
         {"convnet": "conv3"},
         pytest.param({"MobileNetV2": "block_13_expand"}, marks=pytest.mark.slow),
-        {"VGG16": "block5_conv1", "convnet": "conv3"},
+        pytest.param({"VGG16": "block5_conv1", "convnet": "conv3"}, marks=pytest.mark.slow),
         {"VGG16": None, "convnet": "conv3"},
     ],
     ids=str,
