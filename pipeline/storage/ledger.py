@@ -94,8 +94,9 @@ class Ledger(Sequence[LedgerRow]):
     @overload
     def __getitem__(self, place: slice) -> "Ledger": ...
     def __getitem__(self, place: int | slice) -> "LedgerRow | Ledger":
-        places = np.arange(len(self))[place]
-        return self.take(places) if isinstance(place, slice) else next(self._rows(places[None]))
+        if isinstance(place, slice):
+            return self.take(np.arange(*place.indices(len(self))))
+        return next(self._rows(np.array([range(len(self))[place]])))
 
     def __iter__(self) -> Iterator[LedgerRow]:
         for at in range(0, len(self), BATCH):
