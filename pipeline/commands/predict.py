@@ -94,11 +94,20 @@ def run(arguments: argparse.Namespace) -> None:
             else:
                 names = [name for name, _ in files]
                 formatters.write_table(predictions, predictor.classes, names)
-    seconds = time.time() - psutil.Process().create_time()  # what the user waits, imports included
     counts = f"{len(files):,} image{'s' * (len(files) != 1)}, {len(unreadable):,} unreadable"
-    print(f"predict: {counts}, {seconds:.1f} s", file=sys.stderr)
+    print(f"predict: {counts}, {_waited():.1f} s", file=sys.stderr)
     if unreadable:
         sys.exit(1)
+
+
+def _waited() -> float:
+    """Return the seconds since this process started, imports included."""
+    created: float = psutil.Process().create_time()
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return time.time() - created
+    # Linux gives the time of boot, which psutil adds, in whole seconds.
+    since_boot: float = created - psutil.boot_time()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot
 
 
 def _engine(arguments: argparse.Namespace) -> str:
