@@ -9,6 +9,7 @@
 # make compare-here   the same, with both commits run on this machine
 # make pull           fetch outputs from DVC's remote, if one is set
 # make bench          measure speed and memory; BENCH="1 2 --rounds 7", REAL_DATA=folder of images
+# make gpu-check      measure a GPU, and compare the bytes of two runs; GPU_CHECK="--batch 64"
 # make fuzz           try 100,000 damaged inputs; FUZZ="--kinds image --inputs 5000 --seed 1"
 # make torture        kills, full disks, flipped bits: an hour on two cores
 # make docs           renew docs/bad_input.md
@@ -17,7 +18,15 @@
 
 PYTHON ?= python3
 VENV := .venv
-RUN := $(VENV)/.installed
+# jax-cuda or tf-cuda for an NVIDIA GPU (docs/gpu.md), cpu for none; the default is what is installed.
+ACCELERATORS := jax-cuda tf-cuda
+ACCELERATOR ?= $(or $(patsubst $(VENV)/.installed-%,%,$(wildcard $(VENV)/.installed-*-cuda)),cpu)
+ifeq ($(filter cpu $(ACCELERATORS),$(ACCELERATOR)),)
+$(error ACCELERATOR: expected cpu, jax-cuda or tf-cuda, got "$(ACCELERATOR)"; correct it)
+endif
+GPU := $(filter-out cpu,$(ACCELERATOR))
+LOCK := requirements$(GPU:%=-%).lock
+RUN := $(VENV)/.installed$(GPU:%=-%)
 TEST := $(VENV)/.installed-test
 UV := $(VENV)/bin/uv
 CONTENDERS := $(VENV)/contenders
@@ -29,7 +38,7 @@ export NAME FORMAT REV OTHER OUT STAGES COMMIT
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: repro test test-slow verify verify-quick doctor recipe export compare compare-here pull bench \
-        fuzz torture docs lock bench-lock clean-venv
+        gpu-check fuzz torture docs lock bench-lock clean-venv
 .DEFAULT_GOAL := repro
 
 # Scripts of packages name the folder of their installation; modules also run in a moved one.
@@ -85,6 +94,9 @@ pull: $(RUN)
 bench: $(TEST) $(CONTENDERS)/.installed
 	PYTHONPATH=$(CURDIR)/$(CONTENDERS) python -m benchmarks $(BENCH)
 
+gpu-check: $(RUN)
+	@python -m benchmarks.gpu $(GPU_CHECK)
+
 # FUZZ="--replay fuzzed/image" tries one input again.
 fuzz: $(TEST)
 	@PYTHONPATH=tests:tests/robustness/inputs python tests/robustness/fuzzing.py $(FUZZ)
@@ -103,8 +115,10 @@ docs: $(TEST)
 UPGRADE ?= --upgrade
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make $@" $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url
 lock: $(UV)
-	$(COMPILE) $(UPGRADE) --all-extras --output-file requirements-test.lock pyproject.toml
+	$(COMPILE) $(UPGRADE) --extra dask --extra jax --extra test --output-file requirements-test.lock pyproject.toml
 	$(COMPILE) --constraints requirements-test.lock --output-file requirements.lock pyproject.toml
+	for extra in $(ACCELERATORS); do $(COMPILE) --constraints requirements-test.lock --extra $$extra \
+	    --output-file requirements-$$extra.lock pyproject.toml; done
 	echo uv | $(COMPILE) $(UPGRADE) --output-file requirements-uv.lock -
 
 bench-lock: $(UV)
@@ -121,19 +135,19 @@ clean-venv:
 define sync
 	@echo "installing the packages of $(1)"
 	@$(UV) pip sync --quiet --python $(VENV)/bin/python --compile-bytecode --require-hashes $(1) \
-	    || { echo "uv failed; trying pip"; $(PIP) --require-hashes --requirement $(1); }
+	    || { echo "uv failed; trying pip"; $(PIP) --require-hashes $(addprefix --requirement ,$(1)); }
 	@$(UV) pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation \
 		--config-setting editable_mode=compat --editable .
 endef
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-$(RUN): $(UV) requirements.lock
-	$(call sync,requirements.lock)
-	@rm -f $(TEST)
+$(RUN): $(UV) $(LOCK)
+	$(call sync,$(LOCK))
+	@rm -f $(VENV)/.installed*
 	@touch $@
 
 $(TEST): $(RUN) requirements-test.lock
-	$(call sync,requirements-test.lock)
+	$(call sync,requirements-test.lock $(GPU:%=$(LOCK)))
 	@touch $@
 
 $(UV): requirements-uv.lock

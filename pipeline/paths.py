@@ -9,6 +9,10 @@ PARAMS = Path("params.yaml")
 CODE = Path("code.yaml")
 SETTINGS = Path("settings.yaml")
 RUN_LOCK = Path("requirements.lock")
+GPU_LOCKS = {  # by compute.backend
+    "jax": Path("requirements-jax-cuda.lock"),
+    "tensorflow": Path("requirements-tf-cuda.lock"),
+}
 RECIPES = Path("recipes")
 
 DATA = Path("data")

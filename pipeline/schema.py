@@ -23,6 +23,7 @@ from pipeline.schema_values import (
     NotNegative,
     Pooling,
     Positive,
+    Precision,
     Seed,
     Sha256,
     Text,
@@ -162,7 +163,7 @@ class Extract(Section):
     views: Views = key("per image: 1 the image, 2 its mirror image, from 3 on augmented")
     augment: ViewAugment | None = optional("random changes in the views from the third on")
     engine: Literal["keras", "openvino"] = key("openvino: fastest on a CPU; keras: on a GPU, too")
-    precision: Literal["float32", "bfloat16"] = key("arithmetic: float32 or bfloat16")
+    precision: Precision = key("arithmetic: float32, bfloat16 or, on NVIDIA GPUs, tf32")
     batch_size: Count = key("images per batch, of engine keras")
     dtype: Literal["float16", "float32"] = key("stored features: float32 or float16")
 
@@ -237,7 +238,7 @@ NO_AUGMENT = Augment(rotation=0, shift=0, shear=0, zoom=0, flip=False, brightnes
 
 class FineTune(Training):
     cache_frozen: bool = key("run the frozen layers once per view and train on their stored output")
-    precision: Literal["float32", "bfloat16"] = key("arithmetic: float32 or bfloat16")
+    precision: Precision = key("arithmetic: float32, bfloat16 or, on NVIDIA GPUs, tf32")
     warmup_epochs: NotNegative = key("epochs in which the learning rate rises from 0 to its peak")
     decay: Literal["constant", "cosine"] = key(
         "learning rate: constant, or cosine (falls to 0 by the last epoch)"
@@ -335,6 +336,11 @@ class Params(Section):
             raise ValueError(
                 f"predict.views: expected at most extract.views ({self.extract.views}), "
                 f"got {self.predict.views}; change one of them"
+            )
+        if self.extract.engine == "openvino" and self.extract.precision == "tf32":
+            raise ValueError(
+                "extract.precision: expected float32 or bfloat16, as extract.engine is openvino, "
+                "got 'tf32'; change one of them"
             )
         if self.extract.engine == "openvino" and self.compute.backend != "tensorflow":
             raise ValueError(

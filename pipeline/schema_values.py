@@ -62,6 +62,7 @@ Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[Text, AfterValidator(lambda name: unicodedata.normalize("NFC", name))]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Pooling = Literal["avg", "max", "flatten", "predictions", "log_predictions"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
 Views = Annotated[int, Field(ge=1, le=64)]
 # TensorFlow's oneDNN fails or crashes in bfloat16 at caps below AVX512_CORE.

@@ -33,7 +33,8 @@ def main() -> None:
             epochs, fault = [start], ""
         else:
             partial.mkdir()
-            keras_setup.start(**params.compute.model_dump())
+            precision = params.fine_tune.precision
+            keras_setup.start(**params.compute.model_dump(), precision=precision)
             from pipeline.training.fine_tuning import FineTuning
 
             run = FineTuning(params, params.fine_tune, images, labels)

@@ -6,7 +6,7 @@ Reads pixels, uint8 (n, size, size, 3), and weights or, for OpenVINO, the networ
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,6 @@ from pipeline.schema import Params
 from pipeline.storage import arrays, cache_key
 from pipeline.storage.cached_shards import CachedShards
 from pipeline.storage.keys import Keys
-
-Function = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 _computing = threading.Lock()
 
@@ -64,16 +62,23 @@ class Extraction(CachedShards):
     def compute(
         self, part: int, rows: NDArray[np.int64], done: parallel.Done
     ) -> Iterator[NDArray[Any]]:
-        at = 0
         size = openvino.AT_ONCE if self.by_openvino else self.params.extract.batch_size
-        for batch in parallel.timed(self.images.batches(size, rows), done, "read"):
-            digests = [self.keys[row] for row in rows[at : at + len(batch)]]
-            at += len(batch)
-            with done.timed("read"):
-                seen = views.view(self.params.extract, batch, digests, part)
+
+        def seen() -> Iterator[NDArray[np.uint8]]:
+            at = 0
+            for batch in parallel.timed(self.images.batches(size, rows), done, "read"):
+                digests = [self.keys[row] for row in rows[at : at + len(batch)]]
+                at += len(batch)
+                with done.timed("read"):
+                    images = views.view(self.params.extract, batch, digests, part)
+                yield images
+
+        def start(images: NDArray[np.uint8]) -> keras_setup.Wait:
             with _computing, done.timed("compute"):
-                features = self.function(seen)
-            yield self._stored(features)
+                wait = self.start(images)
+            return lambda: self._finished(wait, done)
+
+        yield from keras_setup.in_flight(start, seen())
 
     @functools.cached_property
     def images(self) -> arrays.StoredArray:
@@ -102,25 +107,33 @@ class Extraction(CachedShards):
         return openvino.Network(self.converted)
 
     @functools.cached_property
-    def function(self) -> Function:
-        """A function from images to features; one thread may call it at a time."""
+    def start(self) -> keras_setup.Start:
+        """A function that starts on images; one thread may call it at a time."""
         if not self.by_openvino:
             return self._by_keras[0]
         threads, instruction_set = self.params.compute.threads, self.params.compute.instruction_set
         self.network.compile(self.params.extract.precision, threads, instruction_set)
-        return self.network
+
+        def start(images: NDArray[np.uint8]) -> keras_setup.Wait:
+            features = self.network(images)
+            return lambda: features
+
+        return start
 
     @functools.cached_property
-    def _by_keras(self) -> tuple[Function, int]:
-        keras_setup.start(**self.params.compute.model_dump())
+    def _by_keras(self) -> tuple[keras_setup.Start, int]:
+        precision = self.params.extract.precision
+        keras_setup.start(**self.params.compute.model_dump(), precision=precision)
         from pipeline.backbones import from_params
 
         return from_params.features_function(
             self.params, self.backbone, self.images.shape[1], self.weights
         )
 
-    def _stored(self, features: NDArray[np.float32]) -> NDArray[Any]:
+    def _finished(self, wait: keras_setup.Wait, done: parallel.Done) -> NDArray[Any]:
         """Return features in the stored dtype; refuse values beyond its range."""
+        with done.timed("compute"):
+            features = wait()
         with np.errstate(over="ignore"):
             stored: NDArray[Any] = features.astype(self.dtype, copy=False)
         if not np.isfinite(stored).all():

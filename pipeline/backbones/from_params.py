@@ -29,12 +29,13 @@ def extractor(
 
 def features_function(
     params: Params, backbone: str, size: int, weights: Path
-) -> tuple[Callable[[NDArray[np.uint8]], NDArray[np.float32]], int]:
-    """Return a function from images to features, computed by Keras, and the number of features."""
+) -> tuple[keras_setup.Start, int]:
+    """Return a function that starts Keras on images, and the number of features."""
     options = params.extract
-    model = extractor(params, backbone, size, weights, options.precision)
+    model = extractor(params, backbone, size, weights, keras_setup.dtype(options.precision))
+    started = keras_setup.starter(model)
 
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return keras_setup.run_padded(model.predict_on_batch, images, options.batch_size)
+    def start(images: NDArray[np.uint8]) -> Callable[[], NDArray[np.float32]]:
+        return started(keras_setup.padded(images, options.batch_size), len(images))
 
-    return run, int(model.output_shape[-1])
+    return start, int(model.output_shape[-1])

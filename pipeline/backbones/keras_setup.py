@@ -1,4 +1,4 @@
-"""Fix what changes the last bits of a result: backend, threads, instruction set, batch size.
+"""Fix what changes the last bits: backend, threads, instructions, precision, batch size.
 
 They are set from `params.yaml` before the first `import keras` of a process. Only `start` imports
 Keras, not this module.
@@ -10,7 +10,8 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,17 @@ from numpy.typing import NDArray
 from pipeline.runtime import machine
 from pipeline.runtime.errors import UserError
 
-_started: tuple[str, int | None, str | None] | None = None
+IN_FLIGHT = 3  # batches, so that a GPU has the next one when it ends one
+
+Wait = Callable[[], NDArray[Any]]
+Start = Callable[[NDArray[Any]], Wait]
+
+_started: tuple[str, int | None, str | None, str] | None = None
 
 
-def start(backend: str, threads: int | None, instruction_set: str | None) -> None:
+def start(
+    backend: str, threads: int | None, instruction_set: str | None, precision: str = "float32"
+) -> None:
     """Import Keras with these settings; they overrule the environment and `~/.keras/keras.json`.
 
     A second call with the same settings does nothing.
@@ -32,13 +40,16 @@ def start(backend: str, threads: int | None, instruction_set: str | None) -> Non
         threads: per operation; None for all that this process may use.
         instruction_set: highest that oneDNN may use, one of `machine.INSTRUCTION_SETS`; None for
             the best available.
+        precision: "tf32" lets a GPU round the factors of float32 products to ten bits, as NVIDIA's
+            do by default since Ampere; any other one forbids it.
 
     Raises:
         UserError: settings beyond this machine, or others than at the first call.
         RuntimeError: other code has imported Keras before.
     """
     global _started
-    settings = (backend, threads, instruction_set)
+    rounding = "tf32" if precision == "tf32" else "float32"
+    settings = (backend, threads, instruction_set, rounding)
     if _started is not None:
         if _started == settings:
             return
@@ -61,7 +72,18 @@ def start(backend: str, threads: int | None, instruction_set: str | None) -> Non
         "OMP_NUM_THREADS": count,
         "TF_DETERMINISTIC_OPS": "1",
         "TF_ENABLE_ONEDNN_OPTS": "1",
+        "NVIDIA_TF32_OVERRIDE": "0",  # of cuBLAS and cuDNN
     }
+    if rounding == "tf32":
+        del os.environ["NVIDIA_TF32_OVERRIDE"]
+    if backend == "jax":
+        products = "tensorfloat32" if rounding == "tf32" else "highest"
+        os.environ |= {
+            "XLA_FLAGS": "--xla_gpu_deterministic_ops=true",
+            "JAX_DEFAULT_MATMUL_PRECISION": products,
+        }
+        if threads is not None and hasattr(os, "sched_setaffinity"):  # JAX has no setting
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _quiet_unless_it_fails():
         keras = importlib.import_module("keras")
@@ -69,6 +91,22 @@ def start(backend: str, threads: int | None, instruction_set: str | None) -> Non
     keras.config.set_image_data_format("channels_last")
     keras.config.set_epsilon(1e-7)
     _started = settings
+
+
+def in_flight(start: Start, batches: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """Yield the outputs of batches, in order, `IN_FLIGHT` of which are started at a time."""
+    started = deque[Wait]()
+    for batch in batches:
+        started.append(start(batch))
+        if len(started) == IN_FLIGHT:
+            yield started.popleft()()
+    for wait in started:
+        yield wait()
+
+
+def dtype(precision: str) -> str:
+    """Return the dtype in which layers compute at a `precision` of params.yaml."""
+    return "float32" if precision == "tf32" else precision
 
 
 def limit(threads: int | None, instruction_set: str | None) -> int:
@@ -93,8 +131,43 @@ def run_padded(
     function: Callable[[NDArray[Any]], Any], batch: NDArray[Any], size: int
 ) -> NDArray[np.float32]:
     """Return the outputs of a batch padded with zeros to `size` rows, on which no row depends."""
+    return np.asarray(function(padded(batch, size)))[: len(batch)]
+
+
+def padded(batch: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return a batch with rows of zeros up to `size`."""
+    if len(batch) == size:
+        return batch
     padding = np.zeros((size - len(batch), *batch.shape[1:]), dtype=batch.dtype)
-    return np.asarray(function(np.concatenate([batch, padding])))[: len(batch)]
+    return np.concatenate([batch, padding])
+
+
+def starter(model: Any) -> Callable[[NDArray[Any], int], Wait]:
+    """Return a function that starts a model in inference mode on a batch, and does not wait for it.
+
+    It takes inputs (n, ...) and the number of rows that count, and returns a function that waits
+    for the outputs of these rows, float32. Meanwhile the device computes, and the next batch can be
+    started. The model's weights are those of this moment.
+    """
+    if importlib.import_module("keras").config.backend() == "jax":
+        jax = importlib.import_module("jax")
+        weights = [
+            [one.value for one in variables]
+            for variables in (model.trainable_variables, model.non_trainable_variables)
+        ]
+        stateless = jax.jit(lambda *arguments: model.stateless_call(*arguments, training=False)[0])
+
+        def run(inputs: NDArray[Any]) -> Any:
+            return stateless(*weights, inputs)
+    else:
+        tensorflow = importlib.import_module("tensorflow")
+        run = tensorflow.function(lambda inputs: model(inputs, training=False))
+
+    def start(inputs: NDArray[Any], count: int) -> Wait:
+        outputs = run(inputs)
+        return lambda: np.asarray(outputs)[:count]
+
+    return start
 
 
 def silence_openvino() -> None:

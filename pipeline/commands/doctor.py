@@ -32,6 +32,7 @@ LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 SITE_REPOS = f"{paths.SITE_CACHE}/repo"
 ATTRIBUTES = "* text=auto eol=lf"
 NEEDED_GIB = 1  # free, for temporary files and outputs
+DRIVERS = {"jax": 580, "tensorflow": 525}  # least for CUDA 13 and 12: NVIDIA's compatibility tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +73,7 @@ def _findings() -> Iterator[tuple[str, str]]:
             yield OK, sound
         broken |= check is _dvc and bool(faults)
     yield from _moved()
+    yield from _gpu()
     if broken:  # DVC cannot be asked
         return
     try:
@@ -105,15 +107,18 @@ def _parameters() -> Iterator[str]:
 
 
 def _packages() -> Iterator[str]:
+    backend = _gpu_backend()
+    lock = paths.GPU_LOCKS[backend] if backend else paths.RUN_LOCK
     wrong = [
         f"{name} {present or 'none'} instead of {version}"
-        for name, version in fingerprint.locked(paths.RUN_LOCK.resolve()).items()
+        for name, version in fingerprint.locked(lock.resolve()).items()
         if (present := machine.installed(name)) != version
     ]
     if wrong:
+        accelerator = f"ACCELERATOR={lock.stem.removeprefix('requirements-')} " if backend else ""
         yield (
-            f"packages: expected those of {paths.RUN_LOCK}, got {code_changes.listed(wrong)}; run "
-            "`rm -f .venv/.installed && make repro`"
+            f"packages: expected those of {lock}, got {code_changes.listed(wrong)}; run "
+            f"`rm -f .venv/.installed* && make {accelerator}repro`"
         )
 
 
@@ -127,6 +132,55 @@ def _moved() -> Iterator[tuple[str, str]]:
             NOTE,
             f"packages: the scripts in {folder} call {place}, where they were installed: `make` "
             "and `python -m dvc` work; `make clean-venv repro` makes `dvc` and `pipeline` work",
+        )
+
+
+def _gpu_backend() -> str | None:
+    """Return the `compute.backend` whose packages for GPUs are installed; None without any."""
+    installed = (one for one, of in fingerprint.ON_GPU.items() if machine.installed(of[0]))
+    return next(installed, None)
+
+
+def _gpu() -> Iterator[tuple[str, str]]:
+    """Compare the GPU, its driver, the packages for it and the parameters."""
+    found, backend, driver = machine.accelerators(), _gpu_backend(), machine.driver()
+    if not found:
+        if backend:
+            yield (
+                NOTE,
+                f"gpu: packages of {paths.GPU_LOCKS[backend]} are installed, but no GPU is here",
+            )
+        return
+    card = ", ".join(line.removeprefix("Model:").strip() for line in found[1:]) or "a GPU"
+    if backend is None:
+        yield (
+            NOTE,
+            f"gpu: {card} is here and this environment cannot use it, as it has packages for the "
+            "CPU only; `make ACCELERATOR=jax-cuda repro` with compute.backend: jax and "
+            "extract.engine: keras (docs/gpu.md)",
+        )
+        return
+    if driver is not None and driver < DRIVERS[backend]:
+        yield (
+            FAULT,
+            f"gpu: expected NVIDIA's driver {DRIVERS[backend]} or later, as the packages for "
+            f"{backend} need it, got {driver}; update the driver",
+        )
+    try:
+        params = config.read()
+    except UserError:
+        return  # reported above
+    if params.compute.backend != backend:
+        yield (
+            NOTE,
+            f"gpu: {card} is here and the parameters do not use it: {paths.GPU_LOCKS[backend]} is "
+            f"for compute.backend: {backend}, got {params.compute.backend!r} (docs/gpu.md)",
+        )
+    elif params.extract.engine == "openvino":
+        yield (
+            NOTE,
+            f"gpu: {card} is here and `extract` does not use it: extract.engine: openvino runs on "
+            "the processor, keras on the GPU (docs/gpu.md)",
         )
 
 

@@ -53,6 +53,11 @@ LIBRARIES: dict[str, dict[str, tuple[str, ...]]] = {  # by compute.backend and e
     "backend": {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib")},
     "engine": {"keras": (), "openvino": ("openvino",)},
 }
+# By backend: what else decides bytes where it is installed, the first of which is there for GPUs.
+ON_GPU = {
+    "tensorflow": ("nvidia-cudnn-cu12", "nvidia-cublas-cu12", "nvidia-cuda-nvcc-cu12"),
+    "jax": ("jax-cuda13-plugin", "jax-cuda13-pjrt", "nvidia-cudnn-cu13", "nvidia-cublas"),
+}
 
 Entry = dict[str, str]
 
@@ -66,8 +71,8 @@ def of(stage: str) -> Entry:
 
 def extractor(engine: str, backend: str) -> Entry:
     """Return the fingerprint of what computes features, beside the entry of `extract`."""
-    libraries = LIBRARIES["engine"][engine] or LIBRARIES["backend"][backend]
-    return _entry(EXTRACTORS[engine]) | _versions(libraries)
+    used = LIBRARIES["engine"][engine]
+    return _entry(EXTRACTORS[engine]) | (_versions(used) if used else _of_backend(backend))
 
 
 def everything(stages: Iterable[str]) -> dict[str, object]:
@@ -80,14 +85,20 @@ def everything(stages: Iterable[str]) -> dict[str, object]:
 def libraries() -> dict[str, dict[str, Entry]]:
     """Return the versions behind each choice of `compute.backend` and `extract.engine`."""
     return {
-        key: {name: _versions(packages) for name, packages in choices.items()}
-        for key, choices in LIBRARIES.items()
+        "backend": {name: _of_backend(name) for name in LIBRARIES["backend"]},
+        "engine": {name: _versions(one) for name, one in LIBRARIES["engine"].items()},
     }
 
 
 def chosen(backend: str, engine: str = "keras") -> Entry:
     """Return the versions behind one backend and one engine."""
-    return libraries()["backend"][backend] | libraries()["engine"][engine]
+    return _of_backend(backend) | _versions(LIBRARIES["engine"][engine])
+
+
+def _of_backend(name: str) -> Entry:
+    on_gpu = {package: installed(package) for package in ON_GPU[name]}
+    present = {package: version for package, version in on_gpu.items() if version}
+    return _versions(LIBRARIES["backend"][name]) | present
 
 
 def forget() -> None:
@@ -247,11 +258,13 @@ def _ends_with(function: ast.expr, names: tuple[str, ...]) -> bool:
 
 def _versions(distributions: Iterable[str]) -> Entry:
     """Return the locked version of each; one that is not locked has the installed version."""
-    known = locked()
-    versions = {
-        name: known.get(canonicalize_name(name)) or installed(name) for name in distributions
-    }
+    versions = {name: _locked_version(name) or installed(name) for name in distributions}
     return {name: version for name, version in sorted(versions.items()) if version}
+
+
+def _locked_version(distribution: str) -> str | None:
+    name = canonicalize_name(distribution)
+    return locked().get(name) or locked(ROOT / paths.GPU_LOCKS["jax"]).get(name)
 
 
 @functools.cache

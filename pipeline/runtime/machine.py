@@ -24,8 +24,10 @@ from pipeline.runtime.errors import UserError
 CPUINFO = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia")
 PACKAGES = (
-    *("cykooz.resizer", "dvc", "h5py", "jax", "keras", "matplotlib", "numpy", "openvino"),
+    *("cykooz.resizer", "dvc", "h5py", "jax", "jaxlib", "keras", "matplotlib", "numpy", "openvino"),
     *("pillow", "scikit-learn", "scipy", "tensorflow", "zarr"),
+    *("jax-cuda13-pjrt", "jax-cuda13-plugin", "nvidia-cublas", "nvidia-cublas-cu12"),  # for GPUs
+    *("nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
 )
 
 # oneDNN's names, each with the Linux flags that it needs beyond those before it
@@ -89,6 +91,12 @@ def accelerators() -> list[str]:
     files = [NVIDIA / "version", *sorted(NVIDIA.glob("gpus/*/information"))]
     lines = [path.read_text(errors="replace").splitlines()[:1] for path in files if path.is_file()]
     return [line for first in lines for line in first]
+
+
+def driver() -> int | None:
+    """Return the major version of NVIDIA's driver; None if it is unknown or there is none."""
+    found = re.search(r"\b(\d{3,})\.\d+", " ".join(accelerators()[:1]))
+    return int(found[1]) if found else None
 
 
 def require(instruction_set: str | None) -> None:

@@ -135,6 +135,16 @@ def in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             pool.shutdown(cancel_futures=True)
 
 
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield the same items; a thread makes the next one meanwhile."""
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, iterator, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, iterator, None)
+            yield item
+
+
 def parts_in_order(
     work: Callable[[range], R], parts: Sequence[range], cluster: str | None
 ) -> Iterator[R]:

@@ -113,7 +113,10 @@ class FineTuning:
         """Train the layers after the frozen ones on activations of a drawn view of each image."""
         layers = [backbone.unfreeze_from for backbone in self.params.backbones.values()]
         frozen, rest = network_split.split(
-            [*net.extractors.values()], layers, net.classifier, self.settings.precision
+            [*net.extractors.values()],
+            layers,
+            net.classifier,
+            keras_setup.dtype(self.settings.precision),
         )
         every, train = np.arange(len(self.images)), self.labels.rows("train")
         others = self.params.extract.views - self.params.predict.views  # views that do not predict

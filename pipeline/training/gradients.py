@@ -28,7 +28,7 @@ def gradient(model: keras.Model, rows: int) -> Gradient:
     trained.compile(keras.optimizers.SGD(1.0), NegativeSum(reduction="sum"), jit_compile=False)
 
     def compute(values: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float32]:
-        shifted.offset.assign(keras.ops.zeros_like(shifted.offset))
+        shifted.offset.assign(keras.ops.zeros(shifted.offset.shape))
         trained.train_on_batch(values, weights)
         return np.array(keras.ops.convert_to_numpy(shifted.offset))
 

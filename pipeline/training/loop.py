@@ -7,7 +7,8 @@ the lowest validation loss are kept, including epoch 0, before the first step.
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline import paths
 from pipeline.runtime.errors import UserError
+from pipeline.runtime.parallel import ahead
 from pipeline.runtime.progress import progress
 from pipeline.schema import FineTune, Training
 from pipeline.storage import sealed_files
@@ -204,13 +206,8 @@ def fit(
             if settings.patience and waited >= settings.patience:
                 break
             passes = itertools.chain.from_iterable(draw() for _ in itertools.count())
-            sums = np.zeros(3)  # of loss, of accuracy, of rows
-            for inputs, label in itertools.islice(passes, steps):
-                weight = None if weights is None else weights[label]
-                logs = model.train_on_batch(inputs, label, sample_weight=weight, return_dict=True)
-                sums += np.array([logs["loss"], logs["accuracy"], 1.0]) * len(label)
-                bar.update(len(label))
-            loss, accuracy = (float(value) for value in sums[:2] / sums[2])
+            drawn = itertools.islice(passes, steps)
+            loss, accuracy = train_epoch(model, drawn, steps, weights, bar.update)
             with np.errstate(invalid="ignore"):  # infinite logits, reported below by their loss
                 logits = np.concatenate([*predict(valid)])
                 val_loss, val_accuracy = loss_and_accuracy(logits, labels.label[valid])
@@ -235,14 +232,54 @@ def fit(
     return epochs, fault
 
 
+def train_epoch(
+    model: keras.Model,
+    batches: Iterable[Batch],
+    steps: int,
+    weights: NDArray[np.float32] | None,
+    advance: Callable[[int], object],
+) -> tuple[float, float]:
+    """Take a step on each of `steps` batches; return the means of loss and accuracy over the rows.
+
+    The device keeps both until the end, so that it does not wait between steps, and a thread draws
+    the next batch while one is computed.
+    """
+    faults: list[BaseException] = []
+
+    def drawn() -> Iterator[tuple[NDArray[Any], ...]]:
+        try:
+            for inputs, label in ahead(batches):
+                advance(len(label))
+                yield (inputs, label) if weights is None else (inputs, label, weights[label])
+        except Exception as error:
+            faults.append(error)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+            # Without their number, TensorFlow counts a step for the end of the batches, too.
+            logs = model.fit(drawn(), verbose=0, steps_per_epoch=steps, shuffle=False).history
+    except ValueError:  # of Keras, if the first batch has a fault
+        if not faults:
+            raise
+    if faults:
+        raise faults[0]  # TensorFlow would wrap it
+    return float(logs["loss"][0]), float(logs["accuracy"][0])
+
+
 def _compile(model: keras.Model, settings: Training, steps: int) -> None:
     rate: Any = settings.learning_rate
     if isinstance(settings, FineTune) and (settings.warmup_epochs or settings.decay != "constant"):
         warmup = settings.warmup_epochs * steps
         rate = Steps(rate, warmup, settings.epochs * steps, settings.decay)
     config = {"class_name": settings.optimizer, "config": {"learning_rate": rate}}
+    compile_for(model, keras.optimizers.get(config))
+
+
+def compile_for(model: keras.Model, optimizer: keras.Optimizer) -> None:
+    """Compile a model that returns logits for `train_epoch`."""
     model.compile(
-        optimizer=keras.optimizers.get(config),
+        optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=False,

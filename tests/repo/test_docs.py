@@ -33,7 +33,18 @@ PAGES = [page for page in ALL_PAGES if page.name not in ("bad_input.md", "CHANGE
 TEXTS = {page: page.read_text(encoding="utf-8") for page in ALL_PAGES}
 DVC_YAML: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-FOREIGN = {"source", "git", "ssh", "dask", "srun", "kubectl", "ruff", "mypy", "lint-imports"}
+FOREIGN = {
+    "source",
+    "git",
+    "ssh",
+    "dask",
+    "docker",
+    "srun",
+    "kubectl",
+    "ruff",
+    "mypy",
+    "lint-imports",
+}
 VARIABLES = {*environment.KNOWN, "REAL_DATA", "HTTPS_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"}
 PLACEHOLDERS = {"NAME", "VIEW"}
 FOLDERS = r"(?:pipeline|stages|data|metrics|docs|tests|recipes|benchmarks|\.ci|\.dvc|\.github)"

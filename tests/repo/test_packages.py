@@ -15,7 +15,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from project import ROOT
 
+from pipeline import paths
+from pipeline.runtime import fingerprint
+
 RUN_LOCK, TEST_LOCK, UV_LOCK = (f"requirements{name}.lock" for name in ("", "-test", "-uv"))
+JAX_LOCK, TF_LOCK = (f"requirements-{name}.lock" for name in ("jax-cuda", "tf-cuda"))
+EXTRAS = {
+    RUN_LOCK: [],
+    TEST_LOCK: ["dask", "jax", "test"],
+    JAX_LOCK: ["jax-cuda"],
+    TF_LOCK: ["tf-cuda"],
+}
 HASHES = r"(?: \\\n +--hash=sha256:[0-9a-f]{64})+\n"
 PACKAGE = re.compile(r"^([\w.-]+==[\w.]+(?: ; [^\\\n]+?)?)" + HASHES, re.M)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -36,6 +46,23 @@ def test_the_pipeline_runs_and_is_tested_with_the_same_versions() -> None:
     assert names.isdisjoint({"ruff", "mypy", "pytest", "hypothesis", "selenium", "zizmor", "uv"})
 
 
+@pytest.mark.parametrize("lock", [JAX_LOCK, TF_LOCK])
+def test_packages_for_gpus_are_added_to_the_same_versions(lock: str) -> None:
+    run, gpu = set(packages(RUN_LOCK)), set(packages(lock))
+    assert run < gpu
+    assert any(package.startswith("nvidia-cudnn") for package in gpu - run)
+    tested = {package.partition(" ;")[0] for package in packages(TEST_LOCK)}
+    names = {package.partition("==")[0] for package in tested}
+    versions = {package.partition(" ;")[0] for package in gpu}
+    assert {one for one in versions if one.partition("==")[0] in names} <= tested
+
+
+def test_code_yaml_names_packages_that_the_locks_for_gpus_have() -> None:
+    for backend, on_gpu in fingerprint.ON_GPU.items():
+        locked = packages(paths.GPU_LOCKS[backend].name)
+        assert {*on_gpu} <= {package.partition("==")[0] for package in locked}
+
+
 def test_every_imported_package_is_declared() -> None:
     distributions = importlib.metadata.packages_distributions()
     imported = set()
@@ -53,12 +80,12 @@ def test_every_imported_package_is_declared() -> None:
         assert declared & {*map(canonicalize_name, distributions[name])}, name
 
 
-@pytest.mark.parametrize("lock", [RUN_LOCK, TEST_LOCK])
+@pytest.mark.parametrize("lock", EXTRAS)
 def test_the_lock_files_satisfy_pyproject(lock: str) -> None:
     locked = [Requirement(package) for package in packages(lock)]
     required = list(PROJECT["dependencies"])
-    for extra in PROJECT["optional-dependencies"].values():
-        required += extra if lock == TEST_LOCK else []
+    for extra in EXTRAS[lock]:
+        required += PROJECT["optional-dependencies"][extra]
     for wanted in map(Requirement, required):
         name = wanted.name.lower().replace(".", "-")
         versions = [str(one.specifier)[2:] for one in locked if one.name == name]
@@ -78,7 +105,7 @@ def test_the_accepted_advisory_is_named_once_and_still_needed() -> None:
 @pytest.fixture
 def stand_ins(tmp_path: Path) -> Path:
     """A project whose `uv` and `python` record their arguments; `uv` fails if `broken` exists."""
-    for name in ("Makefile", "pyproject.toml", RUN_LOCK, TEST_LOCK, UV_LOCK):
+    for name in ("Makefile", "pyproject.toml", *EXTRAS, UV_LOCK):
         shutil.copyfile(ROOT / name, tmp_path / name)
     folder = tmp_path / ".venv" / "bin"
     folder.mkdir(parents=True)
@@ -92,16 +119,32 @@ def stand_ins(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def calls(project: Path, target: str, *changed: str) -> list[str]:
-    """Run `make` after touching files; return the lock files installed and by which program."""
+def calls(project: Path, target: str, *changed: str, accelerator: str = "") -> list[str]:
+    """Run `make` after touching files; return the lock files that were installed."""
     time.sleep(0.02)  # coarser than what file systems tell apart
     for name in changed:
         (project / name).touch()
     time.sleep(0.02)
     (project / "calls").unlink(missing_ok=True)
-    subprocess.run(["make", "--silent", target], cwd=project, check=True, capture_output=True)
+    words = ["make", "--silent", *filter(None, [accelerator]), target]
+    subprocess.run(words, cwd=project, check=True, capture_output=True)
     text = (project / "calls").read_text() if (project / "calls").exists() else ""
-    return re.findall(r"^(?:uv pip|python -m pip) .* (\S+\.lock)$", text, re.M)
+    return re.findall(r"\S+\.lock", text)
+
+
+def test_packages_for_a_gpu_stay_until_others_are_asked_for(stand_ins: Path) -> None:
+    gpu, test = ".venv/.installed-jax-cuda", ".venv/.installed-test"
+    assert calls(stand_ins, ".venv/.installed") == [RUN_LOCK]
+    assert calls(stand_ins, gpu, accelerator="ACCELERATOR=jax-cuda") == [JAX_LOCK]
+    assert calls(stand_ins, gpu) == []
+    assert calls(stand_ins, test) == [TEST_LOCK, JAX_LOCK]
+    assert calls(stand_ins, test) == []
+    assert calls(stand_ins, ".venv/.installed", accelerator="ACCELERATOR=cpu") == [RUN_LOCK]
+    assert calls(stand_ins, test) == [TEST_LOCK]
+    words = ["make", "ACCELERATOR=rocm", test]
+    refused = subprocess.run(words, cwd=stand_ins, capture_output=True, text=True)
+    assert 'expected cpu, jax-cuda or tf-cuda, got "rocm"' in refused.stderr
+    assert refused.returncode != 0
 
 
 def test_make_installs_only_what_is_missing(stand_ins: Path) -> None:

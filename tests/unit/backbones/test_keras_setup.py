@@ -18,14 +18,17 @@ from pipeline.runtime.errors import UserError
 from pipeline.runtime.machine import processors
 
 ROOT = Path(__file__).parents[3]
-EXPECTED = {
+EXPECTED: dict[str, str | None] = {
+    "JAX_DEFAULT_MATMUL_PRECISION": None,
     "KERAS_BACKEND": "tensorflow",
+    "NVIDIA_TF32_OVERRIDE": "0",
     "OMP_NUM_THREADS": "1",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_DETERMINISTIC_OPS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_NUM_INTRAOP_THREADS": "1",
+    "XLA_FLAGS": None,
 }
 # Imported in place of Keras, so that these tests need not wait for it.
 STAND_IN = (
@@ -45,12 +48,14 @@ def run(script: str, folder: Path, **environment: str) -> subprocess.CompletedPr
     )
 
 
-def started(arguments: str, folder: Path) -> tuple[dict[str, str | None], list[object]]:
+def started(
+    arguments: str, folder: Path, backend: str = "tensorflow"
+) -> tuple[dict[str, str | None], list[object]]:
     """The environment and Keras' settings after a silent start; the user's own settings differ."""
     (folder / "keras.json").write_text('{"floatx": "float16", "epsilon": 0.1}')
     script = (
         "import json, os\n"
-        f"keras_setup.start('tensorflow', {arguments})\n"
+        f"keras_setup.start('{backend}', {arguments})\n"
         "from keras import config\n"
         "settings = [str(get()) for get in (config.backend, config.floatx, config.epsilon)]\n"
         f"environment = {{name: os.environ.get(name) for name in {[*EXPECTED]}}}\n"
@@ -79,6 +84,26 @@ def test_by_default_all_processors_and_the_best_instructions_are_used(stand_in: 
     assert environment == EXPECTED | threads | {"ONEDNN_MAX_CPU_ISA": None}
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_no_backend_rounds_products_or_chooses_kernels_by_chance(
+    precision: str, stand_in: Path
+) -> None:
+    (stand_in / "jax.py").touch()
+    environment, _ = started(f"1, None, '{precision}'", stand_in, "jax")
+    assert environment["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert environment["JAX_DEFAULT_MATMUL_PRECISION"] == "highest"
+    assert environment["XLA_FLAGS"] == "--xla_gpu_deterministic_ops=true"
+    assert environment["TF_DETERMINISTIC_OPS"] == "1"
+
+
+def test_tf32_is_allowed_where_it_is_asked_for(stand_in: Path) -> None:
+    (stand_in / "jax.py").touch()
+    for backend, products in (("tensorflow", None), ("jax", "tensorfloat32")):
+        environment, _ = started("1, None, 'tf32'", stand_in, backend)
+        assert environment["NVIDIA_TF32_OVERRIDE"] is None
+        assert environment["JAX_DEFAULT_MATMUL_PRECISION"] == products
+
+
 def test_output_is_shown_if_the_import_fails(stand_in: Path) -> None:
     (stand_in / "keras.py").write_text(STAND_IN + 'raise ImportError("no backend")\n')
     done = run("keras_setup.start('tensorflow', None, None)", stand_in)
@@ -87,17 +112,25 @@ def test_output_is_shown_if_the_import_fails(stand_in: Path) -> None:
     assert done.stderr.endswith("ImportError: no backend\n")
 
 
-@pytest.mark.parametrize("other", [("tensorflow", 2, None), ("tensorflow", 1, "AVX2")])
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("tensorflow", 2, None, "float32"),
+        ("tensorflow", 1, "AVX2", "float32"),
+        ("tensorflow", 1, None, "tf32"),
+    ],
+)
 def test_a_second_start_does_nothing_or_is_refused_with_other_settings(
-    other: tuple[str, int, str | None], monkeypatch: pytest.MonkeyPatch
+    other: tuple[str, int, str | None, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keras_setup, "_started", ("tensorflow", 1, None))
-    keras_setup.start("tensorflow", 1, None)
+    monkeypatch.setattr(keras_setup, "_started", ("tensorflow", 1, None, "float32"))
+    keras_setup.start("tensorflow", 1, None, "bfloat16")
     with pytest.raises(UserError) as refused:
         keras_setup.start(*other)
     assert str(refused.value) == (
         f"compute: expected a process in which Keras runs with {other}, got one in which it was "
-        "started with ('tensorflow', 1, None); restart it (a worker of a cluster, for other params)"
+        "started with ('tensorflow', 1, None, 'float32'); restart it (a worker of a cluster, for "
+        "other params)"
     )
 
 

@@ -10,6 +10,9 @@ import pytest
 from project import ROOT
 from tiny import Tiny
 
+from pipeline import paths
+from pipeline.runtime import machine
+
 Doctor = Callable[..., SimpleNamespace]
 Make = Callable[[Tiny, pytest.MonkeyPatch], object]
 
@@ -48,6 +51,27 @@ def commit_crlf(tiny: Tiny) -> None:
     (tiny.folder / "draw.py").write_text(lines, encoding="utf-8", newline="\r\n")
     tiny.commit("CRLF")
     (tiny.folder / "draw.py").write_text(lines, encoding="utf-8")
+
+
+def gpu(driver: str = "580.65.06", package: str | None = None, **params: str) -> Make:
+    """An H100 with a driver, one installed package for GPUs, and changed parameters."""
+
+    def make(tiny: Tiny, patch: pytest.MonkeyPatch) -> None:
+        folder = tiny.folder / "nvidia"
+        (folder / "gpus/0").mkdir(parents=True)
+        text = f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Sun May 12 19:39:15\n"
+        (folder / "version").write_text(text)
+        (folder / "gpus/0/information").write_text("Model: \t\t NVIDIA H100\nIRQ: 1\n")
+        patch.setattr(machine, "NVIDIA", folder)
+        installed = machine.installed
+        patch.setattr(
+            machine, "installed", lambda name: "1" if name == package else installed(name)
+        )
+        for lock in paths.GPU_LOCKS.values():
+            lock.touch()
+        tiny.change({key.replace("_", ".", 1): value for key, value in params.items()})
+
+    return make
 
 
 FAULTS: dict[str, tuple[Make, str]] = {
@@ -92,6 +116,10 @@ FAULTS: dict[str, tuple[Make, str]] = {
         lambda tiny, _: commit_crlf(tiny),
         "line ends: expected LF in git, as here, got CRLF in draw.py; `git add --renormalize .`",
     ),
+    "a driver that is too old": (
+        gpu("535.183.01", "jax-cuda13-plugin", compute_backend="jax"),
+        "gpu: expected NVIDIA's driver 580 or later, as the packages for jax need it, got 535; upd",
+    ),
     "a damaged output": (
         edit("data/numbers.csv", lambda _: "3\n"),
         "data/numbers.csv: expected the bytes that dvc.lock rec",
@@ -103,6 +131,18 @@ NOTES: dict[str, tuple[Make, str]] = {
         "outputs: made from other inputs, parameters or co",
     ),
     "an absent output": (lambda *_: Path("data/numbers.csv").unlink(), "outputs: 2 of 3 are here;"),
+    "a GPU without its packages": (
+        gpu(),
+        "gpu: NVIDIA H100 is here and this environment cannot use it, as it has packages for the C",
+    ),
+    "a GPU's packages for another backend": (
+        gpu(package="jax-cuda13-plugin"),
+        "gpu: NVIDIA H100 is here and the parameters do not use it: requirements-jax-cuda.lock is ",
+    ),
+    "a GPU and an engine for the processor": (
+        gpu(package="nvidia-cudnn-cu12", extract_engine="openvino"),
+        "gpu: NVIDIA H100 is here and `extract` does not use it: extract.engine: openvino runs on ",
+    ),
     "no lock": (lambda *_: Path("dvc.lock").unlink(), "outputs: no dvc.lock; `make repro` comp"),
 }
 
