@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pipeline.backbones import keras_setup
 from pipeline.runtime import machine
-from pipeline.runtime.entrypoint import peak_memory
+from pipeline.runtime.entrypoint import command, peak_memory
 from pipeline.storage import arrays
 
 NETWORKS = {  # and the layer that fine-tuning trains from
@@ -41,7 +41,12 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--backend", default="jax", choices=("jax", "tensorflow"))
+    parser.add_argument(
+        "--backend",
+        default="jax" if machine.installed("jax") else "tensorflow",
+        choices=("jax", "tensorflow"),
+        help="default: jax if it is installed",
+    )
     parser.add_argument("--precision", default="bfloat16", choices=("float32", "tf32", "bfloat16"))
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--size", type=int, default=224)
@@ -49,18 +54,23 @@ def main() -> None:
     parser.add_argument(
         "--networks", nargs="+", default=["ResNet50", "MobileNetV2"], choices=[*NETWORKS]
     )
-    parser.add_argument("--once", action="store_true", help="in this process, for the second run")
+    parser.add_argument("--once", action="store_true", help="measure once, in this process")
     given = parser.parse_args()
+    if not 1 <= given.batch <= given.images:
+        parser.error(
+            f"--batch: expected 1 to {given.images}, the number of images, got {given.batch}"
+        )
     if given.once:
-        _measure(given)
-        return
+        sys.exit(command(_measure)(given))
     cards = [line.removeprefix("Model:").strip() for line in machine.accelerators()[1:]]
     print(f"on {', '.join(cards) or f'no GPU: {machine.model_name()}'}, {given.backend}")
     words = [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:], "--once"]
     printed = []
     for _ in range(2):
-        ended = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603  this file
+        ended = subprocess.run(words, stdout=subprocess.PIPE, text=True)  # noqa: S603  this file
         print(ended.stdout, end="", flush=True)
+        if ended.returncode:  # it has said why
+            sys.exit(ended.returncode)
         printed.append([line for line in ended.stdout.splitlines() if line.startswith("sha256")])
     same = printed[0] == printed[1] and len(printed[0]) == 2 * len(given.networks)
     print(f"bytes of features and fine-tuned weights: {'the same' if same else 'DIFFERENT'} twice")

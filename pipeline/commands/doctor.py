@@ -115,10 +115,9 @@ def _packages() -> Iterator[str]:
         if (present := machine.installed(name)) != version
     ]
     if wrong:
-        accelerator = f"ACCELERATOR={lock.stem.removeprefix('requirements-')} " if backend else ""
         yield (
             f"packages: expected those of {lock}, got {code_changes.listed(wrong)}; run "
-            f"`rm -f .venv/.installed* && make {accelerator}repro`"
+            "`touch requirements*.lock && make repro`"
         )
 
 

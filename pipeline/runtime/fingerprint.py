@@ -114,7 +114,7 @@ def require_installed(entry: Entry) -> None:
         if present != version:
             raise UserError(
                 f"{paths.CODE}: expected {name} {version}, as {paths.RUN_LOCK} says, got "
-                f"{present or 'none installed'}; run `rm -f .venv/.installed && make repro`, or "
+                f"{present or 'none installed'}; run `touch requirements*.lock && make repro`, or "
                 "`dvc repro` with the packages of that file"
             )
 

@@ -186,5 +186,5 @@ def test_other_installed_packages_are_refused_with_what_to_run(
 ) -> None:
     fingerprint.require_installed(entry := fingerprint.of("split"))
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.0")
-    with pytest.raises(UserError, match=r"code.yaml: expected .*, got 1.0; run `rm -f .venv/"):
+    with pytest.raises(UserError, match=r"code.yaml: expected .*, got 1.0; run `touch req"):
         fingerprint.require_installed(entry)
