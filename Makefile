@@ -10,6 +10,7 @@
 # make pull           fetch outputs from DVC's remote, if one is set
 # make bench          measure speed and memory; BENCH="1 2 --rounds 7", REAL_DATA=folder of images
 # make gpu-check      measure a GPU, and compare the bytes of two runs; GPU_CHECK="--batch 64"
+# make gpu-wheels     download what a machine with JAX but no network needs for it
 # make fuzz           try 100,000 damaged inputs; FUZZ="--kinds image --inputs 5000 --seed 1"
 # make torture        kills, full disks, flipped bits: an hour on two cores
 # make docs           renew docs/bad_input.md
@@ -38,7 +39,7 @@ export NAME FORMAT REV OTHER OUT STAGES COMMIT
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: repro test test-slow verify verify-quick doctor recipe export compare compare-here pull bench \
-        gpu-check fuzz torture docs lock bench-lock clean-venv
+        gpu-check gpu-wheels fuzz torture docs lock bench-lock clean-venv
 .DEFAULT_GOAL := repro
 
 # Scripts of packages name the folder of their installation; modules also run in a moved one.
@@ -96,6 +97,16 @@ bench: $(TEST) $(CONTENDERS)/.installed
 
 gpu-check: $(RUN)
 	@python -m benchmarks.gpu $(GPU_CHECK)
+
+# What benchmarks/gpu.py imports beside JAX and numpy, in the locked versions.
+PYTHON_THERE ?= 3.12
+WHEELS := annotated-types filelock google-crc32c h5py keras namex numcodecs optree donfig pydantic pydantic-core \
+          pyyaml typing-inspection zarr
+gpu-wheels: $(RUN)
+	@python -m pip download --quiet --no-deps --only-binary :all: --python-version $(PYTHON_THERE) \
+	    --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --dest .wheels \
+	    $$(python -c 'import sys; from importlib.metadata import version; print(*(f"{name}=={version(name)}" for name in sys.argv[1:]))' $(WHEELS))
+	@ls .wheels
 
 # FUZZ="--replay fuzzed/image" tries one input again.
 fuzz: $(TEST)

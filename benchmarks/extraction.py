@@ -35,7 +35,7 @@ def measure(folder: Path, settings: Settings, say: Callable[[str], object]) -> s
     body = [
         f"{taken.words.capitalize()}, {settings.size} px, {counted(settings.rounds, 'round')}. "
         "Ours is the stage `extract`, from `resized.zarr`, with the row cache off, by 32 with "
-        "Keras, with OpenVINO by 1 in float32 and by 8 in bfloat16. The plain loop "
+        "Keras, with OpenVINO by 1 in float32 and by 2 in bfloat16. The plain loop "
         "(`load_img`, `model.predict` by 32, `np.save`) also decodes and resizes the photos; "
         "OpenVINO alone works on arrays in memory and keeps nothing: the limit. Weights are "
         f"trained ones for {', '.join(taken.weights) or 'none of them'}, random for the others.\n"

@@ -2,31 +2,37 @@
 
     python -m benchmarks.gpu [--backend jax] [--images 4096] [--size 224] [--batch 256]
 
-Needs Keras, zarr and JAX or TensorFlow, and the project. Pixels are drawn, weights random. The
-limit of extraction is the same network on a batch that lies in the device's memory; that of
-fine-tuning is Keras' own loop on images in memory. Everything runs twice, in two processes.
+Needs Keras, zarr and JAX or TensorFlow, and the project. Pixels are drawn, weights random. What is
+measured is the work of the stage `extract`, with one view; its limit is the same compiled network
+on a batch that lies in the device's memory; that of fine-tuning is Keras' own loop on images in
+memory. Everything runs twice, in two processes.
 """
 
 import argparse
+import contextlib
 import hashlib
 import importlib
+import io
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import config, paths
 from pipeline.backbones import keras_setup
-from pipeline.runtime import machine
+from pipeline.commands import recipe
+from pipeline.runtime import machine, parallel
 from pipeline.runtime.entrypoint import command, peak_memory
-from pipeline.storage import arrays
+from pipeline.storage import arrays, cached_shards
+from stages.extract import SHARDS_AT_ONCE
 
+TRANSFORMER = "ViT-B/16"  # its rate on the device only
 NETWORKS = {  # and the layer that fine-tuning trains from
     "ResNet50": "conv5_block1_1_conv",
     "MobileNetV2": "block_16_expand",
@@ -52,7 +58,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument(
-        "--networks", nargs="+", default=["ResNet50", "MobileNetV2"], choices=[*NETWORKS]
+        "--networks",
+        nargs="+",
+        default=["ResNet50", "MobileNetV2", TRANSFORMER],
+        choices=[*NETWORKS, TRANSFORMER],
     )
     parser.add_argument("--once", action="store_true", help="measure once, in this process")
     given = parser.parse_args()
@@ -72,7 +81,8 @@ def main() -> None:
         if ended.returncode:  # it has said why
             sys.exit(ended.returncode)
         printed.append([line for line in ended.stdout.splitlines() if line.startswith("sha256")])
-    same = printed[0] == printed[1] and len(printed[0]) == 2 * len(given.networks)
+    expected = 2 * sum(name != TRANSFORMER for name in given.networks)
+    same = printed[0] == printed[1] and len(printed[0]) == expected
     print(f"bytes of features and fine-tuned weights: {'the same' if same else 'DIFFERENT'} twice")
     sys.exit(not same)
 
@@ -81,75 +91,115 @@ def _measure(given: argparse.Namespace) -> None:
     keras_setup.start(given.backend, None, None, given.precision)
     import keras
 
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        pixels = Path(folder) / "pixels.zarr"
+    rng, settings = np.random.default_rng(0), recipe.read("mobilenetv2-gpu")
+    settings["resize"]["size"] = given.size
+    settings["extract"] |= {"views": 1, "batch_size": given.batch, "precision": given.precision}
+    settings["predict"]["views"] = 1
+    settings["compute"]["backend"] = given.backend
+    with tempfile.TemporaryDirectory(dir=".") as folder, contextlib.chdir(folder):
+        paths.DATA.mkdir()
         shape = given.images, given.size, given.size, 3
         blocks = (
             rng.integers(0, 256, (min(given.batch, given.images - at), *shape[1:]), np.uint8)
             for at in range(0, given.images, given.batch)
         )
-        arrays.write(pixels, blocks, shape=shape, dtype=np.uint8, fingerprint="drawn")
+        arrays.write(paths.RESIZED, blocks, shape=shape, dtype=np.uint8, fingerprint="drawn")
+        stored = arrays.StoredArray(paths.RESIZED)
+        arrays.write_digests(
+            paths.RESIZED, np.concatenate([*map(arrays.digests, stored.batches(given.batch))])
+        )
         for name in given.networks:
             keras.utils.set_random_seed(0)
-            _extraction(name, pixels, Path(folder) / f"{name}.zarr", given)
-            _fine_tuning(name, pixels, given)
-    print(f"memory of the process: {peak_memory() / 2**20:,.0f} MiB")
+            if name == TRANSFORMER:
+                _transformer(given)
+                continue
+            _extraction(name, given, settings)
+            _fine_tuning(name, given)
+    print(f"memory: process {peak_memory() / 2**20:,.0f} MiB{_memory_of_card(given.backend)}")
 
 
-def _extraction(name: str, pixels: Path, out: Path, given: argparse.Namespace) -> None:
-    """Print the rate from pixels on disk to features on disk, of its parts, and the limit."""
+def _extraction(name: str, given: argparse.Namespace, settings: dict[str, Any]) -> None:
+    """Print the rate of `extract`, pixels on disk to features on disk, of its parts, and the limit.
+
+    The first batch compiles the network and is not measured.
+    """
     from pipeline.backbones import build
+    from pipeline.backbones.extraction import Extraction
 
-    network = build.network(name, given.size, False, None)
-    model = build.extractor(network, name, None, "avg", keras_setup.dtype(given.precision))
-    started = keras_setup.starter(model)
-    images, size = arrays.StoredArray(pixels), given.batch
+    network = {"weights": "random", "seed": 0, "include_top": False}
+    settings["backbones"] = {name: network | {"preprocessing": "rescale", "pooling": "avg"}}
+    paths.WEIGHTS.mkdir(parents=True, exist_ok=True)
+    build.network(name, given.size, False, None).save_weights(paths.weights(name))
+    work = Extraction(name, paths.features(name), config.check(settings))
+    size, images = given.batch, work.images
+    first = images.read(0, size)
+    work.start(first, False)()
+    shape = (len(images), 1, work.width)
 
-    def start(batch: NDArray[np.uint8]) -> keras_setup.Wait:
-        return started(keras_setup.padded(batch, size), len(batch))
+    def stage() -> None:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            done = cached_shards.run(
+                work, shape, images.fingerprint, title=name, threads=SHARDS_AT_ONCE, cluster=None
+            )
+        times.append(parallel.where_the_time_went(done))
+        print(printed.getvalue(), end="", file=sys.stderr)
 
-    first = next(iter(images.batches(size)))
-    start(first)()  # compiles
-    rounds = max(2, len(images) // size)
-    on_device = _on_device(keras_setup.padded(first, size), given.backend)
-
-    def compute() -> None:
-        waits = [started(on_device, size) for _ in range(rounds)]
-        waits[-1]()
-
-    def features() -> Iterator[NDArray[np.float32]]:
-        return keras_setup.in_flight(start, images.batches(size))
-
-    def whole() -> None:
-        arrays.write(
-            out,
-            features(),
-            shape=(len(images), model.output_shape[-1]),
-            dtype=np.float32,
-            fingerprint="drawn",
-        )
-
-    def read() -> None:
-        for _ in images.batches(size):
-            pass
-
-    def copy() -> None:
-        for _ in range(rounds):
-            _on_device(first, given.backend)
-
-    limit = rounds * size / _seconds(compute)
-    rate = len(images) / _seconds(whole)
+    times: list[str] = []
+    rate = len(images) / _seconds(stage)
+    limit = _limit(lambda batch: work.start(batch, False), first, given)
+    read = len(images) * images.row_bytes() / _seconds(lambda: [None for _ in images.batches(size)])
+    copies = [first] * max(2, len(images) // size)
+    copy = sum(one.nbytes for one in copies) / _seconds(
+        lambda: [_on_device(one, given.backend) for one in copies]
+    )
     print(
         f"{name}: extraction {rate:,.0f} img/s, {rate / limit:.2f} of the limit, {limit:,.0f}; "
-        f"reading alone {len(images) / _seconds(read):,.0f}, copying "
-        f"{rounds * len(first) / _seconds(copy):,.0f}"
+        f"pixels {rate * images.row_bytes() / 1e9:.2f} GB/s, reading alone {read / 1e9:.2f}, "
+        f"copying to the device {copy / 1e9:.2f}; {times[0]}"
     )
-    stored = arrays.StoredArray(out)
+    stored = arrays.StoredArray(paths.features(name))
     print(f"sha256 {name} features {_digest([stored.read(0, len(stored))])}")
 
 
-def _fine_tuning(name: str, pixels: Path, given: argparse.Namespace) -> None:
+def _transformer(given: argparse.Namespace) -> None:
+    """Print how many images a second ViT-B/16 computes: mostly products of large matrices.
+
+    A. Dosovitskiy et al., "An Image Is Worth 16x16 Words" (2021), table 1; without class token.
+    """
+    import keras
+    from keras import layers
+
+    keras.config.set_dtype_policy(keras_setup.dtype(given.precision))
+    images = keras.Input((given.size, given.size, 3))
+    x = layers.Reshape((-1, 768))(layers.Conv2D(768, 16, strides=16)(images))
+    for _ in range(12):
+        y = layers.LayerNormalization()(x)
+        x = layers.add([x, layers.MultiHeadAttention(12, 64)(y, y)])
+        y = layers.Dense(3072, activation="gelu")(layers.LayerNormalization()(x))
+        x = layers.add([x, layers.Dense(768)(y)])
+    model = keras.Model(images, layers.GlobalAveragePooling1D(dtype="float32")(x))
+    keras.config.set_dtype_policy("float32")
+    start = keras_setup.starter(model, given.batch)
+    first = np.zeros((given.batch, given.size, given.size, 3), np.uint8)
+    start(first)()
+    print(f"ViT-B/16: {_limit(start, first, given):,.0f} img/s on a batch in the device's memory")
+
+
+def _limit(
+    start: Callable[[Any], keras_setup.Wait], batch: NDArray[np.uint8], given: argparse.Namespace
+) -> float:
+    """Return the images a second of a compiled network on a batch in the device's memory."""
+    on_device = _on_device(batch, given.backend)
+    size, rounds = len(batch), max(2, int(given.images) // len(batch))
+
+    def compute() -> None:
+        waits = [start(on_device) for _ in range(rounds)]
+        waits[-1]()
+
+    return rounds * size / _seconds(compute)
+
+
+def _fine_tuning(name: str, given: argparse.Namespace) -> None:
     """Print steps a second of the project's loop and of Keras' on images in memory."""
     import keras
 
@@ -157,14 +207,17 @@ def _fine_tuning(name: str, pixels: Path, given: argparse.Namespace) -> None:
     from pipeline.training import loop
 
     size = max(1, given.batch // 4)
-    images = arrays.StoredArray(pixels)
+    images = arrays.StoredArray(paths.RESIZED)
     rows = np.arange(min(len(images), STEPS * size))
     label = np.random.default_rng(0).integers(0, 2, len(rows))
     count = len(rows) // size
 
     def model() -> keras.Model:
         keras.utils.set_random_seed(0)
+        if given.precision == "bfloat16":
+            keras.config.set_dtype_policy("mixed_bfloat16")  # as `fine_tune` does
         extractor = build.extractor(build.network(name, given.size, False, None), name, None, "avg")
+        keras.config.set_dtype_policy("float32")
         build.unfreeze_from(extractor, NETWORKS[name])
         head = loop.dense_head(extractor.output_shape[-1], [], 2)
         made = keras.Model(extractor.inputs, head(extractor.outputs[0]))
@@ -196,6 +249,19 @@ def _on_device(values: NDArray[Any], backend: str) -> Any:
     if backend == "jax":
         return importlib.import_module("jax").device_put(values).block_until_ready()
     return importlib.import_module("tensorflow").constant(values)
+
+
+def _memory_of_card(backend: str) -> str:
+    """Return what was used at most, or nothing on a processor."""
+    if backend == "jax":
+        used = importlib.import_module("jax").local_devices()[0].memory_stats() or {}
+        most = used.get("peak_bytes_in_use")
+    else:
+        tensorflow = importlib.import_module("tensorflow")
+        gpus = tensorflow.config.list_logical_devices("GPU")
+        used = tensorflow.config.experimental.get_memory_info(gpus[0].name) if gpus else {}
+        most = used.get("peak")
+    return f", card {most / 2**20:,.0f} MiB" if most else ""
 
 
 def _seconds(work: Any) -> float:

@@ -6,7 +6,7 @@ Reads pixels, uint8 (n, size, size, 3), and weights or, for OpenVINO, the networ
 
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from pipeline.schema import Params
 from pipeline.storage import arrays, cache_key
 from pipeline.storage.cached_shards import CachedShards
 from pipeline.storage.keys import Keys
+
+Start = Callable[[NDArray[np.uint8], bool], keras_setup.Wait]
 
 _computing = threading.Lock()
 
@@ -64,18 +66,21 @@ class Extraction(CachedShards):
     ) -> Iterator[NDArray[Any]]:
         size = openvino.AT_ONCE if self.by_openvino else self.params.extract.batch_size
 
+        mirror = part == views.MIRROR_IMAGE
+        view = views.IMAGE if mirror else part
+
         def seen() -> Iterator[NDArray[np.uint8]]:
             at = 0
             for batch in parallel.timed(self.images.batches(size, rows), done, "read"):
                 digests = [self.keys[row] for row in rows[at : at + len(batch)]]
                 at += len(batch)
                 with done.timed("read"):
-                    images = views.view(self.params.extract, batch, digests, part)
+                    images = views.view(self.params.extract, batch, digests, view)
                 yield images
 
         def start(images: NDArray[np.uint8]) -> keras_setup.Wait:
             with _computing, done.timed("compute"):
-                wait = self.start(images)
+                wait = self.start(images, mirror)
             return lambda: self._finished(wait, done)
 
         yield from keras_setup.in_flight(start, seen())
@@ -107,21 +112,21 @@ class Extraction(CachedShards):
         return openvino.Network(self.converted)
 
     @functools.cached_property
-    def start(self) -> keras_setup.Start:
-        """A function that starts on images; one thread may call it at a time."""
+    def start(self) -> Start:
+        """A function that starts on images, mirrored or not; one thread may call it at a time."""
         if not self.by_openvino:
             return self._by_keras[0]
         threads, instruction_set = self.params.compute.threads, self.params.compute.instruction_set
         self.network.compile(self.params.extract.precision, threads, instruction_set)
 
-        def start(images: NDArray[np.uint8]) -> keras_setup.Wait:
-            features = self.network(images)
+        def start(images: NDArray[np.uint8], mirror: bool) -> keras_setup.Wait:
+            features = self.network(images[:, :, ::-1] if mirror else images)
             return lambda: features
 
         return start
 
     @functools.cached_property
-    def _by_keras(self) -> tuple[keras_setup.Start, int]:
+    def _by_keras(self) -> tuple[Start, int]:
         precision = self.params.extract.precision
         keras_setup.start(**self.params.compute.model_dump(), precision=precision)
         from pipeline.backbones import from_params

@@ -29,13 +29,14 @@ def extractor(
 
 def features_function(
     params: Params, backbone: str, size: int, weights: Path
-) -> tuple[keras_setup.Start, int]:
-    """Return a function that starts Keras on images, and the number of features."""
+) -> tuple[Callable[[NDArray[np.uint8], bool], keras_setup.Wait], int]:
+    """Return a function that starts Keras on images or their mirror images; number of features.
+
+    The device mirrors them.
+    """
     options = params.extract
     model = extractor(params, backbone, size, weights, keras_setup.dtype(options.precision))
-    started = keras_setup.starter(model)
-
-    def start(images: NDArray[np.uint8]) -> Callable[[], NDArray[np.float32]]:
-        return started(keras_setup.padded(images, options.batch_size), len(images))
-
-    return start, int(model.output_shape[-1])
+    images = keras.Input(model.input_shape[1:], name="images")
+    mirrored = keras.Model(images, model(keras.ops.flip(images, axis=2)))
+    starters = [keras_setup.starter(one, options.batch_size) for one in (model, mirrored)]
+    return lambda images, mirror: starters[mirror](images), int(model.output_shape[-1])

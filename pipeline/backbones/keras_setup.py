@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ from pipeline.runtime.errors import UserError
 
 IN_FLIGHT = 3  # batches, so that a GPU has the next one when it ends one
 
+T = TypeVar("T")
 Wait = Callable[[], NDArray[Any]]
-Start = Callable[[NDArray[Any]], Wait]
 
 _started: tuple[str, int | None, str | None, str] | None = None
 
@@ -93,7 +93,7 @@ def start(
     _started = settings
 
 
-def in_flight(start: Start, batches: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def in_flight(start: Callable[[T], Wait], batches: Iterable[T]) -> Iterator[NDArray[Any]]:
     """Yield the outputs of batches, in order, `IN_FLIGHT` of which are started at a time."""
     started = deque[Wait]()
     for batch in batches:
@@ -127,13 +127,6 @@ def limit(threads: int | None, instruction_set: str | None) -> int:
     return threads or available
 
 
-def run_padded(
-    function: Callable[[NDArray[Any]], Any], batch: NDArray[Any], size: int
-) -> NDArray[np.float32]:
-    """Return the outputs of a batch padded with zeros to `size` rows, on which no row depends."""
-    return np.asarray(function(padded(batch, size)))[: len(batch)]
-
-
 def padded(batch: NDArray[Any], size: int) -> NDArray[Any]:
     """Return a batch with rows of zeros up to `size`."""
     if len(batch) == size:
@@ -142,30 +135,28 @@ def padded(batch: NDArray[Any], size: int) -> NDArray[Any]:
     return np.concatenate([batch, padding])
 
 
-def starter(model: Any) -> Callable[[NDArray[Any], int], Wait]:
+def starter(model: Any, size: int) -> Callable[[NDArray[Any]], Wait]:
     """Return a function that starts a model in inference mode on a batch, and does not wait for it.
 
-    It takes inputs (n, ...) and the number of rows that count, and returns a function that waits
-    for the outputs of these rows, float32. Meanwhile the device computes, and the next batch can be
-    started. The model's weights are those of this moment.
+    It takes inputs (n, ...), at most `size`, pads them to that many, and returns a function that
+    waits for their outputs, float32 (n, ...). Meanwhile the device computes, and the next batch can
+    be started. The model's weights are those at the start of a batch.
     """
     if importlib.import_module("keras").config.backend() == "jax":
         jax = importlib.import_module("jax")
-        weights = [
-            [one.value for one in variables]
-            for variables in (model.trainable_variables, model.non_trainable_variables)
-        ]
         stateless = jax.jit(lambda *arguments: model.stateless_call(*arguments, training=False)[0])
 
         def run(inputs: NDArray[Any]) -> Any:
+            trained, others = model.trainable_variables, model.non_trainable_variables
+            weights = [[one.value for one in variables] for variables in (trained, others)]
             return stateless(*weights, inputs)
     else:
         tensorflow = importlib.import_module("tensorflow")
         run = tensorflow.function(lambda inputs: model(inputs, training=False))
 
-    def start(inputs: NDArray[Any], count: int) -> Wait:
-        outputs = run(inputs)
-        return lambda: np.asarray(outputs)[:count]
+    def start(batch: NDArray[Any]) -> Wait:
+        outputs = run(padded(batch, size))
+        return lambda: np.asarray(outputs)[: len(batch)]
 
     return start
 

@@ -25,7 +25,7 @@ from pipeline.runtime.machine import INSTRUCTION_SETS
 
 GRAPH, WEIGHTS, ABOUT = "network.xml", "network.bin", "network.json"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
-BATCH = {"float32": 1, "bfloat16": 8}  # images per request; the last bits may depend on it
+BATCH = {"float32": 1, "bfloat16": 2}  # images per request; the last bits may depend on it
 MOST_REQUESTS = 8  # at a time: each has activations of its own
 AT_ONCE = 64  # images that callers pass, so that all requests are busy
 

@@ -239,19 +239,12 @@ class Predictor:
         parts = list(self.network.extractors.values())
         frozen, rest = network_split.split(parts, [None] * len(parts), self.network.classifier)
         count = self.batch_size
+        features_of, logits_of = (keras_setup.starter(one, count) for one in (frozen, rest))
 
         def in_batches(images: NDArray[Any]) -> NDArray[np.float32]:
             batches = (images[start : start + count] for start in range(0, len(images), count))
-            return np.concatenate(
-                [
-                    keras_setup.run_padded(
-                        lambda batch: rest.predict_on_batch(frozen.predict_on_batch(batch)),
-                        batch,
-                        count,
-                    )
-                    for batch in batches
-                ]
-            )
+            features = keras_setup.in_flight(features_of, batches)
+            return np.concatenate([logits_of(batch)() for batch in features])
 
         return in_batches
 

@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 
 from pipeline.schema import Extract
 
+IMAGE, MIRROR_IMAGE = 0, 1  # numbers of views
+
 
 def view(
     options: Extract, images: NDArray[np.uint8], digests: Sequence[bytes], number: int
 ) -> NDArray[np.uint8]:
     """Return view `number` of each image; `digests` are the sha256 of each image's pixels."""
-    if number == 0:
+    if number == IMAGE:
         return images
-    if number == 1:
+    if number == MIRROR_IMAGE:
         return images[:, :, ::-1]
     from scipy import ndimage  # takes longer to import than one image to predict
 

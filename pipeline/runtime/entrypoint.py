@@ -1,7 +1,8 @@
 """Entry point of stages and commands: errors and exit codes.
 
-A `UserError`, a full or faulty disk and a lack of memory become one sentence on stderr and status
-1, Ctrl-C becomes status 130. Anything else is a fault of this program and keeps its traceback.
+A `UserError`, a full or faulty disk, a lack of memory and an operation that a GPU cannot repeat bit
+for bit become one sentence on stderr and status 1, Ctrl-C becomes status 130. Anything else is a
+fault of this program and keeps its traceback.
 """
 
 import contextlib
@@ -21,6 +22,9 @@ from typing import Any
 from pipeline.runtime.errors import FULL, MEMORY, NO_PLACE, TOO_MANY, UserError
 
 NO_MEMORY = re.compile(r"\bOOM\b|\bout of memory\b", re.IGNORECASE)
+NO_KERNEL = re.compile(  # the words of TensorFlow's kernels
+    r"deterministic GPU implementation of (.+?) (?:is )?not (?:currently )?available", re.IGNORECASE
+)
 MOST_SHOWN = 200  # characters of a library's message
 KEPT = "nothing half-written was kept"
 STORAGE = {  # by errno: what was expected, and the remedy
@@ -89,7 +93,7 @@ def _print(sentences: str) -> None:
 
 
 def _sentence(error: Exception) -> str | None:
-    """Return what memory or disk lack; None for a fault of this program."""
+    """Return what memory, disk or GPU lack; None for a fault of this program."""
     number = error.errno if isinstance(error, OSError) else None
     words = "" if isinstance(error, OSError) else str(error)  # they may be a file's name
     # TensorFlow's and JAX' errors share no class, but the words.
@@ -98,6 +102,12 @@ def _sentence(error: Exception) -> str | None:
         return (
             f"{Path(sys.argv[0]).stem}: expected more memory, got {got!r}; end other programs, or "
             "lower STAGES_MEMORY_GIB or a batch_size in params.yaml"
+        )
+    if operation := NO_KERNEL.search(words):
+        return (
+            f"{Path(sys.argv[0]).stem}: expected operations with deterministic kernels, got "
+            f"{operation[1]!r}, for which TensorFlow has none on a GPU; use compute.backend: jax "
+            "(docs/gpu.md), or the processor (CUDA_VISIBLE_DEVICES=-1)"
         )
     if not isinstance(error, OSError) or number not in STORAGE:
         return None

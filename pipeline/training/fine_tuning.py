@@ -4,7 +4,7 @@ Trains on augmented images, or on cached activations of the frozen layers; `kera
 before the import. An interrupted run continues from its last complete epoch.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from pipeline import config, paths
 from pipeline.backbones import build, keras_setup
 from pipeline.evaluation.probabilities import mean_log_probability
 from pipeline.images import views
-from pipeline.runtime import atomic_files, environment, fingerprint
+from pipeline.runtime import atomic_files, environment, fingerprint, parallel
 from pipeline.runtime.machine import processors
 from pipeline.runtime.progress import progress
 from pipeline.schema import NO_AUGMENT, FineTune, Params
@@ -71,11 +71,15 @@ class FineTuning:
             ):
                 yield batch.astype(np.float32, copy=False), labels.label[rows]
 
+        logits = keras_setup.starter(learner.predictor, settings.batch_size)
+
+        def start_on(views: Sequence[NDArray[Any]]) -> keras_setup.Wait:
+            waits = [logits(batch) for batch in views]
+            return lambda: mean_log_probability([wait() for wait in waits])
+
         def predict(rows: Rows) -> Iterator[NDArray[np.float32]]:
-            logits = self._padded(learner.predictor)
             views = [learner.views(view, rows) for view in range(self.params.predict.views)]
-            for batches in zip(*views, strict=True):
-                yield mean_log_probability([logits(batch) for batch in batches])
+            return keras_setup.in_flight(start_on, parallel.ahead(zip(*views, strict=True)))
 
         result = loop.fit(
             learner.model,
@@ -118,13 +122,16 @@ class FineTuning:
             net.classifier,
             keras_setup.dtype(self.settings.precision),
         )
+        start_on = keras_setup.starter(frozen, self.settings.batch_size)
         every, train = np.arange(len(self.images)), self.labels.rows("train")
         others = self.params.extract.views - self.params.predict.views  # views that do not predict
         cached = frozen_activations.cached(
             paths.FROZEN_ACTIVATIONS,
             self._key("activations", OF_ACTIVATIONS),
             [every] * self.params.predict.views + [train] * others,
-            lambda view, rows: map(self._padded(frozen), self._view(view, rows)),
+            lambda view, rows: keras_setup.in_flight(
+                start_on, parallel.ahead(self._view(view, rows))
+            ),
             frozen.output_shape[-1],
             self.images.fingerprint,
             environment.disk_bytes(),
@@ -148,10 +155,6 @@ class FineTuning:
         for first, batch in zip(firsts, self.images.batches(size, rows), strict=True):
             digests = [one.tobytes() for one in self.images.digests[rows[first : first + size]]]
             yield views.view(self.params.extract, batch, digests, view)
-
-    def _padded(self, model: keras.Model) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-        size = self.settings.batch_size
-        return lambda batch: keras_setup.run_padded(model.predict_on_batch, batch, size)
 
     def _key(self, prefix: str, names: Container[str] | None, *inputs: Path) -> str:
         """Return a name that changes with settings, images, weights and further inputs."""

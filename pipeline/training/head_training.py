@@ -105,10 +105,10 @@ def _train_dense(settings: DenseHead, params: Params, features: Readable, labels
             view = rng.integers(values.shape[1], size=len(rows))
             yield values[np.arange(len(rows)), view], labels.label[rows]
 
-    def logits(batch: head.FloatArray) -> head.FloatArray:
-        return keras_setup.run_padded(model.predict_on_batch, batch, BATCH)
-
-    predicted = functools.partial(predict, features, params.predict.views, logits)
+    start_on = keras_setup.starter(model, BATCH)
+    predicted = functools.partial(
+        predict, features, params.predict.views, lambda batch: start_on(batch)()
+    )
     epochs, fault = loop.fit(
         model,
         settings,

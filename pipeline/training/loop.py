@@ -282,5 +282,5 @@ def compile_for(model: keras.Model, optimizer: keras.Optimizer) -> None:
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=False,
+        jit_compile=keras.config.backend() == "jax",  # which would run operation by operation
     )

@@ -172,9 +172,10 @@ def test_a_rows_features_are_the_same_in_any_batch(pixels: NDArray[np.uint8]) ->
     """Without AVX-512 the place in the batch decides the last bits: docs/reproducibility.md."""
     tolerance = 0 if "avx512f" in machine.flags() else 1e-6
     model = build.extractor(mobilenet(), "MobileNetV2", None, "avg", "float32")
+    start = keras_setup.starter(model, 32)
 
     def features(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return keras_setup.run_padded(model.predict_on_batch, batch, 32)
+        return start(batch)()
 
     expected = features(pixels)
     assert len(np.unique(expected, axis=0)) == 32

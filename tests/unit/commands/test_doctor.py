@@ -53,6 +53,20 @@ def commit_crlf(tiny: Tiny) -> None:
     (tiny.folder / "draw.py").write_text(lines, encoding="utf-8")
 
 
+def packages_of_a_gpu(package: str | None) -> Make:
+    """One installed package for GPUs, or none, and the locks for them."""
+
+    def make(_: Tiny, patch: pytest.MonkeyPatch) -> None:
+        installed = machine.installed
+        patch.setattr(
+            machine, "installed", lambda name: "1" if name == package else installed(name)
+        )
+        for lock in paths.GPU_LOCKS.values():
+            lock.touch()
+
+    return make
+
+
 def gpu(driver: str = "580.65.06", package: str | None = None, **params: str) -> Make:
     """An H100 with a driver, one installed package for GPUs, and changed parameters."""
 
@@ -63,12 +77,7 @@ def gpu(driver: str = "580.65.06", package: str | None = None, **params: str) ->
         (folder / "version").write_text(text)
         (folder / "gpus/0/information").write_text("Model: \t\t NVIDIA H100\nIRQ: 1\n")
         patch.setattr(machine, "NVIDIA", folder)
-        installed = machine.installed
-        patch.setattr(
-            machine, "installed", lambda name: "1" if name == package else installed(name)
-        )
-        for lock in paths.GPU_LOCKS.values():
-            lock.touch()
+        packages_of_a_gpu(package)(tiny, patch)
         tiny.change({key.replace("_", ".", 1): value for key, value in params.items()})
 
     return make
@@ -142,6 +151,10 @@ NOTES: dict[str, tuple[Make, str]] = {
     "a GPU and an engine for the processor": (
         gpu(package="nvidia-cudnn-cu12", extract_engine="openvino"),
         "gpu: NVIDIA H100 is here and `extract` does not use it: extract.engine: openvino runs on ",
+    ),
+    "a GPU's packages and no GPU": (
+        packages_of_a_gpu("jax-cuda13-plugin"),
+        "gpu: packages of requirements-jax-cuda.lock are installed, but no GPU is here",
     ),
     "no lock": (lambda *_: Path("dvc.lock").unlink(), "outputs: no dvc.lock; `make repro` comp"),
 }

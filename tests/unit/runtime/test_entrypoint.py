@@ -58,6 +58,16 @@ def no_memory(error: Exception, got: str) -> tuple[Exception, int, str]:
         no_memory(MemoryError(), "none left"),
         no_memory(OSError(errno.ENOMEM, "none at all"), f"[Errno {errno.ENOMEM}] none at all"),
         no_memory(RuntimeError("CUDA out of memory.\n2 GiB\x1b"), "CUDA out of memory. 2 GiB\\x1b"),
+        (
+            RuntimeError(
+                "{{function_node f}} A deterministic GPU implementation of "
+                "DepthwiseConvBackpropFilter is not currently available. [Op:g]"
+            ),
+            1,
+            "error: train_head: expected operations with deterministic kernels, got "
+            "'DepthwiseConvBackpropFilter', for which TensorFlow has none on a GPU; use "
+            "compute.backend: jax (docs/gpu.md), or the processor (CUDA_VISIBLE_DEVICES=-1)\n",
+        ),
         no_memory(RuntimeError("OOM " + "x " * 900), "OOM " + "x " * 96 + "x..."),
     ],
 )
