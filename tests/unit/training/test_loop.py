@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -138,6 +139,15 @@ def test_keras_has_every_optimizer_of_the_schema(optimizer: str) -> None:
     assert type(model.optimizer).__name__.lower() == optimizer
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)
     assert not np.array_equal(model.get_weights()[0], before[0])
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_jax_compiles_its_steps(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """TensorFlow's functions are graphs without XLA; JAX would run one operation at a time."""
+    model = Mock()
+    monkeypatch.setattr(keras.config, "backend", lambda: backend)
+    loop.compile_for(model, keras.optimizers.SGD())
+    assert model.compile.call_args.kwargs["jit_compile"] is (backend == "jax")
 
 
 def test_the_step_size_rises_then_falls_by_a_cosine() -> None:
