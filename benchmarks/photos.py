@@ -56,6 +56,7 @@ def find() -> Photos:
     files = {
         "MobileNet": folder / "weights" / "mobilenet_imagenet_no_top.weights.h5",
         "MobileNetV2": folder / "weights" / "mobilenet_v2_imagenet_no_top.weights.h5",
+        "EfficientNetLite2": folder / "weights" / "efficientnet_lite2.onnx",
     }
     return Photos(
         "real photos",

@@ -78,6 +78,15 @@ def weights_from(taken: Photos, backbone: str) -> dict[str, Any]:
     return {"weights": "file", "path": str(path), "sha256": sha256, "include_top": False}
 
 
+def at_hand(taken: Photos, backbone: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a backbone's section with the weights that are here in place of a download."""
+    if section["weights"] == "imagenet":
+        top = {"include_top": section["include_top"]}
+        return {**section, **weights_from(taken, backbone), **top}
+    path = taken.weights.get(backbone, section.get("path"))
+    return {**section, **({"path": str(path)} if "path" in section else {})}
+
+
 def command(stage: str, backbone: str) -> list[str]:
     """Return the command that `dvc repro` calls."""
     return python(f"stages.{stage}", *([backbone] if stage in OF_A_BACKBONE else []))

@@ -20,7 +20,7 @@ from scipy.optimize import minimize_scalar
 
 from benchmarks import photos, printed
 from benchmarks.measure import python, run
-from benchmarks.project import Project, run_stage, weights_from
+from benchmarks.project import Project, at_hand, run_stage
 from benchmarks.settings import Settings
 from benchmarks.tables import table
 from pipeline.commands import recipe
@@ -106,8 +106,7 @@ def follow(project: Project, name: str, taken: photos.Photos, train: Path) -> di
     params = recipe.read(name)
     params["data"] = {"train": str(train), "test": str(train)}
     for backbone, section in params["backbones"].items():
-        if section["weights"] == "imagenet":
-            section |= weights_from(taken, backbone)
+        section |= at_hand(taken, backbone, section)
     text = yaml.safe_dump(params, sort_keys=False)
     (project.folder / "params.yaml").write_text(text, encoding="utf-8")
     return params

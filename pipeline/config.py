@@ -18,7 +18,16 @@ from pydantic_core import ErrorDetails
 from pipeline import paths
 from pipeline.runtime.errors import UserError, did_you_mean
 from pipeline.runtime.links import same
-from pipeline.schema import Backbone, FineTune, Params, Section, Training, ViewAugment, sections
+from pipeline.schema import (
+    Backbone,
+    FineTune,
+    OnnxFile,
+    Params,
+    Section,
+    Training,
+    ViewAugment,
+    sections,
+)
 from pipeline.schema_values import show
 
 _OFF = {"dropout": 0.0, "batch_norm": False}  # after hidden layers, where there is none
@@ -76,7 +85,7 @@ def check(content: Any, path: Path = paths.PARAMS) -> Params:
         raise UserError("\n".join(_sentence(path, fault) for fault in faults.errors())) from None
 
 
-def require_backbone(params: Params, name: str) -> Backbone:
+def require_backbone(params: Params, name: str) -> Backbone | OnnxFile:
     """Return the section of a backbone, or raise a `UserError`."""
     if name not in params.backbones:
         raise UserError(
@@ -102,13 +111,7 @@ def settings(params: Params) -> dict[str, Any]:
     """Return for each stage the values that affect its outputs, as plain data."""
     compute = params.compute.model_dump()
     blas = {"threads": params.compute.threads}
-    networks = {
-        name: {
-            **one.model_dump(include={"include_top", "layer", "pooling"}),
-            "preprocessing": "backbone" if name in RESCALED else one.preprocessing,
-        }
-        for name, one in params.backbones.items()
-    }
+    networks = {name: _network(name, one, params) for name, one in params.backbones.items()}
     extract = params.extract.model_dump(exclude={"augment"})
     augment = _changing(params.extract.augment)
     extract["augment"] = augment if params.extract.views > 2 else None
@@ -160,6 +163,18 @@ def settings(params: Params) -> dict[str, Any]:
     }
 
 
+def _network(name: str, backbone: Backbone | OnnxFile, params: Params) -> dict[str, Any]:
+    """Return the values that decide what a backbone computes from images, beside its weights."""
+    size = {} if backbone.size in (None, params.resize.size) else {"own_pixels": backbone.size}
+    if isinstance(backbone, OnnxFile):
+        return backbone.model_dump(exclude={"weights", "path", "sha256", "size"}) | size
+    return {
+        **backbone.model_dump(include={"include_top", "layer", "pooling"}),
+        "preprocessing": "backbone" if name in RESCALED else backbone.preprocessing,
+        **size,
+    }
+
+
 def _changing(augment: ViewAugment | None) -> dict[str, Any] | None:
     """Return the changes of views; of changes that are all off, the seed plays no part."""
     ranges = augment.model_dump() if augment else {}
@@ -191,7 +206,11 @@ def _fine_tuning(
         **_training(tune, hidden),
         "changes": tune.augment.model_dump() if tune.augment and tune.augment.active() else None,
         "backbones": [
-            {"name": name, **one, "unfreeze_from": params.backbones[name].unfreeze_from}
+            {
+                "name": name,
+                **one,
+                "unfreeze_from": params.backbones[name].unfreeze_from,
+            }
             for name, one in networks.items()
         ],
         "views": [views, params.predict.views],
@@ -224,6 +243,8 @@ def _sentence(path: Path, fault: ErrorDetails) -> str:
     kind, location = fault["type"], [part for part in fault["loc"] if part != "[key]"]
     if location[:1] == ["train_head"] and len(location) > 1:
         del location[1]  # the kind, which pydantic inserts
+    if location[:1] == ["backbones"] and len(location) > 2:
+        del location[2]
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         location.append("kind")
     where = ": ".join([str(path), *filter(None, [".".join(map(str, location))])])
@@ -250,5 +271,5 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
     for place, part in enumerate(location):
         field = section.model_fields.get(str(part))
         if field and (kinds := sections(field.annotation)):
-            section = kinds[-1] if location[place + 1 :][:1] == ("dense",) else kinds[0]
+            section = kinds[-1] if {"dense", "onnx"} & {*location[place + 1 :]} else kinds[0]
     return list(section.model_fields)

@@ -4,12 +4,22 @@ The description of a key is its comment in `params.yaml` and its entry in `docs/
 """
 
 import re
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from pipeline.schema_values import (
+    AnyPooling,
     Avx512,
+    Channels,
     ClassWeights,
     Clip,
     Count,
@@ -21,6 +31,7 @@ from pipeline.schema_values import (
     LayersShown,
     Name,
     NotNegative,
+    Pixels,
     Pooling,
     Positive,
     Precision,
@@ -31,6 +42,7 @@ from pipeline.schema_values import (
     WithoutBfloat16,
     ascii_compatible,
     distinct,
+    not_zero,
 )
 
 
@@ -107,12 +119,14 @@ class Split(Section):
 
 
 class Resize(Section):
-    size: Annotated[int, Field(ge=8, le=4096)] = key("width and height in pixels")
+    size: Pixels = key("width and height in pixels")
     fit: Literal["squash", "crop", "pad"] = key("to the square: squash, crop or pad")
     interpolation: Interpolation = key("nearest, bilinear, bicubic, lanczos or box")
 
 
 class Backbone(Section):
+    """A network of Keras."""
+
     weights: Literal["imagenet", "file", "random"] = key(
         "imagenet (downloaded by Keras), file (path, sha256) or random (seed)"
     )
@@ -125,6 +139,7 @@ class Backbone(Section):
     )
     layer: LayerName = optional("layer to take features from; null: the last convolutional layer")
     pooling: Pooling = key("avg, max, flatten, predictions or log_predictions (with include_top)")
+    size: Pixels | None = optional("width and height that the network takes; null: resize.size")
     unfreeze_from: LayerName = optional("first layer that fine-tuning trains; null: none")
 
     @model_validator(mode="after")
@@ -143,6 +158,41 @@ class Backbone(Section):
                 wrong = "layer: expected null, as pooling is {!r}, got {!r}; change one of them"
             raise ValueError(wrong.format(self.pooling, self.layer))
         return self
+
+
+class OnnxFile(Section):
+    """A frozen network in an ONNX file, which OpenVINO runs."""
+
+    unfreeze_from: ClassVar[None] = None
+
+    weights: Literal["file"] = key(
+        "file: a network of any framework, with a path that ends in .onnx"
+    )
+    path: str = key("path of the ONNX file")
+    sha256: Sha256 = key("sha256 of the ONNX file")
+    output: Text | None = optional("name of the output to take; null: the only one")
+    layout: Literal["NCHW", "NHWC"] | None = optional(
+        "order of the input's axes; null: by the axis that has 3 channels"
+    )
+    mean: Channels = key("subtracted from red, green and blue, values from 0 to 255")
+    std: Annotated[Channels, AfterValidator(not_zero)] = key("then divides red, green and blue")
+    size: Pixels | None = optional(
+        "width and height that the network takes; null: as its file says"
+    )
+    pooling: AnyPooling = key(
+        "of maps: avg, max, flatten; of tokens: cls, mean, cls_and_mean; of a vector: flatten"
+    )
+
+
+def _kind(backbone: Any) -> str:
+    """Return the tag of a backbone's section: by the ending of its path."""
+    path = backbone.get("path") if isinstance(backbone, dict) else getattr(backbone, "path", None)
+    return "onnx" if isinstance(path, str) and path.lower().endswith(".onnx") else "keras"
+
+
+AnyBackbone = Annotated[
+    Annotated[Backbone, Tag("keras")] | Annotated[OnnxFile, Tag("onnx")], Discriminator(_kind)
+]
 
 
 class Geometry(Section):
@@ -289,7 +339,7 @@ class Verify(Section):
     pixels: Fraction = key("accepted fraction of differing pixels in a plot")
 
 
-def _plain_words(backbones: dict[str, Backbone]) -> dict[str, Backbone]:
+def _plain_words(backbones: dict[str, AnyBackbone]) -> dict[str, AnyBackbone]:
     """Allow letters, digits and _ only: a name is part of paths that DVC removes."""
     for name in backbones:
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
@@ -303,9 +353,9 @@ class Params(Section):
     data: Data = key("where the images are")
     split: Split = key("subsets of the labeled images: train, valid and test")
     resize: Resize = key("all images as RGB of one size")
-    backbones: Annotated[dict[str, Backbone], Field(min_length=1), AfterValidator(_plain_words)] = (
-        key("networks: convnet, gabor or Keras applications; the head uses all")
-    )
+    backbones: Annotated[
+        dict[str, AnyBackbone], Field(min_length=1), AfterValidator(_plain_words)
+    ] = key("networks: convnet, gabor, Keras applications or ONNX files; the head uses all")
     extract: Extract = key("features of every backbone, computed once per image and view")
     train_head: Annotated[LogisticHead | DenseHead, Field(discriminator="kind")] = key(
         "classifier on the features; kind: logistic or dense"
@@ -347,6 +397,17 @@ class Params(Section):
                 "extract.engine: expected keras, as compute.backend is "
                 f"{self.compute.backend}, got 'openvino'; change one of them"
             )
+        for name, one in self.backbones.items():
+            if isinstance(one, OnnxFile) and tune is not None:
+                raise ValueError(
+                    f"fine_tune: expected null, as backbones.{name} is an ONNX file, which cannot "
+                    "be trained, got a section; change one of them"
+                )
+            if isinstance(one, OnnxFile) and self.extract.engine != "openvino":
+                raise ValueError(
+                    f"extract.engine: expected openvino, as backbones.{name} is an ONNX file, got "
+                    f"{self.extract.engine!r}; change one of them"
+                )
         if tune is not None and tune.warmup_epochs >= tune.epochs:
             raise ValueError(
                 f"fine_tune.warmup_epochs: expected fewer than fine_tune.epochs ({tune.epochs}), "
@@ -359,7 +420,7 @@ class Params(Section):
                     f"each view is computed once, got {', '.join(changes)}; use more views "
                     "(extract.views, extract.augment), or set cache_frozen: false"
                 )
-            if not any(backbone.unfreeze_from for backbone in self.backbones.values()):
+            if not any(one.unfreeze_from for one in self.backbones.values()):
                 raise ValueError(
                     "backbones: expected unfreeze_from in at least one of them, as "
                     "fine_tune.cache_frozen is true, got none; name a layer, or train the head "

@@ -29,6 +29,13 @@ def ascii_compatible(name: str) -> str:
     )
 
 
+def not_zero(values: list[float]) -> list[float]:
+    """Return numbers to divide by, none of which is 0."""
+    if 0 in values:
+        raise ValueError(f"expected numbers other than 0, got {show(values)}; change it")
+    return values
+
+
 def show(value: object) -> str:
     """Return the repr of a value, shortened: a few lines of YAML can expand to gigabytes."""
     shorter = reprlib.Repr()
@@ -62,6 +69,11 @@ Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[Text, AfterValidator(lambda name: unicodedata.normalize("NFC", name))]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Pooling = Literal["avg", "max", "flatten", "predictions", "log_predictions"]
+AnyPooling = Literal["avg", "max", "flatten", "cls", "mean", "cls_and_mean"]
+Channels = Annotated[
+    list[Float], Field(min_length=3, max_length=3), _expected("[red, green, blue], three numbers")
+]
+Pixels = Annotated[int, Field(ge=8, le=4096)]
 Precision = Literal["float32", "tf32", "bfloat16"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box"]
 Views = Annotated[int, Field(ge=1, le=64)]

@@ -48,7 +48,12 @@ def main() -> None:
         shown = np.array(sorted(drawn))
         for row, pixels in zip(shown.tolist(), images.take(shown), strict=True):
             heatmaps.write_image(partial / galleries.picture("images", row), pixels)
-        network_images.write_heatmaps(partial, net, images, np.array(sorted(mapped)), predicted)
+        if net.model is None:
+            others = ", ".join(network.without_keras(params))
+            print(f"explain: no heatmaps, as the ONNX file of {others} has no gradients")
+            mapped = set()
+        else:
+            network_images.write_heatmaps(partial, net, images, np.array(sorted(mapped)), predicted)
         image = images.take(np.array([subject]))[0]
         filters = options.filters, options.seed, layers
         described = [

@@ -1,7 +1,8 @@
 """Stage `fetch_weights`: download, read or draw a backbone's weights, and write them as a file.
 
 With `extract.engine: openvino` it also converts the network that extracts features to OpenVINO's
-format, with batch norms folded, preprocessing and pooling inside; else its folder holds `{}`.
+format, with batch norms folded, preprocessing and pooling inside; else its folder holds `{}`. Of an
+ONNX file there is only this network.
 
 The digest of the first download is recorded in `data/weights.sha256`, to be committed, and another
 download is refused later: Keras publishes no hash for MobileNets.
@@ -11,10 +12,11 @@ import sys
 from pathlib import Path
 
 from pipeline import config, paths
-from pipeline.backbones import keras_setup, openvino
+from pipeline.backbones import keras_setup, named_file, onnx_file, openvino_files
 from pipeline.paths import WEIGHT_DIGESTS as PINS
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
+from pipeline.schema import OnnxFile
 from pipeline.stage import stage
 from pipeline.storage import sealed_files
 
@@ -24,6 +26,9 @@ def main(backbone: str) -> None:
     """Get the weights, check them, and save them in Keras's format."""
     params, name = config.read(), backbone
     wanted = config.require_backbone(params, name)
+    if isinstance(wanted, OnnxFile):
+        _convert_onnx(name, wanted, params.resize.size)
+        return
     keras_setup.start(params.compute.backend, threads=None, instruction_set=None)
     from pipeline.backbones import build, from_params, weights
 
@@ -49,7 +54,25 @@ def main(backbone: str) -> None:
             extractor = from_params.extractor(params, name, size, partial, fold_for="float32")
             weights.convert(extractor, folder)
         else:
-            openvino.leave_out(folder)
+            openvino_files.leave_out(folder)
+
+
+def _convert_onnx(name: str, wanted: OnnxFile, pixels: int) -> None:
+    """Write the network; the weights are in it, and their file stays empty."""
+    content = named_file.require(name, Path(wanted.path), wanted.sha256).read_bytes()
+    with (
+        atomic_files.replacing(paths.weights(name)) as partial,
+        atomic_files.replacing(paths.network(name)) as folder,
+    ):
+        partial.touch()
+        sealed_files.seal(partial)
+        try:
+            onnx_file.convert(name, wanted, content, pixels, folder)
+        except UserError:
+            raise
+        except Exception:
+            atomic_files.require_room(folder / "probe", 2 * len(content) + 2**20)
+            raise
 
 
 def _check_pin(name: str, digest: str) -> None:

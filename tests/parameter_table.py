@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic.fields import FieldInfo
 
-from pipeline.schema import Backbone, Params, Section, sections
+from pipeline.schema import Params, Section, sections
 
 PAGE = Path(__file__).parents[1] / "docs" / "parameters.md"
 BEGIN, END = "<!-- parameters: begin -->\n", "<!-- parameters: end -->\n"
@@ -33,7 +33,7 @@ def table() -> str:
         lines += [f"### `{name}`: {field.description}", ""]
         lines += ["| key | values | meaning |", "|---|---|---|"]
         for section in sections(field.annotation):
-            lines += _rows(section, f"{name}.NAME" if section is Backbone else name)
+            lines += _rows(section, f"{name}.NAME" if name == "backbones" else name)
         lines.append("")
     return "\n".join(lines) + "\n"
 

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from pipeline.backbones import batch_norm_folding, gabor, weights_file
+from pipeline.backbones.resize_layer import Resize
 from pipeline.runtime.errors import UserError, nearest
 
 CONVNET = "convnet"
@@ -84,6 +85,7 @@ def extractor(
     pooling: str,
     fold_for: str | None = None,
     preprocessing: str = "backbone",
+    pixels: int | None = None,
 ) -> keras.Model:
     """Put preprocessing before and pooling after a base.
 
@@ -94,9 +96,11 @@ def extractor(
             "log_predictions": the classifier's probabilities or their logarithms.
         fold_for: precision of inference for which batch norms are folded; None leaves them.
         preprocessing: "backbone" for its own, "rescale" for pixels / 255.
+        pixels: height and width of the images, which are resized to those of the base; None for
+            the same.
 
     Returns:
-        Model from images (n, size, size, 3) to features (n, d) float32.
+        Model from images (n, pixels, pixels, 3) to features (n, d) float32.
     """
     if pooling in PREDICTIONS:
         last = base.layers[-1]
@@ -107,8 +111,11 @@ def extractor(
     trunk = keras.Model(base.inputs, last.output, name=name)
     if fold_for:
         trunk = batch_norm_folding.fold(trunk, fold_for)
-    images = keras.Input(base.input_shape[1:], name="images")
-    features = InferenceMode(trunk)(Preprocess(name, preprocessing)(images))
+    size = base.input_shape[1]
+    images = keras.Input((pixels or size, pixels or size, 3), name="images")
+    resized = pixels not in (None, size)
+    preprocess = Preprocess(name, preprocessing, size if resized else None)
+    features = InferenceMode(trunk)(preprocess(images))
     options = {"name": "pooling", "dtype": "float32"}  # also after a network in bfloat16
     if pooling in PREDICTIONS:
         pool = keras.layers.Activation(PREDICTIONS[pooling], **options)
@@ -183,21 +190,26 @@ class InferenceMode(keras.layers.Layer):  # type: ignore[misc]
 class Preprocess(keras.layers.Layer):  # type: ignore[misc]
     """Turn RGB values 0 to 255 (n, size, size, 3) into what a backbone was trained on, float32.
 
-    `convnet`, `gabor` and every backbone with `preprocessing` "rescale" take pixels / 255.
+    `convnet`, `gabor` and every backbone with `preprocessing` "rescale" take pixels / 255. With a
+    `size`, images have any other and are resized to it first.
     """
 
-    def __init__(self, backbone: str, preprocessing: str = "backbone") -> None:
+    def __init__(
+        self, backbone: str, preprocessing: str = "backbone", size: int | None = None
+    ) -> None:
         super().__init__(name="preprocess", dtype="float32", trainable=False)
+        self._resize = Resize(size, "squash", "bicubic") if size else None
         if preprocessing == "rescale" or backbone in BUILT_IN:
             self._function: Callable[[Any], Any] = lambda images: images / 255.0
         else:
             self._function = _applications()[backbone].preprocess_input
 
     def call(self, images: Any) -> Any:
-        return self._function(keras.ops.cast(images, "float32"))
+        resized = self._resize(images) if self._resize else images
+        return self._function(keras.ops.cast(resized, "float32"))
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return shape
+        return self._resize.compute_output_shape(shape) if self._resize else shape
 
 
 def _applications() -> dict[str, types.ModuleType]:

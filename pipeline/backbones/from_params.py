@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backbones import build, keras_setup
-from pipeline.schema import Params
+from pipeline.schema import Backbone, Params
 
 
 def extractor(
@@ -16,14 +16,20 @@ def extractor(
 ) -> keras.Model:
     """Build the network with its weights, and `build.extractor` on it, `fold_for` passed on.
 
+    Images have `size`; the network may have another.
+
     Raises:
         UserError: a backbone, layer or weights that do not fit.
     """
     settings = params.backbones[backbone]
+    if not isinstance(settings, Backbone):
+        raise TypeError(f"{backbone} is not of Keras")
     logits = settings.pooling in build.PREDICTIONS
-    base = build.network(backbone, size, settings.include_top, weights, logits=logits)
+    own = settings.size or size
+    base = build.network(backbone, own, settings.include_top, weights, logits=logits)
     return build.extractor(
-        base, backbone, settings.layer, settings.pooling, fold_for, settings.preprocessing
+        *(base, backbone, settings.layer, settings.pooling, fold_for, settings.preprocessing),
+        pixels=size,
     )
 
 

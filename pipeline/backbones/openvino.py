@@ -1,6 +1,6 @@
 """A frozen network in OpenVINO's format, run on the CPU without Keras.
 
-`from_params.convert` writes it. A row has the same bytes in every run and in every batch, for one
+`openvino_files` writes it. A row has the same bytes in every run and in every batch, for one
 version of OpenVINO and one kind of processor. They differ with the precision, and from Keras' in
 the last bits.
 """
@@ -19,38 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backbones import keras_setup
+from pipeline.backbones.openvino_files import ABOUT, GRAPH, WEIGHTS
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError, of_the_machine
 from pipeline.runtime.machine import INSTRUCTION_SETS
 
-GRAPH, WEIGHTS, ABOUT = "network.xml", "network.bin", "network.json"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 BATCH = {"float32": 1, "bfloat16": 2}  # images per request; the last bits may depend on it
 MOST_REQUESTS = 8  # at a time: each has activations of its own
 AT_ONCE = 64  # images that callers pass, so that all requests are busy
 
 
-def describe(folder: Path, features: int) -> None:
-    """Write how many features the network in a folder computes, and the sha256 of its files."""
-    about = {
-        "features": features,
-        "sha256": {name: atomic_files.sha256(folder / name) for name in (GRAPH, WEIGHTS)},
-    }
-    text = json.dumps(about, indent=2, sort_keys=True)
-    (folder / ABOUT).write_text(f"{text}\n", encoding="utf-8", newline="\n")
-
-
-def leave_out(folder: Path) -> None:
-    """Create the folder of a network that is not wanted."""
-    folder.mkdir()
-    (folder / ABOUT).write_text("{}\n", encoding="utf-8")
-
-
 class Network:
     """A network in a folder: from images uint8 (n, size, size, 3) to features float32 (n, d)."""
 
     def __init__(self, folder: Path) -> None:
-        """Read what `describe` wrote: `features` (d), and `digest`, a sha256 of the network."""
+        """Read what `openvino_files` wrote: `features` (d), and a sha256 of it, `digest`."""
         self._folder, self._lock = folder, threading.Lock()
         atomic_files.require(folder, f"fetch_weights@{folder.name}")
         with self._refusing():

@@ -20,7 +20,7 @@ from keras.applications import imagenet_utils
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 
-from pipeline.backbones import build, keras_private, keras_setup, openvino
+from pipeline.backbones import build, keras_private, keras_setup, named_file, openvino_files
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
 
@@ -37,17 +37,7 @@ def random(name: str, include_top: bool, seed: int) -> keras.Model:
 
 def from_file(name: str, include_top: bool, path: Path, sha256: str) -> keras.Model:
     """Return a backbone with the weights of a `.weights.h5` or a legacy Keras `.h5` file."""
-    if not path.is_file():
-        raise UserError(
-            f"params.yaml: backbones.{name}.path: expected a weights file, got nothing at "
-            f"{str(path)!r}; put it there or correct the path"
-        )
-    actual = atomic_files.sha256(path)
-    if actual != sha256:
-        raise UserError(
-            f"{path}: expected sha256 {sha256} (backbones.{name}.sha256), got {actual}; "
-            "get the right file, or correct the hash if you trust this one"
-        )
+    named_file.require(name, path, sha256)
     return build.network(name, None, include_top, path)
 
 
@@ -70,7 +60,6 @@ def convert(model: keras.Model, folder: Path) -> None:
     except Exception:
         atomic_files.require_room(folder / "probe", 8 * model.count_params() + 2**20)
         raise
-    openvino.describe(folder, int(model.output_shape[-1]))
 
 
 def _convert(model: keras.Model, folder: Path) -> None:
@@ -84,11 +73,7 @@ def _convert(model: keras.Model, folder: Path) -> None:
         for result in graph.get_results():  # TensorFlow adds others, of activations with gradients
             if "Identity:0" not in result.output(0).get_names():
                 graph.remove_result(result)
-        for number, node in enumerate(graph.get_ordered_ops()):  # names count models of the process
-            node.set_friendly_name(f"{node.get_type_name()}_{number}")
-            for output in node.outputs():
-                output.get_tensor().set_names(set())
-        library.serialize(graph, str(folder / openvino.GRAPH), str(folder / openvino.WEIGHTS))
+        openvino_files.write(graph, folder)
 
 
 def digest(model: keras.Model) -> str:

@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Build, write, check and describe the model."""
     params = config.read()
+    network.require_keras(params, "export")
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     classes = ledger.labels(rows).classes
     selected = selected_model.selection()

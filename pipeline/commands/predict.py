@@ -165,6 +165,7 @@ class Predictor:
             self.batch_size = max(1, openvino.AT_ONCE // params.predict.views)
             self._logits = self._by_openvino(weights)
         else:
+            network.require_keras(params, "predict --engine keras")
             self.batch_size = min(params.extract.batch_size, total * params.predict.views)
             self._logits = self._by_keras()
 

@@ -132,7 +132,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Write `params.yaml`, or print it or the list of recipes."""
     if arguments.list:
         for name in names():
-            print(f"{name:26}{' '.join(header(name)).partition('. ')[0].rstrip('.')}")
+            print(f"{name:30}{' '.join(header(name)).partition('. ')[0].rstrip('.')}")
         return
     text = render(arguments.name)
     if arguments.print:

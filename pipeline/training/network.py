@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import paths
-from pipeline.schema import FineTune, Params
+from pipeline.runtime.errors import UserError
+from pipeline.schema import FineTune, OnnxFile, Params
 from pipeline.storage import sealed_files
 from pipeline.training import head
 
 
 class Network(NamedTuple):
-    """Keras models that share their weights."""
+    """Keras models that share their weights; of backbones that are not of Keras there is none."""
 
     extractors: dict[str, Any]  # images to features (n, d_i), by backbone, in their order
     classifier: Any  # joined features (n, d_1 + ... + d_k) to logits
-    model: Any  # images to logits
+    model: Any  # images to logits; None without an extractor for each backbone
 
 
 def weights(params: Params) -> dict[str, Path]:
@@ -45,15 +46,32 @@ def assemble(params: Params, size: int, n_classes: int, tune: FineTune | None = 
     extractors = {
         name: from_params.extractor(params, name, size, path)
         for name, path in weights(params).items()
+        if name not in without_keras(params)
     }
     keras.config.set_dtype_policy("float32")
-    width = sum(int(extractor.output_shape[-1]) for extractor in extractors.values())
     trained = head.load(sealed_files.require_sealed(paths.head_file(), "train_head"))
-    trained.require(width, n_classes)
     options = tune.model_dump(include={"input_dropout", "dropout", "seed"}) if tune else {}
     classifier = loop.head_model(trained, **options)
+    if without_keras(params):
+        return Network(extractors, classifier, None)
+    width = sum(int(extractor.output_shape[-1]) for extractor in extractors.values())
+    trained.require(width, n_classes)
     model = network_split.join([*extractors.values()], classifier, (size, size, 3))
     return Network(extractors, classifier, model)
+
+
+def without_keras(params: Params) -> list[str]:
+    """Return the names of the backbones that Keras cannot build."""
+    return [name for name, one in params.backbones.items() if isinstance(one, OnnxFile)]
+
+
+def require_keras(params: Params, where: str) -> None:
+    """Raise a `UserError` if there is a backbone that Keras cannot build."""
+    if others := without_keras(params):
+        raise UserError(
+            f"{where}: expected backbones of Keras, whose gradients and layers are known, got "
+            f"{', '.join(others)} of an ONNX file; use a recipe without it"
+        )
 
 
 def load(params: Params, size: int, n_classes: int, selected: str) -> Network:

@@ -17,7 +17,7 @@ import pytest
 from project import STAGES, Project
 
 from benchmarks import photos
-from benchmarks.project import weights_from
+from benchmarks.project import at_hand
 from pipeline.commands import recipe
 
 GIB = 2**30
@@ -35,10 +35,7 @@ def with_recipe(folder: Path, name: str) -> Project:
     (folder / "params.yaml").write_text(recipe.render(name), encoding="utf-8")
     available = photos.find()
     for backbone, section in recipe.read(name)["backbones"].items():
-        if section["weights"] == "imagenet":
-            top = {"include_top": section["include_top"]}
-            section |= weights_from(available, backbone) | top
-            project.change({f"backbones.{backbone}": section})
+        project.change({f"backbones.{backbone}": at_hand(available, backbone, section)})
     project.change({"data.train": str(available.train), "data.test": str(available.test)})
     return project
 

@@ -19,7 +19,7 @@ from project import Project
 from pipeline import config
 from pipeline.backbones import build
 from pipeline.commands import recipe
-from pipeline.schema import DenseHead, Params
+from pipeline.schema import Backbone, DenseHead, Params
 from pipeline.training import loop, network_split
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +65,7 @@ def networks(name: str) -> tuple[keras.Model, keras.Model, keras.Model]:
     """Return backbone, extractor and head of a recipe for two classes."""
     params, section = read(name), dense_head(name)
     ((backbone, settings),) = params.backbones.items()
+    assert isinstance(settings, Backbone)
     base = build.network(
         *(backbone, params.resize.size, settings.include_top, None),
         logits=settings.pooling in build.PREDICTIONS,

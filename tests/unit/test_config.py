@@ -28,6 +28,10 @@ IMAGENET |= {"pooling": "flatten", "unfreeze_from": "conv1"}
 VGG = {"backbones.VGG16": IMAGENET | {"unfreeze_from": None}}
 FILE = {f"{NET}.seed": None, f"{NET}.weights": "file", f"{NET}.path": "a.h5"}
 FILE |= {f"{NET}.sha256": "0" * 64}
+ONNX_KEYS: Content = {"weights": "file", "path": "a.onnx", "sha256": "0" * 64, "pooling": "flatten"}
+ONNX_KEYS |= {"mean": [0, 0, 0], "std": [1, 1, 1]}
+ONNX = {**OPENVINO, **FROZEN, "backbones.Net": ONNX_KEYS}
+OTHERS = {"output": "y", "layout": "NCHW", "size": 96, "pooling": "avg"}
 FINE_TUNED = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 9, "steps_per_epoch": 5}
 FINE_TUNED |= {"batch_size": 8, "patience": None, "class_weights": "balanced", "seed": 1}
 FINE_TUNED |= {"input_dropout": 0.1, "dropout": 0.1}
@@ -71,6 +75,8 @@ HARMLESS: list[tuple[str, Content, Content]] = [
     ("another path to the same file", {}, {"data.train": "./data/../data/sample/train.zip"}),
     ("other images at another path", {}, {"data.train": "a", "data.test": "b"}),
     ("weights at another path", FILE, {f"{NET}.path": "b.h5"}),
+    ("an ONNX file at another path", ONNX, {"backbones.Net.path": "b.onnx"}),
+    ("the size of all images", {}, {f"{NET}.size": 64}),
     ("another Unicode form", {"data.classes": ["\u00e9", "a"]}, {"data.classes": ["e\u0301", "a"]}),
     ("a name for a list", FOLDERS, {"data.subsets.test": ["b"], "data.subsets.valid": ABSENT}),
     ("another name of an encoding", {"data.zip_encoding": "cp932"}, {"data.zip_encoding": "ms932"}),
@@ -113,6 +119,10 @@ MEANINGFUL: list[tuple[str, Content, Content]] = [
     ("fetch_weights", {}, {NET: IMAGENET}),
     ("fetch_weights", FILE, {f"{NET}.sha256": "1" * 64}),
     (f"fetch_weights {HARD_WIRED}", {}, {f"{NET}.include_top": True}),
+    ("fetch_weights", ONNX, {"backbones.Net.sha256": "1" * 64}),
+    ("fetch_weights explain", ONNX, under("backbones.Net", OTHERS)),
+    ("fetch_weights explain", ONNX, under("backbones.Net", {"mean": [1, 2, 3], "std": [2, 2, 2]})),
+    (HARD_WIRED, {}, {f"{NET}.size": 32}),
     (HARD_WIRED, {}, under(NET, {"layer": "a", "pooling": "avg"})),
     (HARD_WIRED, VGG, {"backbones.VGG16.preprocessing": "rescale"}),
     ("fine_tune", {}, {f"{NET}.unfreeze_from": "conv2"}),
@@ -178,7 +188,9 @@ def test_networks_are_converted_by_tensorflow_only(params: Content) -> None:
 def test_every_key_of_the_schema_is_in_a_table_above() -> None:
     keys = re.findall(r"(?m)^\| `([\w.]+)` \|", parameter_table.table())
     tried = {key for _, base, changes in (*HARMLESS, *MEANINGFUL) for key in (*base, *changes)}
-    assert {key.replace("NAME", "convnet") for key in keys} - tried == set()
+    names = ("backbones.convnet", "backbones.Net")
+    for key in keys:
+        assert tried & {key.replace("backbones.NAME", name) for name in names}, key
 
 
 def test_the_backbones_that_rescale_anyway_are_those_of_the_project() -> None:

@@ -17,7 +17,7 @@ from keras import layers
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from pipeline.backbones import build, openvino, weights
+from pipeline.backbones import build, openvino, openvino_files, weights
 from pipeline.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -142,7 +142,9 @@ def test_a_network_that_the_disk_has_no_room_for_is_a_fault_of_the_disk(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("name", [openvino.GRAPH, openvino.WEIGHTS, openvino.ABOUT])
+@pytest.mark.parametrize(
+    "name", [openvino_files.GRAPH, openvino_files.WEIGHTS, openvino_files.ABOUT]
+)
 @pytest.mark.parametrize("damage", ["a flipped bit", "half", "nothing", "no file"])
 def test_a_damaged_network_is_refused(name: str, damage: str, folder: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "small"

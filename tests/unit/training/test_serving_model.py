@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
+from pipeline.backbones.resize_layer import Resize
 from pipeline.images import resize
 from pipeline.training import serving_model
 
@@ -24,7 +25,7 @@ def test_it_resizes_as_the_pipeline_does_up_to_two_levels_of_255(
     coarse = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
     expected = resize.resize(image, 64, fit, interpolation)
-    layer = serving_model.Resize(64, fit, interpolation)
+    layer = Resize(64, fit, interpolation)
     found = keras.ops.convert_to_numpy(layer(np.asarray(image)[None]))[0]
     difference = np.abs(found - expected)
     if interpolation == "nearest" or size == (64, 64):
