@@ -100,8 +100,8 @@ gpu-check: $(RUN)
 
 # What benchmarks/gpu.py imports beside JAX and numpy, in the locked versions.
 PYTHON_THERE ?= 3.12
-WHEELS := annotated-types filelock google-crc32c h5py keras namex numcodecs optree donfig pydantic pydantic-core \
-          pyyaml typing-inspection zarr
+WHEELS := absl-py annotated-types donfig google-crc32c h5py keras markdown-it-py mdurl namex numcodecs optree packaging \
+          psutil pydantic pydantic-core pygments pyyaml rich tqdm typing-extensions typing-inspection zarr
 gpu-wheels: $(RUN)
 	@python -m pip download --quiet --no-deps --only-binary :all: --python-version $(PYTHON_THERE) \
 	    --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --dest .wheels \
@@ -126,7 +126,7 @@ docs: $(TEST)
 UPGRADE ?= --upgrade
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make $@" $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url
 lock: $(UV)
-	$(COMPILE) $(UPGRADE) --extra dask --extra jax --extra test --output-file requirements-test.lock pyproject.toml
+	$(COMPILE) $(UPGRADE) --extra dask --extra hub --extra jax --extra test --output-file requirements-test.lock pyproject.toml
 	$(COMPILE) --constraints requirements-test.lock --output-file requirements.lock pyproject.toml
 	for extra in $(ACCELERATORS); do $(COMPILE) --constraints requirements-test.lock --extra $$extra \
 	    --output-file requirements-$$extra.lock pyproject.toml; done

@@ -31,7 +31,7 @@ class Photos:
         train: labelled, `train/cat.1.jpg`.
         test: unlabelled, `test/1.jpg`.
         originals: labelled, each in its own size.
-        weights: trained, without classifier.
+        weights: trained, without classifier; ONNX files and presets by the names of their files.
     """
 
     words: str
@@ -56,8 +56,9 @@ def find() -> Photos:
     files = {
         "MobileNet": folder / "weights" / "mobilenet_imagenet_no_top.weights.h5",
         "MobileNetV2": folder / "weights" / "mobilenet_v2_imagenet_no_top.weights.h5",
-        "EfficientNetLite2": folder / "weights" / "efficientnet_lite2.onnx",
     }
+    named = ("efficientnet_lite2.onnx", "efficientnet_lite2_preset")
+    files |= {name: folder / "weights" / name for name in named}
     return Photos(
         "real photos",
         train=folder / "data" / "train.zip",

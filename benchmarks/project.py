@@ -83,8 +83,9 @@ def at_hand(taken: Photos, backbone: str, section: Mapping[str, Any]) -> dict[st
     if section["weights"] == "imagenet":
         top = {"include_top": section["include_top"]}
         return {**section, **weights_from(taken, backbone), **top}
-    path = taken.weights.get(backbone, section.get("path"))
-    return {**section, **({"path": str(path)} if "path" in section else {})}
+    if "path" not in section:
+        return dict(section)
+    return {**section, "path": str(taken.weights.get(Path(section["path"]).name, section["path"]))}
 
 
 def command(stage: str, backbone: str) -> list[str]:

@@ -18,11 +18,13 @@ from pydantic_core import ErrorDetails
 from pipeline import paths
 from pipeline.runtime.errors import UserError, did_you_mean
 from pipeline.runtime.links import same
+from pipeline.runtime.machine import installed
 from pipeline.schema import (
-    Backbone,
+    AnyBackbone,
     FineTune,
     OnnxFile,
     Params,
+    Preset,
     Section,
     Training,
     ViewAugment,
@@ -31,6 +33,7 @@ from pipeline.schema import (
 from pipeline.schema_values import show
 
 _OFF = {"dropout": 0.0, "batch_norm": False}  # after hidden layers, where there is none
+OF_A_PRESET = ("preset", "keras-hub")  # which one, and the version of what builds it
 RESCALED = ("convnet", "gabor")  # backbones for which both kinds of preprocessing are one
 
 
@@ -85,7 +88,7 @@ def check(content: Any, path: Path = paths.PARAMS) -> Params:
         raise UserError("\n".join(_sentence(path, fault) for fault in faults.errors())) from None
 
 
-def require_backbone(params: Params, name: str) -> Backbone | OnnxFile:
+def require_backbone(params: Params, name: str) -> AnyBackbone:
     """Return the section of a backbone, or raise a `UserError`."""
     if name not in params.backbones:
         raise UserError(
@@ -98,7 +101,11 @@ def require_backbone(params: Params, name: str) -> Backbone | OnnxFile:
 def missing_files(params: Params) -> list[str]:
     """Return one sentence for each file or folder that `params` names and that is not there."""
     named: dict[str, str | None] = {"data.train": params.data.train, "data.test": params.data.test}
-    named |= {f"backbones.{name}.path": one.path for name, one in params.backbones.items()}
+    named |= {
+        f"backbones.{name}.path": one.path
+        for name, one in params.backbones.items()
+        if not isinstance(one, Preset)  # whose path may be a name
+    }
     return [
         f"{paths.PARAMS}: {key}: expected a file or folder, got nothing at {path!r}; put it there "
         "or correct the path"
@@ -133,6 +140,7 @@ def settings(params: Params) -> dict[str, Any]:
         "fetch_weights": {
             name: {
                 **one.model_dump(include={"weights", "sha256", "seed", "include_top"}),
+                **{key: networks[name][key] for key in OF_A_PRESET if key in networks[name]},
                 "backend": params.compute.backend,
                 "converted": {**networks[name], "pixels": params.resize.size}
                 if by_openvino
@@ -163,11 +171,15 @@ def settings(params: Params) -> dict[str, Any]:
     }
 
 
-def _network(name: str, backbone: Backbone | OnnxFile, params: Params) -> dict[str, Any]:
+def _network(name: str, backbone: AnyBackbone, params: Params) -> dict[str, Any]:
     """Return the values that decide what a backbone computes from images, beside its weights."""
     size = {} if backbone.size in (None, params.resize.size) else {"own_pixels": backbone.size}
     if isinstance(backbone, OnnxFile):
         return backbone.model_dump(exclude={"weights", "path", "sha256", "size"}) | size
+    if isinstance(backbone, Preset):
+        which = backbone.sha256 or backbone.path, installed("keras-hub")
+        about = dict(zip(OF_A_PRESET, which, strict=True))
+        return {**backbone.model_dump(include={"layer", "pooling"}), **about, **size}
     return {
         **backbone.model_dump(include={"include_top", "layer", "pooling"}),
         "preprocessing": "backbone" if name in RESCALED else backbone.preprocessing,
@@ -271,5 +283,6 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
     for place, part in enumerate(location):
         field = section.model_fields.get(str(part))
         if field and (kinds := sections(field.annotation)):
-            section = kinds[-1] if {"dense", "onnx"} & {*location[place + 1 :]} else kinds[0]
+            tags = {"dense": 1, "onnx": 1, "preset": 2}  # of kinds, as the schema lists them
+            section = kinds[next((tags[one] for one in location[place + 1 :] if one in tags), 0)]
     return list(section.model_fields)

@@ -58,6 +58,11 @@ def network(backbone: str) -> Path:
     return NETWORKS / backbone
 
 
+def preset(backbone: str) -> Path:
+    """Return the description of a backbone that is a KerasHub preset."""
+    return network(backbone) / "preset.json"
+
+
 def features(backbone: str) -> Path:
     """Return the feature array of a backbone."""
     return FEATURES / f"{backbone}.zarr"

@@ -184,14 +184,37 @@ class OnnxFile(Section):
     )
 
 
+class Preset(Section):
+    """An image backbone of KerasHub."""
+
+    weights: Literal["preset"] = key("preset: an image backbone of KerasHub (extra hub)")
+    path: Text = key("folder of the preset, or a name that KerasHub downloads, hf:// or kaggle://")
+    sha256: Sha256 | None = optional("of the preset (docs/backbones.md); null: as first downloaded")
+    layer: LayerName = optional("layer to take features from; null: the output")
+    pooling: AnyPooling = key("as for an ONNX file")
+    size: Pixels | None = optional(
+        "width and height that the network takes; null: as the preset says, or resize.size"
+    )
+    unfreeze_from: LayerName = optional("first layer that fine-tuning trains; null: none")
+
+
 def _kind(backbone: Any) -> str:
-    """Return the tag of a backbone's section: by the ending of its path."""
-    path = backbone.get("path") if isinstance(backbone, dict) else getattr(backbone, "path", None)
+    """Return the tag of a backbone's section."""
+    if isinstance(backbone, Section):
+        return {OnnxFile: "onnx", Preset: "preset"}.get(type(backbone), "keras")
+    path, weights = (
+        backbone.get(name) if isinstance(backbone, dict) else None for name in ("path", "weights")
+    )
+    if weights == "preset":
+        return "preset"
     return "onnx" if isinstance(path, str) and path.lower().endswith(".onnx") else "keras"
 
 
 AnyBackbone = Annotated[
-    Annotated[Backbone, Tag("keras")] | Annotated[OnnxFile, Tag("onnx")], Discriminator(_kind)
+    Annotated[Backbone, Tag("keras")]
+    | Annotated[OnnxFile, Tag("onnx")]
+    | Annotated[Preset, Tag("preset")],
+    Discriminator(_kind),
 ]
 
 
@@ -355,7 +378,7 @@ class Params(Section):
     resize: Resize = key("all images as RGB of one size")
     backbones: Annotated[
         dict[str, AnyBackbone], Field(min_length=1), AfterValidator(_plain_words)
-    ] = key("networks: convnet, gabor, Keras applications or ONNX files; the head uses all")
+    ] = key("networks: convnet, gabor, Keras applications, presets, ONNX files; the head uses all")
     extract: Extract = key("features of every backbone, computed once per image and view")
     train_head: Annotated[LogisticHead | DenseHead, Field(discriminator="kind")] = key(
         "classifier on the features; kind: logistic or dense"

@@ -48,9 +48,8 @@ def main() -> None:
         shown = np.array(sorted(drawn))
         for row, pixels in zip(shown.tolist(), images.take(shown), strict=True):
             heatmaps.write_image(partial / galleries.picture("images", row), pixels)
-        if net.model is None:
-            others = ", ".join(network.without_keras(params))
-            print(f"explain: no heatmaps, as the ONNX file of {others} has no gradients")
+        if flat := network.without_maps(params, net):
+            print(f"explain: no heatmaps, as Keras sees no maps in {', '.join(flat)}")
             mapped = set()
         else:
             network_images.write_heatmaps(partial, net, images, np.array(sorted(mapped)), predicted)

@@ -16,7 +16,7 @@ from pipeline.backbones import keras_setup, named_file, onnx_file, openvino_file
 from pipeline.paths import WEIGHT_DIGESTS as PINS
 from pipeline.runtime import atomic_files
 from pipeline.runtime.errors import UserError
-from pipeline.schema import OnnxFile
+from pipeline.schema import OnnxFile, Preset
 from pipeline.stage import stage
 from pipeline.storage import sealed_files
 
@@ -30,18 +30,26 @@ def main(backbone: str) -> None:
         _convert_onnx(name, wanted, params.resize.size)
         return
     keras_setup.start(params.compute.backend, threads=None, instruction_set=None)
-    from pipeline.backbones import build, from_params, weights
+    from pipeline.backbones import build, from_params, preset, weights
 
-    top = wanted.include_top
-    if wanted.weights == "imagenet":
+    described = None
+    if isinstance(wanted, Preset):
+        where = f"params.yaml: backbones.{name}.path"
+        source = preset.find(where, wanted.path)
+        _require_same(name, wanted, preset.digest(source, where))
+        described = preset.read(source, where)
+        model = preset.load(described, None, source / preset.WEIGHTS, where)
+    elif wanted.weights == "imagenet":
         remedy = f"connect once, or set backbones.{name} to `weights: file`, with path and sha256"
+        top = wanted.include_top
         path = weights.fetch(weights.published(name, top), f"fetch_weights {name}", remedy)
         model = build.network(name, None, top, path)
         _check_pin(f"{name}-top" if top else name, weights.digest(model))
     elif wanted.weights == "file":
-        model = weights.from_file(name, top, Path(str(wanted.path)), str(wanted.sha256))
+        path = Path(str(wanted.path))
+        model = weights.from_file(name, wanted.include_top, path, str(wanted.sha256))
     else:
-        model = weights.random(name, top, wanted.seed or 0)
+        model = weights.random(name, wanted.include_top, wanted.seed or 0)
     with (
         atomic_files.replacing(paths.weights(name)) as partial,
         atomic_files.replacing(paths.network(name)) as folder,
@@ -50,11 +58,24 @@ def main(backbone: str) -> None:
         sealed_files.seal(partial)
         del model  # 0.5 GB for the largest networks, which conversion holds several times
         if params.extract.engine == "openvino":
-            size = params.resize.size
-            extractor = from_params.extractor(params, name, size, partial, fold_for="float32")
+            which = params, name, params.resize.size, partial
+            extractor = from_params.extractor(*which, fold_for="float32", described=described)
             weights.convert(extractor, folder)
         else:
             openvino_files.leave_out(folder)
+        if described:
+            preset.write(described, folder / paths.preset(name).name)
+
+
+def _require_same(name: str, wanted: Preset, digest: str) -> None:
+    """Compare a preset with its `sha256`; without one, with the first download."""
+    if wanted.sha256 is None:
+        _check_pin(f"{name}-preset", digest)
+    elif wanted.sha256 != digest:
+        raise UserError(
+            f"params.yaml: backbones.{name}.sha256: expected that of {wanted.path}, {digest}, got "
+            f"{wanted.sha256}; get the right preset, or correct the hash if you trust this one"
+        )
 
 
 def _convert_onnx(name: str, wanted: OnnxFile, pixels: int) -> None:

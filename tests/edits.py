@@ -202,7 +202,9 @@ MATTERING = [
     Case("a constant of the networks", transform(BUILD, Constant), EXTRACTOR),
     Case("views", more_code(VIEWS), ("extract", "fine_tune")),
     Case("extractors by Keras", more_code(EXTRACTORS), EXTRACTOR),
-    Case("networks by OpenVINO", more_code("pipeline/backbones/openvino.py"), ("fetch_weights",)),
+    Case(
+        "files of OpenVINO", more_code("pipeline/backbones/openvino_files.py"), ("fetch_weights",)
+    ),
     Case("the extraction", more_code("pipeline/backbones/extraction.py"), ("extract",)),
     Case("the training loop", transform(LOOP, Operator), ("explain", "fine_tune", "train_head")),
     Case("augmentation", more_code("pipeline/training/augmentation.py"), ("fine_tune",)),

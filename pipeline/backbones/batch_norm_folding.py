@@ -47,7 +47,8 @@ def fold(model: keras.Model, dtype: str = "float32") -> keras.Model:
     """Return a copy of a functional float32 model, for inference, with batch norms folded.
 
     Layers keep their names and compute in `dtype`, "float32" or "bfloat16"; Rescaling and
-    Normalization always in float32, since they process pixels and their means.
+    Normalization always in float32, since they process pixels and their means. Layers of KerasHub
+    are shared with the model, and so is their dtype.
     """
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
@@ -56,6 +57,8 @@ def fold(model: keras.Model, dtype: str = "float32") -> keras.Model:
     def clone(operation: keras.Operation) -> keras.Operation:
         if isinstance(operation, keras.Model):
             return fold(operation, dtype)
+        if type(operation).__module__.startswith("keras_hub."):
+            return operation  # some cannot be made anew from their own config
         config = operation.get_config()
         if isinstance(operation, keras.layers.Layer):
             pixels = isinstance(operation, (keras.layers.Rescaling, keras.layers.Normalization))

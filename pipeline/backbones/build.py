@@ -7,11 +7,11 @@ mode, also while its layers are trained: batch norms use their moving statistics
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
-from pipeline.backbones import batch_norm_folding, gabor, weights_file
+from pipeline.backbones import batch_norm_folding, gabor, keras_private, weights_file
 from pipeline.backbones.resize_layer import Resize
 from pipeline.runtime.errors import UserError, nearest
 
@@ -19,7 +19,16 @@ CONVNET = "convnet"
 BUILT_IN = (CONVNET, gabor.NAME)  # not of keras.applications: no classifier, no ImageNet weights
 CONVNET_FILTERS = (32, 64, 128, 128)
 PREDICTIONS = {"predictions": "softmax", "log_predictions": "log_softmax"}
+TOKENS = ("cls", "mean", "cls_and_mean")
+CHANNELS = 3
 POOLINGS = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+
+
+class Scaling(NamedTuple):
+    """The map value * scale + offset, of red, green and blue from 0 to 255."""
+
+    scale: list[float]
+    offset: list[float]
 
 
 def names() -> list[str]:
@@ -84,18 +93,22 @@ def extractor(
     layer: str | None,
     pooling: str,
     fold_for: str | None = None,
-    preprocessing: str = "backbone",
+    preprocessing: str | Scaling = "backbone",
     pixels: int | None = None,
+    tokens: int = 0,
 ) -> keras.Model:
     """Put preprocessing before and pooling after a base.
 
     Args:
         base: from `network`; with `logits` if `pooling` is one of `PREDICTIONS`.
-        layer: its output is pooled; None for the last feature map (n, height, width, c).
-        pooling: over height and width: "avg", "max", or "flatten" for none; or "predictions",
-            "log_predictions": the classifier's probabilities or their logarithms.
+        layer: its output is pooled; None for the last feature map (n, height, width, c), or the
+            output of a network with a `Scaling`.
+        pooling: over height and width: "avg", "max", or "flatten" for none; of tokens (n, k, c):
+            "cls", "mean", "cls_and_mean"; or "predictions", "log_predictions": the classifier's
+            probabilities or their logarithms.
         fold_for: precision of inference for which batch norms are folded; None leaves them.
-        preprocessing: "backbone" for its own, "rescale" for pixels / 255.
+        preprocessing: "backbone" for its own, "rescale" for pixels / 255, or a linear map.
+        tokens: the number of those before the patches; the first is the class token.
         pixels: height and width of the images, which are resized to those of the base; None for
             the same.
 
@@ -106,6 +119,8 @@ def extractor(
         last = base.layers[-1]
     elif layer:
         last = find_layer(base, layer, f"backbones.{name}.layer")
+    elif isinstance(preprocessing, Scaling):
+        last = keras_private.operation_of(base.outputs[0])
     else:
         last = last_feature_map(base)
     trunk = keras.Model(base.inputs, last.output, name=name)
@@ -121,6 +136,15 @@ def extractor(
         pool = keras.layers.Activation(PREDICTIONS[pooling], **options)
     elif pooling in POOLINGS and len(features.shape) == 4:
         pool = POOLINGS[pooling](**options)
+    elif len(features.shape) == 3 or pooling in TOKENS:
+        possible = [one for one in TOKENS if tokens or one == "mean"]
+        if pooling not in possible or len(features.shape) != 3:
+            fits = {2: ["flatten"], 3: possible, 4: [*POOLINGS, "flatten"]}[len(features.shape)]
+            raise UserError(
+                f"params.yaml: backbones.{name}.pooling: expected {' or '.join(fits)}, as the "
+                f"output has the shape {tuple(features.shape)}, got {pooling!r}; change it"
+            )
+        pool = Tokens(pooling, tokens)
     else:
         pool = keras.layers.Flatten(**options)
     return keras.Model(images, pool(features), name=f"{name}_extractor")
@@ -187,6 +211,20 @@ class InferenceMode(keras.layers.Layer):  # type: ignore[misc]
         return self.model(images, training=False)
 
 
+class Tokens(keras.layers.Layer):  # type: ignore[misc]
+    """Pool tokens (n, k, c): the class token, the mean of the patches, or both side by side."""
+
+    def __init__(self, pooling: str, before_patches: int) -> None:
+        super().__init__(name="pooling", dtype="float32", trainable=False)
+        self._pooling, self._before = pooling, before_patches
+
+    def call(self, tokens: Any) -> Any:
+        first = tokens[:, 0]
+        mean = keras.ops.mean(tokens[:, self._before :], axis=1)
+        parts = {"cls": [first], "mean": [mean], "cls_and_mean": [first, mean]}[self._pooling]
+        return keras.ops.concatenate(parts, axis=-1)
+
+
 class Preprocess(keras.layers.Layer):  # type: ignore[misc]
     """Turn RGB values 0 to 255 (n, size, size, 3) into what a backbone was trained on, float32.
 
@@ -195,12 +233,15 @@ class Preprocess(keras.layers.Layer):  # type: ignore[misc]
     """
 
     def __init__(
-        self, backbone: str, preprocessing: str = "backbone", size: int | None = None
+        self, backbone: str, preprocessing: str | Scaling = "backbone", size: int | None = None
     ) -> None:
         super().__init__(name="preprocess", dtype="float32", trainable=False)
         self._resize = Resize(size, "squash", "bicubic") if size else None
-        if preprocessing == "rescale" or backbone in BUILT_IN:
-            self._function: Callable[[Any], Any] = lambda images: images / 255.0
+        if isinstance(preprocessing, Scaling):
+            scale, offset = preprocessing
+            self._function: Callable[[Any], Any] = lambda images: images * scale + offset
+        elif preprocessing == "rescale" or backbone in BUILT_IN:
+            self._function = lambda images: images / 255.0
         else:
             self._function = _applications()[backbone].preprocess_input
 

@@ -1,8 +1,10 @@
 """Keras internals without a public equivalent, as of Keras 3.15.1.
 
-Only this module imports `keras.src` or touches attributes of Keras that begin with an underscore.
+Only this module imports `keras.src` or `keras_hub.src`, or touches attributes of Keras that begin
+with an underscore.
 """
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -66,6 +68,12 @@ def requested_file(function: Callable[[], object]) -> Published:
     finally:
         file_utils.get_file = original
     raise RuntimeError("Keras no longer requests its files through get_file")
+
+
+def preset_file(preset: str, name: str) -> str:
+    """Return the path of a file of a KerasHub preset, which is downloaded unless it is here."""
+    utilities = importlib.import_module("keras_hub.src.utils.preset_utils")
+    return str(utilities.get_file(preset, name))
 
 
 def operation_of(tensor: Any) -> Any:

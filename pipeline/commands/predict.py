@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
         write_heatmaps = None
         if arguments.heatmap:
             folder = stack.enter_context(atomic_files.replacing(arguments.heatmap))
-            write_heatmaps = _heatmap_writer(predictor, folder)
+            write_heatmaps = _heatmap_writer(params, predictor, folder)
         unreadable: list[str] = []
         pixels = in_order(functools.partial(_read, params), files)
         every = _predictions(pixels, predictor, write_heatmaps, unreadable)
@@ -279,8 +279,13 @@ def _predictions(
                 yield Prediction(name, next(rows))
 
 
-def _heatmap_writer(predictor: Predictor, folder: Path) -> WriteHeatmaps:
+def _heatmap_writer(params: Params, predictor: Predictor, folder: Path) -> WriteHeatmaps:
     """Return a function that overlays the evidence for each image's most likely class."""
+    if flat := network.without_maps(params, predictor.network):
+        raise UserError(
+            "predict --heatmap: expected backbones with layers that have height and width, got "
+            f"{', '.join(flat)} without; leave --heatmap out"
+        )
     from pipeline.explanation import grad_cam
     from pipeline.reporting.heatmaps import overlay, write_image
 

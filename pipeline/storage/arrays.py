@@ -9,15 +9,17 @@ import abc
 import contextlib
 import functools
 import hashlib
+import io
+import itertools
 import json
 import math
-import re
-import threading
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -25,12 +27,8 @@ from pipeline.runtime.errors import UserError, of_the_machine
 
 SHARD_BYTES = 32 * 2**20  # DVC hashes files over 2 MiB in threads, and few files fast
 CHUNK_BYTES = 2**19
-# Of zarr's codec pipelines, the one in Rust reads three times as fast, in threads at a time; of the
-# bytes that it writes, those of zstd are others.
-READER, WRITER = "zarrs.ZarrsCodecPipeline", "zarr.core.codec_pipeline.BatchedCodecPipeline"
-OF_RUST = re.compile(r"os error (\d+)")
+CRC32C_BYTES = 4
 DIGESTS = "sha256.npy"
-_opening = threading.Lock()
 METADATA, CRC32 = "zarr.json", "crc32"  # zarr's own file, and our attribute in it
 
 
@@ -77,8 +75,7 @@ def write_shard(path: Path, rows: range, values: NDArray[Any]) -> None:
     """Write all rows of one shard; threads and processes may write different shards at once."""
     import zarr
 
-    with _using(WRITER):
-        array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
+    array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
     array[rows.start : rows.stop] = values
 
 
@@ -163,7 +160,7 @@ class StoredArray(Readable):
         import zarr  # takes 0.2 s, which `predict` does without
 
         self._path = path
-        with self._refusing("a zarr array", path), _using(READER):
+        with self._refusing("a zarr array", path):
             self._array = zarr.open_array(path, mode="r", zarr_format=3)
             _require_ours(self._array)
             # Zarr itself reads shape, dtype and codecs without a checksum.
@@ -213,8 +210,30 @@ class StoredArray(Readable):
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Read rows `start` to `stop` (exclusive) and verify their checksums."""
         rows = f" rows {start} to {stop - 1}"
+        read = self._read_pixels if self.dtype == np.uint8 else self._read_by_zarr
         with self._refusing("bytes that fit their checksum", self._path, rows):
-            return np.asarray(self._array[start:stop])
+            return read(start, stop)
+
+    def _read_by_zarr(self, start: int, stop: int) -> NDArray[Any]:
+        return np.asarray(self._array[start:stop])
+
+    def _read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Read rows whose chunks are stored as they are, each with its crc32c behind it.
+
+        Zarr's own codecs give the same at a fifth of the speed, one thread at a time.
+        https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
+        """
+        numbers = range(start // self.chunk, math.ceil(stop / self.chunk))
+        chunks = np.empty((len(numbers), self.chunk, *self.shape[1:]), np.uint8)
+        of_shard = self.shard // self.chunk
+        for number, shard in itertools.groupby(numbers, lambda number: number // of_shard):
+            with self.shard_file(number).open("rb", buffering=0) as file:
+                index = _shard_index(file, of_shard)
+                for chunk in shard:
+                    place, size = index[chunk % of_shard].tolist()
+                    _read_checked(file, place, size, chunks[chunk - numbers.start])
+        rows = chunks.reshape(-1, *self.shape[1:])
+        return rows[start - numbers.start * self.chunk :][: stop - start]
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Read the listed rows, in runs of neighboring chunks of one shard."""
@@ -238,26 +257,31 @@ class StoredArray(Readable):
         except Exception as error:
             if of_the_machine(error, path):
                 raise
-            if number := OF_RUST.search(str(error)):  # a RuntimeError for all
-                error = OSError(int(number[1]), "", str(path))
-                if of_the_machine(error, path):
-                    raise error from None
             text = " ".join((getattr(error, "strerror", None) or str(error)).split())
             got = repr(text or type(error).__name__)
             remedy = f"remove {self._path} and run `dvc repro` again"
             raise UserError(f"{path}{rows}: expected {expected}, got {got}; {remedy}") from None
 
 
-@contextlib.contextmanager
-def _using(codec_pipeline: str) -> Iterator[None]:
-    """Open arrays with one of zarr's codec pipelines, which is a setting of the whole process."""
-    import zarr
+def _shard_index(file: io.FileIO, count: int) -> NDArray[np.uint64]:
+    """Return place and size in bytes of each chunk of a shard, (count, 2), from its end."""
+    index = np.empty((count, 2), "<u8")
+    size = index.nbytes + CRC32C_BYTES
+    _read_checked(file, os.fstat(file.fileno()).st_size - size, size, index)
+    return index
 
-    with (
-        _opening,
-        zarr.config.set({"codec_pipeline.path": codec_pipeline, "threading.max_workers": 1}),
-    ):
-        yield
+
+def _read_checked(file: io.FileIO, place: int, size: int, into: NDArray[Any]) -> None:
+    """Fill an array from a place in a file, and compare the crc32c that follows."""
+    crc32c = bytearray(CRC32C_BYTES)
+    if size != into.nbytes + CRC32C_BYTES or place < 0:
+        raise ValueError(f"{size} bytes at {place}, not {into.nbytes + CRC32C_BYTES}")
+    parts = [into.data.cast("B"), memoryview(crc32c)]
+    if os.preadv(file.fileno(), parts, place) != size:
+        raise ValueError("a shard that was cut short")
+    found = google_crc32c.value(into)
+    if found != int.from_bytes(crc32c, "little"):
+        raise ValueError(f"crc32c {found:08x} in place of {int.from_bytes(crc32c, 'little'):08x}")
 
 
 def _chunk_and_shard(

@@ -65,6 +65,14 @@ def without_keras(params: Params) -> list[str]:
     return [name for name, one in params.backbones.items() if isinstance(one, OnnxFile)]
 
 
+def without_maps(params: Params, net: Network) -> list[str]:
+    """Return the names of the backbones that have no layer with height and width."""
+    from pipeline.backbones import intermediate
+
+    flat = [name for name, one in net.extractors.items() if not intermediate.spatial_layers(one)]
+    return [*without_keras(params), *flat]
+
+
 def require_keras(params: Params, where: str) -> None:
     """Raise a `UserError` if there is a backbone that Keras cannot build."""
     if others := without_keras(params):

@@ -22,7 +22,7 @@ RUN_LOCK, TEST_LOCK, UV_LOCK = (f"requirements{name}.lock" for name in ("", "-te
 JAX_LOCK, TF_LOCK = (f"requirements-{name}.lock" for name in ("jax-cuda", "tf-cuda"))
 EXTRAS = {
     RUN_LOCK: [],
-    TEST_LOCK: ["dask", "jax", "test"],
+    TEST_LOCK: ["dask", "hub", "jax", "test"],
     JAX_LOCK: ["jax-cuda"],
     TF_LOCK: ["tf-cuda"],
 }

@@ -5,7 +5,6 @@ Removing the file, which is the remedy for damage, would cost hours and fix noth
 
 import errno
 import os
-import resource
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -95,17 +94,3 @@ def test_damage_is_still_reported_as_damage(
     fail_with(OSError(errno.EINVAL, "seek before the start"), reader, monkeypatch)
     with pytest.raises(UserError, match=f"^{reader[1]}"):
         reader[0]()
-
-
-def test_rust_s_words_for_a_lack_of_files_are_understood(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    array, (before, most) = stored(), resource.getrlimit(resource.RLIMIT_NOFILE)
-    array.read(0, 2)  # whose thread and event loop need files of their own
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
-    try:
-        status = command(lambda: (array.read(0, 2), None)[1])()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
-    assert status == 1
-    assert f"error: {STORE}: expected to open one more file, got" in capsys.readouterr().err

@@ -31,6 +31,8 @@ FILE |= {f"{NET}.sha256": "0" * 64}
 ONNX_KEYS: Content = {"weights": "file", "path": "a.onnx", "sha256": "0" * 64, "pooling": "flatten"}
 ONNX_KEYS |= {"mean": [0, 0, 0], "std": [1, 1, 1]}
 ONNX = {**OPENVINO, **FROZEN, "backbones.Net": ONNX_KEYS}
+PRESET_KEYS: Content = {"weights": "preset", "path": "folder", "pooling": "cls"}
+PRESET = {"fine_tune": None, "backbones.Pre": PRESET_KEYS}
 OTHERS = {"output": "y", "layout": "NCHW", "size": 96, "pooling": "avg"}
 FINE_TUNED = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 9, "steps_per_epoch": 5}
 FINE_TUNED |= {"batch_size": 8, "patience": None, "class_weights": "balanced", "seed": 1}
@@ -123,6 +125,11 @@ MEANINGFUL: list[tuple[str, Content, Content]] = [
     ("fetch_weights explain", ONNX, under("backbones.Net", OTHERS)),
     ("fetch_weights explain", ONNX, under("backbones.Net", {"mean": [1, 2, 3], "std": [2, 2, 2]})),
     (HARD_WIRED, {}, {f"{NET}.size": 32}),
+    ("extract explain fetch_weights", PRESET, {"backbones.Pre.sha256": "1" * 64}),
+    ("extract explain fetch_weights", PRESET, {"backbones.Pre.path": "b"}),
+    ("extract explain", PRESET, under("backbones.Pre", {"layer": "a", "size": 96})),
+    ("extract explain", PRESET, {"backbones.Pre.pooling": "mean"}),
+    ("fine_tune", {"backbones.Pre": PRESET_KEYS}, {"backbones.Pre.unfreeze_from": "a"}),
     (HARD_WIRED, {}, under(NET, {"layer": "a", "pooling": "avg"})),
     (HARD_WIRED, VGG, {"backbones.VGG16.preprocessing": "rescale"}),
     ("fine_tune", {}, {f"{NET}.unfreeze_from": "conv2"}),
@@ -188,7 +195,7 @@ def test_networks_are_converted_by_tensorflow_only(params: Content) -> None:
 def test_every_key_of_the_schema_is_in_a_table_above() -> None:
     keys = re.findall(r"(?m)^\| `([\w.]+)` \|", parameter_table.table())
     tried = {key for _, base, changes in (*HARMLESS, *MEANINGFUL) for key in (*base, *changes)}
-    names = ("backbones.convnet", "backbones.Net")
+    names = ("backbones.convnet", "backbones.Net", "backbones.Pre")
     for key in keys:
         assert tried & {key.replace("backbones.NAME", name) for name in names}, key
 

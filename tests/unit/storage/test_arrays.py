@@ -266,6 +266,29 @@ def test_a_flipped_bit_is_reported_with_its_rows(seven_shards: NDArray[Any]) -> 
     assert sentence.endswith(REMEDY)
 
 
+@pytest.mark.parametrize("count", [4, 6])  # the last chunk of three rows is whole, or not
+def test_a_flipped_bit_anywhere_is_noticed_by_whoever_reads_one_row(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A codec may verify no checksum of a chunk that it reads in part."""
+    monkeypatch.setattr(arrays, "CHUNK_BYTES", 36)
+    values = np.random.default_rng(0).integers(0, 256, (count, 2, 2, 3), np.uint8)
+    arrays.write(STORE, [values], shape=values.shape, dtype=np.uint8, fingerprint=FINGERPRINT)
+    file = arrays.StoredArray(STORE).shard_file(0)
+    good = file.read_bytes()
+    for at in range(len(good)):
+        file.write_bytes(good[:at] + bytes([good[at] ^ 16]) + good[at + 1 :])
+        noticed = 0
+        for row in range(count):
+            try:
+                read = arrays.StoredArray(STORE).read(row, row + 1)
+            except UserError:
+                noticed += 1
+            else:
+                assert_array_equal(read, values[row : row + 1])
+        assert noticed, at
+
+
 def test_a_shard_cut_short_is_noticed(seven_shards: NDArray[Any]) -> None:
     shard = STORE / "c/3/0"
     intact = shard.read_bytes()
