@@ -53,9 +53,12 @@ def test_an_onnx_file_beside_a_network_of_keras(tmp_path: Path) -> None:
     project = Project.copy_of_this(tmp_path / "project")
     write_onnx(project.folder / "drawn.onnx")
     section = {
-        "weights": "file", "path": "drawn.onnx", "pooling": "flatten",
+        "weights": "file",
+        "path": "drawn.onnx",
+        "pooling": "flatten",
         "sha256": sha256(project.folder / "drawn.onnx"),
-        "mean": [127.5] * 3, "std": [127.5] * 3,
+        "mean": [127.5] * 3,
+        "std": [127.5] * 3,
     }
     project.change({"backbones.Drawn": section, "extract.engine": "openvino"})
     project.change({"train_head": LOGISTIC, "fine_tune": None, "explain.layers": 1})
