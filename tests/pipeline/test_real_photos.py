@@ -23,7 +23,7 @@ from pipeline.commands import recipe
 GIB = 2**30
 FEW_PHOTOS: dict[str, Any] = {"split.per_class_limit": 40, "split.valid": 0.25, "split.test": 0.25}
 FEW_PHOTOS |= {"explain.layers": 1, "explain.filters": 1}
-# `sample` runs in CI by itself, `mobilenetv2` below, and one network of an ONNX file beside another.
+# `sample` runs in CI by itself, `mobilenetv2` below, an ONNX file beside another network.
 OTHERS = {"sample", "mobilenetv2", "mobilenetv2-gpu", "efficientnet-lite2"}
 Usage = dict[str, tuple[float, float]]  # seconds and MiB of each stage
 Repro = Callable[[Project, str], Usage]
