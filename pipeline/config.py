@@ -198,6 +198,8 @@ def _training(section: Training, hidden: list[int]) -> dict[str, Any]:
     keys = section.model_dump()
     if not section.epochs:
         keys |= dict.fromkeys(Training.model_fields.keys() - {"epochs", "seed"})
+    if not section.label_smoothing:
+        keys["label_smoothing"] = None
     # No epoch of a head precedes its first, and epoch 0 precedes the first of fine-tuning.
     last = section.epochs - (not isinstance(section, FineTune))
     if section.patience is not None and section.patience >= last:

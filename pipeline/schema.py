@@ -281,6 +281,11 @@ class Training(Section):
         "stop after this many epochs without a lower loss on valid; null: never"
     )
     class_weights: ClassWeights = optional("balanced, or one number per class; null: all 1")
+    label_smoothing: Fraction | None = optional(
+        "share of each label that is spread over all classes in the loss; null: 0"
+    )
+    weight_decay: Positive | None = optional("of all weights, times the learning rate; null: none")
+    clip_norm: Positive | None = optional("largest norm of all gradients together; null: any")
     seed: Seed = key("random seed of weights, order, dropout and augmentation")
 
 

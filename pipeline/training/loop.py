@@ -56,6 +56,25 @@ class TwoClasses(keras.layers.Layer):  # type: ignore[misc]
         return keras.ops.concatenate([keras.ops.zeros_like(logit), logit], axis=-1)
 
 
+class SmoothedCrossentropy(keras.losses.Loss):  # type: ignore[misc]
+    """Cross-entropy of class indices (n,) and logits (n, k), with smoothed labels.
+
+    The label has the weight 1 - s + s / k, every other class s / k: C. Szegedy et al., "Rethinking
+    the Inception Architecture for Computer Vision" (2016), section 7.
+    """
+
+    def __init__(self, smoothing: float) -> None:
+        super().__init__(name="smoothed_crossentropy")
+        self._smoothing = smoothing
+
+    def call(self, label: Any, logits: Any) -> Any:
+        log_probability = keras.ops.log_softmax(logits)
+        classes = keras.ops.one_hot(keras.ops.reshape(label, (-1,)), log_probability.shape[-1])
+        of_label = keras.ops.sum(classes * log_probability, axis=-1)
+        of_all = keras.ops.mean(log_probability, axis=-1)
+        return -(1 - self._smoothing) * of_label - self._smoothing * of_all
+
+
 def dense_head(
     n_features: int,
     hidden: Sequence[int],
@@ -272,15 +291,22 @@ def _compile(model: keras.Model, settings: Training, steps: int) -> None:
     if isinstance(settings, FineTune) and (settings.warmup_epochs or settings.decay != "constant"):
         warmup = settings.warmup_epochs * steps
         rate = Steps(rate, warmup, settings.epochs * steps, settings.decay)
-    config = {"class_name": settings.optimizer, "config": {"learning_rate": rate}}
-    compile_for(model, keras.optimizers.get(config))
+    options = {"learning_rate": rate, "global_clipnorm": settings.clip_norm}
+    if settings.weight_decay:  # else AdamW's and Lion's own default
+        options["weight_decay"] = settings.weight_decay
+    config = {"class_name": settings.optimizer, "config": options}
+    compile_for(model, keras.optimizers.get(config), settings.label_smoothing or 0.0)
 
 
-def compile_for(model: keras.Model, optimizer: keras.Optimizer) -> None:
+def compile_for(
+    model: keras.Model, optimizer: keras.Optimizer, label_smoothing: float = 0.0
+) -> None:
     """Compile a model that returns logits for `train_epoch`."""
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=SmoothedCrossentropy(label_smoothing)
+        if label_smoothing
+        else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=keras.config.backend() == "jax",  # which would run operation by operation
     )

@@ -74,6 +74,7 @@ HARMLESS: list[tuple[str, Content, Content]] = [
     ("no fine-tuning", FROZEN, {f"{NET}.unfreeze_from": "conv2"}),
     ("changes of nothing", {"fine_tune.augment.flip": False}, {"fine_tune.augment": None}),
     ("verify", {}, {"verify.absolute": 1, "verify.relative": 0.5, "verify.pixels": 0.1}),
+    ("no smoothing", {}, {f"{one}.label_smoothing": 0.0 for one in ("train_head", "fine_tune")}),
     ("another path to the same file", {}, {"data.train": "./data/../data/sample/train.zip"}),
     ("other images at another path", {}, {"data.train": "a", "data.test": "b"}),
     ("weights at another path", FILE, {f"{NET}.path": "b.h5"}),
@@ -109,6 +110,7 @@ def test_the_order_of_keys_changes_no_setting(params: Content) -> None:
     assert config.settings(config.check(reverse(params))) == settings(params, {})
 
 
+REGULARIZED = {"label_smoothing": 0.1, "weight_decay": 0.01, "clip_norm": 1.0}
 HARD_WIRED = "extract fine_tune explain"
 MEANINGFUL: list[tuple[str, Content, Content]] = [
     ("split", {}, {"data.classes": ["cat", "dog"], "data.test": "./data/sample/train.zip"}),
@@ -150,6 +152,8 @@ MEANINGFUL: list[tuple[str, Content, Content]] = [
     ("fine_tune", {}, {"fine_tune.patience": 29}),
     ("train_head", UNTRAINED, under("train_head", {"seed": 1, "batch_norm": True})),
     ("fine_tune", {}, under("fine_tune", FINE_TUNED | {"warmup_epochs": 1, "decay": "cosine"})),
+    ("train_head", {}, under("train_head", REGULARIZED)),
+    ("fine_tune", {}, under("fine_tune", REGULARIZED)),
     ("fine_tune", {}, {"fine_tune.augment": None}),
     ("fine_tune", {}, under("fine_tune.augment", dict.fromkeys(MOVES, 0.5) | {"flip": False})),
     ("fine_tune", {}, {"fine_tune.augment.brightness": 0.5}),

@@ -150,6 +150,44 @@ def test_jax_compiles_its_steps(monkeypatch: pytest.MonkeyPatch, backend: str) -
     assert model.compile.call_args.kwargs["jit_compile"] is (backend == "jax")
 
 
+def test_smoothed_labels_give_every_class_a_share() -> None:
+    logits = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    label = np.array([0, 3, 1, 2, 2])
+    shares = np.full((5, 4), 0.2 / 4)
+    shares[np.arange(5), label] += 0.8
+    log_probability = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    expected = -(shares * log_probability).sum(axis=1)
+    loss = loop.SmoothedCrossentropy(0.2)
+    assert_allclose(np.asarray(loss.call(label, logits)), expected, rtol=1e-5)
+    assert_allclose(float(loss(label, logits)), expected.mean(), rtol=1e-5)
+
+
+def test_smoothed_labels_keep_the_model_from_being_certain() -> None:
+    largest = {}
+    for smoothing in (None, 0.3):
+        keras.utils.set_random_seed(0)
+        model = loop.dense_head(2, [], 2)
+        fit(model, blobs(), epochs=30, label_smoothing=smoothing)
+        features, _ = blobs()
+        largest[smoothing] = np.abs(np.diff(model.predict_on_batch(features))).max()
+    assert largest[0.3] < largest[None] / 1.5
+
+
+def test_decay_shrinks_weights_and_clipping_shortens_steps() -> None:
+    def moved(**settings: Any) -> float:
+        keras.utils.set_random_seed(0)
+        model = loop.dense_head(2, [], 2)
+        kernel = model.get_weights()[0]
+        one_step = {"epochs": 1, "batch_size": 42, "learning_rate": 0.5}
+        fit(model, blobs(), **one_step, **settings)
+        return float(np.linalg.norm(model.get_weights()[0] - kernel))
+
+    keras.utils.set_random_seed(0)
+    kernel = np.linalg.norm(loop.dense_head(2, [], 2).get_weights()[0])
+    assert moved(clip_norm=1e-6) < 1e-5 < moved()
+    assert moved(clip_norm=1e-6, weight_decay=0.2) == pytest.approx(0.5 * 0.2 * kernel, rel=1e-3)
+
+
 def test_the_step_size_rises_then_falls_by_a_cosine() -> None:
     steps = loop.Steps(0.1, 4, 12, "cosine")
     rising = [0.025, 0.05, 0.075, 0.1]
