@@ -60,7 +60,14 @@ def main(backbone: str) -> None:
         if params.extract.engine == "openvino":
             which = params, name, params.resize.size, partial
             extractor = from_params.extractor(*which, fold_for="float32", described=described)
-            weights.convert(extractor, folder)
+            try:
+                weights.convert(extractor, folder)
+            except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+                reason = " ".join(str(error).split())[:120]
+                raise UserError(
+                    "params.yaml: extract.engine: expected keras, as OpenVINO cannot run "
+                    f"{name}, got 'openvino' ({reason}); change it"
+                ) from error
         else:
             openvino_files.leave_out(folder)
         if described:

@@ -52,12 +52,14 @@ def fold(model: keras.Model, dtype: str = "float32") -> keras.Model:
     """
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if any(map(_of_keras_hub, model.layers)) and not any(map(_is_batch_norm, model.layers)):
+        return model  # nothing to fold, and some of these layers cannot say their config
     plan = _plan(model)
 
     def clone(operation: keras.Operation) -> keras.Operation:
         if isinstance(operation, keras.Model):
             return fold(operation, dtype)
-        if type(operation).__module__.startswith("keras_hub."):
+        if _of_keras_hub(operation):
             return operation  # some cannot be made anew from their own config
         config = operation.get_config()
         if isinstance(operation, keras.layers.Layer):
@@ -84,6 +86,14 @@ def fold(model: keras.Model, dtype: str = "float32") -> keras.Model:
     return new
 
 
+def _of_keras_hub(operation: keras.Operation) -> bool:
+    return type(operation).__module__.startswith("keras_hub.")
+
+
+def _is_batch_norm(operation: keras.Operation) -> bool:
+    return type(operation) is keras.layers.BatchNormalization
+
+
 def _plan(model: keras.Model) -> Plan:
     plan = Plan(set(), {}, {})
     sources, users = _graph(model)
@@ -101,7 +111,7 @@ def _plan(model: keras.Model) -> Plan:
         return [layer] if _is(layer, kinds) and layer.activation is keras.activations.linear else []
 
     for name, norm in layers.items():
-        if type(norm) is not keras.layers.BatchNormalization or norm.axis not in LAST_AXIS:
+        if not _is_batch_norm(norm) or norm.axis not in LAST_AXIS:
             continue
         if len(sources.get(name, [])) != 1:
             continue

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from pipeline.backbones import batch_norm_folding, gabor, keras_private, weights_file
+from pipeline.backbones import batch_norm_folding, gabor, weights_file
 from pipeline.backbones.resize_layer import Resize
 from pipeline.runtime.errors import UserError, nearest
 
@@ -116,14 +116,14 @@ def extractor(
         Model from images (n, pixels, pixels, 3) to features (n, d) float32.
     """
     if pooling in PREDICTIONS:
-        last = base.layers[-1]
+        last = base.layers[-1].output
     elif layer:
-        last = find_layer(base, layer, f"backbones.{name}.layer")
+        last = find_layer(base, layer, f"backbones.{name}.layer").output
     elif isinstance(preprocessing, Scaling):
-        last = keras_private.operation_of(base.outputs[0])
+        last = base.outputs[0]
     else:
-        last = last_feature_map(base)
-    trunk = keras.Model(base.inputs, last.output, name=name)
+        last = last_feature_map(base).output
+    trunk = keras.Model(base.inputs, last, name=name)
     if fold_for:
         trunk = batch_norm_folding.fold(trunk, fold_for)
     size = base.input_shape[1]

@@ -66,7 +66,7 @@ class Preset(NamedTuple):
         hub = _hub(where)
         try:
             return getattr(hub.models, self.kind)(**config)
-        except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        except (TypeError, ValueError, AttributeError, ArithmeticError, LookupError) as error:
             raise UserError(
                 f"{where}: expected a preset that this KerasHub builds"
                 f"{f' for images of {size} pixels' if size else ''}, got "

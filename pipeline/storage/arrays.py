@@ -220,7 +220,7 @@ class StoredArray(Readable):
     def _read_pixels(self, start: int, stop: int) -> NDArray[np.uint8]:
         """Read rows whose chunks are stored as they are, each with its crc32c behind it.
 
-        Zarr's own codecs give the same at a fifth of the speed, one thread at a time.
+        Zarr's own codecs give the same at a third of the speed, one thread at a time.
         https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
         """
         numbers = range(start // self.chunk, math.ceil(stop / self.chunk))

@@ -78,6 +78,32 @@ def test_an_onnx_file_beside_a_network_of_keras(tmp_path: Path) -> None:
         )
 
 
+def test_a_network_that_openvino_cannot_run_is_one_sentence(tmp_path: Path) -> None:
+    hub = pytest.importorskip("keras_hub")
+    project = Project.copy_of_this(tmp_path / "project")
+    made = hub.models.SwinTransformerBackbone(
+        image_shape=(64, 64, 3),
+        patch_size=4,
+        window_size=4,
+        embed_dim=8,
+        depths=[1, 1],
+        num_heads=[1, 2],
+    )
+    made.save_to_preset(str(project.folder / "swin"))
+    converter = {"config": {"scale": 1 / 127.5, "offset": -1.0}}
+    (project.folder / "swin" / "image_converter.json").write_text(json.dumps(converter))
+    section = {"weights": "preset", "path": "swin", "pooling": "mean"}
+    project.change({"backbones": {"Swin": section}, "extract.engine": "openvino"})
+    project.change({"fine_tune": None})
+    printed = project.run("python", "-m", "stages.fetch_weights", "Swin", passes=False)
+    sentence = (
+        "error: params.yaml: extract.engine: expected keras, as OpenVINO cannot run Swin, got"
+    )
+    assert sentence in printed
+    assert "Traceback" not in printed
+    assert not (project.folder / "data/networks/Swin").exists()
+
+
 def test_a_preset_of_tokens_is_fine_tuned(tmp_path: Path) -> None:
     hub = pytest.importorskip("keras_hub")
     project = Project.copy_of_this(tmp_path / "project")

@@ -178,7 +178,7 @@ def test_decay_shrinks_weights_and_clipping_shortens_steps() -> None:
         keras.utils.set_random_seed(0)
         model = loop.dense_head(2, [], 2)
         kernel = model.get_weights()[0]
-        one_step = {"epochs": 1, "batch_size": 42, "learning_rate": 0.5}
+        one_step: dict[str, Any] = {"epochs": 1, "batch_size": 42, "learning_rate": 0.5}
         fit(model, blobs(), **one_step, **settings)
         return float(np.linalg.norm(model.get_weights()[0] - kernel))
 
