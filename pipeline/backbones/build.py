@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from pipeline.backbones import batch_norm_folding, gabor, weights_file
 from pipeline.backbones.resize_layer import Resize
@@ -238,16 +239,24 @@ class Preprocess(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(name="preprocess", dtype="float32", trainable=False)
         self._resize = Resize(size, "squash", "bicubic") if size else None
         if isinstance(preprocessing, Scaling):
-            scale, offset = preprocessing
+            scale, offset = (np.array(values, np.float32) for values in preprocessing)
             self._function: Callable[[Any], Any] = lambda images: images * scale + offset
         elif preprocessing == "rescale" or backbone in BUILT_IN:
             self._function = lambda images: images / 255.0
         else:
             self._function = _applications()[backbone].preprocess_input
 
+    @property
+    def size(self) -> int | None:
+        """Height and width to which images are resized; None if they are not."""
+        return self._resize.size if self._resize else None
+
     def call(self, images: Any) -> Any:
-        resized = self._resize(images) if self._resize else images
-        return self._function(keras.ops.cast(resized, "float32"))
+        return self.scaled(self._resize(images) if self._resize else images)
+
+    def scaled(self, images: Any) -> Any:
+        """Return images in their own size; the gradient of resizing, which rounds, is 0."""
+        return self._function(keras.ops.cast(images, "float32"))
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return self._resize.compute_output_shape(shape) if self._resize else shape

@@ -55,7 +55,7 @@ def filter_means(extractor: keras.Model, layer: str, size: int) -> keras.Model:
     """
     images = keras.Input((size, size, 3))
     linear = _linear_output(build.trunk(extractor).get_layer(layer))
-    [output] = _from_images(extractor, [linear], size)(images)
+    [output] = _from_images(extractor, [linear], size, resized=False)(images)
     border = [min(BORDER, (side - 1) // 2) for side in output.shape[1:3]]
     output = keras.layers.Cropping2D(border)(output)
     return keras.Model(images, keras.layers.GlobalAveragePooling2D(dtype="float32")(output))
@@ -72,9 +72,17 @@ def _linear_output(layer: keras.layers.Layer) -> Any:
     return output
 
 
-def _from_images(extractor: keras.Model, tensors: Sequence[Any], size: int) -> keras.Model:
-    """Return a model from images of any `size` to a list of tensors of the trunk."""
-    inputs, images = keras.Input((size, size, 3)), keras.Input((size, size, 3))
+def _from_images(
+    extractor: keras.Model, tensors: Sequence[Any], size: int, resized: bool = True
+) -> keras.Model:
+    """Return a model from images of any `size` to a list of tensors of the trunk.
+
+    Unless `resized`, a trunk for images of another size sees them as they are.
+    """
+    preprocess = extractor.get_layer("preprocess")
+    own = preprocess.size if resized and preprocess.size else size
+    inputs, images = keras.Input((own, own, 3)), keras.Input((size, size, 3))
     part = keras.Model(build.trunk(extractor).inputs, list(tensors))
     part = keras.models.clone_model(part, [inputs], lambda layer: layer)
-    return keras.Model(images, part([extractor.get_layer("preprocess")(images)]))
+    prepared = preprocess(images) if resized else preprocess.scaled(images)
+    return keras.Model(images, part([prepared]))

@@ -21,7 +21,7 @@ from benchmarks.project import at_hand
 from pipeline.commands import recipe
 
 GIB = 2**30
-FEW_PHOTOS: dict[str, Any] = {"split.per_class_limit": 40, "split.valid": 0.25, "split.test": 0.25}
+FEW_PHOTOS: dict[str, Any] = {"split.per_class_limit": 24, "split.valid": 0.25, "split.test": 0.25}
 FEW_PHOTOS |= {"explain.layers": 1, "explain.filters": 1}
 # `sample` runs in CI by itself, `mobilenetv2` below, an ONNX file beside another network.
 OTHERS = {"sample", "mobilenetv2", "mobilenetv2-gpu", "efficientnet-lite2"}
@@ -152,7 +152,7 @@ def of_each_shape() -> list[str]:
 
 @pytest.mark.parametrize("name", of_each_shape())
 def test_a_recipe_runs_whole_on_a_few_photos(name: str, tmp_path: Path, repro: Repro) -> None:
-    """Train one epoch on 80 photos."""
+    """Train one epoch on 48 photos."""
     project = with_recipe(tmp_path / "recipe", name)
     params = recipe.read(name)
     fewer: dict[str, Any] = {"data.test": str(photos.find().train)}
@@ -166,7 +166,7 @@ def test_a_recipe_runs_whole_on_a_few_photos(name: str, tmp_path: Path, repro: R
         fewer["fine_tune.steps_per_epoch"] = None
         fewer["fine_tune.warmup_epochs"] = 0
     project.change(FEW_PHOTOS | fewer)
-    repro(project, f"recipe {name} on 80 photos")
+    repro(project, f"recipe {name} on 48 photos")
     assert metrics(project, "head")["kind"] == params["train_head"]["kind"]
     assert metrics(project, "fine_tune")["epochs"] == int(params["fine_tune"] is not None)
     assert metrics(project, "evaluate")["chosen"] in ("head", "fine_tune")

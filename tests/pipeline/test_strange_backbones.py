@@ -21,6 +21,8 @@ from pipeline.runtime.atomic_files import sha256
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("strange")]
 PHOTOS = "data/sample/test.zip"
 LOGISTIC = {"kind": "logistic", "max_iterations": 100}
+FEW: dict[str, Any] = {"split.per_class_limit": 40, "split.valid": 0.25, "split.test": 0.25}
+FEW |= {"train_head": LOGISTIC, "explain.layers": 1, "explain.filters": 1}
 
 
 def write_onnx(path: Path) -> None:
@@ -61,8 +63,7 @@ def test_an_onnx_file_beside_a_network_of_keras(tmp_path: Path) -> None:
         "std": [127.5] * 3,
     }
     project.change({"backbones.Drawn": section, "extract.engine": "openvino"})
-    project.change({"train_head": LOGISTIC, "fine_tune": None, "explain.layers": 1})
-    project.change({"explain.filters": 1})
+    project.change({**FEW, "fine_tune": None})
     ran = project.repro()
     assert {"fetch_weights@Drawn", "extract@Drawn"} <= {*ran}
     assert {one.partition("@")[0] for one in STAGES} == {one.partition("@")[0] for one in ran}
@@ -117,8 +118,7 @@ def test_a_preset_of_tokens_is_fine_tuned(tmp_path: Path) -> None:
     project.change({"backbones": {"Vit": section | {"unfreeze_from": "vit_encoder"}}})
     tune = {"epochs": 1, "warmup_epochs": 0, "cache_frozen": True, "augment": None}
     project.change({f"fine_tune.{key}": value for key, value in tune.items()})
-    project.change({"train_head": LOGISTIC, "fine_tune.steps_per_epoch": None})
-    project.change({"explain.layers": 1, "explain.filters": 1})
+    project.change({**FEW, "fine_tune.steps_per_epoch": None})
     ran = project.repro()
     assert {"fetch_weights@Vit", "extract@Vit", "fine_tune", "report"} <= {*ran}
     assert re.search(r"(?m)^[0-9a-f]{64}  Vit-preset$", project.read("data/weights.sha256"))

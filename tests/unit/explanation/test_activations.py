@@ -77,3 +77,23 @@ def test_a_weak_or_silent_filter_gets_the_same_image() -> None:
     deaf = with_kernel(np.zeros((3, 3, 3, 1), np.float32))  # to everything: its noise stays
     start, end = (filters(deaf, "conv", [0], 32, steps=steps) for steps in (0, 3))
     assert_array_equal(start, end)
+
+
+def test_a_network_of_another_size_sees_resized_images_but_its_filters_see_their_own(
+    convnet: keras.Model,
+) -> None:
+    """The gradient of resizing, which rounds, is 0: no filter would be excited through it."""
+    base, linear = build.trunk(convnet), build.Scaling([1 / 255] * 3, [0.0] * 3)
+    larger = build.extractor(base, "convnet", None, "avg", None, linear, pixels=96)
+    image = np.full((96, 96, 3), [200, 30, 90], np.uint8)
+    for layer in ("conv1", "conv3"):
+        [found], [expected] = (
+            activations(larger, image, [layer]),
+            activations(convnet, image[:64, :64], [layer]),
+        )
+        assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(
+        filters(larger, "conv2", [0, 5], 48), filters(convnet, "conv2", [0, 5], 48), strict=True
+    ):
+        assert_array_equal(mine, theirs)
+        assert mine.std() > 10
