@@ -105,6 +105,7 @@ POOLED: list[tuple[str, str, Callable[[NDArray[Any]], NDArray[Any]]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "pooling", "pool"), POOLED, ids=lambda one: str(one)[:8])
 def test_features_are_those_of_the_preset_by_keras_and_by_openvino(
     presets: dict[str, tuple[Path, keras.Model]],
