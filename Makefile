@@ -98,14 +98,17 @@ bench: $(TEST) $(CONTENDERS)/.installed
 gpu-check: $(RUN)
 	@python -m benchmarks.gpu $(GPU_CHECK)
 
-# What benchmarks/gpu.py imports beside JAX and numpy, in the locked versions.
+# What benchmarks/gpu.py imports beside JAX and numpy, as locked.
 PYTHON_THERE ?= 3.12
 WHEELS := absl-py annotated-types donfig google-crc32c h5py keras markdown-it-py mdurl namex numcodecs optree packaging \
           psutil pydantic pydantic-core pygments pyyaml rich tqdm typing-extensions typing-inspection zarr
 gpu-wheels: $(RUN)
+	@mkdir -p .wheels
+	@awk -v names=" $(WHEELS) " '/^[a-z]/ {split($$1, name, "=="); wanted = index(names, " " name[1] " ")} wanted' \
+	    requirements.lock > .wheels/requirements.txt
 	@python -m pip download --quiet --no-deps --only-binary :all: --python-version $(PYTHON_THERE) \
 	    --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --dest .wheels \
-	    $$(python -c 'import sys; from importlib.metadata import version; print(*(f"{name}=={version(name)}" for name in sys.argv[1:]))' $(WHEELS))
+	    --require-hashes --requirement .wheels/requirements.txt
 	@ls .wheels
 
 # FUZZ="--replay fuzzed/image" tries one input again.

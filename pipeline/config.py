@@ -34,6 +34,8 @@ from pipeline.schema_values import show
 
 _OFF = {"dropout": 0.0, "batch_norm": False}  # after hidden layers, where there is none
 OF_A_PRESET = ("preset", "keras-hub")  # which one, and the version of what builds it
+KIND_AT = {"train_head": 1, "backbones": 2}  # where pydantic inserts the kind into a location
+KINDS = {"dense": 1, "onnx": 1, "preset": 2}  # the place among those of the section, if not 0
 RESCALED = ("convnet", "gabor")  # backbones for which both kinds of preprocessing are one
 
 
@@ -173,18 +175,18 @@ def settings(params: Params) -> dict[str, Any]:
 
 def _network(name: str, backbone: AnyBackbone, params: Params) -> dict[str, Any]:
     """Return the values that decide what a backbone computes from images, beside its weights."""
-    size = {} if backbone.size in (None, params.resize.size) else {"own_pixels": backbone.size}
     if isinstance(backbone, OnnxFile):
-        return backbone.model_dump(exclude={"weights", "path", "sha256", "size"}) | size
-    if isinstance(backbone, Preset):
+        keys = backbone.model_dump(exclude={"weights", "path", "sha256", "size"})
+    elif isinstance(backbone, Preset):
         which = backbone.sha256 or backbone.path, installed("keras-hub")
-        about = dict(zip(OF_A_PRESET, which, strict=True))
-        return {**backbone.model_dump(include={"layer", "pooling"}), **about, **size}
-    return {
-        **backbone.model_dump(include={"include_top", "layer", "pooling"}),
-        "preprocessing": "backbone" if name in RESCALED else backbone.preprocessing,
-        **size,
-    }
+        keys = backbone.model_dump(include={"layer", "pooling"})
+        keys |= zip(OF_A_PRESET, which, strict=True)
+    else:
+        keys = backbone.model_dump(include={"include_top", "layer", "pooling"})
+        keys["preprocessing"] = "backbone" if name in RESCALED else backbone.preprocessing
+        if backbone.size == params.resize.size:  # as null, which for the others is the file's own
+            return keys
+    return keys if backbone.size is None else {**keys, "own_pixels": backbone.size}
 
 
 def _changing(augment: ViewAugment | None) -> dict[str, Any] | None:
@@ -220,11 +222,7 @@ def _fine_tuning(
         **_training(tune, hidden),
         "changes": tune.augment.model_dump() if tune.augment and tune.augment.active() else None,
         "backbones": [
-            {
-                "name": name,
-                **one,
-                "unfreeze_from": params.backbones[name].unfreeze_from,
-            }
+            {"name": name, **one, "unfreeze_from": params.backbones[name].unfreeze_from}
             for name, one in networks.items()
         ],
         "views": [views, params.predict.views],
@@ -255,10 +253,9 @@ _EXPECTED = {  # in place of pydantic's own words; by pydantic's name of the fau
 
 def _sentence(path: Path, fault: ErrorDetails) -> str:
     kind, location = fault["type"], [part for part in fault["loc"] if part != "[key]"]
-    if location[:1] == ["train_head"] and len(location) > 1:
-        del location[1]  # the kind, which pydantic inserts
-    if location[:1] == ["backbones"] and len(location) > 2:
-        del location[2]
+    at = KIND_AT.get(str(location[0])) if location else None
+    if at and len(location) > at:
+        del location[at]
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         location.append("kind")
     where = ": ".join([str(path), *filter(None, [".".join(map(str, location))])])
@@ -285,6 +282,6 @@ def _keys(location: tuple[int | str, ...]) -> list[str]:
     for place, part in enumerate(location):
         field = section.model_fields.get(str(part))
         if field and (kinds := sections(field.annotation)):
-            tags = {"dense": 1, "onnx": 1, "preset": 2}  # of kinds, as the schema lists them
-            section = kinds[next((tags[one] for one in location[place + 1 :] if one in tags), 0)]
+            tag = location[place + KIND_AT.get(str(part), 0) :][:1]
+            section = kinds[KINDS.get(str(*tag), 0)]
     return list(section.model_fields)

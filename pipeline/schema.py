@@ -42,6 +42,7 @@ from pipeline.schema_values import (
     WithoutBfloat16,
     ascii_compatible,
     distinct,
+    expected,
     not_zero,
 )
 
@@ -127,9 +128,9 @@ class Resize(Section):
 class Backbone(Section):
     """A network of Keras."""
 
-    weights: Literal["imagenet", "file", "random"] = key(
-        "imagenet (downloaded by Keras), file (path, sha256) or random (seed)"
-    )
+    weights: Annotated[
+        Literal["imagenet", "file", "random"], expected("imagenet, file, random or preset")
+    ] = key("imagenet (downloaded by Keras), file (path, sha256) or random (seed)")
     path: str | None = optional("path of the weights file, with weights: file")
     sha256: Sha256 | None = optional("sha256 of the weights file, with weights: file")
     seed: Seed | None = optional("random seed of the weights, with weights: random")
@@ -160,6 +161,11 @@ class Backbone(Section):
         return self
 
 
+OF_ANY_OUTPUT = (
+    "of maps: avg, max, flatten; of tokens: cls, mean, cls_and_mean; of a vector: flatten"
+)
+
+
 class OnnxFile(Section):
     """A frozen network in an ONNX file, which OpenVINO runs."""
 
@@ -174,14 +180,12 @@ class OnnxFile(Section):
     layout: Literal["NCHW", "NHWC"] | None = optional(
         "order of the input's axes; null: by the axis that has 3 channels"
     )
-    mean: Channels = key("subtracted from red, green and blue, values from 0 to 255")
+    mean: Channels = key("subtracted from red, green and blue, which are 0 to 255")
     std: Annotated[Channels, AfterValidator(not_zero)] = key("then divides red, green and blue")
     size: Pixels | None = optional(
-        "width and height that the network takes; null: as its file says"
+        "width and height that the network takes; null: as its file says, or resize.size"
     )
-    pooling: AnyPooling = key(
-        "of maps: avg, max, flatten; of tokens: cls, mean, cls_and_mean; of a vector: flatten"
-    )
+    pooling: AnyPooling = key(OF_ANY_OUTPUT)
 
 
 class Preset(Section):
@@ -191,7 +195,7 @@ class Preset(Section):
     path: Text = key("folder of the preset, or a name that KerasHub downloads, hf:// or kaggle://")
     sha256: Sha256 | None = optional("of the preset (docs/backbones.md); null: as first downloaded")
     layer: LayerName = optional("layer to take features from; null: the output")
-    pooling: AnyPooling = key("as for an ONNX file")
+    pooling: AnyPooling = key(OF_ANY_OUTPUT)
     size: Pixels | None = optional(
         "width and height that the network takes; null: as the preset says, or resize.size"
     )
@@ -290,6 +294,8 @@ class Training(Section):
 
 
 class LogisticHead(Section):
+    """Logistic regression."""
+
     kind: Literal["logistic"] = key("logistic: logistic regression")
     inverse_regularization: Positive | None = optional(
         "C of scikit-learn, lower is smoother; null: cross-validated"
@@ -298,6 +304,8 @@ class LogisticHead(Section):
 
 
 class DenseHead(Training, DenseLayers):  # in this order, DenseLayers has the first keys
+    """Fully connected layers."""
+
     epochs: Annotated[int, Field(ge=0, lt=2**31)] = key(
         "epochs, at most; 0: the head stays untrained"
     )

@@ -47,7 +47,7 @@ def show(value: object) -> str:
         return "a number of more than 4,300 digits"
 
 
-def _expected(words: str) -> WrapValidator:
+def expected(words: str) -> WrapValidator:
     """Return a validator with one sentence in place of one per alternative of a type."""
 
     def check(value: object, validate: Callable[[object], object]) -> object:
@@ -71,7 +71,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Pooling = Literal["avg", "max", "flatten", "predictions", "log_predictions"]
 AnyPooling = Literal["avg", "max", "flatten", "cls", "mean", "cls_and_mean"]
 Channels = Annotated[
-    list[Float], Field(min_length=3, max_length=3), _expected("[red, green, blue], three numbers")
+    list[Float], Field(min_length=3, max_length=3), expected("[red, green, blue], three numbers")
 ]
 Pixels = Annotated[int, Field(ge=8, le=4096)]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -82,25 +82,25 @@ WithoutBfloat16 = Literal["SSE41", "AVX", "AVX2", "AVX2_VNNI"]
 Avx512 = Literal["AVX512_CORE", "AVX512_CORE_VNNI", "AVX512_CORE_BF16", "AVX512_CORE_AMX"]
 LayerName = Annotated[
     str | None,
-    _expected("null or a layer's name"),
+    expected("null or a layer's name"),
     BeforeValidator(  # runs first: [conv1] says what conv1 says
         lambda value: value[0] if isinstance(value, list) and len(value) == 1 else value
     ),
 ]
 ClassWeights = Annotated[
     Literal["balanced"] | Annotated[list[Positive], Field(min_length=2)] | None,
-    _expected("null, balanced, or a list of positive numbers, one per class"),
+    expected("null, balanced, or a list of positive numbers, one per class"),
 ]
 Clip = Annotated[
     Literal["auto"] | Annotated[Float, Field(ge=0, lt=0.5)],
-    _expected("auto, or a number from 0 to below 0.5"),
+    expected("auto, or a number from 0 to below 0.5"),
 ]
 Folders = Annotated[
     Annotated[list[Name], Field(min_length=1)],
-    _expected("a folder's name or a list of them"),
+    expected("a folder's name or a list of them"),
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
 ]
 LayersShown = Annotated[
     Annotated[int, Field(ge=1, le=100)] | Annotated[list[str], Field(min_length=1)],
-    _expected("a number of layers from 1 to 100, or a list of layer names"),
+    expected("a number of layers from 1 to 100, or a list of layer names"),
 ]

@@ -48,8 +48,9 @@ def main() -> None:
         shown = np.array(sorted(drawn))
         for row, pixels in zip(shown.tolist(), images.take(shown), strict=True):
             heatmaps.write_image(partial / galleries.picture("images", row), pixels)
-        if flat := network.without_maps(params, net):
-            print(f"explain: no heatmaps, as Keras sees no maps in {', '.join(flat)}")
+        without_maps = network.without_maps(params, net)
+        if without_maps:
+            print(f"explain: no heatmaps, as {', '.join(without_maps)} has no feature maps")
             mapped = set()
         else:
             network_images.write_heatmaps(partial, net, images, np.array(sorted(mapped)), predicted)
@@ -62,6 +63,7 @@ def main() -> None:
         content = {
             "model": model.name,
             "size": images.shape[1],
+            "without_maps": without_maps,
             "galleries": [*described, galleries.rejected(rows, options.examples)],
             "activations": {
                 "member": accepted[subject].member,

@@ -110,6 +110,7 @@ def explain(images: Sequence[dict[str, Any]], **changed: object) -> None:
         {"title": "Blank", "about": "Nothing to see.", "images": []},
     ]
     content: dict[str, object] = {"model": "fine_tune", "size": 224, "galleries": galleries}
+    content["without_maps"] = []
     _write_json("explain/explain", content | {"activations": None, "filters": []} | changed)
 
 

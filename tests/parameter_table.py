@@ -27,14 +27,15 @@ def page() -> str:
 
 
 def table() -> str:
-    """Return all keys as Markdown, one table per section."""
+    """Return all keys as Markdown, one table per section or kind of section."""
     lines = [""]
     for name, field in Params.model_fields.items():
         lines += [f"### `{name}`: {field.description}", ""]
-        lines += ["| key | values | meaning |", "|---|---|---|"]
-        for section in sections(field.annotation):
-            lines += _rows(section, f"{name}.NAME" if name == "backbones" else name)
-        lines.append("")
+        kinds = sections(field.annotation)
+        for kind in kinds:
+            lines += [kind.__doc__ or "", ""] if len(kinds) > 1 else []
+            lines += ["| key | values | meaning |", "|---|---|---|"]
+            lines += [*_rows(kind, f"{name}.NAME" if name == "backbones" else name), ""]
     return "\n".join(lines) + "\n"
 
 

@@ -40,8 +40,10 @@ def extractor(
         own = settings.size or described.size or size
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(fold_for or policy)
-        base = preset.load(described, own, weights, where)
-        keras.config.set_dtype_policy(policy)
+        try:
+            base = preset.load(described, own, weights, where)
+        finally:
+            keras.config.set_dtype_policy(policy)
         return build.extractor(
             *(base, backbone, settings.layer, settings.pooling, fold_for, described.scaling),
             pixels=size,

@@ -1,8 +1,8 @@
 """Convert an ONNX file to the network that `openvino.Network` reads, without Keras.
 
 Images come in as uint8 (n, pixels, pixels, 3); resizing, mean and standard deviation before the
-graph, and pooling behind it, are added. The file is read from memory, by its hash, so that data
-outside of it, which its hash does not cover, is not found.
+graph, and pooling behind it, are added. The file is read from memory, so that OpenVINO finds no
+data outside of it, which its sha256 would not cover.
 """
 
 import contextlib
@@ -24,7 +24,6 @@ POOLINGS = {  # by the rank of the output: vectors, tokens with a class token fi
     4: ("avg", "max", "flatten"),
 }
 MOST_SHOWN = 160  # characters of OpenVINO's message
-LARGER = 2  # images in a request: what `openvino.BATCH` has at most
 
 
 def convert(name: str, wanted: OnnxFile, content: bytes, pixels: int, folder: Path) -> None:
@@ -54,14 +53,13 @@ def convert(name: str, wanted: OnnxFile, content: bytes, pixels: int, folder: Pa
     output = _output(graph, wanted.output, key)
     features = _pooled(output, wanted.pooling, layout, f"{key}.pooling")
     graph = library.Model([features], graph.get_parameters())
-    graph = _preprocessed(graph, wanted, layout, pixels, size)
     try:
-        for count in (LARGER, -1):  # the last is kept
-            graph.reshape([count, pixels, pixels, CHANNELS])
+        graph = _preprocessed(graph, wanted, layout, pixels, size)
+        openvino_files.for_any_number(graph, pixels)
     except RuntimeError as error:
         raise UserError(
-            f"{key}.path: expected a graph for any number of images, got {_reason(error)!r}; "
-            "export it with a dynamic batch axis"
+            f"{key}.path: expected a graph for any number of images of {size} pixels, got "
+            f"{_reason(error)!r}; correct size, or export it with a dynamic batch axis"
         ) from None
     shape = graph.outputs[0].partial_shape
     if len(shape) != 2 or shape[1].is_dynamic:

@@ -13,6 +13,12 @@ from pipeline.runtime import atomic_files
 GRAPH, WEIGHTS, ABOUT = "network.xml", "network.bin", "network.json"
 
 
+def for_any_number(graph: Any, pixels: int) -> None:
+    """Let a graph take any number of images; a RuntimeError if it is made for one at a time."""
+    for count in (2, -1):  # the last is kept
+        graph.reshape([count, pixels, pixels, 3])
+
+
 def write(graph: Any, folder: Path) -> None:
     """Write OpenVINO's graph from images to features (n, d) into an existing folder."""
     graph.set_friendly_name("network")

@@ -33,6 +33,7 @@ CLASSES = {  # of keras_hub.models: the number of tokens before the patches
 }
 OWN = ("name", "trainable", "dtype")  # keys of a config that are not the class' own
 SIZES = ("image_shape", "input_shape")
+UNSCALED = {"scale": 1.0, "offset": 0.0}  # what a converter without them does
 Plain = bool | int | float | str | list[Any] | None
 
 
@@ -84,8 +85,8 @@ def find(where: str, name: str) -> Path:
     except Exception as error:  # of kagglehub, huggingface_hub, requests and KerasHub
         reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"{where}: expected a folder, or a preset that KerasHub downloads, got {name!r}: "
-            f"{reason}; connect once, or name a folder with {', '.join(FILES)}"
+            f"{where}: expected a folder, or a preset that KerasHub downloads, got {name!r} "
+            f"({reason}); connect once, or name a folder with {', '.join(FILES)}"
         ) from None
     return Path(files[0]).parent
 
@@ -122,7 +123,9 @@ def read(folder: Path, where: str) -> Preset:
                 f"{key!r}; take a preset of one network"
             )
     options = converter.get("config", {})
-    scale, offset = (_per_channel(options.get(key), empty) for key, empty in _EMPTY.items())
+    scale, offset = (
+        _per_channel(options.get(key), otherwise) for key, otherwise in UNSCALED.items()
+    )
     if scale is None or offset is None:
         raise UserError(
             f"{where}: expected scale and offset as a number or three in {CONVERTER}, got "
@@ -152,11 +155,8 @@ def stored(path: Path) -> Preset:
     return Preset(kind, config, build.Scaling(*scaling))
 
 
-_EMPTY = {"scale": 1.0, "offset": 0.0}
-
-
-def _per_channel(value: Any, empty: float) -> list[float] | None:
-    values = [empty] if value is None else value if isinstance(value, list) else [value]
+def _per_channel(value: Any, otherwise: float) -> list[float] | None:
+    values = [otherwise] if value is None else value if isinstance(value, list) else [value]
     numbers = [one for one in values if isinstance(one, int | float) and math.isfinite(one)]
     if len(numbers) != len(values) or len(values) not in (1, build.CHANNELS):
         return None

@@ -74,8 +74,7 @@ def _convert(model: keras.Model, folder: Path) -> None:
         for result in graph.get_results():  # TensorFlow adds others, of activations with gradients
             if "Identity:0" not in result.output(0).get_names():
                 graph.remove_result(result)
-        for count in (2, -1):  # a RuntimeError if the network takes one image at a time; -1 is kept
-            graph.reshape([count, *model.input_shape[1:]])
+        openvino_files.for_any_number(graph, model.input_shape[1])
         openvino_files.write(graph, folder)
 
 

@@ -283,8 +283,8 @@ def _heatmap_writer(params: Params, predictor: Predictor, folder: Path) -> Write
     """Return a function that overlays the evidence for each image's most likely class."""
     if flat := network.without_maps(params, predictor.network):
         raise UserError(
-            "predict --heatmap: expected backbones with layers that have height and width, got "
-            f"{', '.join(flat)} without; leave --heatmap out"
+            "predict --heatmap: expected backbones with feature maps, got none of "
+            f"{', '.join(flat)}; leave --heatmap out"
         )
     from pipeline.explanation import grad_cam
     from pipeline.reporting.heatmaps import overlay, write_image

@@ -66,7 +66,7 @@ def without_keras(params: Params) -> list[str]:
 
 
 def without_maps(params: Params, net: Network) -> list[str]:
-    """Return the names of the backbones that have no layer with height and width."""
+    """Return the names of the backbones of which Keras has no layer with height and width."""
     from pipeline.backbones import intermediate
 
     flat = [name for name, one in net.extractors.items() if not intermediate.spatial_layers(one)]
@@ -74,11 +74,11 @@ def without_maps(params: Params, net: Network) -> list[str]:
 
 
 def require_keras(params: Params, where: str) -> None:
-    """Raise a `UserError` if there is a backbone that Keras cannot build."""
+    """Raise a `UserError` from `where` if there is a backbone that Keras cannot build."""
     if others := without_keras(params):
         raise UserError(
-            f"{where}: expected backbones of Keras, whose gradients and layers are known, got "
-            f"{', '.join(others)} of an ONNX file; use a recipe without it"
+            f"{where}: expected backbones that Keras can build, got an ONNX file for "
+            f"{', '.join(others)}; use `pipeline predict` without --engine and --heatmap"
         )
 
 

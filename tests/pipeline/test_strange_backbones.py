@@ -71,10 +71,14 @@ def test_an_onnx_file_beside_a_network_of_keras(tmp_path: Path) -> None:
     images = [image for gallery in pages["galleries"] for image in gallery["images"]]
     assert {image["heatmap"] for image in images} == {None}
     assert {layer["backbone"] for layer in pages["activations"]["layers"]} == {"convnet"}
+    assert pages["without_maps"] == ["Drawn"]
+    report = project.read("metrics/report/index.html")
+    assert re.search("There are no heatmaps, as .*Drawn.* has no feature maps", report)
+    assert 'id="heatmaps"' not in report
     for words in (["predict", PHOTOS, "--engine", "keras"], ["export"]):
         printed = project.run("python", "-m", "pipeline", *words, passes=False)
         assert re.search(
-            "error: (export|predict --engine keras): expected backbones of Keras, .*got Drawn",
+            "error: (export|predict --engine keras): expected .* got an ONNX file for Drawn; use",
             printed,
         )
 
@@ -130,8 +134,15 @@ def test_a_preset_of_tokens_is_fine_tuned(tmp_path: Path) -> None:
         for some in (by_keras, by_openvino)
     )
     np.testing.assert_allclose(first, second, atol=1e-3)
+    (project.folder / "vit" / "image_converter.json").write_text('{"config": {}}')
+    printed = project.run("python", "-m", "stages.fetch_weights", "Vit", passes=False)
+    assert "error: fetch_weights Vit-preset: expected the weights recorded in data/" in printed
+    project.change({"backbones.Vit.sha256": "0" * 64})
+    printed = project.run("python", "-m", "stages.fetch_weights", "Vit", passes=False)
+    assert "error: params.yaml: backbones.Vit.sha256: expected that of vit, " in printed
+    project.change({"backbones.Vit.sha256": None})
     printed = project.run(
         *("python", "-m", "pipeline", "predict", PHOTOS, "--heatmap", "maps"), passes=False
     )
-    assert "error: predict --heatmap: expected backbones with layers that have height" in printed
+    assert "error: predict --heatmap: expected backbones with feature maps, got none of" in printed
     assert not (project.folder / "maps").exists()

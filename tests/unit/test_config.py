@@ -129,6 +129,8 @@ MEANINGFUL: list[tuple[str, Content, Content]] = [
     (HARD_WIRED, {}, {f"{NET}.size": 32}),
     ("extract explain fetch_weights", PRESET, {"backbones.Pre.sha256": "1" * 64}),
     ("extract explain fetch_weights", PRESET, {"backbones.Pre.path": "b"}),
+    ("extract explain", PRESET, {"backbones.Pre.size": 64}),  # null is the preset's own
+    ("fetch_weights explain", ONNX, {"backbones.Net.size": 64}),
     ("extract explain", PRESET, under("backbones.Pre", {"layer": "a", "size": 96})),
     ("extract explain", PRESET, {"backbones.Pre.pooling": "mean"}),
     ("fine_tune", {"backbones.Pre": PRESET_KEYS}, {"backbones.Pre.unfreeze_from": "a"}),
@@ -194,6 +196,48 @@ def test_networks_are_converted_by_tensorflow_only(params: Content) -> None:
     sentence = "extract.engine: expected keras, as compute.backend is jax, got 'openvino'; change"
     with pytest.raises(UserError, match=f"^params.yaml: {sentence}"):
         settings(params, {**OPENVINO, "compute.backend": "jax"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            ONNX | {"extract.engine": "keras"},
+            "extract.engine: expected openvino, as backbones.Net is an ONNX file, got 'keras'; ch",
+        ),
+        (
+            {"backbones.Net": ONNX_KEYS, **OPENVINO},
+            "fine_tune: expected null, as backbones.Net is an ONNX file, which cannot be trained,",
+        ),
+        (
+            ONNX | {"backbones.Net": ONNX_KEYS | {"mean": 127}},
+            "backbones.Net.mean: expected [red, green, blue], three numbers, got 127; change it",
+        ),
+        (
+            ONNX | {"backbones.Net": ONNX_KEYS | {"std": [1, 0, 1]}},
+            "backbones.Net.std: expected numbers other than 0, got [1.0, 0.0, 1.0]; change it",
+        ),
+        (
+            ONNX | {"backbones.Net": ONNX_KEYS | {"sise": 1}},
+            "backbones.Net.sise: expected one of weights, path, sha256, output, layout, mean, std,",
+        ),
+        (
+            {f"{NET}.weights": "presett"},
+            "backbones.convnet.weights: expected imagenet, file, random or preset, got 'presett';",
+        ),
+        (
+            {"backbones.onnx": IMAGENET | {"siize": 1}},  # a name that is a kind, too
+            "backbones.onnx.siize: expected one of weights, path, sha256, seed, include_top, prep",
+        ),
+    ],
+)
+def test_a_backbone_that_cannot_be_is_one_sentence(
+    params: Content, changes: Content, sentence: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        settings(params, changes)
+    assert str(refused.value).startswith(f"params.yaml: {sentence}")
+    assert "\n" not in str(refused.value)
 
 
 def test_every_key_of_the_schema_is_in_a_table_above() -> None:

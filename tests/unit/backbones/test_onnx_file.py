@@ -199,6 +199,13 @@ def text() -> bytes:
     return model([helper.make_node("Identity", ["ids"], ["y"])], (), {"ids": ids}, {"y": ids})
 
 
+def positioned() -> bytes:
+    """Any size is declared; the constant that is added has one."""
+    node = helper.make_node("Add", ["x", "place"], ["y"])
+    place = constant("place", np.zeros((1, 3, SIZE, SIZE)), np.float32)
+    return model([node], [place], {"x": (FLOAT, ("n", 3, "h", "w"))}, {"y": (FLOAT, None)})
+
+
 def with_ids() -> bytes:
     node = helper.make_node("ArgMax", ["x"], ["y"], axis=1)
     return model([node], outputs={"y": (INT, ("n", 1, SIZE, SIZE))})
@@ -246,6 +253,10 @@ BAD = {
         "layout: expected NCHW or NHWC, as the shape of the input does not tell",
     ),
     "another layout": (vector(), "flatten", {"layout": "NHWC"}, "layout: expected the layout of x"),
+    "a size of which the graph knows nothing": (
+        *(positioned(), "avg", {"size": 16}),
+        "path: expected a graph for any number of images of 16 pixels, got ",
+    ),
     "another size": (
         vector(),
         "flatten",

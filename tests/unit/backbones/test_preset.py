@@ -18,8 +18,8 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from pipeline import config
-from pipeline.backbones import build, openvino, preset, weights
+from pipeline import config, paths
+from pipeline.backbones import build, from_params, openvino, preset, weights
 from pipeline.runtime.errors import UserError
 
 hub = pytest.importorskip("keras_hub")
@@ -126,6 +126,28 @@ def test_features_are_those_of_the_preset_by_keras_and_by_openvino(
     network = openvino.Network(tmp_path / "network")
     network.compile("float32", 1, None)
     assert_allclose(network(images()), wanted, rtol=0, atol=2e-5 * largest)
+
+
+@pytest.mark.parametrize("name", ["vit", "lite"])
+def test_features_in_bfloat16_are_near_those_in_float32(
+    presets: dict[str, tuple[Path, keras.Model]],
+    name: str,
+    params: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    folder, _ = presets[name]
+    monkeypatch.chdir(tmp_path)
+    paths.network("Net").mkdir(parents=True)
+    preset.write(preset.read(folder, WHERE), paths.preset("Net"))
+    section = {"weights": "preset", "path": "x", "pooling": "cls" if name == "vit" else "avg"}
+    checked = config.check(params | {"backbones": {"Net": section}, "fine_tune": None})
+    of = functools.partial(from_params.extractor, checked, "Net", SIZE, folder / preset.WEIGHTS)
+    exact, rounded = (np.asarray(of(one)(images())) for one in ("float32", "bfloat16"))
+    assert exact.dtype == rounded.dtype == np.float32
+    difference = np.abs(exact - rounded).max() / np.abs(exact).max()
+    assert 0 < difference < 0.05
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_images_of_another_size_are_resized_to_the_presets_own(
@@ -246,9 +268,7 @@ def test_a_name_that_cannot_be_downloaded_is_one_sentence(monkeypatch: pytest.Mo
         raise OSError("no route to host\nat all")
 
     monkeypatch.setattr("pipeline.backbones.keras_private.preset_file", offline)
-    with pytest.raises(
-        UserError, match="got 'dinov2_small': no route to host at all; connect once"
-    ):
+    with pytest.raises(UserError, match=r"got 'dinov2_small' \(no route to host at all\); connect"):
         preset.find(WHERE, "dinov2_small")
 
 

@@ -122,6 +122,15 @@ def test_names_labels_and_reasons_are_escaped() -> None:
     assert images == {*PICTURES, "explain/images/1.png", "explain/heatmaps/1.png"}
 
 
+def test_without_feature_maps_there_is_a_sentence_in_place_of_a_switch() -> None:
+    by_hand.explain([shown("cat.1.jpg", "images/1.png") | {"heatmap": None}], without_maps=["Net"])
+    of = page()
+    assert "There are no heatmaps, as Net has no feature maps." in text(of)
+    assert 'id="heatmaps"' not in of
+    by_hand.explain([shown("cat.1.jpg", "images/1.png")])
+    assert 'id="heatmaps"' in page()
+
+
 def test_nothing_is_loaded_but_images_beside_the_page() -> None:
     by_hand.explain([shown("cat 1#.jpg", "images/1 #%.png")])
     elements = Elements(page()).all
