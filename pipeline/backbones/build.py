@@ -109,7 +109,7 @@ def extractor(
             probabilities or their logarithms.
         fold_for: precision of inference for which batch norms are folded; None leaves them.
         preprocessing: "backbone" for its own, "rescale" for pixels / 255, or a linear map.
-        tokens: the number of those before the patches; the first is the class token.
+        tokens: number of tokens before the patches, the class token first; 0 for none.
         pixels: height and width of the images, which are resized to those of the base; None for
             the same.
 
@@ -230,7 +230,7 @@ class Preprocess(keras.layers.Layer):  # type: ignore[misc]
     """Turn RGB values 0 to 255 (n, size, size, 3) into what a backbone was trained on, float32.
 
     `convnet`, `gabor` and every backbone with `preprocessing` "rescale" take pixels / 255. With a
-    `size`, images have any other and are resized to it first.
+    `size`, images of another size are resized to it first.
     """
 
     def __init__(

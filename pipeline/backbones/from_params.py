@@ -61,9 +61,9 @@ def extractor(
 def features_function(
     params: Params, backbone: str, size: int, weights: Path
 ) -> tuple[Callable[[NDArray[np.uint8], bool], keras_setup.Wait], int]:
-    """Return a function that starts Keras on images or their mirror images; number of features.
+    """Return a function that starts Keras on images, and the number of features.
 
-    The device mirrors them.
+    Its second argument tells whether the device mirrors the images first.
     """
     options = params.extract
     model = extractor(params, backbone, size, weights, keras_setup.dtype(options.precision))

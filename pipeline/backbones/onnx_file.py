@@ -147,7 +147,7 @@ def _pooled(output: Any, pooling: str, layout: str, key: str) -> Any:
 
 
 def _preprocessed(graph: Any, wanted: OnnxFile, layout: str, pixels: int, size: int) -> Any:
-    """Put what turns images into the network's input before a graph."""
+    """Prepend resizing, normalization and the conversion of the layout to a graph."""
     library = importlib.import_module("openvino")
     preprocess = importlib.import_module("openvino.preprocess")
     dimensions = {"N": -1, "C": CHANNELS, "H": size, "W": size}

@@ -139,8 +139,9 @@ def load(preset: Preset, size: int | None, weights: Path, where: str) -> keras.M
     """Return the network with the weights of a file."""
     model = preset.network(size, where)
     expected = f"the weights of {preset.kind}" + (f" at {size} pixels" if size else "")
-    section = where.rpartition(".")[0]
-    weights_file.load(model, weights, expected, f"change {section}.size or {where}")
+    key = where.rpartition(" ")[2]
+    remedy = f"change {key}, or size beside it"
+    weights_file.load(model, weights, expected, remedy)
     return model
 
 

@@ -15,7 +15,7 @@ from pipeline.training import head
 
 
 class Network(NamedTuple):
-    """Keras models that share their weights; of backbones that are not of Keras there is none."""
+    """Keras models that share their weights; a backbone that Keras cannot build has none."""
 
     extractors: dict[str, Any]  # images to features (n, d_i), by backbone, in their order
     classifier: Any  # joined features (n, d_1 + ... + d_k) to logits

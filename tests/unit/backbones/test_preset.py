@@ -186,7 +186,10 @@ def test_a_pooling_that_does_not_fit_is_refused(
 def test_a_size_that_the_position_embedding_cannot_take_is_refused(
     presets: dict[str, tuple[Path, keras.Model]],
 ) -> None:
-    sentence = "expected the weights of ViTBackbone at 48 pixels, got a file that does not fit"
+    sentence = (
+        "expected the weights of ViTBackbone at 48 pixels, got a file that does not fit .*; change "
+        "backbones.Net.path, or size beside it"
+    )
     with pytest.raises(UserError, match=sentence):
         extractor(presets["vit"][0], "cls", size=48)
 
