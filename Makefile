@@ -129,7 +129,7 @@ docs: $(TEST)
 UPGRADE ?= --upgrade
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make $@" $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url
 lock: $(UV)
-	$(COMPILE) $(UPGRADE) --extra dask --extra hub --extra jax --extra test --output-file requirements-test.lock pyproject.toml
+	$(COMPILE) $(UPGRADE) --extra dask --extra hub --extra jax --extra sweep --extra test --output-file requirements-test.lock pyproject.toml
 	$(COMPILE) --constraints requirements-test.lock --output-file requirements.lock pyproject.toml
 	for extra in $(ACCELERATORS); do $(COMPILE) --constraints requirements-test.lock --extra $$extra \
 	    --output-file requirements-$$extra.lock pyproject.toml; done

@@ -204,7 +204,7 @@ def _fine_tuning(name: str, given: argparse.Namespace) -> None:
     import keras
 
     from pipeline.backbones import build
-    from pipeline.training import loop
+    from pipeline.training import loop, optimization
 
     size = max(1, given.batch // 4)
     images = arrays.StoredArray(paths.RESIZED)
@@ -221,15 +221,15 @@ def _fine_tuning(name: str, given: argparse.Namespace) -> None:
         build.unfreeze_from(extractor, NETWORKS[name])
         head = loop.dense_head(extractor.output_shape[-1], [], 2)
         made = keras.Model(extractor.inputs, head(extractor.outputs[0]))
-        loop.compile_for(made, keras.optimizers.SGD(0.01))
+        optimization.compile_for(made, keras.optimizers.SGD(0.01))
         return made
 
-    def batches() -> Iterator[loop.Batch]:
+    def batches() -> Iterator[optimization.Batch]:
         for at in range(0, count * size, size):
             yield images.read(at, at + size), label[at : at + size]
 
     def ours() -> None:
-        loop.train_epoch(trained, batches(), count, None, lambda _: None)
+        loop.train_epoch(trained, batches(), count, lambda _: None)
 
     in_memory = images.read(0, count * size)
 

@@ -25,6 +25,7 @@ class Settings:
         copies: numbers of images, in benchmark 13.
         copies_exhaustive: up to so many of them, all are compared with all, too.
         zip_to_report: numbers of images, in benchmark 14.
+        clothing: images of each class, at most, in benchmark 15.
     """
 
     rounds: int
@@ -44,6 +45,7 @@ class Settings:
     copies: tuple[int, ...]
     copies_exhaustive: int
     zip_to_report: tuple[int, ...]
+    clothing: int
 
 
 FULL = Settings(
@@ -64,6 +66,7 @@ FULL = Settings(
     copies=(20_000, 100_000, 1_000_000),
     copies_exhaustive=100_000,
     zip_to_report=(100_000, 1_000_000),
+    clothing=7_000,
 )
 QUICK = Settings(  # whether everything runs; the figures mean nothing
     rounds=1,
@@ -83,4 +86,5 @@ QUICK = Settings(  # whether everything runs; the figures mean nothing
     copies=(100, 300),
     copies_exhaustive=300,
     zip_to_report=(100, 300),
+    clothing=12,
 )

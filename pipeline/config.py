@@ -162,7 +162,7 @@ def settings(params: Params) -> dict[str, Any]:
             "compute": compute if head.kind == "dense" else blas,
         },
         "fine_tune": _fine_tuning(params, networks, augment, hidden),
-        "evaluate": params.evaluate.model_dump(),
+        "evaluate": {**params.evaluate.model_dump(), "folds": head.folds is not None},
         "explain": {
             **params.explain.model_dump(),
             "backbones": [{"name": name, **one} for name, one in networks.items()],
@@ -200,8 +200,8 @@ def _training(section: Training, hidden: list[int]) -> dict[str, Any]:
     keys = section.model_dump()
     if not section.epochs:
         keys |= dict.fromkeys(Training.model_fields.keys() - {"epochs", "seed"})
-    if not section.label_smoothing:
-        keys["label_smoothing"] = None
+    for name in ("label_smoothing", "ema"):
+        keys[name] = keys[name] or None
     # No epoch of a head precedes its first, and epoch 0 precedes the first of fine-tuning.
     last = section.epochs - (not isinstance(section, FineTune))
     if section.patience is not None and section.patience >= last:

@@ -25,6 +25,7 @@ from pipeline.schema_values import (
     Count,
     Float,
     Folders,
+    Folds,
     Fraction,
     Interpolation,
     LayerName,
@@ -290,13 +291,24 @@ class Training(Section):
     )
     weight_decay: Positive | None = optional("of all weights, times the learning rate; null: none")
     clip_norm: Positive | None = optional("largest norm of all gradients together; null: any")
+    ema: Fraction | None = optional(
+        "momentum of averaged weights, taken after each epoch; null: none"
+    )
+    focal_gamma: Positive | None = optional("exponent of a focal loss; null: cross-entropy")
+    mixup: Positive | None = optional(
+        "mix pairs of images in shares of Beta(mixup, mixup); null: none"
+    )
     seed: Seed = key("random seed of weights, order, dropout and augmentation")
+
+
+FOLDS = "heads, each trained without a part of train and valid; null: one head"
 
 
 class LogisticHead(Section):
     """Logistic regression."""
 
     kind: Literal["logistic"] = key("logistic: logistic regression")
+    folds: Folds | None = optional(FOLDS)
     inverse_regularization: Positive | None = optional(
         "C of scikit-learn, lower is smoother; null: cross-validated"
     )
@@ -306,6 +318,7 @@ class LogisticHead(Section):
 class DenseHead(Training, DenseLayers):  # in this order, DenseLayers has the first keys
     """Fully connected layers."""
 
+    folds: Folds | None = optional(FOLDS)
     epochs: Annotated[int, Field(ge=0, lt=2**31)] = key(
         "epochs, at most; 0: the head stays untrained"
     )
@@ -313,6 +326,9 @@ class DenseHead(Training, DenseLayers):  # in this order, DenseLayers has the fi
 
 class Augment(Geometry):
     brightness: Fraction = key("fraction of the value range")
+    rand_augment: Fraction | None = optional(
+        "strength of RandAugment, two random changes; null: none"
+    )
 
     def active(self) -> list[str]:
         """Return the names of the changes that are not switched off."""
@@ -330,6 +346,12 @@ class FineTune(Training):
         "learning rate: constant, or cosine (falls to 0 by the last epoch)"
     )
     augment: Augment | None = optional("random changes to training images; null: none")
+    cutmix: Positive | None = optional(
+        "rectangles of other images, of shares of Beta(cutmix, cutmix); null: none"
+    )
+    layer_rate: Annotated[Float, Field(gt=0, le=1)] | None = optional(
+        "learning rate of a layer, over that of the layer after it; null: 1"
+    )
 
 
 class Predict(Section):
@@ -444,6 +466,11 @@ class Params(Section):
                     f"extract.engine: expected openvino, as backbones.{name} is an ONNX file, got "
                     f"{self.extract.engine!r}; change one of them"
                 )
+        if tune is not None and self.train_head.folds is not None:
+            raise ValueError(
+                f"fine_tune: expected null, as train_head.folds is {self.train_head.folds} and its "
+                "heads have seen valid, got a section; change one of them"
+            )
         if tune is not None and tune.warmup_epochs >= tune.epochs:
             raise ValueError(
                 f"fine_tune.warmup_epochs: expected fewer than fine_tune.epochs ({tune.epochs}), "
@@ -455,6 +482,12 @@ class Params(Section):
                     "fine_tune.augment: expected no changes, as fine_tune.cache_frozen is true and "
                     f"each view is computed once, got {', '.join(changes)}; use more views "
                     "(extract.views, extract.augment), or set cache_frozen: false"
+                )
+            if tune.cutmix is not None:
+                raise ValueError(
+                    "fine_tune.cutmix: expected null, as fine_tune.cache_frozen is true and there "
+                    f"are no images to put rectangles into, got {tune.cutmix:g}; use mixup, or set "
+                    "cache_frozen: false"
                 )
             if not any(one.unfreeze_from for one in self.backbones.values()):
                 raise ValueError(

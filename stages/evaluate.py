@@ -1,7 +1,8 @@
 """Stage `evaluate`: score head and fine-tuned model, and select and calibrate one of them.
 
 Reads the ledger, and log-probabilities and history of both models; writes metrics, confidence
-intervals, curves and plots. Selection and calibration use `valid`.
+intervals, curves and plots. Selection and calibration use `valid`, or with folds the predictions of
+`train` and `valid`, which are out of fold.
 """
 
 import sys
@@ -24,30 +25,31 @@ GRID = np.linspace(0, 1, 201)  # thresholds of the curves
 
 @stage
 def main() -> None:
-    """Select on `valid`, score all models, write and plot."""
+    """Select and calibrate, score all models, write and plot."""
     params = config.read()
     decimals, calibrate = params.evaluate.decimals, params.evaluate.calibration == "temperature"
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
-    classes, valid = labels.classes, labels.rows("valid")
+    chosen_on = "valid" if params.train_head.folds is None else comparison.OUT_OF_FOLD
+    classes = labels.classes
     predictions = {}
     for name in MODELS:
         path = atomic_files.require(paths.predictions(FOLDERS[name]), STAGES[name])
         predictions[name] = arrays.StoredArray(path, fingerprint).read(0, len(labels.label))
-    on_valid = {name: values[valid] for name, values in predictions.items()}
-    selected = scores.select(on_valid, labels.label[valid], calibrate, decimals)
-    scored = scores.subsets(predictions, rows, labels)
-    del predictions, on_valid  # of all images; those of the subsets are copies
+    scored = scores.subsets(predictions, rows, labels, chosen_on)
+    del predictions  # of all images; those of the subsets are copies
+    on_chosen = scored[chosen_on]
+    selected = scores.select(on_chosen.predictions, on_chosen.label, calibrate, decimals)
     for name, one in scored.items():
         final = calibration.scaled(one.predictions[selected.name], selected.temperature)
         scored[name] = comparison.Scored({**one.predictions, FINAL: final}, one.label)
-    shown = "test" if "test" in scored else "valid"
+    shown = "test" if "test" in scored else chosen_on
     summary = scores.summary(selected, scored, classes, decimals)
     of_second = {}  # by subset, for two classes
     if len(classes) == 2:
         for name, one in scored.items():
             of_second[name] = np.exp(one.predictions[FINAL][:, 1]), one.label
-        summary["thresholds"] = scores.thresholds(of_second, classes, decimals)
+        summary["thresholds"] = scores.thresholds(of_second, chosen_on, classes, decimals)
     tables.write_json(paths.EVALUATION, summary)
     pairs = [MODELS, (selected.name, FINAL)]
     intervals = comparison.intervals_and_differences(scored, classes, pairs, decimals)
@@ -78,7 +80,8 @@ def main() -> None:
             plots.accuracy_by_threshold(partial / "thresholds.png", by_threshold, lines, classes[1])
     final = summary[FINAL][shown]
     print(
-        f"evaluate: {selected.name} has the lower log loss on valid and is selected; on {shown}: "
+        f"evaluate: {selected.name} has the lower log loss on {chosen_on} and is selected; on "
+        f"{shown}: "
         f"accuracy {final['accuracy']:.4f}, log loss {final['log_loss']:.4f}, "
         f"{final['misclassified']} of {final['images']} wrong"
     )

@@ -1,5 +1,6 @@
 """A project of a few small pictures in the working folder, its stages run in this process."""
 
+import copy
 import importlib
 import io
 import itertools
@@ -126,7 +127,7 @@ class Album:
             if isinstance(changed, dict) and "kind" not in changed and section.get(last):
                 section[last] |= changed
             else:
-                section[last] = changed
+                section[last] = copy.deepcopy(changed)
         text = yaml.dump(self.params, Dumper=yaml.CSafeDumper, sort_keys=False)  # 10 times faster
         Path("params.yaml").write_text(text, encoding="utf-8")
 

@@ -17,6 +17,9 @@ COMMANDS = {
     "verify": "run a commit again and compare its outputs with those recorded",
     "export": "write the final model as one file for use elsewhere",
     "doctor": "find what is wrong with this folder and machine",
+    "lr-find": "find a learning rate for the head or fine-tuning",
+    "suggest": "choose the unlabelled images to label next",
+    "sweep": "search for better parameters of the head, in seconds a trial",
     "recipe": "write params.yaml from a recipe",
 }
 
@@ -36,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
             name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         if [name] == list(words[:1]):
-            module = importlib.import_module(f"pipeline.commands.{name}")
+            module = importlib.import_module(f"pipeline.commands.{name.replace('-', '_')}")
             one.description = module.__doc__
             module.add_arguments(one)
             run = module.run

@@ -22,7 +22,12 @@ from typing import Any, NamedTuple
 from pipeline import config, paths
 from pipeline.commands.out_folder import require_replaceable
 from pipeline.evaluation import selected_model
-from pipeline.evaluation.comparison import LOWER_IS_BETTER, NO_DIFFERENCE, compare_runs
+from pipeline.evaluation.comparison import (
+    LOWER_IS_BETTER,
+    NO_DIFFERENCE,
+    OUT_OF_FOLD,
+    compare_runs,
+)
 from pipeline.reporting import comparison, html, overlays
 from pipeline.reporting.comparison import Change, Comparison, Plot, Verdict
 from pipeline.reproducibility import code_changes, dvc_project
@@ -40,7 +45,7 @@ METRICS = {
     paths.HEAD_METRICS: "train_head",
     paths.FINE_TUNE_METRICS: "fine_tune",
 }
-SUBSETS = ("valid", "test")
+SUBSETS = (OUT_OF_FOLD, "valid", "test")
 HISTORIES = {"fine_tune": paths.FINE_TUNE_HISTORY, "head": paths.HEAD_HISTORY}
 SOURCES = {  # the CSV of each plot, by model and kind
     (model, kind): (

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline import config, paths
 from pipeline.backbones import keras_setup
 from pipeline.commands.out_folder import require_replaceable
-from pipeline.evaluation import selected_model
+from pipeline.evaluation import calibration, selected_model
 from pipeline.evaluation.probabilities import Floats
 from pipeline.images import decode, sources
 from pipeline.reporting import html
@@ -29,8 +29,8 @@ from pipeline.reproducibility import git
 from pipeline.runtime import atomic_files, machine
 from pipeline.runtime.errors import UserError
 from pipeline.schema import Params
-from pipeline.storage import ledger, tables
-from pipeline.training import network
+from pipeline.storage import array_views, ledger, sealed_files, tables
+from pipeline.training import head, head_training, network
 
 CARD, CLASSES = "MODEL_CARD.md", "classes.json"
 MODEL_FILES = ("model", "model.xml", "model.bin")  # of both formats
@@ -74,8 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
         partial.mkdir()
         serving_model.write(model, partial, arguments.format)
         served = serving_model.read(partial, arguments.format)
-        _, log_probability = selected_model.read(ledger.fingerprint(rows))
-        check = _compare(served, params, rows, log_probability, arguments.tolerance)
+        check = _compare(served, params, rows, _predicted(params, rows), arguments.tolerance)
         text = json.dumps({"classes": classes}, indent=2)
         (partial / CLASSES).write_text(f"{text}\n", encoding="utf-8", newline="\n")
         written = sorted(path for path in partial.rglob("*") if path.is_file())
@@ -108,6 +107,21 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"export: checked on {check}")
 
 
+def _predicted(params: Params, rows: Sequence[ledger.LedgerRow]) -> Floats:
+    """Return the final model's log-probabilities of valid, from the cached features with folds.
+
+    The pipeline's own ones are then of heads that are part of the model.
+    """
+    fingerprint, valid = ledger.fingerprint(rows), ledger.labels(rows).rows("valid")
+    selected, log_probability = selected_model.read(fingerprint)
+    if params.train_head.folds is None:
+        return log_probability[valid]
+    features = array_views.open_features(params.backbones, fingerprint)
+    logits = head.load(sealed_files.require_sealed(paths.head_file(), "train_head")).logits
+    predicted = head_training.predict(features, params.predict.views, logits, valid)
+    return calibration.scaled(np.concatenate([*predicted]), selected.temperature)
+
+
 def _compare(
     served: Served,
     params: Params,
@@ -116,8 +130,8 @@ def _compare(
     tolerance: float,
 ) -> str:
     """Predict valid images from their original files, each in its own size; describe the result."""
-    accepted = zip((row for row in rows if row.accepted), log_probability, strict=True)
-    valid = [(row, np.exp(values)) for row, values in accepted if row.subset == "valid"]
+    in_valid = (row for row in rows if row.accepted and row.subset == "valid")
+    valid = [*zip(in_valid, np.exp(log_probability), strict=True)]
     spread = np.unique(np.linspace(0, len(valid) - 1, IMAGES).round().astype(int))
     differences: dict[str, NDArray[np.float32]] = {}
     changed = 0

@@ -5,7 +5,8 @@
     pipeline predict FOLDER --heatmap maps
 
 Uses the parameters, metrics and weights of this folder's run; prints a table, CSV or JSON.
-An image of the data set gets the probabilities that the pipeline gave it, up to float32 rounding.
+An image of the data set gets the probabilities that the pipeline gave it, up to float32 rounding;
+with train_head.folds, one of train or valid gets those of all heads.
 Files that are no image are named on stderr, the others are predicted, and the status is 1.
 """
 

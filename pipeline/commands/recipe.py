@@ -10,7 +10,8 @@
 
 import argparse
 import itertools
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,49 @@ def render(name: str) -> str:
         entries = list(_entries(section, getattr(params, section), field.description or "", params))
         lines += ["", *_aligned(entries)]
     return "\n".join(lines) + "\n"
+
+
+def require_free(name: str, mark: str) -> None:
+    """Raise a `UserError` if `write` may not write a recipe: others begin with the words `mark`."""
+    if not re.fullmatch("[a-z0-9][a-z0-9-]*", name) or name == BASE:
+        raise UserError(
+            f"--recipe: expected a name of small letters, digits and hyphens, other than {BASE!r}, "
+            f"got {name!r}; change it"
+        )
+    if name in names() and not " ".join(header(name)).startswith(mark):
+        raise UserError(
+            f"--recipe: expected a new name, got {name!r}, which is a recipe already; change it"
+        )
+
+
+def write(name: str, content: Mapping[str, Any], about: Sequence[str]) -> None:
+    """Write parameters, without optional keys that are null, as a recipe below some comment lines.
+
+    It has what differs from the base.
+    """
+    base: dict[str, Any] = config.load(paths.RECIPES / f"{BASE}.yaml")
+    changes: dict[str, Any] = {}
+    for section, values in ({"fine_tune": None} | dict(content)).items():
+        of_base = base.get(section)
+        if values == of_base:
+            continue
+        changes[section] = values
+        if isinstance(values, dict) and isinstance(of_base, dict) and section not in REPLACED:
+            both = dict.fromkeys(of_base) | values  # null is what the base has and these have not
+            changes[section] = {key: one for key, one in both.items() if one != of_base.get(key)}
+    text = "".join(f"# {line}\n" for line in about) + "\n"
+    text += yaml.dump(changes, Dumper=_Dumper, sort_keys=False, width=WIDTH, allow_unicode=True)
+    atomic_files.write_text(paths.RECIPES / f"{name}.yaml", text)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML with every list on one line."""
+
+    def represent_list(self, data: Any) -> yaml.SequenceNode:
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+
+
+_Dumper.add_representer(list, _Dumper.represent_list)
 
 
 def _path(name: str) -> Path:

@@ -5,7 +5,7 @@ images do not give one. Metrics are computed for many resamples at once, where s
 take minutes; beyond `MANY_CLASSES` the areas are linearized for that (`ranking.py`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,8 +18,8 @@ from pipeline.evaluation.bootstrap import Interval, bca_interval, wilson
 from pipeline.evaluation.probabilities import Bools, Floats, Ints, Names, losses
 from pipeline.evaluation.selected_model import Run
 from pipeline.runtime.parallel import in_order
-from pipeline.storage.ledger import LedgerRow
 
+OUT_OF_FOLD = "out_of_fold"  # the subset of all images of train and valid, of a run with folds
 NO_DIFFERENCE = "no difference shown"
 CALIBRATION = "expected_calibration_error"
 LOWER_IS_BETTER = ("log_loss", "brier", CALIBRATION)
@@ -125,7 +125,7 @@ def compare_runs(old: Run, new: Run, subset: str) -> tuple[int, dict[str, dict[s
 
     Return their number, and by metric the old and new value beside `paired_differences`.
     """
-    in_old, in_new = (_first_rows(run.rows, subset) for run in (old, new))
+    in_old, in_new = (_first_rows(run, subset) for run in (old, new))
     shared = [key for key in in_new if key in in_old]
     if not shared:
         return 0, {}
@@ -143,11 +143,14 @@ def compare_runs(old: Run, new: Run, subset: str) -> tuple[int, dict[str, dict[s
     }
 
 
-def _first_rows(rows: Iterable[LedgerRow], subset: str) -> dict[tuple[str, str], int]:
+def _first_rows(run: Run, subset: str) -> dict[tuple[str, str], int]:
     """Return the first row number of each content and label in a subset."""
     first: dict[tuple[str, str], int] = {}
-    for number, row in enumerate(rows):
-        if row.subset == subset:
+    subsets: tuple[str, ...] = (subset,)
+    if subset == OUT_OF_FOLD and run.has_folds:
+        subsets = "train", "valid"
+    for number, row in enumerate(run.rows):
+        if row.subset in subsets:
             first.setdefault((row.sha256, row.label), number)
     return first
 

@@ -16,7 +16,7 @@ from pipeline.evaluation import calibration
 from pipeline.evaluation.probabilities import Bools, Floats, Ints
 from pipeline.runtime import environment
 from pipeline.runtime.parallel import in_order
-from pipeline.storage import array_views
+from pipeline.storage import array_views, ledger
 
 FOLDS = 5
 UNSEEN = -30.0  # log-probability of a class that a model was not trained on
@@ -102,18 +102,9 @@ def _splits(label: Ints, group: Ints, held_out: Bools) -> Iterator[tuple[Ints, I
     if len(outside):
         copies = np.isin(group[inside], group[outside])
         yield inside[~copies], outside
-    fold = _dealt(label[inside], group[inside])
+    fold = ledger.dealt(label[inside], group[inside], FOLDS)
     for number in range(FOLDS):
         yield inside[fold != number], inside[fold == number]
-
-
-def _dealt(label: Ints, group: Ints) -> Ints:
-    """Return the fold of each image: the groups of a class are dealt in turn, in random order."""
-    _, first, of_image = np.unique(group, return_index=True, return_inverse=True)
-    order = np.lexsort((np.random.default_rng(0).permutation(len(first)), label[first]))
-    fold = np.empty(len(first), np.int64)
-    fold[order] = np.arange(len(first)) % FOLDS
-    return fold[of_image]
 
 
 def label_quality(log_probability: Floats, label: Ints, held_out: Bools) -> LabelQuality:

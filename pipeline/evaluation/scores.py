@@ -1,5 +1,6 @@
 """Select the final model on `valid`, and score all models on every subset with labels.
 
+With folds, `OUT_OF_FOLD`, all images of `train` and `valid`, takes the place of `valid`.
 Models are MODELS and FINAL, the selected one after calibration; all have log-probabilities
 (n, n_classes). Decision thresholds, for two classes, are on the second one's probability: an image
 is assigned the second class from there on.
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation import calibration, classification
 from pipeline.evaluation.classification import Curve
-from pipeline.evaluation.comparison import Scored
+from pipeline.evaluation.comparison import OUT_OF_FOLD, Scored
 from pipeline.evaluation.probabilities import Floats, Ints, Names, log_loss
 from pipeline.evaluation.selected_model import Selection
 from pipeline.images.label_fixes import EXCLUDE
@@ -45,10 +46,17 @@ def select(
 
 
 def subsets(
-    predictions: Mapping[str, Floats], rows: Sequence[ledger.LedgerRow], labels: ledger.Labels
+    predictions: Mapping[str, Floats],
+    rows: Sequence[ledger.LedgerRow],
+    labels: ledger.Labels,
+    chosen_on: str,
 ) -> dict[str, Scored]:
-    """Return each subset that has images; `WITH_FIXES` is `test` after label fixes, if any."""
-    selected = {name: (at := labels.rows(name), labels.label[at]) for name in ("valid", "test")}
+    """Return each subset that has images, `chosen_on` first.
+
+    `WITH_FIXES` is `test` after label fixes, if any.
+    """
+    names = dict.fromkeys((chosen_on, "valid", "test"))
+    selected = {name: (at := rows_of(name, labels), labels.label[at]) for name in names}
     fixes = [row.fix for row in rows if row.accepted]
     test = labels.rows("test")
     if any(fixes[i] for i in test):
@@ -60,6 +68,13 @@ def subsets(
         for name, (at, label) in selected.items()
         if len(at)
     }
+
+
+def rows_of(subset: str, labels: ledger.Labels) -> Ints:
+    """Return the rows of a subset, ascending."""
+    if subset != OUT_OF_FOLD:
+        return labels.rows(subset)
+    return np.sort(np.concatenate([labels.rows("train"), labels.rows("valid")]))
 
 
 def summary(
@@ -118,10 +133,12 @@ def choose_thresholds(probability: Floats, label: Ints, decimals: int) -> dict[s
     return {"half": 0.5} | {name: float(threshold) for name, threshold in best.items()}
 
 
-def thresholds(subsets: Mapping[str, TwoClasses], classes: Names, decimals: int) -> dict[str, Any]:
-    """Choose thresholds on `valid` and measure them on all subsets, ready for JSON."""
+def thresholds(
+    subsets: Mapping[str, TwoClasses], chosen_on: str, classes: Names, decimals: int
+) -> dict[str, Any]:
+    """Choose thresholds on one subset and measure them on all, ready for JSON."""
     found: dict[str, Any] = {}
-    for name, threshold in choose_thresholds(*subsets["valid"], decimals).items():
+    for name, threshold in choose_thresholds(*subsets[chosen_on], decimals).items():
         found[name] = {"threshold": threshold}
         for subset, images in subsets.items():
             measured = accuracy_and_errors(*images, np.array([threshold]))

@@ -32,6 +32,7 @@ class Run(NamedTuple):
     rows: Sequence[ledger.LedgerRow]
     classes: tuple[str, ...]
     log_probability: Floats
+    has_folds: bool = False  # whether all predictions of train and valid are out of fold
 
 
 def selection(project: Path = Path()) -> Selection:
@@ -78,4 +79,6 @@ def read_run(project: Path) -> Run:
     """Read the ledger and the final predictions of the run in `project`."""
     rows = ledger.read_ledger(atomic_files.require(project / paths.LEDGER, "split"))
     _, log_probability = read(ledger.fingerprint(rows), project)
-    return Run(rows.accepted(), ledger.labels(rows).classes, log_probability)
+    final = tables.read_json(project / paths.EVALUATION, "evaluate").get("final", {})
+    has_folds = "out_of_fold" in final
+    return Run(rows.accepted(), ledger.labels(rows).classes, log_probability, has_folds)

@@ -37,11 +37,14 @@ class Picture(NamedTuple):
     height: int
 
 
-def page(content: dict[str, object]) -> str:
-    """Render the report; the first lines of its template list the content."""
+def page(content: dict[str, object], template: str = "report.html.jinja") -> str:
+    """Render the report, or another page with its style and script.
+
+    The first lines of a template list the content.
+    """
     script = FOLDER.joinpath("report.js").read_text(encoding="utf-8")
     hashes = {"script": script, "script_hash": source_hash(script)}
-    return render("report.html.jinja", content | hashes, "report.css")
+    return render(template, content | hashes, "report.css")
 
 
 def render(template: str, content: Mapping[str, object], *styles: str) -> str:

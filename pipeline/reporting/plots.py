@@ -5,7 +5,7 @@ Palette: M. Okabe and K. Ito, "Color Universal Design" (2008).
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -60,13 +60,18 @@ Curve = Sequence[Sequence[Any] | NDArray[Any]]  # x, y and perhaps the images be
 
 @contextmanager
 def saved(
-    file: Any, size: tuple[float, float], metadata: Any = PNG, columns: int = 1, **style: Any
+    file: Any,
+    size: tuple[float, float],
+    metadata: Any = PNG,
+    columns: int = 1,
+    rows: int = 1,
+    **style: Any,
 ) -> Iterator[tuple[Any, Any]]:
     """Yield a figure of a size in inches, and its axes; save it to a path or stream at the end."""
     with rc_context(STYLE | style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # names in scripts without a font
         figure = Figure(figsize=size)
-        yield figure, figure.subplots(1, columns)
+        yield figure, figure.subplots(rows, columns)
         figure.savefig(file, metadata=metadata)
 
 
@@ -144,6 +149,69 @@ def accuracy_by_threshold(
         title = KINDS["thresholds"][0]
         axis.set(xlabel=f"threshold on the probability of {shortened(second)}", title=title)
         figure.legend(loc="outside right upper")
+
+
+def learning_rates(
+    path: Path,
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smooth: NDArray[np.float64],
+    suggested: float,
+) -> None:
+    """Draw the loss of batches by learning rate, pale, its average, and a suggested rate."""
+    with saved(path, (6.2, 3.6)) as (_, axis):
+        axis.plot(rates, losses, color=COLORS[0], alpha=0.35, lw=1)
+        axis.plot(rates, smooth, color=COLORS[0])
+        axis.axvline(suggested, color=COLORS[1], ls="--", label=f"suggested: {suggested:g}")
+        axis.set(xscale="log", xlabel="learning rate", ylabel="log loss (nats)")
+        axis.set_ylim(0, 1.05 * min(max(losses), 3 * float(smooth.min())))
+        axis.legend(loc="upper left")
+
+
+def trials(
+    path: Path,
+    log_loss: Sequence[float],
+    columns: Mapping[str, Sequence[Any]],
+    log: Container[str],
+    best: int,
+) -> None:
+    """Draw the log loss of trials in their order, and by each key's value; trial 0 is the present.
+
+    Keys in `log` have a logarithmic scale. Trials far above most others lie on the upper edge.
+    """
+    loss = np.array(log_loss)
+    known = loss[~np.isnan(loss)]
+    lowest, edge = known.min(), max(np.quantile(known, 0.75), known[0])
+    top = lowest + 1.5 * (edge - lowest or lowest or 1)
+    drawn = np.minimum(np.nan_to_num(loss, nan=np.inf), top)
+    panels = {"trial": range(len(loss)), **columns}
+    width = min(4, len(panels))
+    height = -(-len(panels) // width)
+    with saved(path, (3.1 * width, 2.7 * height), columns=width, rows=height) as (_, axes):
+        flat = np.atleast_1d(axes).ravel()
+        for axis, (key, values) in zip(flat, panels.items(), strict=False):
+            numeric = all(type(one) in (int, float) for one in values if one is not None)
+            places: Sequence[Any] = values
+            if not numeric:
+                names = sorted(set(map(str, values)), key=lambda text: (len(text), text))
+                places = [names.index(str(one)) for one in values]
+                axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
+            has = [place is not None and place == place for place in places]
+            x = np.array([place if ok else np.nan for place, ok in zip(places, has, strict=True)])
+            axis.scatter(x, drawn, 12, color=GRAY)
+            axis.scatter(x[:1], drawn[:1], 60, color=COLORS[4], marker="D", label="present")
+            axis.scatter(x[[best]], drawn[[best]], 90, color=COLORS[1], marker="*", label="best")
+            if key == "trial":
+                complete = np.fmin.accumulate(loss)
+                axis.step(x, np.minimum(complete, top), where="post", color=COLORS[0], lw=1)
+                axis.legend(loc="upper right")
+            if key in log:
+                axis.set_xscale("log")
+            axis.set(xlabel=key, ylim=(lowest - 0.05 * (top - lowest), top))
+        for axis in flat[::width][:height]:
+            axis.set_ylabel("log loss")
+        for axis in flat[len(panels) :]:
+            axis.set_axis_off()
 
 
 def confusion(path: Path, counts: Counts, classes: Sequence[str], title: str) -> None:

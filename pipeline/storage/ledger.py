@@ -287,6 +287,15 @@ def fingerprint(rows: Iterable[LedgerRow]) -> str:
     return digest.hexdigest()
 
 
+def dealt(label: Ints, group: NDArray[Any], folds: int) -> Ints:
+    """Return the fold of each image: the groups of a class are dealt in turn, in random order."""
+    _, first, of_image = np.unique(group, return_index=True, return_inverse=True)
+    order = np.lexsort((np.random.default_rng(0).permutation(len(first)), label[first]))
+    fold = np.empty(len(first), np.int64)
+    fold[order] = np.arange(len(first)) % folds
+    return fold[of_image]
+
+
 def summary(rows: Sequence[LedgerRow], classes: Sequence[str]) -> dict[str, object]:
     """Count files found, accepted, rejected by reason, copies, and the subsets by class."""
     rows = columns(rows)

@@ -21,6 +21,8 @@ def augmentation(augment: Augment, seed: int) -> keras.Sequential:
         shear and layers.RandomShear(shear, shear, seed=seed + 3, **fill),
         zoom and layers.RandomZoom((-zoom, zoom), seed=seed + 4, **fill),
         augment.brightness and layers.RandomBrightness(augment.brightness, (0, 255), seed=seed + 5),
+        augment.rand_augment
+        and layers.RandAugment((0, 255), factor=augment.rand_augment, seed=seed + 6),
     ]
     wanted = [layer for layer in changes if layer] or [layers.Identity()]
     return keras.Sequential(wanted, name="augmentation")

@@ -4,7 +4,7 @@ Trains on augmented images, or on cached activations of the frozen layers; `kera
 before the import. An interrupted run continues from its last complete epoch.
 """
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,13 +23,31 @@ from pipeline.runtime.progress import progress
 from pipeline.schema import NO_AUGMENT, FineTune, Params
 from pipeline.storage import array_views, arrays, cache_key, frozen_activations, sealed_files
 from pipeline.storage.ledger import Labels
-from pipeline.training import augmentation, loop, network, network_split
+from pipeline.training import augmentation, loop, network, network_split, optimization
 from pipeline.training.history import Epoch
 
 BUFFER_BYTES = 128 * 2**20  # of images that are shuffled together: 900 at 224 px
 OF_ACTIVATIONS = ("backbones", "augment", "compute", "precision", "batch_size")  # settings
 
 Rows = NDArray[np.int64]
+
+
+def rates(extractors: Iterable[keras.Model], layer_rate: float) -> optimization.Rates:
+    """Return the factors of the learning rate of all trained layers before the head.
+
+    That of a layer is `layer_rate` times that of the trained layer after it: J. Howard and S.
+    Ruder, "Universal Language Model Fine-tuning" (2018), section 3.2.
+    """
+    if layer_rate == 1:
+        return optimization.NO_RATES
+    factors: dict[int, float] = {}
+    for extractor in extractors:
+        layers = [layer for layer in extractor.layers if layer.trainable_weights]
+        for depth, layer in enumerate(reversed(layers), 1):
+            factors |= {
+                optimization.key_of(one): layer_rate**depth for one in layer.trainable_weights
+            }
+    return factors
 
 
 class Learner(NamedTuple):
@@ -52,11 +70,28 @@ class FineTuning:
 
     def train(self, start: Epoch, out: Path) -> tuple[list[Epoch], str]:
         """Train, write weights and log-probabilities into `out`; return history and fault."""
+        net, learning = self.learning()
+        name = self._key("checkpoint", None, paths.LEDGER, paths.head_file())
+        checkpoint = loop.Checkpoint(name, learning.rng)
+        result = loop.fit(learning, start=start, checkpoint=checkpoint)
+        net.model.save_weights(paths.model_weights(out))
+        sealed_files.seal(paths.model_weights(out))
+        with progress("predict", len(self.images)) as bar:
+            arrays.write(
+                paths.predictions(out),
+                bar.over(learning.predict(np.arange(len(self.images)))),
+                shape=(len(self.images), len(self.labels.classes)),
+                dtype=np.float32,
+                fingerprint=self.images.fingerprint,
+            )
+        return result
+
+    def learning(self) -> tuple[network.Network, loop.Learning]:
+        """Return the network, with the trained head, and what of it learns from what."""
         settings, labels, images = self.settings, self.labels, self.images
         keras.utils.set_random_seed(settings.seed)
         rng = np.random.default_rng(settings.seed)
-        n_classes = len(labels.classes)
-        net = network.assemble(self.params, images.shape[1], n_classes, settings)
+        net = network.assemble(self.params, images.shape[1], len(labels.classes), settings)
         for name, extractor in net.extractors.items():
             if layer := self.params.backbones[name].unfreeze_from:
                 build.unfreeze_from(extractor, layer)
@@ -64,7 +99,7 @@ class FineTuning:
                 extractor.trainable = False
         learner = (self._from_activations if settings.cache_frozen else self._from_images)(net)
 
-        def draw() -> Iterator[loop.Batch]:
+        def draw() -> Iterator[optimization.Batch]:
             inputs, size = learner.inputs(rng), settings.batch_size
             for rows, batch in array_views.shuffled(
                 inputs, labels.rows("train"), size, rng, BUFFER_BYTES
@@ -81,29 +116,9 @@ class FineTuning:
             views = [learner.views(view, rows) for view in range(self.params.predict.views)]
             return keras_setup.in_flight(start_on, parallel.ahead(zip(*views, strict=True)))
 
-        result = loop.fit(
-            learner.model,
-            settings,
-            labels,
-            draw,
-            predict,
-            "fine_tune",
-            start=start,
-            checkpoint=loop.Checkpoint(
-                self._key("checkpoint", None, paths.LEDGER, paths.head_file()), rng
-            ),
-        )
-        net.model.save_weights(paths.model_weights(out))
-        sealed_files.seal(paths.model_weights(out))
-        with progress("predict", len(images)) as bar:
-            arrays.write(
-                paths.predictions(out),
-                bar.over(predict(np.arange(len(images)))),
-                shape=(len(images), n_classes),
-                dtype=np.float32,
-                fingerprint=images.fingerprint,
-            )
-        return result
+        slower = rates(net.extractors.values(), settings.layer_rate or 1.0)
+        words = learner.model, settings, labels, "fine_tune", draw, predict, rng, slower
+        return net, loop.Learning(*words)
 
     def _from_images(self, net: network.Network) -> Learner:
         """Train the network on augmented images."""

@@ -7,11 +7,13 @@ of class 0 is 0. A logistic regression is a head of one layer. Stored as npz, ne
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
@@ -61,6 +63,26 @@ class Head:
         for number, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             arrays |= {f"kernel_{number}": kernel, f"bias_{number}": bias}
         np.savez(path, **arrays)
+
+
+def mean(heads: Sequence[Head]) -> Head:
+    """Return one head whose logits are the mean of those of heads with the same layers.
+
+    Its hidden layers are those of all heads, side by side, with zeros between them.
+    """
+    layers = list(zip(*(one.kernels for one in heads), strict=True))
+    biases = list(zip(*(one.biases for one in heads), strict=True))
+    if len(layers) == 1:
+        last = np.mean(layers[0], axis=0)
+        kernels = []
+    else:
+        last = np.concatenate(layers[-1]) / len(heads)
+        inner = (scipy.linalg.block_diag(*same) for same in layers[1:-1])
+        kernels = [np.concatenate(layers[0], axis=1), *inner]
+    return Head(
+        tuple(np.asarray(one, np.float32) for one in (*kernels, last)),
+        (*map(np.concatenate, biases[:-1]), np.mean(biases[-1], axis=0, dtype=np.float32)),
+    )
 
 
 def load(path: Path) -> Head:

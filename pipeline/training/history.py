@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.runtime.errors import UserError
 from pipeline.storage import tables
 from pipeline.storage.ledger import Labels
 from pipeline.training.head import loss_and_accuracy
@@ -24,6 +25,10 @@ class Epoch:
     accuracy: float
     val_loss: float
     val_accuracy: float
+
+
+class DivergedError(UserError):
+    """A loss that is not finite before there are weights to keep."""
 
 
 COLUMNS = tuple(field.name for field in fields(Epoch))
@@ -43,6 +48,17 @@ def measured(
 def best_epoch(history: Iterable[Epoch]) -> Epoch:
     """Return the first epoch with the lowest validation loss."""
     return min(history, key=lambda epoch: epoch.val_loss)
+
+
+def mean(histories: Sequence[Sequence[Epoch]]) -> list[Epoch]:
+    """Return the mean of several histories; one that has ended counts with its best epoch."""
+    found = []
+    for at in range(max(map(len, histories))):
+        shown = [one[at] if at < len(one) else best_epoch(one) for one in histories]
+        number = max(epoch.epoch for epoch in shown)
+        means = (float(np.mean([getattr(one, name) for one in shown])) for name in COLUMNS[1:])
+        found.append(Epoch(number, *means))
+    return found
 
 
 def rounded(epoch: Epoch) -> dict[str, Any]:

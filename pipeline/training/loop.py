@@ -17,36 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import paths
-from pipeline.runtime.errors import UserError
 from pipeline.runtime.parallel import ahead
 from pipeline.runtime.progress import progress
-from pipeline.schema import FineTune, Training
+from pipeline.schema import Training
 from pipeline.storage import sealed_files
 from pipeline.storage.ledger import Labels
 from pipeline.training.head import Head, loss_and_accuracy
-from pipeline.training.history import Epoch, best_epoch
+from pipeline.training.history import DivergedError, Epoch, best_epoch
+from pipeline.training.optimization import (
+    NO_RATES,
+    Batch,
+    Prepared,
+    Rates,
+    class_weights,
+    compile_model,
+    prepared,
+)
 
-Batch = tuple[NDArray[Any], NDArray[np.int64]]
-
-
-class Steps(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
-    """Step size: linear warm-up over `warmup` steps, then constant or a cosine decay to 0.
-
-    Step s of n after the warm-up has the factor (1 + cos(pi s / n)) / 2: I. Loshchilov and
-    F. Hutter, "SGDR" (2017), equation 5, without restarts.
-    """
-
-    def __init__(self, highest: float, warmup: float, total: int, decay: str) -> None:
-        super().__init__()
-        self.highest, self.warmup, self.total, self.decay = highest, warmup, total, decay
-
-    def __call__(self, step: Any) -> Any:
-        step = keras.ops.cast(step, "float32")
-        factor = keras.ops.minimum(1.0, (step + 1) / max(self.warmup, 1.0))
-        if self.decay == "cosine":
-            done = (step - self.warmup) / max(self.total - self.warmup, 1.0)
-            factor *= (1 + keras.ops.cos(math.pi * keras.ops.clip(done, 0.0, 1.0))) / 2
-        return self.highest * factor
+Ints = NDArray[np.int64]
 
 
 class TwoClasses(keras.layers.Layer):  # type: ignore[misc]
@@ -54,25 +42,6 @@ class TwoClasses(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, logit: Any) -> Any:
         return keras.ops.concatenate([keras.ops.zeros_like(logit), logit], axis=-1)
-
-
-class SmoothedCrossentropy(keras.losses.Loss):  # type: ignore[misc]
-    """Cross-entropy of class indices (n,) and logits (n, k), with smoothed labels.
-
-    The label has the weight 1 - s + s / k, every other class s / k: C. Szegedy et al., "Rethinking
-    the Inception Architecture for Computer Vision" (2016), section 7.
-    """
-
-    def __init__(self, smoothing: float) -> None:
-        super().__init__(name="smoothed_crossentropy")
-        self._smoothing = smoothing
-
-    def call(self, label: Any, logits: Any) -> Any:
-        log_probability = keras.ops.log_softmax(logits)
-        classes = keras.ops.one_hot(keras.ops.reshape(label, (-1,)), log_probability.shape[-1])
-        of_label = keras.ops.sum(classes * log_probability, axis=-1)
-        of_all = keras.ops.mean(log_probability, axis=-1)
-        return -(1 - self._smoothing) * of_label - self._smoothing * of_all
 
 
 def dense_head(
@@ -130,26 +99,6 @@ def head_model(head: Head, **options: Any) -> keras.Model:
     return model
 
 
-def class_weights(settings: Training, labels: Labels, where: str) -> NDArray[np.float32] | None:
-    """Return one weight per class; "balanced" is n / (n_classes * images of the class).
-
-    Another number of weights than classes, in the section `where`, is a `UserError`.
-    """
-    weights, n_classes = settings.class_weights, len(labels.classes)
-    if weights is None:
-        return None
-    if isinstance(weights, str):
-        label = labels.label[labels.rows("train")]
-        counts = np.bincount(label, minlength=n_classes)
-        return (len(label) / (n_classes * counts)).astype(np.float32)
-    if len(weights) != n_classes:
-        raise UserError(
-            f"params.yaml: {where}.class_weights: expected {n_classes} numbers, one per class, got "
-            f"{len(weights)}; list them in the order of the classes"
-        )
-    return np.array(weights, np.float32)
-
-
 class Checkpoint(NamedTuple):
     """The state after an epoch, from which an interrupted run continues."""
 
@@ -188,31 +137,48 @@ def _variables(model: keras.Model) -> list[Any]:
     return [variable for variable in variables if id(variable) not in metrics]
 
 
-def fit(
-    model: keras.Model,
-    settings: Training,
-    labels: Labels,
-    draw: Callable[[], Iterable[Batch]],
-    predict: Callable[[NDArray[np.int64]], Iterable[NDArray[Any]]],
-    where: str,
-    *,
-    start: Epoch | None = None,
-    checkpoint: Checkpoint | None = None,
-) -> tuple[list[Epoch], str]:
-    """Train `model` and leave it with the weights of its best epoch; return history and fault.
+class Learning(NamedTuple):
+    """What is trained, and on what."""
 
-    A loss that is not finite is a fault that ends training, and a `UserError` before there are
-    weights to keep. `draw` yields the shuffled batches of one pass over the images; `predict`
-    yields logits (k, n_classes) of the listed rows under the current weights; `where` names the
-    section of params.yaml in errors. `start` are the metrics before the first step, if the model is
-    a candidate by then. With a checkpoint, an interrupted run of the same model, data and settings
-    continues to the result of an uninterrupted one, bit for bit.
+    model: keras.Model  # to logits
+    settings: Training
+    labels: Labels
+    where: str  # the section of params.yaml, in errors
+    draw: Callable[[], Iterable[Batch]]  # the shuffled batches of one pass over the images
+    predict: Callable[[Ints], Iterable[NDArray[Any]]]  # logits (k, n_classes) of the listed rows
+    rng: np.random.Generator  # that `draw` uses, and what mixes images
+    rates: Rates = NO_RATES
+
+    @property
+    def steps(self) -> int:
+        """Batches per epoch."""
+        images = len(self.labels.rows("train"))
+        return self.settings.steps_per_epoch or math.ceil(images / self.settings.batch_size)
+
+    def batches(self, count: int) -> Iterator[Prepared]:
+        """Yield so many batches for `train_epoch`, from as many passes as it takes."""
+        weights = class_weights(self.settings, self.labels, self.where)
+        n_classes = len(self.labels.classes)
+        passes = itertools.chain.from_iterable(self.draw() for _ in itertools.count())
+        for batch in itertools.islice(passes, count):
+            yield prepared(batch, self.settings, weights, n_classes, self.rng)
+
+
+def fit(
+    learning: Learning, *, start: Epoch | None = None, checkpoint: Checkpoint | None = None
+) -> tuple[list[Epoch], str]:
+    """Train a model and leave it with the weights of its best epoch; return history and fault.
+
+    A loss that is not finite is a fault that ends training, and `DivergedError` before there are
+    weights to keep. `start` are the metrics before the first step, if the model is a candidate by
+    then. With a checkpoint, an interrupted run of the same model, data and settings continues to
+    the result of an uninterrupted one, bit for bit.
     """
-    valid, images = labels.rows("valid"), len(labels.rows("train"))
-    weights = class_weights(settings, labels, where)
-    steps = settings.steps_per_epoch or math.ceil(images / settings.batch_size)
+    model, settings, labels, where = learning[:4]
+    steps, valid = learning.steps, labels.rows("valid")
+    images = len(labels.rows("train"))
     seen = steps * settings.batch_size if settings.steps_per_epoch else images
-    _compile(model, settings, steps)
+    compile_model(model, settings, steps, learning.rates)
     epochs = [start] if start else []
     best = model.get_weights() if start else []
     if checkpoint and (kept := checkpoint.read(model)):
@@ -224,11 +190,9 @@ def fit(
             waited = epochs[-1].epoch - best_epoch(epochs).epoch if epochs else 0
             if settings.patience and waited >= settings.patience:
                 break
-            passes = itertools.chain.from_iterable(draw() for _ in itertools.count())
-            drawn = itertools.islice(passes, steps)
-            loss, accuracy = train_epoch(model, drawn, steps, weights, bar.update)
+            loss, accuracy = train_epoch(model, learning.batches(steps), steps, bar.update)
             with np.errstate(invalid="ignore"):  # infinite logits, reported below by their loss
-                logits = np.concatenate([*predict(valid)])
+                logits = np.concatenate([*learning.predict(valid)])
                 val_loss, val_accuracy = loss_and_accuracy(logits, labels.label[valid])
             if not (math.isfinite(loss) and math.isfinite(val_loss)):
                 fault = (
@@ -243,7 +207,7 @@ def fit(
             if checkpoint:
                 checkpoint.write(model, epochs, best)
     if fault and not best:
-        raise UserError(fault)
+        raise DivergedError(fault)
     if fault:
         print(f"{where}: {fault}; the weights of the best epoch before it are kept")
     if best:
@@ -253,9 +217,8 @@ def fit(
 
 def train_epoch(
     model: keras.Model,
-    batches: Iterable[Batch],
+    batches: Iterable[Prepared],
     steps: int,
-    weights: NDArray[np.float32] | None,
     advance: Callable[[int], object],
 ) -> tuple[float, float]:
     """Take a step on each of `steps` batches; return the means of loss and accuracy over the rows.
@@ -265,11 +228,11 @@ def train_epoch(
     """
     faults: list[BaseException] = []
 
-    def drawn() -> Iterator[tuple[NDArray[Any], ...]]:
+    def drawn() -> Iterator[Prepared]:
         try:
-            for inputs, label in ahead(batches):
-                advance(len(label))
-                yield (inputs, label) if weights is None else (inputs, label, weights[label])
+            for batch in ahead(batches):
+                advance(len(batch[0]))
+                yield batch
         except Exception as error:
             faults.append(error)
 
@@ -286,27 +249,26 @@ def train_epoch(
     return float(logs["loss"][0]), float(logs["accuracy"][0])
 
 
-def _compile(model: keras.Model, settings: Training, steps: int) -> None:
-    rate: Any = settings.learning_rate
-    if isinstance(settings, FineTune) and (settings.warmup_epochs or settings.decay != "constant"):
-        warmup = settings.warmup_epochs * steps
-        rate = Steps(rate, warmup, settings.epochs * steps, settings.decay)
-    options = {"learning_rate": rate, "global_clipnorm": settings.clip_norm}
-    if settings.weight_decay:  # else AdamW's and Lion's own default
-        options["weight_decay"] = settings.weight_decay
-    config = {"class_name": settings.optimizer, "config": options}
-    compile_for(model, keras.optimizers.get(config), settings.label_smoothing or 0.0)
+def rate_test(
+    learning: Learning, lowest: float, highest: float, steps: int
+) -> tuple[list[float], list[float]]:
+    """Train for some steps at a learning rate that grows from `lowest` to `highest`.
 
-
-def compile_for(
-    model: keras.Model, optimizer: keras.Optimizer, label_smoothing: float = 0.0
-) -> None:
-    """Compile a model that returns logits for `train_epoch`."""
-    model.compile(
-        optimizer=optimizer,
-        loss=SmoothedCrossentropy(label_smoothing)
-        if label_smoothing
-        else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=keras.config.backend() == "jax",  # which would run operation by operation
-    )
+    Return the rates and the loss of the batch before each step; it ends early where the loss is
+    not finite or four times the lowest one: L. Smith, "Cyclical Learning Rates for Training Neural
+    Networks" (2017), section 3.3.
+    """
+    model, growth = learning.model, (highest / lowest) ** (1 / (steps - 1))
+    schedule = keras.optimizers.schedules.ExponentialDecay(lowest, 1, growth)
+    compile_model(model, learning.settings, steps, learning.rates, schedule)
+    rates, losses = [], list[float]()
+    with progress("lr-find", steps * learning.settings.batch_size) as bar:
+        for step, batch in enumerate(ahead(learning.batches(steps))):
+            model.reset_metrics()
+            loss = float(model.train_on_batch(*batch)[0])
+            bar.update(len(batch[0]))
+            if not math.isfinite(loss) or loss > 4 * min([loss, *losses]):
+                break
+            rates.append(lowest * growth**step)
+            losses.append(loss)
+    return rates, losses

@@ -141,3 +141,20 @@ def test_test_is_also_scored_as_if_label_fixes_held() -> None:
         "fine_tune": {"valid": (2, 1), "test": (2, 1), "test_with_label_fixes": (1, 0)},
     }
     assert "test_with_label_fixes" in read("intervals")["head"]
+
+
+def test_with_folds_all_images_of_train_and_valid_choose_and_are_measured(
+    write_params: Callable[..., None],
+) -> None:
+    write_params(train_head={"folds": 2}, fine_tune=None)
+    right = [0.9, 0.8, 0.3, 0.7, 0.6]
+    subsets = ["train", "train", "valid", "test", "train"]
+    metrics = evaluated(right, right, subsets)
+    assert metrics["final"].keys() == {"out_of_fold", "valid", "test"}
+    found = metrics["head"]["out_of_fold"]
+    assert (found["images"], found["accuracy"]) == (8, 0.75)
+    assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.8, 0.3, 0.6]).mean(), abs=1e-6)
+    assert metrics["head"]["valid"]["accuracy"] == 0
+    alone = evaluated([0.9, 0.8, 0.3, 0.6], [0.9, 0.8, 0.3, 0.6], ["train"] * 3 + ["valid"])
+    assert alone["temperature"] == metrics["temperature"]
+    assert alone["thresholds"]["accurate"].keys() == {"threshold", "out_of_fold", "valid"}

@@ -89,16 +89,15 @@ def test_a_dense_head_learns_from_another_view_of_each_image_in_every_epoch(
     write_features(features)
     epochs: list[NDArray[np.float32]] = []  # (train, 2) each
 
-    def fit(model: Any, *words: Any, **others: object) -> tuple[list[Epoch], str]:
-        draw, predict = words[2:4]
+    def fit(learning: loop.Learning, **others: object) -> tuple[list[Epoch], str]:
         for _ in range(20):
-            inputs, label = zip(*draw(), strict=True)
+            inputs, label = zip(*learning.draw(), strict=True)
             epochs.append(np.concatenate(inputs))
             expected = labels.label[epochs[-1][:, 0].astype(int)]
             assert_array_equal(np.concatenate(label), expected)
-        valid, weights = labels.rows("valid"), loop.head_arrays(model)
+        valid, weights = labels.rows("valid"), loop.head_arrays(learning.model)
         logits = [weights.logits(features[valid, view]) for view in range(2)]
-        found = np.concatenate([*predict(valid)])
+        found = np.concatenate([*learning.predict(valid)])
         assert_allclose(found, mean_log_probability(logits), atol=1e-4)
         return [Epoch(1, 1.0, 0.5, 1.0, 0.5)], ""
 
@@ -155,4 +154,92 @@ def test_a_sigmoid_for_three_classes_is_refused(album: Album) -> None:
     ledger.write_ledger(LEDGER, third)
     album.change({"train_head": {**DENSE, "output": "sigmoid"}})
     expected = "params.yaml: train_head.output: expected softmax, as there are 3 classes"
+    assert expected in album.fails("train_head")
+
+
+def write_groups(members: int) -> None:
+    """Make so many images of each class, from the first on, copies of each other."""
+    rows, seen = [], dict[str, int]()
+    for row in ledger.read_ledger(LEDGER):
+        seen[row.label] = seen.get(row.label, 0) + 1
+        if row.label and seen[row.label] <= members:
+            row = replace(row, group=f"copies of {row.label}")
+        rows.append(row)
+    ledger.write_ledger(LEDGER, rows)
+
+
+def test_with_folds_each_image_is_predicted_by_the_head_that_has_not_seen_it_or_its_copies(
+    album: Album,
+) -> None:
+    write_groups(5)
+    labels, features = labels_of_ledger(), some_features()
+    write_features(features)
+    album.change({"train_head.folds": 4, "fine_tune": None, "predict": {"views": 2}})
+    album.run("train_head")
+    given: Any = {"inverse_regularization": 1.0, "max_iterations": 500}
+    given["inverse_regularization"] = LOGISTIC["inverse_regularization"]
+    group = ledger.read_ledger(LEDGER).accepted().texts("group")
+    dealt = np.flatnonzero((labels.subset == "train") | (labels.subset == "valid"))
+    fold = ledger.dealt(labels.label[dealt], group[dealt], 4)
+    for name in set(group[dealt].tolist()):
+        assert len(set(fold[group[dealt] == name])) == 1
+    assert np.bincount(fold).max() - np.bincount(fold).min() <= 6
+    kernels, found = [], predictions()
+    for number in range(4):
+        seen, unseen = dealt[fold != number], dealt[fold == number]
+        one = logistic.fit(features[seen], labels.label[seen], 2, **given).head
+        kernels.append(one.kernels[0])
+        logits = [one.logits(features[unseen, view]) for view in range(2)]
+        assert_allclose(found[unseen], mean_log_probability(logits), rtol=1e-4, atol=1e-6)
+    fitted = head.load(paths.head_file())
+    assert_allclose(fitted.kernels[0], np.mean(kernels, axis=0), rtol=1e-4, atol=1e-6)
+    others = np.setdiff1d(np.arange(42), dealt)
+    assert set(labels.subset[others].tolist()) == {"test", "unlabelled"}
+    logits = [fitted.logits(features[others, view]) for view in range(2)]
+    assert_allclose(found[others], mean_log_probability(logits), rtol=1e-5, atol=1e-6)
+    assert json.loads(paths.HEAD_METRICS.read_text(encoding="utf-8"))["folds"] == 4
+
+
+def test_dense_heads_of_folds_differ_in_seed_and_choose_their_epochs_by_their_own_fold(
+    album: Album, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_features(some_features())
+    seeds, chosen_on = [], list[set[int]]()
+    fit = loop.fit
+
+    def watched(learning: loop.Learning, **others: Any) -> Any:
+        seeds.append(learning.settings.seed)
+        chosen_on.append(set(learning.labels.rows("valid").tolist()))
+        return fit(learning, **others)
+
+    monkeypatch.setattr(loop, "fit", watched)
+    album.change({"train_head": {**DENSE, "epochs": 2, "folds": 3, "seed": 5}, "fine_tune": None})
+    album.run("train_head")
+    labels = labels_of_ledger()
+    assert seeds == [5, 6, 7]
+    assert sum(map(len, chosen_on)) == len(set.union(*chosen_on))
+    assert set.union(*chosen_on) == {*labels.rows("train"), *labels.rows("valid")}
+    assert head.load(paths.head_file()).biases[0].shape == (3 * 16,)
+    assert np.isfinite(predictions()).all()
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (
+            0,
+            "params.yaml: train_head.folds: expected at most the 34 images to deal that are no "
+            "copies of each other, got 99; lower it",
+        ),
+        (
+            20,
+            "params.yaml: train_head.folds: expected two images of every class to deal, no copies "
+            "of each other, got fewer of 'cat'; add images, or train one head",
+        ),
+    ],
+)
+def test_folds_without_enough_images_are_refused(members: int, expected: str, album: Album) -> None:
+    write_groups(members)
+    write_features(some_features())
+    album.change({"train_head.folds": 2 if members else 99, "fine_tune": None})
     assert expected in album.fails("train_head")

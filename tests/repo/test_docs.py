@@ -51,7 +51,7 @@ FOLDERS = r"(?:pipeline|stages|data|metrics|docs|tests|recipes|benchmarks|\.ci|\
 # Written by some runs only, or below another folder than this one.
 ELSEWHERE = {
     *(".dvc/tmp/rwlock", ".dvc/config.local", paths.WEIGHT_DIGESTS.as_posix()),
-    *("data/train.zip", "data/test.zip"),
+    *("data/train.zip", "data/test.zip", "recipes/sweep.yaml"),
 }
 
 

@@ -111,6 +111,7 @@ def test_the_order_of_keys_changes_no_setting(params: Content) -> None:
 
 
 REGULARIZED = {"label_smoothing": 0.1, "weight_decay": 0.01, "clip_norm": 1.0}
+REGULARIZED |= {"ema": 0.9, "focal_gamma": 2.0, "mixup": 0.2}
 HARD_WIRED = "extract fine_tune explain"
 MEANINGFUL: list[tuple[str, Content, Content]] = [
     ("split", {}, {"data.classes": ["cat", "dog"], "data.test": "./data/sample/train.zip"}),
@@ -155,10 +156,13 @@ MEANINGFUL: list[tuple[str, Content, Content]] = [
     ("train_head", UNTRAINED, under("train_head", {"seed": 1, "batch_norm": True})),
     ("fine_tune", {}, under("fine_tune", FINE_TUNED | {"warmup_epochs": 1, "decay": "cosine"})),
     ("train_head", {}, under("train_head", REGULARIZED)),
+    ("train_head evaluate", {"fine_tune": None}, {"train_head.folds": 3}),
+    ("train_head evaluate", {**LOGISTIC, "fine_tune": None}, {"train_head.folds": 3}),
     ("fine_tune", {}, under("fine_tune", REGULARIZED)),
     ("fine_tune", {}, {"fine_tune.augment": None}),
     ("fine_tune", {}, under("fine_tune.augment", dict.fromkeys(MOVES, 0.5) | {"flip": False})),
-    ("fine_tune", {}, {"fine_tune.augment.brightness": 0.5}),
+    ("fine_tune", {}, under("fine_tune.augment", {"brightness": 0.5, "rand_augment": 0.5})),
+    ("fine_tune", {}, {"fine_tune.cutmix": 1.0, "fine_tune.layer_rate": 0.5}),
     ("fine_tune", {"fine_tune.augment": None}, {"fine_tune.cache_frozen": True}),
     ("fine_tune explain", {f"{NET}.unfreeze_from": None}, {"fine_tune": None}),
     ("train_head fine_tune", {}, {"predict.views": 1}),
@@ -222,6 +226,18 @@ def test_networks_are_converted_by_tensorflow_only(params: Content) -> None:
             "backbones.Net.sise: expected one of weights, path, sha256, output, layout, mean, std,",
         ),
         (
+            {"train_head.folds": 3},
+            "fine_tune: expected null, as train_head.folds is 3 and its heads have seen valid, got",
+        ),
+        (
+            {"fine_tune.augment": None, "fine_tune.cache_frozen": True, "fine_tune.cutmix": 1.0},
+            "fine_tune.cutmix: expected null, as fine_tune.cache_frozen is true and there are no i",
+        ),
+        (
+            {"train_head.folds": 1},
+            "train_head.folds: expected 2 or more, got 1; change it",
+        ),
+        (
             {f"{NET}.weights": "presett"},
             "backbones.convnet.weights: expected imagenet, file, random or preset, got 'presett';",
         ),
@@ -231,7 +247,7 @@ def test_networks_are_converted_by_tensorflow_only(params: Content) -> None:
         ),
     ],
 )
-def test_a_backbone_that_cannot_be_is_one_sentence(
+def test_values_that_cannot_be_are_one_sentence(
     params: Content, changes: Content, sentence: str
 ) -> None:
     with pytest.raises(UserError) as refused:

@@ -47,7 +47,7 @@ def test_thresholds_balance_the_errors_or_have_the_highest_accuracy(
 
 def test_thresholds_of_valid_are_measured_on_every_subset() -> None:
     subsets = {"valid": (PROBABILITY, LABEL), "test": (PROBABILITY[::-1], LABEL)}
-    assert scores.thresholds(subsets, ("cat", "dog"), 4)["symmetric"] == {
+    assert scores.thresholds(subsets, "valid", ("cat", "dog"), 4)["symmetric"] == {
         "threshold": 0.65,
         "valid": {"accuracy": 0.6667, "error_rate": {"cat": 0.3333, "dog": 0.3333}},
         "test": {"accuracy": 0.3333, "error_rate": {"cat": 0.6667, "dog": 0.6667}},

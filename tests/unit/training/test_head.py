@@ -21,8 +21,8 @@ from pipeline.training import head, loop
 PATH = Path("head.npz")
 
 
-def some_head(sizes: tuple[int, ...]) -> head.Head:
-    rng = np.random.default_rng(0)
+def some_head(sizes: tuple[int, ...], seed: int = 0) -> head.Head:
+    rng = np.random.default_rng(seed)
     return head.Head(
         tuple(rng.normal(size=shape).astype(np.float32) for shape in itertools.pairwise(sizes)),
         tuple(rng.normal(size=size).astype(np.float32) for size in sizes[1:]),
@@ -127,3 +127,16 @@ def test_a_head_for_other_features_or_classes_is_refused() -> None:
     some_head((6, 1)).require(6, 2)
     with pytest.raises(UserError, match="expected one on 7 features for 3 classes, got one on 6"):
         some_head((6, 2)).require(7, 3)
+
+
+@pytest.mark.parametrize("sizes", [(6, 3), (6, 1), (6, 5, 3), (6, 5, 4, 3), (6, 5, 4, 1)])
+def test_the_mean_of_heads_has_the_mean_of_their_logits(
+    sizes: tuple[int, ...], tmp_path: Path
+) -> None:
+    heads = [some_head(sizes, seed) for seed in range(3)]
+    features = np.random.default_rng(9).normal(size=(7, 6)).astype(np.float32)
+    expected = np.mean([one.logits(features) for one in heads], axis=0)
+    mean = head.mean(heads)
+    assert_allclose(mean.logits(features), expected, rtol=1e-5, atol=1e-5)
+    mean.save(tmp_path / PATH)
+    assert_equal(asdict(head.load(tmp_path / PATH)), asdict(mean))

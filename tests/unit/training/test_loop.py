@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline import schema
 from pipeline.runtime.errors import UserError
 from pipeline.storage.ledger import Labels
-from pipeline.training import loop
+from pipeline.training import loop, optimization
 from pipeline.training.head import loss_and_accuracy
 from pipeline.training.history import Epoch
 
@@ -43,20 +43,22 @@ def fit(
     start: Epoch | None = None,
     predict: Callable[[Any], list[NDArray[Any]]] | None = None,
     seen: list[int] | None = None,
+    rates: optimization.Rates = optimization.NO_RATES,
     **settings: Any,
 ) -> tuple[list[Epoch], str]:
     """Call `loop.fit` on `rows`, in order; validate on the same rows by default."""
     (features, label), seen = rows, [] if seen is None else seen
     section = schema.DenseHead.model_construct(**SETTINGS | settings)
 
-    def draw() -> Iterator[loop.Batch]:
+    def draw() -> Iterator[optimization.Batch]:
         for first in range(0, len(label), section.batch_size):
             batch = slice(first, first + section.batch_size)
             seen.append(len(label[batch]))
             yield features[batch], label[batch]
 
     predict = predict or (lambda _: [model.predict_on_batch(features)])
-    return loop.fit(model, section, labels_of(label), draw, predict, "train_head", start=start)
+    words = labels_of(label), "train_head", draw, predict, np.random.default_rng(0), rates
+    return loop.fit(loop.Learning(model, section, *words), start=start)
 
 
 def scripted(model: keras.Model, losses: list[float]) -> tuple[Any, list[list[NDArray[Any]]]]:
@@ -146,20 +148,119 @@ def test_jax_compiles_its_steps(monkeypatch: pytest.MonkeyPatch, backend: str) -
     """TensorFlow's functions are graphs without XLA; JAX would run one operation at a time."""
     model = Mock()
     monkeypatch.setattr(keras.config, "backend", lambda: backend)
-    loop.compile_for(model, keras.optimizers.SGD())
+    optimization.compile_for(model, keras.optimizers.SGD())
     assert model.compile.call_args.kwargs["jit_compile"] is (backend == "jax")
 
 
-def test_smoothed_labels_give_every_class_a_share() -> None:
+def one_loss(logits: NDArray[Any], label: NDArray[Any], **settings: Any) -> float:
+    """The loss of a batch, as `fit` computes it."""
+    section = schema.DenseHead.model_construct(**SETTINGS | settings)
+    model = Mock()
+    optimization.compile_for(model, keras.optimizers.SGD(), section)
+    batch = logits, label
+    _, targets = optimization.prepared(
+        batch, section, None, logits.shape[1], np.random.default_rng(0)
+    )
+    return float(model.compile.call_args.kwargs["loss"](targets, logits))
+
+
+@pytest.mark.parametrize("gamma", [None, 2.0])
+@pytest.mark.parametrize("smoothing", [None, 0.2])
+def test_smoothed_labels_give_every_class_a_share_and_a_focal_loss_weighs_by_certainty(
+    smoothing: float | None, gamma: float | None
+) -> None:
     logits = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     label = np.array([0, 3, 1, 2, 2])
-    shares = np.full((5, 4), 0.2 / 4)
-    shares[np.arange(5), label] += 0.8
-    log_probability = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    expected = -(shares * log_probability).sum(axis=1)
-    loss = loop.SmoothedCrossentropy(0.2)
-    assert_allclose(np.asarray(loss.call(label, logits)), expected, rtol=1e-5)
-    assert_allclose(float(loss(label, logits)), expected.mean(), rtol=1e-5)
+    shares = np.full((5, 4), (smoothing or 0) / 4)
+    shares[np.arange(5), label] += 1 - (smoothing or 0)
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    weight = (1 - probability) ** (gamma or 0)
+    expected = -(shares * weight * np.log(probability)).sum(axis=1).mean()
+    found = one_loss(logits, label, label_smoothing=smoothing, focal_gamma=gamma)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def mixed(
+    inputs: NDArray[Any], label: NDArray[Any], **settings: Any
+) -> list[optimization.Prepared]:
+    """A hundred batches, each (inputs, targets), of three classes."""
+    section = schema.FineTune.model_construct(**SETTINGS | settings)
+    rng = np.random.default_rng(0)
+    weights = np.array([1, 2, 4], np.float32) if "weighted" in settings else None
+    return [optimization.prepared((inputs, label), section, weights, 3, rng) for _ in range(100)]
+
+
+def test_mixup_mixes_inputs_and_targets_in_the_same_shares() -> None:
+    label = np.arange(6) % 3
+    inputs = np.eye(6, dtype=np.float32)  # a share of each image of the batch
+    shares = []
+    for mixture, targets in mixed(inputs, label, mixup=0.4):
+        assert_allclose(mixture @ np.eye(3)[label], targets, atol=1e-6)
+        assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
+        shares.append(mixture.max())
+    assert np.mean(np.array(shares) > 0.9) > 0.3  # Beta(0.4, 0.4) is mostly near 0 or 1
+    assert min(shares) < 0.7
+
+
+def test_cutmix_puts_one_rectangle_of_another_image_in_and_targets_have_its_area() -> None:
+    label = np.arange(6) % 3
+    inputs = np.broadcast_to(np.arange(6.0)[:, None, None, None], (6, 20, 30, 3)).copy()
+    areas = []
+    for images, targets in mixed(inputs, label, cutmix=1.0):
+        for number, image in enumerate(images):
+            strange = image[..., 0] != number
+            share = strange.mean()
+            if share:
+                rows, columns = np.nonzero(strange)
+                box = strange[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+                assert box.all()
+                other = int(image[rows[0], columns[0], 0])
+                expected = np.eye(3)[label[number]] * (1 - share) + np.eye(3)[label[other]] * share
+                assert_allclose(targets[number], expected, atol=1e-6)
+                areas.append(share)
+    assert 0.05 < np.mean(areas) < 0.6
+    assert_equal(inputs[:, 0, 0, 0], np.arange(6.0))  # the batch itself is not changed
+
+
+def test_with_mixup_and_cutmix_batches_take_turns_and_class_weights_follow_the_shares() -> None:
+    label = np.arange(6) % 3
+    inputs = np.broadcast_to(np.arange(6.0)[:, None, None, None], (6, 8, 8, 3)).copy()
+    whole = 0
+    for images, targets, weight in mixed(inputs, label, mixup=1.0, cutmix=1.0, weighted=True):
+        assert_allclose(weight, targets @ [1, 2, 4], rtol=1e-5)
+        whole += int((images == np.rint(images)).all())
+    assert 30 < whole < 70
+
+
+def test_an_average_of_weights_replaces_them_after_each_epoch() -> None:
+    def after(steps: int, **settings: Any) -> NDArray[Any]:
+        keras.utils.set_random_seed(0)
+        model = loop.dense_head(2, [], 2)
+        once: dict[str, Any] = {"epochs": 1, "batch_size": 14, "steps_per_epoch": steps}
+        fit(model, blobs(), **once, **settings)
+        kernel: NDArray[Any] = model.get_weights()[0]
+        return kernel
+
+    first, second, third = map(after, (1, 2, 3))
+    expected = 0.5 * (0.5 * first + 0.5 * second) + 0.5 * third  # starts at the first weights
+    assert np.abs(expected - third).max() > 0.01
+    assert_allclose(after(3, ema=0.5), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lion"])
+def test_the_learning_rate_of_single_variables_can_be_lower(optimizer: str) -> None:
+    moved = []
+    for factor in (1.0, 0.25):
+        keras.utils.set_random_seed(0)
+        model = loop.dense_head(2, [], 2)
+        kernel, bias = model.get_weights()
+        rates = {optimization.key_of(model.trainable_weights[0]): factor}
+        once: dict[str, Any] = {"epochs": 1, "batch_size": 42, "optimizer": optimizer}
+        fit(model, blobs(), **once, rates=rates)
+        after = model.get_weights()
+        moved.append((after[0] - kernel, after[1] - bias))
+    assert_allclose(moved[1][0], 0.25 * moved[0][0], rtol=1e-3, atol=1e-7)
+    assert_allclose(moved[1][1], moved[0][1], rtol=1e-5)
 
 
 def test_smoothed_labels_keep_the_model_from_being_certain() -> None:
@@ -189,11 +290,11 @@ def test_decay_shrinks_weights_and_clipping_shortens_steps() -> None:
 
 
 def test_the_step_size_rises_then_falls_by_a_cosine() -> None:
-    steps = loop.Steps(0.1, 4, 12, "cosine")
+    steps = optimization.Steps(0.1, 4, 12, "cosine")
     rising = [0.025, 0.05, 0.075, 0.1]
     falling = [0.05 * (1 + np.cos(np.pi * step / 8)) for step in range(8)]
     assert_allclose([float(steps(step)) for step in range(12)], [*rising, *falling], rtol=1e-5)
-    flat = loop.Steps(0.1, 2, 12, "constant")
+    flat = optimization.Steps(0.1, 2, 12, "constant")
     assert_allclose([float(flat(step)) for step in range(4)], [0.05, 0.1, 0.1, 0.1])
 
 
@@ -226,7 +327,7 @@ def test_class_weights_are_balanced_or_as_configured() -> None:
 
     def weights(wanted: object) -> Any:
         section = schema.DenseHead.model_construct(class_weights=wanted)
-        return loop.class_weights(section, labels, "fine_tune")
+        return optimization.class_weights(section, labels, "fine_tune")
 
     assert weights(None) is None
     assert_allclose(weights("balanced"), [2 / 3, 2])
