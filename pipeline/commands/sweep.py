@@ -110,18 +110,9 @@ def run(arguments: argparse.Namespace) -> None:
             bar.set_postfix_str(f"log loss {search.tried[search.best].log_loss:.4f}")
             study.optimize(search, n_trials=1)
         bar.update()
-    best = search.tried[search.best]
     with atomic_files.replacing(arguments.out) as partial:
         partial.mkdir()
-        lines = [
-            [number, one.state, f"{one.log_loss:.{DECIMALS}f}", *one.values.values()]
-            for number, one in enumerate(search.tried)
-        ]
-        tables.write_csv(partial / TABLE, ("trial", "state", "log_loss", *keys), lines)
-        columns = {key: [one.values[key] for one in search.tried] for key in keys}
-        log = {key for key, values in search.space.items() if values[2:] == (True,)}
-        log_loss = [one.log_loss for one in search.tried]
-        plots.trials(partial / PICTURE, log_loss, columns, log, search.best)
+        _write(partial, search)
     _print_best(search)
     pruned, diverged = (
         sum(one.state == state for one in search.tried) for state in ("pruned", "diverged")
@@ -130,21 +121,41 @@ def run(arguments: argparse.Namespace) -> None:
         f"sweep: {len(search.tried):,} trials, {pruned:,} pruned, {diverged:,} diverged; "
         f"{arguments.out / TABLE}, {arguments.out / PICTURE}"
     )
-    if not search.best:
+    if search.best:
+        _write_recipe(arguments.recipe, search, arguments.folds)
+    else:
         print("sweep: no trial has a lower log loss than the present values; no recipe is written")
-        return
-    gain = "{:.4f} lower than the values before it ({:.4f} to {:.4f})".format(*search.gain())
-    found = f"log loss {best.log_loss:.4f} in {arguments.folds} folds of train, {gain}"
+
+
+def _write(folder: Path, search: "Search") -> None:
+    """Write the table and the picture of all trials."""
+    lines = [
+        [number, one.state, f"{one.log_loss:.{DECIMALS}f}", *one.values.values()]
+        for number, one in enumerate(search.tried)
+    ]
+    tables.write_csv(folder / TABLE, ("trial", "state", "log_loss", *search.space), lines)
+    log_loss = [one.log_loss for one in search.tried]
+    complete = [one.state == "complete" for one in search.tried]
+    columns = {key: [one.values[key] for one in search.tried] for key in search.space}
+    log = {key for key, one in search.space.items() if isinstance(one, Range) and one.log}
+    plots.trials(folder / PICTURE, log_loss, complete, columns, log, search.best)
+
+
+def _write_recipe(name: str, search: "Search", folds: int) -> None:
+    """Write the best trial as a recipe, and say by how much it is better."""
+    gain = "the values before it diverged"
+    if search.tried[0].state == "complete":
+        gain = "{:.4f} lower than the values before it ({:.4f} to {:.4f})".format(*search.gain())
+    found = f"log loss {search.tried[search.best].log_loss:.4f} in {folds} folds of train, {gain}"
     about = [
         f"{MARK}, the best of {len(search.tried):,} trials of a {search.kind} head:",
         f"{found}.",
         "It was chosen among these trials on the same images: expect a smaller gain.",
-        f"Command: make recipe NAME={arguments.recipe} && make repro",
+        f"Command: make recipe NAME={name} && make repro",
     ]
-    recipe.write(arguments.recipe, search.content(), about)
-    print(f"sweep: trial {search.best}: {found};")
-    print("       chosen on the same images, so expect a smaller gain on others")
-    print(f"sweep: `pipeline recipe {arguments.recipe} --force && make repro` runs it")
+    recipe.write(name, search.content(), about)
+    print(f"sweep: trial {search.best}: {found}; chosen on the same images, so expect less")
+    print(f"sweep: `pipeline recipe {name} --force && make repro` runs it")
 
 
 def _optuna() -> Any:
@@ -241,7 +252,8 @@ class Search:
         one = Trial(values, state, float(seen.mean()) if len(seen) else np.nan)
         self.tried.append(one)
         number = len(self.tried) - 1
-        if number == 0 or (state == "complete" and one.log_loss < self.tried[self.best].log_loss):
+        lowest = self.tried[self.best].log_loss  # NaN if the present values diverged
+        if number == 0 or (state == "complete" and not lowest <= one.log_loss):
             if self.best:
                 del self._losses[self.best]
             self.best, self._losses[number] = number, found[self._train]

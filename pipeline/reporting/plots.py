@@ -171,15 +171,17 @@ def learning_rates(
 def trials(
     path: Path,
     log_loss: Sequence[float],
+    complete: Sequence[bool],
     columns: Mapping[str, Sequence[Any]],
     log: Container[str],
     best: int,
 ) -> None:
     """Draw the log loss of trials in their order, and by each key's value; trial 0 is the present.
 
-    Keys in `log` have a logarithmic scale. Trials far above most others lie on the upper edge.
+    Trials that ended early are pale. Keys in `log` have a logarithmic scale. Trials far above most
+    others lie on the upper edge.
     """
-    loss = np.array(log_loss)
+    loss, whole = np.array(log_loss), np.array(complete)
     known = loss[~np.isnan(loss)]
     lowest, edge = known.min(), max(np.quantile(known, 0.75), known[0])
     top = lowest + 1.5 * (edge - lowest or lowest or 1)
@@ -198,12 +200,13 @@ def trials(
                 axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
             has = [place is not None and place == place for place in places]
             x = np.array([place if ok else np.nan for place, ok in zip(places, has, strict=True)])
-            axis.scatter(x, drawn, 12, color=GRAY)
+            axis.scatter(x[whole], drawn[whole], 12, color=GRAY)
+            axis.scatter(x[~whole], drawn[~whole], 12, color=GRAY, alpha=0.35, lw=0)
             axis.scatter(x[:1], drawn[:1], 60, color=COLORS[4], marker="D", label="present")
             axis.scatter(x[[best]], drawn[[best]], 90, color=COLORS[1], marker="*", label="best")
             if key == "trial":
-                complete = np.fmin.accumulate(loss)
-                axis.step(x, np.minimum(complete, top), where="post", color=COLORS[0], lw=1)
+                lowest_so_far = np.fmin.accumulate(np.where(whole, loss, np.nan))
+                axis.step(x, np.minimum(lowest_so_far, top), where="post", color=COLORS[0], lw=1)
                 axis.legend(loc="upper right")
             if key in log:
                 axis.set_xscale("log")

@@ -24,7 +24,7 @@ FAULTS: dict[str, tuple[str, Any, str] | tuple[str, Any, str, str]] = {
     ),
     "a key of another kind of head": (
         *("train_head", {"kind": "logistic", "max_iterations": 5, "epochs": 3}),
-        "one of kind, inverse_regularization, max_iterations, got an unknown key; remove it",
+        "one of kind, folds, inverse_regularization, max_iterations, got an unknown key; remove it",
         "train_head.epochs",
     ),
     "an unknown section": (

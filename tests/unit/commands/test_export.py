@@ -1,8 +1,10 @@
 """`pipeline export` writes one model that is checked against the pipeline, and a card about it."""
 
+import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from album import TRAIN
 from finished import choose, pipelines
 from PIL import Image
@@ -96,6 +99,33 @@ def test_a_larger_difference_or_another_image_writes_nothing(run: Run) -> None:
     Image.new("RGB", (20, 20)).save(TRAIN / member)
     assert f"data/raw/train member {member}: expected the bytes that `split` read" in run().err
     assert not OUT.exists()
+
+
+def test_the_head_of_several_folds_is_compared_with_what_it_predicts_itself(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["train_head"]["folds"], params["fine_tune"] = 3, None
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["stage"])
+    for stage in ("train_head", "fine_tune", "evaluate"):
+        shutil.rmtree(
+            {"train_head": "data/head", "fine_tune": "data/model"}.get(stage, "none"), True
+        )
+        assert importlib.import_module(f"stages.{stage}").main() == 0
+    out_of_fold = pipelines()
+    said = run("--format", "openvino")
+    assert said.status == 0, said.err
+    served = serving_model.read(OUT, "openvino")
+    apart = []
+    for member in valid():
+        image = np.asarray(decode.decode((TRAIN / member).read_bytes()).image)
+        apart.append(np.abs(served(image[None])[0] - out_of_fold[member]).max())
+    stated = re.search(r"the largest difference in probability is ([\d.]+),", said.out)
+    assert stated is not None
+    assert float(stated[1]) < min(0.05, max(apart))
+    card = (OUT / export.CARD).read_text(encoding="utf-8")
+    assert "The head is the mean of several, each trained on `train` and `valid` without" in card
 
 
 def test_only_an_earlier_export_is_replaced(run: Run) -> None:

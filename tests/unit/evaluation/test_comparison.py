@@ -160,3 +160,13 @@ def test_only_images_that_both_runs_hold_out_with_one_label_count() -> None:
     old = all_old._replace(rows=rows)
     assert comparison.compare_runs(old, run(), "test")[0] == 140
     assert comparison.compare_runs(run(subset="valid"), run(), "test") == (0, {})
+
+
+def test_with_folds_images_of_train_and_valid_count_if_both_runs_have_them() -> None:
+    halves = [replace(row, subset="valid") for row in run(subset="train").rows[:100]]
+    rows = halves + [replace(row, subset="train") for row in run().rows[100:]]
+    folds = run(20)._replace(rows=rows, has_folds=True)
+    images, metrics = comparison.compare_runs(folds, folds, "out_of_fold")
+    assert (images, metrics["accuracy"]["new"]) == (IMAGES, 0.9)
+    assert comparison.compare_runs(folds, folds._replace(has_folds=False), "out_of_fold") == (0, {})
+    assert comparison.compare_runs(folds, folds._replace(has_folds=False), "valid")[0] == 100
