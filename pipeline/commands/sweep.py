@@ -36,7 +36,7 @@ from pipeline.runtime.machine import processors
 from pipeline.schema import Params
 from pipeline.storage import array_views, ledger, tables
 from pipeline.training import head_training
-from pipeline.training.history import DivergedError
+from pipeline.training.history import DivergedError, Epoch
 
 NAME = "sweep"  # of the recipe, by default
 MARK = "Found by `pipeline sweep`"  # at the head of recipes that may be replaced
@@ -44,7 +44,8 @@ TABLE, PICTURE = "trials.csv", "trials.png"
 TRIALS, FOLDS = 100, 3
 SHOWN = 10  # best trials that are printed
 DIGITS = 3  # significant ones of a proposed number
-UNPRUNED = 10  # trials that run to their end, before others are compared with them
+UNPRUNED = 5  # trials that run to their end, before others are compared with them
+MOST_EPOCHS = 10_000  # steps of Optuna in a fold
 DECIMALS = 6  # of log losses in the table
 
 
@@ -75,8 +76,8 @@ class Trial(NamedTuple):
     """Values that were tried, and what came of them."""
 
     values: dict[str, Any]  # by key
-    state: str  # "complete", "pruned" after some folds, or "diverged"
-    log_loss: float  # of the folds that ran; NaN if it diverged in the first
+    state: str  # "complete", "pruned" before all folds had run, or "diverged"
+    log_loss: float  # of the folds, or of the best epoch if it ended in the first; NaN if none
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
     search = Search(params, arguments.folds, keys, optuna.TrialPruned)
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=arguments.seed),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=1),
     )
     with tqdm(total=arguments.trials + 1, desc="sweep", unit="trial", disable=None) as bar:
         search.present()
@@ -219,37 +220,50 @@ class Search:
             else:
                 values[key] = trial.suggest_categorical(key, one)
 
-        def go_on(log_loss: float, folds: int) -> bool:
-            trial.report(log_loss, folds)
-            return not trial.should_prune()
+        def go_on(log_loss: float, step: int) -> None:
+            trial.report(log_loss, step)
+            if trial.should_prune():
+                raise self._pruned
 
         if self._try(values, go_on).state != "complete":
             raise self._pruned
         return self.tried[-1].log_loss
 
     def _try(
-        self, values: dict[str, Any], go_on: Callable[[float, int], bool] = lambda *_: True
+        self, values: dict[str, Any], go_on: Callable[[float, int], object] = lambda *_: None
     ) -> Trial:
-        """Cross-validate until all folds have run, or `go_on` of some says no."""
+        """Cross-validate, unless `go_on` ends it after an epoch or fold.
+
+        It takes the mean log loss so far, of the present fold that of its best epoch, and a number
+        that is the same for the same fold and epoch.
+        """
         params = self._params.model_copy(update={"train_head": self._head(values, self._folds)})
-        found, state = np.full(len(self._group), np.nan), "complete"
-        data = self._features, self._labels, self._group
+        found, state, whole = np.full(len(self._group), np.nan), "complete", list[float]()
+
+        def on_epoch(epoch: Epoch) -> None:
+            best[0] = min(best[0], epoch.val_loss)
+            go_on(float(np.mean([*whole, best[0]])), MOST_EPOCHS * len(whole) + epoch.epoch)
+
+        data, best = (self._features, self._labels, self._group), [np.inf]  # of a fold
         try:
-            # Each fold would show its own progress.
-            with (
+            with (  # each fold would show its own progress
                 contextlib.redirect_stdout(io.StringIO()),
                 contextlib.redirect_stderr(io.StringIO()),
             ):
-                folds = head_training.by_fold(params, *data, where="sweep --folds")
-                for number, (_, rows, predicted) in enumerate(folds, 1):
+                for _, rows, predicted in head_training.by_fold(
+                    params, *data, where="sweep --folds", on_epoch=on_epoch
+                ):
                     found[rows] = losses(predicted, self._labels.label[rows])
-                    if number < self._folds and not go_on(float(np.nanmean(found)), number):
-                        state = "pruned"
-                        break
+                    whole.append(float(found[rows].mean()))
+                    best[0] = np.inf
+                    go_on(float(np.mean(whole)), MOST_EPOCHS * len(whole))
         except DivergedError:
             state = "diverged"
+        except self._pruned:
+            state = "pruned"
         seen = found[~np.isnan(found)]
-        one = Trial(values, state, float(seen.mean()) if len(seen) else np.nan)
+        log_loss = float(seen.mean()) if len(seen) else best[0] if best[0] < np.inf else np.nan
+        one = Trial(values, state, log_loss)
         self.tried.append(one)
         number = len(self.tried) - 1
         lowest = self.tried[self.best].log_loss  # NaN if the present values diverged

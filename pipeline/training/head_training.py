@@ -65,10 +65,12 @@ def by_fold(
     labels: Labels,
     group: NDArray[Any],
     where: str = "params.yaml: train_head.folds",
+    on_epoch: history.OnEpoch = lambda epoch: None,
 ) -> Iterator[tuple[Fitted, NDArray[np.int64], head.FloatArray]]:
     """Yield for each fold a head that has not seen it, and its rows and their log-probabilities.
 
-    Too few images for the folds are a `UserError` from `where`.
+    Too few images for the folds are a `UserError` from `where`. An error in `on_epoch`, which a
+    dense head calls, ends all.
     """
     count = params.train_head.folds or 0
     fold = _folds(count, labels, group, where)
@@ -76,7 +78,7 @@ def by_fold(
         subset = labels.subset.copy()
         subset[fold >= 0] = "train"
         subset[fold == number] = "valid"
-        one = _train_one(params, features, replace(labels, subset=subset), number)
+        one = _train_one(params, features, replace(labels, subset=subset), number, on_epoch)
         rows = np.flatnonzero(fold == number)
         predicted = predict(features, params.predict.views, one.head.logits, rows)
         yield one, rows, np.concatenate([*predicted])
@@ -117,13 +119,19 @@ def predictions(features: Readable, views: int, fitted: Fitted) -> Iterator[head
         yield batch
 
 
-def _train_one(params: Params, features: Readable, labels: Labels, number: int = 0) -> Fitted:
+def _train_one(
+    params: Params,
+    features: Readable,
+    labels: Labels,
+    number: int = 0,
+    on_epoch: history.OnEpoch = lambda epoch: None,
+) -> Fitted:
     """Fit a head on `train`; its `number` is added to the seed."""
     settings = params.train_head
     if isinstance(settings, LogisticHead):
         return _train_logistic(settings, params, features, labels)
     settings = settings.model_copy(update={"seed": settings.seed + number})
-    return _train_dense(settings, params, features, labels)
+    return _train_dense(settings, params, features, labels, on_epoch)
 
 
 def predict(
@@ -166,12 +174,18 @@ def _train_logistic(
     return Fitted(fitted.head, [epoch], metrics)
 
 
-def _train_dense(settings: DenseHead, params: Params, features: Readable, labels: Labels) -> Fitted:
+def _train_dense(
+    settings: DenseHead,
+    params: Params,
+    features: Readable,
+    labels: Labels,
+    on_epoch: history.OnEpoch,
+) -> Fitted:
     learning = dense_learning(settings, params, features, labels)
     from pipeline.training import loop
 
     start = None if settings.epochs else history.measured(0, labels, learning.predict)
-    epochs, fault = loop.fit(learning, start=start)
+    epochs, fault = loop.fit(learning, start=start, on_epoch=on_epoch)
     return Fitted(loop.head_arrays(learning.model), epochs, {"fault": fault})
 
 

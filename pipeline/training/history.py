@@ -31,6 +31,7 @@ class DivergedError(UserError):
     """A loss that is not finite before there are weights to keep."""
 
 
+OnEpoch = Callable[[Epoch], object]  # called after each epoch
 COLUMNS = tuple(field.name for field in fields(Epoch))
 
 

@@ -4,10 +4,10 @@ Models return logits (n, n_classes); labels are int64 class indices. The weights
 the lowest validation loss are kept, including epoch 0, before the first step.
 """
 
+import importlib
 import itertools
 import json
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from pipeline.schema import Training
 from pipeline.storage import sealed_files
 from pipeline.storage.ledger import Labels
 from pipeline.training.head import Head, loss_and_accuracy
-from pipeline.training.history import DivergedError, Epoch, best_epoch
+from pipeline.training.history import DivergedError, Epoch, OnEpoch, best_epoch
 from pipeline.training.optimization import (
     NO_RATES,
     Batch,
@@ -165,7 +165,11 @@ class Learning(NamedTuple):
 
 
 def fit(
-    learning: Learning, *, start: Epoch | None = None, checkpoint: Checkpoint | None = None
+    learning: Learning,
+    *,
+    start: Epoch | None = None,
+    checkpoint: Checkpoint | None = None,
+    on_epoch: OnEpoch = lambda epoch: None,
 ) -> tuple[list[Epoch], str]:
     """Train a model and leave it with the weights of its best epoch; return history and fault.
 
@@ -206,6 +210,7 @@ def fit(
                 best = model.get_weights()
             if checkpoint:
                 checkpoint.write(model, epochs, best)
+            on_epoch(epochs[-1])
     if fault and not best:
         raise DivergedError(fault)
     if fault:
@@ -226,27 +231,39 @@ def train_epoch(
     The device keeps both until the end, so that it does not wait between steps, and a thread draws
     the next batch while one is computed.
     """
-    faults: list[BaseException] = []
 
     def drawn() -> Iterator[Prepared]:
-        try:
-            for batch in ahead(batches):
-                advance(len(batch[0]))
-                yield batch
-        except Exception as error:
-            faults.append(error)
+        for batch in ahead(batches):
+            advance(len(batch[0]))
+            yield batch
 
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
-            # Without their number, TensorFlow counts a step for the end of the batches, too.
-            logs = model.fit(drawn(), verbose=0, steps_per_epoch=steps, shuffle=False).history
-    except ValueError:  # of Keras, if the first batch has a fault
-        if not faults:
-            raise
-    if faults:
-        raise faults[0]  # TensorFlow would wrap it
-    return float(logs["loss"][0]), float(logs["accuracy"][0])
+    if keras.config.backend() == "jax":
+        logs = model.fit(drawn(), verbose=0, steps_per_epoch=steps, shuffle=False).history
+        return float(logs["loss"][0]), float(logs["accuracy"][0])
+    model.reset_metrics()
+    step = None
+    for batch in drawn():
+        step = step or _graph(model, batch)
+        logs = step(batch)
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    return float(logs["loss"]), float(logs["accuracy"])
+
+
+def _graph(model: keras.Model, batch: Prepared) -> Callable[[Prepared], dict[str, Any]]:
+    """Return the step of a compiled model as a graph of TensorFlow, for batches of any size.
+
+    Keras' own `fit` takes 1.6 to 3 times as long for a dense head, as it copies each batch.
+    """
+    known = getattr(model, "graph_of_a_step", None)
+    if known is None or known[0] is not model.optimizer:
+        tensorflow = importlib.import_module("tensorflow")
+        specs = tuple(tensorflow.TensorSpec((None, *one.shape[1:]), one.dtype) for one in batch)
+        model.optimizer.build(model.trainable_variables)
+        graph = tensorflow.function(model.train_step, input_signature=[specs])
+        known = model.optimizer, graph
+        model.graph_of_a_step = known
+    step: Callable[[Prepared], dict[str, Any]] = known[1]
+    return step
 
 
 def rate_test(
