@@ -139,7 +139,8 @@ def _write(folder: Path, search: "Search") -> None:
     complete = [one.state == "complete" for one in search.tried]
     columns = {key: [one.values[key] for one in search.tried] for key in search.space}
     log = {key for key, one in search.space.items() if isinstance(one, Range) and one.log}
-    plots.trials(folder / PICTURE, log_loss, complete, columns, log, search.best)
+    choices = {key: one for key, one in search.space.items() if not isinstance(one, Range)}
+    plots.trials(folder / PICTURE, log_loss, complete, columns, choices, log, search.best)
 
 
 def _write_recipe(name: str, search: "Search", folds: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -163,9 +164,17 @@ def learning_rates(
         axis.plot(rates, losses, color=COLORS[0], alpha=0.35, lw=1)
         axis.plot(rates, smooth, color=COLORS[0])
         axis.axvline(suggested, color=COLORS[1], ls="--", label=f"suggested: {suggested:g}")
-        axis.set(xscale="log", xlabel="learning rate", ylabel="log loss (nats)")
+        axis.set(xlabel="learning rate", ylabel="log loss (nats)")
+        _log_scale(axis)
         axis.set_ylim(0, 1.05 * min(max(losses), 3 * float(smooth.min())))
         axis.legend(loc="upper left")
+
+
+def _log_scale(axis: Any) -> None:
+    """Make the x axis logarithmic, with plain numbers, as markup is not drawn."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def trials(
@@ -173,13 +182,14 @@ def trials(
     log_loss: Sequence[float],
     complete: Sequence[bool],
     columns: Mapping[str, Sequence[Any]],
+    choices: Mapping[str, Sequence[Any]],
     log: Container[str],
     best: int,
 ) -> None:
     """Draw the log loss of trials in their order, and by each key's value; trial 0 is the present.
 
-    Trials that ended early are pale. Keys in `log` have a logarithmic scale. Trials far above most
-    others lie on the upper edge.
+    Trials that ended early are pale, those far above most others on the upper edge. Values of the
+    keys in `choices` are side by side, in that order; keys in `log` have a logarithmic scale.
     """
     loss, whole = np.array(log_loss), np.array(complete)
     known = loss[~np.isnan(loss)]
@@ -187,19 +197,17 @@ def trials(
     top = lowest + 1.5 * (edge - lowest or lowest or 1)
     drawn = np.minimum(np.nan_to_num(loss, nan=np.inf), top)
     panels = {"trial": range(len(loss)), **columns}
-    width = min(4, len(panels))
+    width = 2 if len(panels) < 5 else 3
     height = -(-len(panels) // width)
     with saved(path, (3.1 * width, 2.7 * height), columns=width, rows=height) as (_, axes):
         flat = np.atleast_1d(axes).ravel()
         for axis, (key, values) in zip(flat, panels.items(), strict=False):
-            numeric = all(type(one) in (int, float) for one in values if one is not None)
-            places: Sequence[Any] = values
-            if not numeric:
-                names = sorted(set(map(str, values)), key=lambda text: (len(text), text))
-                places = [names.index(str(one)) for one in values]
-                axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
-            has = [place is not None and place == place for place in places]
-            x = np.array([place if ok else np.nan for place, ok in zip(places, has, strict=True)])
+            x = np.array(values, np.float64) if key not in choices else np.empty(0)  # None is NaN
+            if key in choices:
+                every = dict.fromkeys((*choices[key], *values))
+                x = np.array([[*every].index(one) for one in values])
+                rotated = {"rotation": 45, "ha": "right"} if len(every) > 4 else {}
+                axis.set_xticks(range(len(every)), map(str, every), **rotated)
             axis.scatter(x[whole], drawn[whole], 12, color=GRAY)
             axis.scatter(x[~whole], drawn[~whole], 12, color=GRAY, alpha=0.35, lw=0)
             axis.scatter(x[:1], drawn[:1], 60, color=COLORS[4], marker="D", label="present")
@@ -209,7 +217,7 @@ def trials(
                 axis.step(x, np.minimum(lowest_so_far, top), where="post", color=COLORS[0], lw=1)
                 axis.legend(loc="upper right")
             if key in log:
-                axis.set_xscale("log")
+                _log_scale(axis)
             axis.set(xlabel=key, ylim=(lowest - 0.05 * (top - lowest), top))
         for axis in flat[::width][:height]:
             axis.set_ylabel("log loss")
