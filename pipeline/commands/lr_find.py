@@ -4,8 +4,9 @@
     pipeline lr-find --stage train_head --steps 200
 
 Trains a copy of what the stage trains, on the same batches, from a rate that changes nothing to one
-at which the loss explodes. Prints a suggestion, a tenth of the rate with the lowest loss; writes a
-folder with a table and a picture. The run itself stays as it is.
+at which the loss explodes. Prints a suggestion, a tenth of the highest rate at which the average
+loss is, up to its noise, the lowest; writes a folder with a table and a picture. The run itself
+stays as it is.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"at rates of {LOWEST:g} and above; check the images and labels"
         )
     smooth = smoothed(losses)
-    suggested = float(f"{rates[int(np.argmin(smooth))] / 10:.{DIGITS}g}")
+    suggested = float(f"{highest_before_rise(rates, losses, smooth) / 10:.{DIGITS}g}")
     with atomic_files.replacing(arguments.out) as partial:
         partial.mkdir()
         lines = zip(
@@ -72,8 +73,8 @@ def run(arguments: argparse.Namespace) -> None:
         plots.learning_rates(partial / PICTURE, rates, losses, smooth, suggested)
     present = getattr(params, stage).learning_rate
     print(
-        f"lr-find: {stage}.learning_rate: {suggested:g} is a tenth of the rate with the lowest "
-        f"loss, params.yaml has {present:g}; {arguments.out / PICTURE} shows the loss"
+        f"lr-find: {stage}.learning_rate: {suggested:g} is a tenth of the rate from which the loss "
+        f"rises, params.yaml has {present:g}; {arguments.out / PICTURE} shows the loss"
     )
 
 
@@ -84,6 +85,19 @@ def smoothed(values: list[float]) -> NDArray[np.float64]:
         mean = SMOOTHING * mean + (1 - SMOOTHING) * value
         found.append(mean / (1 - SMOOTHING**number))
     return np.array(found)
+
+
+def highest_before_rise(
+    rates: list[float], losses: list[float], smooth: NDArray[np.float64]
+) -> float:
+    """Return the highest rate at which the average is the lowest one, up to three standard errors.
+
+    They are those of the first half, of independent batches: the variance of the losses around
+    the average times (1 - s) / (1 + s), with a smoothing s.
+    """
+    apart = (np.array(losses) - smooth)[: len(losses) // 2]
+    noise = float(apart.std()) * ((1 - SMOOTHING) / (1 + SMOOTHING)) ** 0.5
+    return rates[int(np.flatnonzero(smooth <= smooth.min() + 3 * noise)[-1])]
 
 
 def _test(params: Params, stage: str, steps: int) -> tuple[list[float], list[float]]:

@@ -70,6 +70,8 @@ def run(arguments: argparse.Namespace) -> None:
         )
         group = galleries.Gallery("", about, chosen.tolist(), [""] * len(chosen))
         shown = galleries.described(group, accepted, predicted, labels.classes, set())
+        for one in shown["images"]:
+            one["subset"] = ""  # it is the same for all
         lines = [
             (one["member"], "", one["said"], f"{one['probability']:.{DECIMALS}f}")
             for one in shown["images"]

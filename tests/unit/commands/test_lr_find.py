@@ -47,7 +47,8 @@ def test_rates_grow_evenly_and_a_tenth_of_the_best_one_is_suggested(stage: str, 
     assert rate[0] == 1e-7
     np.testing.assert_allclose(rate[1:] / rate[:-1], 1e8 ** (1 / 29), rtol=1e-4)
     assert np.isfinite(loss).all()
-    best = rate[lr_find.smoothed(loss.tolist()).argmin()]
+    smooth = lr_find.smoothed(loss.tolist())
+    best = lr_find.highest_before_rise(rate.tolist(), loss.tolist(), smooth)
     assert f"{stage}.learning_rate: {best / 10:.2g} is a tenth of" in said.out
     with Image.open(OUT / lr_find.PICTURE) as picture:
         assert picture.size[0] > 500
@@ -55,6 +56,17 @@ def test_rates_grow_evenly_and_a_tenth_of_the_best_one_is_suggested(stage: str, 
     table = (OUT / lr_find.TABLE).read_bytes()
     assert run("--stage", stage, "--steps", 30).status == 0
     assert (OUT / lr_find.TABLE).read_bytes() == table
+
+
+@pytest.mark.parametrize("falls", [0.0, 0.5])
+def test_the_rate_before_the_loss_rises_is_found_whether_it_falls_or_not(falls: float) -> None:
+    step = np.arange(100)
+    loss = 0.7 - falls * np.clip((step - 30) / 40, 0, 1) + 0.05 * np.maximum(step - 75, 0)
+    loss += np.random.default_rng(0).normal(0, 0.01, 100)
+    rates = (1e-7 * 1e8 ** (step / 99)).tolist()
+    smooth = lr_find.smoothed(loss.tolist())
+    found = rates.index(lr_find.highest_before_rise(rates, loss.tolist(), smooth))
+    assert 55 <= found <= 80
 
 
 def test_the_average_starts_at_the_first_value() -> None:
