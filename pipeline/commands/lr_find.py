@@ -26,11 +26,11 @@ from pipeline.runtime.machine import processors
 from pipeline.schema import DenseHead, Params
 from pipeline.storage import array_views, arrays, ledger, tables
 from pipeline.training import head_training
+from pipeline.training.history import SMOOTHING, averaged
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-7, 10.0
-LEAST_STEPS = 10
-SMOOTHING = 0.9  # weight of the mean so far
+LEAST_STEPS = 10  # before the average of the loss may end the test
 TABLE, PICTURE = "rates.csv", "rates.png"
 DIGITS = 2  # significant ones of the suggestion
 DECIMALS = 6
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"lr-find: expected a loss that stays finite for {LEAST_STEPS} steps, got {len(rates)} "
             f"at rates of {LOWEST:g} and above; check the images and labels"
         )
-    smooth = smoothed(losses)
+    smooth = averaged(losses)
     suggested = float(f"{highest_before_rise(rates, losses, smooth) / 10:.{DIGITS}g}")
     with atomic_files.replacing(arguments.out) as partial:
         partial.mkdir()
@@ -76,15 +76,6 @@ def run(arguments: argparse.Namespace) -> None:
         f"lr-find: {stage}.learning_rate: {suggested:g} is a tenth of the rate from which the loss "
         f"rises, params.yaml has {present:g}; {arguments.out / PICTURE} shows the loss"
     )
-
-
-def smoothed(values: list[float]) -> NDArray[np.float64]:
-    """Return the exponential moving average of values, corrected for its start at 0, (n,)."""
-    mean, found = 0.0, []
-    for number, value in enumerate(values, 1):
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
-        found.append(mean / (1 - SMOOTHING**number))
-    return np.array(found)
 
 
 def highest_before_rise(
@@ -126,4 +117,4 @@ def _test(params: Params, stage: str, steps: int) -> tuple[list[float], list[flo
         learning = head_training.dense_learning(params.train_head, params, features, labels)
     from pipeline.training import loop
 
-    return loop.rate_test(learning, LOWEST, HIGHEST, steps)
+    return loop.rate_test(learning, LOWEST, HIGHEST, steps, LEAST_STEPS)

@@ -13,6 +13,7 @@ from pipeline.storage import tables
 from pipeline.storage.ledger import Labels
 from pipeline.training.head import loss_and_accuracy
 
+SMOOTHING = 0.9  # weight of the mean so far, of `averaged`
 DECIMALS = 6  # of losses and accuracies that are written
 
 
@@ -60,6 +61,15 @@ def mean(histories: Sequence[Sequence[Epoch]]) -> list[Epoch]:
         means = (float(np.mean([getattr(one, name) for one in shown])) for name in COLUMNS[1:])
         found.append(Epoch(number, *means))
     return found
+
+
+def averaged(values: Sequence[float]) -> NDArray[np.float64]:
+    """Return the exponential moving average of values, corrected for its start at 0, (n,)."""
+    mean, found = 0.0, []
+    for number, value in enumerate(values, 1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * value
+        found.append(mean / (1 - SMOOTHING**number))
+    return np.array(found)
 
 
 def rounded(epoch: Epoch) -> dict[str, Any]:

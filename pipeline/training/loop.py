@@ -23,7 +23,7 @@ from pipeline.schema import Training
 from pipeline.storage import sealed_files
 from pipeline.storage.ledger import Labels
 from pipeline.training.head import Head, loss_and_accuracy
-from pipeline.training.history import DivergedError, Epoch, OnEpoch, best_epoch
+from pipeline.training.history import DivergedError, Epoch, OnEpoch, averaged, best_epoch
 from pipeline.training.optimization import (
     NO_RATES,
     Batch,
@@ -267,13 +267,13 @@ def _graph(model: keras.Model, batch: Prepared) -> Callable[[Prepared], dict[str
 
 
 def rate_test(
-    learning: Learning, lowest: float, highest: float, steps: int
+    learning: Learning, lowest: float, highest: float, steps: int, least: int
 ) -> tuple[list[float], list[float]]:
     """Train for some steps at a learning rate that grows from `lowest` to `highest`.
 
     Return the rates and the loss of the batch before each step; it ends early where the loss is
-    not finite or four times the lowest one: L. Smith, "Cyclical Learning Rates for Training Neural
-    Networks" (2017), section 3.3.
+    not finite or, after `least` steps, its average is four times the lowest one: L. Smith,
+    "Cyclical Learning Rates for Training Neural Networks" (2017), section 3.3.
     """
     model, growth = learning.model, (highest / lowest) ** (1 / (steps - 1))
     schedule = keras.optimizers.schedules.ExponentialDecay(lowest, 1, growth)
@@ -284,8 +284,11 @@ def rate_test(
             model.reset_metrics()
             loss = float(model.train_on_batch(*batch)[0])
             bar.update(len(batch[0]))
-            if not math.isfinite(loss) or loss > 4 * min([loss, *losses]):
+            if not math.isfinite(loss):
                 break
             rates.append(lowest * growth**step)
             losses.append(loss)
+            average = averaged(losses)
+            if step >= least and average[-1] > 4 * average.min():
+                break
     return rates, losses

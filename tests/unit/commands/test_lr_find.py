@@ -13,6 +13,7 @@ from album import DENSE, LOGISTIC
 from PIL import Image
 
 from pipeline.commands import lr_find
+from pipeline.training import history
 
 OUT = Path("lr-find")
 Run = Callable[..., SimpleNamespace]
@@ -47,7 +48,7 @@ def test_rates_grow_evenly_and_a_tenth_of_the_best_one_is_suggested(stage: str, 
     assert rate[0] == 1e-7
     np.testing.assert_allclose(rate[1:] / rate[:-1], 1e8 ** (1 / 29), rtol=1e-4)
     assert np.isfinite(loss).all()
-    smooth = lr_find.smoothed(loss.tolist())
+    smooth = history.averaged(loss.tolist())
     best = lr_find.highest_before_rise(rate.tolist(), loss.tolist(), smooth)
     assert f"{stage}.learning_rate: {best / 10:.2g} is a tenth of" in said.out
     with Image.open(OUT / lr_find.PICTURE) as picture:
@@ -64,14 +65,14 @@ def test_the_rate_before_the_loss_rises_is_found_whether_it_falls_or_not(falls: 
     loss = 0.7 - falls * np.clip((step - 30) / 40, 0, 1) + 0.05 * np.maximum(step - 75, 0)
     loss += np.random.default_rng(0).normal(0, 0.01, 100)
     rates = (1e-7 * 1e8 ** (step / 99)).tolist()
-    smooth = lr_find.smoothed(loss.tolist())
+    smooth = history.averaged(loss.tolist())
     found = rates.index(lr_find.highest_before_rise(rates, loss.tolist(), smooth))
     assert 55 <= found <= 80
 
 
 def test_the_average_starts_at_the_first_value() -> None:
-    np.testing.assert_allclose(lr_find.smoothed([2.0, 2.0, 2.0]), [2, 2, 2])
-    np.testing.assert_allclose(lr_find.smoothed([1.0, 3.0]), [1, (0.09 + 0.3) / 0.19])
+    np.testing.assert_allclose(history.averaged([2.0, 2.0, 2.0]), [2, 2, 2])
+    np.testing.assert_allclose(history.averaged([1.0, 3.0]), [1, (0.09 + 0.3) / 0.19])
 
 
 @pytest.mark.parametrize(
