@@ -200,7 +200,7 @@ def _paired(old: Run, new: Run) -> list[Verdict]:
             values = one["old"], one["new"]
             difference = (one["difference"], *(one["interval"] or (None, None)))
             verdicts.append(
-                Verdict(subset, metric, images, *values, None, difference, one["shown"])
+                Verdict(_words(subset), metric, images, *values, None, difference, one["shown"])
             )
     if not verdicts:
         raise UserError("no image is held out by both runs under one label")
@@ -221,8 +221,12 @@ def _unpaired(old: Flat, new: Flat, *, bounds: Both) -> list[Verdict]:
             better = "better" if (b < a) == (metric in LOWER_IS_BETTER) else "worse"
             outcome = better if intervals == comparison.APART else NO_DIFFERENCE
             pair = (bounds[0][key], bounds[1][key])
-            verdicts.append(Verdict(subset, metric, images, a, b, pair, None, outcome))
+            verdicts.append(Verdict(_words(subset), metric, images, a, b, pair, None, outcome))
     return verdicts
+
+
+def _words(subset: str) -> str:
+    return subset.replace("_", "-")
 
 
 def _intervals(key: str, bounds: Both) -> str:
