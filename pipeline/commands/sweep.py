@@ -6,13 +6,15 @@
 
 Optuna proposes values for keys of train_head in params.yaml. A trial is scored by the log loss of
 cross-validation inside train; no image of valid or test is read. The present values are trial 0.
-Writes a folder with a table and a picture of all trials, and the best one as a recipe.
+Writes a folder with a table and a picture of all trials, and the best one as a recipe; Ctrl-C ends
+the search, and keeps what was tried.
 """
 
 import argparse
 import contextlib
 import importlib
 import io
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -104,13 +106,17 @@ def run(arguments: argparse.Namespace) -> None:
         sampler=optuna.samplers.TPESampler(seed=arguments.seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=1),
     )
+    interrupted = False
     with tqdm(total=arguments.trials + 1, desc="sweep", unit="trial", disable=None) as bar:
         search.present()
-        for _ in range(arguments.trials):
+        try:
+            for _ in range(arguments.trials):
+                bar.update()
+                bar.set_postfix_str(f"log loss {search.tried[search.best].log_loss:.4f}")
+                study.optimize(search, n_trials=1)
             bar.update()
-            bar.set_postfix_str(f"log loss {search.tried[search.best].log_loss:.4f}")
-            study.optimize(search, n_trials=1)
-        bar.update()
+        except KeyboardInterrupt:
+            interrupted = True
     with atomic_files.replacing(arguments.out) as partial:
         partial.mkdir()
         _write(partial, search)
@@ -126,6 +132,9 @@ def run(arguments: argparse.Namespace) -> None:
         _write_recipe(arguments.recipe, search, arguments.folds)
     else:
         print("sweep: no trial has a lower log loss than the present values; no recipe is written")
+    if interrupted:
+        print("sweep: interrupted; these are the trials until then", file=sys.stderr)
+        sys.exit(130)
 
 
 def _write(folder: Path, search: "Search") -> None:

@@ -125,6 +125,26 @@ def test_a_trial_that_diverges_is_counted_and_the_search_goes_on(
     assert "4 trials, 0 pruned, 1 diverged" in said.out
 
 
+def test_an_interrupted_search_keeps_what_was_tried(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use({"kind": "logistic", "inverse_regularization": 1e-6, "max_iterations": 500})
+    by_fold, calls = head_training.by_fold, []
+
+    def fourth_is_interrupted(*words: Any, **others: Any) -> Any:
+        calls.append(words)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return by_fold(*words, **others)
+
+    monkeypatch.setattr(head_training, "by_fold", fourth_is_interrupted)
+    said = run("--trials", 9, "--folds", 2)
+    assert said.status == 130
+    assert "sweep: interrupted; these are the trials until then" in said.err
+    assert [line["state"] for line in trials()] == ["complete"] * 3
+    assert config.check(recipe.read("sweep")).train_head.kind == "logistic"
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
