@@ -66,7 +66,7 @@ FULL = Settings(
     copies=(20_000, 100_000, 1_000_000),
     copies_exhaustive=100_000,
     zip_to_report=(100_000, 1_000_000),
-    clothing=7_000,
+    clothing=2_000,
 )
 QUICK = Settings(  # whether everything runs; the figures mean nothing
     rounds=1,
