@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -106,19 +107,23 @@ def test_proposals_for_a_dense_head_stay_inside_the_keys_that_are_asked_for(run:
         )
 
 
+def end_trial(number: int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have trial `number`, counted from 1 for the present values, end by an error."""
+    by_fold, calls = head_training.by_fold, itertools.count(1)
+
+    def ends(*words: Any, **others: Any) -> Any:
+        if next(calls) == number:
+            raise error
+        return by_fold(*words, **others)
+
+    monkeypatch.setattr(head_training, "by_fold", ends)
+
+
 def test_a_trial_that_diverges_is_counted_and_the_search_goes_on(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use({"kind": "logistic", "inverse_regularization": 1e-3, "max_iterations": 500})
-    by_fold, calls = head_training.by_fold, []
-
-    def second_diverges(*words: Any, **others: Any) -> Any:
-        calls.append(words)
-        if len(calls) == 2:
-            raise history.DivergedError("no finite loss")
-        return by_fold(*words, **others)
-
-    monkeypatch.setattr(head_training, "by_fold", second_diverges)
+    end_trial(2, history.DivergedError("no finite loss"), monkeypatch)
     said = run("--trials", 3, "--folds", 2)
     assert said.status == 0, said.err
     assert [line["state"] for line in trials()] == ["complete", "diverged", "complete", "complete"]
@@ -129,15 +134,7 @@ def test_an_interrupted_search_keeps_what_was_tried(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use({"kind": "logistic", "inverse_regularization": 1e-6, "max_iterations": 500})
-    by_fold, calls = head_training.by_fold, []
-
-    def fourth_is_interrupted(*words: Any, **others: Any) -> Any:
-        calls.append(words)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return by_fold(*words, **others)
-
-    monkeypatch.setattr(head_training, "by_fold", fourth_is_interrupted)
+    end_trial(4, KeyboardInterrupt(), monkeypatch)
     said = run("--trials", 9, "--folds", 2)
     assert said.status == 130
     assert "sweep: interrupted; these are the trials until then" in said.err
