@@ -229,7 +229,7 @@ def _fine_tuning(name: str, given: argparse.Namespace) -> None:
             yield images.read(at, at + size), label[at : at + size]
 
     def ours() -> None:
-        loop.train_epoch(trained, batches(), count, lambda _: None)
+        train_epoch(batches(), count, lambda _: None)
 
     in_memory = images.read(0, count * size)
 
@@ -237,6 +237,7 @@ def _fine_tuning(name: str, given: argparse.Namespace) -> None:
         other.fit(in_memory, label[: len(in_memory)], batch_size=size, shuffle=False, verbose=0)
 
     trained, other = model(), model()
+    train_epoch = loop.epoch_trainer(trained)
     ours()  # compiles, as the next one does
     plain()
     own, limit = count / _seconds(ours), count / _seconds(plain)

@@ -35,6 +35,8 @@ from pipeline.training.optimization import (
 )
 
 Ints = NDArray[np.int64]
+# Takes batches, their number and what is told the rows of each; returns mean loss and accuracy.
+TrainEpoch = Callable[[Iterable[Prepared], int, Callable[[int], object]], tuple[float, float]]
 
 
 class TwoClasses(keras.layers.Layer):  # type: ignore[misc]
@@ -156,7 +158,7 @@ class Learning(NamedTuple):
         return self.settings.steps_per_epoch or math.ceil(images / self.settings.batch_size)
 
     def batches(self, count: int) -> Iterator[Prepared]:
-        """Yield so many batches for `train_epoch`, from as many passes as it takes."""
+        """Yield so many batches to train on, from as many passes as it takes."""
         weights = class_weights(self.settings, self.labels, self.where)
         n_classes = len(self.labels.classes)
         passes = itertools.chain.from_iterable(self.draw() for _ in itertools.count())
@@ -183,6 +185,7 @@ def fit(
     images = len(labels.rows("train"))
     seen = steps * settings.batch_size if settings.steps_per_epoch else images
     compile_model(model, settings, steps, learning.rates)
+    train_epoch = epoch_trainer(model)
     epochs = [start] if start else []
     best = model.get_weights() if start else []
     if checkpoint and (kept := checkpoint.read(model)):
@@ -194,7 +197,7 @@ def fit(
             waited = epochs[-1].epoch - best_epoch(epochs).epoch if epochs else 0
             if settings.patience and waited >= settings.patience:
                 break
-            loss, accuracy = train_epoch(model, learning.batches(steps), steps, bar.update)
+            loss, accuracy = train_epoch(learning.batches(steps), steps, bar.update)
             with np.errstate(invalid="ignore"):  # infinite logits, reported below by their loss
                 logits = np.concatenate([*learning.predict(valid)])
                 val_loss, val_accuracy = loss_and_accuracy(logits, labels.label[valid])
@@ -220,50 +223,47 @@ def fit(
     return epochs, fault
 
 
-def train_epoch(
-    model: keras.Model,
-    batches: Iterable[Prepared],
-    steps: int,
-    advance: Callable[[int], object],
-) -> tuple[float, float]:
-    """Take a step on each of `steps` batches; return the means of loss and accuracy over the rows.
+def epoch_trainer(model: keras.Model) -> TrainEpoch:
+    """Return a function that takes a step of a compiled model on each of so many batches.
 
-    The device keeps both until the end, so that it does not wait between steps, and a thread draws
-    the next batch while one is computed.
+    It returns the means of loss and accuracy over the rows. The device keeps both until the end, so
+    that it does not wait between steps, and a thread draws the next batch while one is computed.
+    On TensorFlow, Keras' `fit` takes 1.6 to 3 times as long for a dense head: it copies batches.
     """
+    graph = None
 
-    def drawn() -> Iterator[Prepared]:
-        for batch in ahead(batches):
-            advance(len(batch[0]))
-            yield batch
+    def train_epoch(
+        batches: Iterable[Prepared], steps: int, advance: Callable[[int], object]
+    ) -> tuple[float, float]:
+        nonlocal graph
 
-    if keras.config.backend() == "jax":
-        logs = model.fit(drawn(), verbose=0, steps_per_epoch=steps, shuffle=False).history
-        return float(logs["loss"][0]), float(logs["accuracy"][0])
-    model.reset_metrics()
-    step = None
-    for batch in drawn():
-        step = step or _graph(model, batch)
-        logs = step(batch)
-    model.optimizer.finalize_variable_values(model.trainable_variables)
-    return float(logs["loss"]), float(logs["accuracy"])
+        def drawn() -> Iterator[Prepared]:
+            for batch in ahead(batches):
+                advance(len(batch[0]))
+                yield batch
+
+        if keras.config.backend() == "jax":
+            logs = model.fit(drawn(), verbose=0, steps_per_epoch=steps, shuffle=False).history
+            return float(logs["loss"][0]), float(logs["accuracy"][0])
+        model.reset_metrics()
+        for batch in drawn():
+            graph = graph or _graph(model, batch)
+            logs = graph(batch)
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+        return float(logs["loss"]), float(logs["accuracy"])
+
+    return train_epoch
 
 
 def _graph(model: keras.Model, batch: Prepared) -> Callable[[Prepared], dict[str, Any]]:
-    """Return the step of a compiled model as a graph of TensorFlow, for batches of any size.
-
-    Keras' own `fit` takes 1.6 to 3 times as long for a dense head, as it copies each batch.
-    """
-    known = getattr(model, "graph_of_a_step", None)
-    if known is None or known[0] is not model.optimizer:
-        tensorflow = importlib.import_module("tensorflow")
-        specs = tuple(tensorflow.TensorSpec((None, *one.shape[1:]), one.dtype) for one in batch)
-        model.optimizer.build(model.trainable_variables)
-        graph = tensorflow.function(model.train_step, input_signature=[specs])
-        known = model.optimizer, graph
-        model.graph_of_a_step = known
-    step: Callable[[Prepared], dict[str, Any]] = known[1]
-    return step
+    """Return the step of a compiled model as a graph of TensorFlow, for batches of any size."""
+    tensorflow = importlib.import_module("tensorflow")
+    specs = tuple(tensorflow.TensorSpec((None, *one.shape[1:]), one.dtype) for one in batch)
+    model.optimizer.build(model.trainable_variables)
+    graph: Callable[[Prepared], dict[str, Any]] = tensorflow.function(
+        model.train_step, input_signature=[specs]
+    )
+    return graph
 
 
 def rate_test(

@@ -101,7 +101,7 @@ def _with_rates(kind: type[keras.Optimizer], rates: Rates) -> type[keras.Optimiz
 def compile_for(
     model: keras.Model, optimizer: keras.Optimizer, settings: Training | None = None
 ) -> None:
-    """Compile a model that returns logits for `train_epoch`, with targets as `prepared` makes them.
+    """Compile a model that returns logits, for targets as `prepared` makes them.
 
     A focal loss weighs each image by (1 - p)^gamma, p the probability of its class: T.-Y. Lin et
     al., "Focal Loss for Dense Object Detection" (2017), equation 4.
@@ -142,7 +142,7 @@ def prepared(
     n_classes: int,
     rng: np.random.Generator,
 ) -> Prepared:
-    """Return inputs, targets and, with class weights, weights of a batch for `train_epoch`.
+    """Return inputs, targets and, with class weights, weights of a batch.
 
     With mixup, each input is mixed with another one of the batch, and so are their targets: H.
     Zhang et al., "mixup" (2018). With CutMix, a rectangle of each image comes from another one: S.
