@@ -30,7 +30,7 @@ from pipeline.training.history import SMOOTHING, averaged
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-7, 10.0
-LEAST_STEPS = 10  # before the average of the loss may end the test
+LEAST_STEPS = 10  # before the average of the loss is looked at
 TABLE, PICTURE = "rates.csv", "rates.png"
 DIGITS = 2  # significant ones of the suggestion
 DECIMALS = 6
@@ -84,11 +84,13 @@ def highest_before_rise(
     """Return the highest rate at which the average is the lowest one, up to three standard errors.
 
     They are those of the first half, of independent batches: the variance of the losses around
-    the average times (1 - s) / (1 + s), with a smoothing s.
+    the average times (1 - s) / (1 + s), with a smoothing s. The average of the first `LEAST_STEPS`
+    is of too few losses.
     """
     apart = (np.array(losses) - smooth)[: len(losses) // 2]
     noise = float(apart.std()) * ((1 - SMOOTHING) / (1 + SMOOTHING)) ** 0.5
-    return rates[int(np.flatnonzero(smooth <= smooth.min() + 3 * noise)[-1])]
+    known = smooth[LEAST_STEPS - 1 :]
+    return rates[LEAST_STEPS - 1 + int(np.flatnonzero(known <= known.min() + 3 * noise)[-1])]
 
 
 def _test(params: Params, stage: str, steps: int) -> tuple[list[float], list[float]]:
