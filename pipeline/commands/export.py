@@ -108,9 +108,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _predicted(params: Params, rows: Sequence[ledger.LedgerRow]) -> Floats:
-    """Return the final model's log-probabilities of valid, from the cached features with folds.
+    """Return the final model's log-probabilities of valid.
 
-    The pipeline's own ones are then of heads that are part of the model.
+    With folds they are computed from the cached features, as those of the pipeline are of single
+    heads.
     """
     fingerprint, valid = ledger.fingerprint(rows), ledger.labels(rows).rows("valid")
     selected, log_probability = selected_model.read(fingerprint)

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     require_replaceable("lr-find --out", arguments.out, (TABLE, PICTURE))
     threadpoolctl.threadpool_limits(params.compute.threads or processors(), user_api="blas")
-    rates, losses = _test(params, stage, arguments.steps)
+    rates, losses = _rate_test(params, stage, arguments.steps)
     if len(rates) < LEAST_STEPS:
         raise UserError(
             f"lr-find: expected a loss that stays finite for {LEAST_STEPS} steps, got {len(rates)} "
@@ -93,7 +93,7 @@ def highest_before_rise(
     return rates[LEAST_STEPS - 1 + int(np.flatnonzero(known <= known.min() + 3 * noise)[-1])]
 
 
-def _test(params: Params, stage: str, steps: int) -> tuple[list[float], list[float]]:
+def _rate_test(params: Params, stage: str, steps: int) -> tuple[list[float], list[float]]:
     """Return learning rates and the loss at each."""
     rows = ledger.read_ledger(atomic_files.require(paths.LEDGER, "split"))
     labels, fingerprint = ledger.labels(rows), ledger.fingerprint(rows)
@@ -113,7 +113,7 @@ def _test(params: Params, stage: str, steps: int) -> tuple[list[float], list[flo
         if not isinstance(params.train_head, DenseHead):
             raise UserError(
                 "lr-find: expected a head that is trained by gradient descent, got train_head."
-                f"kind: {params.train_head.kind}, which needs no learning rate; change --stage"
+                f"kind: {params.train_head.kind}; set it to dense, or add a section fine_tune"
             )
         features = array_views.open_features(params.backbones, fingerprint)
         learning = head_training.dense_learning(params.train_head, params, features, labels)

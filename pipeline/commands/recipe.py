@@ -61,16 +61,16 @@ def render(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def require_free(name: str, mark: str) -> None:
-    """Raise a `UserError` if `write` may not write a recipe: others begin with the words `mark`."""
+def require_free(option: str, name: str, mark: str) -> None:
+    """Refuse a name that no recipe can have, or a recipe's that does not begin with `mark`."""
     if not re.fullmatch("[a-z0-9][a-z0-9-]*", name) or name == BASE:
         raise UserError(
-            f"--recipe: expected a name of small letters, digits and hyphens, other than {BASE!r}, "
+            f"{option}: expected a name of small letters, digits and hyphens, other than {BASE!r}, "
             f"got {name!r}; change it"
         )
     if name in names() and not " ".join(header(name)).startswith(mark):
         raise UserError(
-            f"--recipe: expected a new name, got {name!r}, which is a recipe already; change it"
+            f"{option}: expected a new name, got {name!r}, which is a recipe already; change it"
         )
 
 

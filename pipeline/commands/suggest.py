@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     features = array_views.open_features(params.backbones, fingerprint)
     at = np.sort(unlabelled[considered])
     doubt = uncertainty(predicted[at])
-    chosen = at[unlike(audit.first_view(features, at), doubt, arguments.count)]
+    chosen = at[diverse(audit.first_view(features, at), doubt, arguments.count)]
     images = arrays.StoredArray(atomic_files.require(paths.RESIZED, "resize"), fingerprint)
     with atomic_files.replacing(arguments.out) as partial:
         (partial / IMAGES).mkdir(parents=True)
@@ -104,7 +104,7 @@ def uncertainty(log_probability: Floats) -> NDArray[np.float64]:
     return np.asarray(1 - (highest[:, 1] - highest[:, 0]))
 
 
-def unlike(features: NDArray[np.float32], doubt: NDArray[np.float64], count: int) -> Ints:
+def diverse(features: NDArray[np.float32], doubt: NDArray[np.float64], count: int) -> Ints:
     """Return the places of at most `count` images that cover the features, most uncertain first.
 
     The image nearest to each center of a k-means clustering, weighted by uncertainty: F. Zhdanov,

@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise UserError(f"sweep --{option}: expected {least} or more, got {got}; change it")
     keys = _keys(params.train_head.kind, arguments.keys)
     require_replaceable("sweep --out", arguments.out, (TABLE, PICTURE))
-    recipe.require_free(arguments.recipe, MARK)
+    recipe.require_free("sweep --recipe", arguments.recipe, MARK)
     threadpoolctl.threadpool_limits(params.compute.threads or processors(), user_api="blas")
     search = Search(params, arguments.folds, keys, optuna.TrialPruned)
     study = optuna.create_study(

@@ -42,7 +42,7 @@ def rates(extractors: Iterable[keras.Model], layer_rate: float) -> optimization.
         return optimization.NO_RATES
     factors: dict[int, float] = {}
     for extractor in extractors:
-        layers = [layer for layer in extractor.layers if layer.trainable_weights]
+        layers = [one for one in build.trunk(extractor).layers if one.trainable_weights]
         for depth, layer in enumerate(reversed(layers), 1):
             factors |= {
                 optimization.key_of(one): layer_rate**depth for one in layer.trainable_weights
@@ -116,9 +116,17 @@ class FineTuning:
             views = [learner.views(view, rows) for view in range(self.params.predict.views)]
             return keras_setup.in_flight(start_on, parallel.ahead(zip(*views, strict=True)))
 
-        slower = rates(net.extractors.values(), settings.layer_rate or 1.0)
-        words = learner.model, settings, labels, "fine_tune", draw, predict, rng, slower
-        return net, loop.Learning(*words)
+        learning = loop.Learning(
+            learner.model,
+            settings,
+            labels,
+            "fine_tune",
+            draw,
+            predict,
+            rng,
+            rates(net.extractors.values(), settings.layer_rate or 1.0),
+        )
+        return net, learning
 
     def _from_images(self, net: network.Network) -> Learner:
         """Train the network on augmented images."""

@@ -91,16 +91,16 @@ def _folds(count: int, labels: Labels, group: NDArray[Any], where: str) -> NDArr
     groups = int(of_image.max()) + 1
     if groups < count:
         raise UserError(
-            f"{where}: expected at most the {groups:,} images to deal that are no copies of each "
-            f"other, got {count:,}; lower it"
+            f"{where}: expected at most {groups:,}, the number of distinct images to train on, got "
+            f"{count:,}; lower it"
         )
     fold = np.full(len(labels.subset), -1)
     fold[inside] = dealt(labels.label[inside], of_image, count)
     for index, name in enumerate(labels.classes):
         if len(np.unique(fold[inside][labels.label[inside] == index])) < 2:
             raise UserError(
-                f"{where}: expected two images of every class to deal, no copies of each other, "
-                f"got fewer of {name!r}; add images, or train one head"
+                f"{where}: expected two distinct images of every class to train on, got fewer of "
+                f"{name!r}; add images of it"
             )
     return fold
 

@@ -19,6 +19,8 @@ from pipeline.storage import arrays, ledger, sealed_files, tables
 from pipeline.training import head, history, network
 
 MOVED = {"rotation": 10, "shift": 0.1, "shear": 0.1, "zoom": 0.1, "flip": True, "brightness": 0.1}
+MORE = {"mixup": 0.4, "label_smoothing": 0.1, "ema": 0.9, "layer_rate": 0.5, "clip_norm": 1}
+OF_IMAGES = {"cutmix": 1, "augment": MOVED | {"rand_augment": 0.5}}
 ADAM = {"optimizer": "adam", "warmup_epochs": 1, "decay": "cosine", "input_dropout": 0.5}
 TUNE: dict[str, Any] = {"epochs": 3, "batch_size": 4, "learning_rate": 0.001, "patience": None}
 TUNE |= {"cache_frozen": False, "input_dropout": 0, "augment": None}
@@ -106,6 +108,29 @@ def test_frozen_layers_stay_as_they_were_bit_for_bit_and_the_others_move(
     assert losses()[0][3] != losses()[0][1]
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_each_layer_takes_shorter_steps_than_the_one_after_it(
+    cached: bool, album: Album, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step of plain gradient descent, from a start that it is better than."""
+    monkeypatch.setattr(history, "measured", lambda *_: history.Epoch(0, 9.0, 0.0, 9.0, 0.0))
+    before = build.network("convnet", 48, False, WEIGHTS)
+    steps = []
+    for rate in (None, 0.5):
+        once = {"optimizer": "sgd", "epochs": 1, "batch_size": 16, "cache_frozen": cached}
+        tune(album, unfreeze_from="conv2", layer_rate=rate, learning_rate=0.1, **once)
+        net = network.load(config.read(), 48, 2, "fine_tune")
+        after = net.extractors["convnet"].get_layer("trunk").model
+        kernels = [
+            [model.get_layer(name).get_weights()[0] for name in ("conv2", "conv3", "conv4")]
+            for model in (before, after)
+        ]
+        steps.append([new - old for old, new in zip(*kernels, strict=True)])
+    for depth, whole, shorter in zip((3, 2, 1), *steps, strict=True):
+        assert np.abs(whole).max() > 1e-4
+        assert_allclose(shorter, 0.5**depth * whole, rtol=0.01, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_cached_activations_give_the_losses_of_training_end_to_end(album: Album) -> None:
     """With two backbones, one of them frozen."""
@@ -176,13 +201,22 @@ class Gone(Exception):  # noqa: N818
     """Stands for a machine that fails."""
 
 
-@pytest.mark.parametrize("cached", [False, True], ids=["from images", "from activations"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"augment": MOVED},
+        {"cache_frozen": True},
+        {**MORE, **OF_IMAGES},
+        {**MORE, "cache_frozen": True},
+    ],
+    ids=["from images", "from activations", "images, all keys", "activations, all keys"],
+)
 @pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_bytes_of_an_uninterrupted_one(
-    cached: bool, album: Album, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], album: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the checkpoint of a run with another seed, which is not used."""
-    tune(album, cache_frozen=cached, epochs=4, augment=None if cached else MOVED, **ADAM)
+    tune(album, epochs=4, **ADAM, **changes)
     complete, epochs = contents(paths.MODEL), paths.FINE_TUNE_HISTORY.read_bytes()
     assert not paths.CHECKPOINT.exists()
     shutil.rmtree(paths.MODEL)

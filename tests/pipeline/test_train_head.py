@@ -228,13 +228,13 @@ def test_dense_heads_of_folds_differ_in_seed_and_choose_their_epochs_by_their_ow
     [
         (
             0,
-            "params.yaml: train_head.folds: expected at most the 34 images to deal that are no "
-            "copies of each other, got 99; lower it",
+            "params.yaml: train_head.folds: expected at most 34, the number of distinct images "
+            "to train on, got 99; lower it",
         ),
         (
             20,
-            "params.yaml: train_head.folds: expected two images of every class to deal, no copies "
-            "of each other, got fewer of 'cat'; add images, or train one head",
+            "params.yaml: train_head.folds: expected two distinct images of every class to train "
+            "on, got fewer of 'cat'; add images of it",
         ),
     ],
 )

@@ -83,10 +83,10 @@ def test_copies_are_suggested_once_and_copies_of_labelled_images_never(run: Run)
 def test_of_equally_uncertain_images_each_cluster_of_features_gives_one() -> None:
     centers = np.eye(5, 8, dtype=np.float32)[np.repeat(np.arange(5), 20)]
     noise = np.random.default_rng(0).normal(0, 0.05, centers.shape).astype(np.float32)
-    chosen = suggest.unlike(centers + noise, np.full(100, 0.5), 5)
+    chosen = suggest.diverse(centers + noise, np.full(100, 0.5), 5)
     assert sorted(chosen // 20) == [0, 1, 2, 3, 4]
     doubt = np.array([0.1, 0.9, 0.5])
-    assert_array_equal(suggest.unlike(centers[:3], doubt, 3), [1, 2, 0])
+    assert_array_equal(suggest.diverse(centers[:3], doubt, 3), [1, 2, 0])
 
 
 def test_uncertainty_is_one_minus_the_lead_of_the_likeliest_class() -> None:

@@ -147,13 +147,19 @@ def test_an_interrupted_search_keeps_what_was_tried(
     [
         (("--trials", "0"), "sweep --trials: expected 1 or more, got 0; change it"),
         (("--folds", "1"), "sweep --folds: expected 2 or more, got 1; change it"),
-        (("--folds", "99"), "sweep --folds: expected at most the "),
+        (("--folds", "99"), "sweep --folds: expected at most "),
         (
             ("--keys", "learning_rat"),
             "sweep --keys: expected inverse_regularization, got 'learning_rat'; ",
         ),
-        (("--recipe", "ensemble"), "--recipe: expected a new name, got 'ensemble', which is a r"),
-        (("--recipe", "../x"), "--recipe: expected a name of small letters, digits and hyphens,"),
+        (
+            ("--recipe", "ensemble"),
+            "sweep --recipe: expected a new name, got 'ensemble', which is a r",
+        ),
+        (
+            ("--recipe", "../x"),
+            "sweep --recipe: expected a name of small letters, digits and hyphens,",
+        ),
         (("--out", "data"), "sweep --out: expected a new folder or an earlier result, got 'dat"),
     ],
 )
@@ -192,4 +198,4 @@ def test_every_recipe_is_its_difference_from_the_base(run: Run) -> None:
         recipe.write("copy", params.model_dump(exclude_none=True), ["a copy"])
         assert config.check(recipe.read("copy")) == params, name
         with pytest.raises(UserError, match="expected a new name"):
-            recipe.require_free("copy", sweep.MARK)
+            recipe.require_free("sweep --recipe", "copy", sweep.MARK)

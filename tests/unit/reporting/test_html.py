@@ -178,6 +178,22 @@ def test_without_test_the_metrics_are_those_of_valid_and_called_optimistic() -> 
     assert ("so the metrics are slightly optimistic" in of, "On test" in of) == (True, False)
 
 
+def test_with_folds_the_metrics_are_those_of_out_of_fold_images() -> None:
+    by_hand.change_params(fine_tune=None)
+    by_hand.write(subsets=("out_of_fold", "valid"))
+    by_hand.change("evaluate", chosen="head")
+    by_hand.change("head", folds=4)
+    of = text(page())
+    assert "98.25 % of 2,000 out-of-fold images correct" in of
+    assert "each image was predicted by the one head that has not seen it." in of
+    assert "the mean of 4, each trained on train and valid without one of 4 parts" in of
+    assert "fitted on out-of-fold images: it was overconfident" in of
+    assert "Selected on out-of-fold images." in of
+    assert "optimistic" not in of  # as it is with dense heads, whose epochs they select
+    by_hand.change("head", kind="dense")
+    assert "The images also selected that head's epoch, so" in text(page())
+
+
 def test_many_classes_are_folded_in_natural_order_and_have_no_thresholds() -> None:
     by_hand.write(classes=[f"kind {number}" for number in range(100)])
     of = page()

@@ -35,6 +35,19 @@ def test_a_flip_mirrors_some_images_left_and_right_and_leaves_the_others() -> No
     assert_array_equal(flipped[~np.array(mirrored)], IMAGES[~np.array(mirrored)])
 
 
+def test_rand_augment_changes_images_within_their_range_more_the_stronger_it_is() -> None:
+    apart = []
+    for strength in (0.1, 0.9):
+        found = changed(IMAGES, rand_augment=strength)
+        assert (found.shape, found.dtype) == (IMAGES.shape, IMAGES.dtype)
+        assert found.min() >= 0
+        assert found.max() <= 255
+        assert_array_equal(changed(IMAGES, rand_augment=strength), found)
+        apart.append(np.abs(found - IMAGES).mean())
+    assert 0 < apart[0] < apart[1]
+    assert_array_equal(changed(IMAGES, training=False, rand_augment=0.9), IMAGES)
+
+
 @pytest.mark.parametrize("wanted", [*EACH, ALL], ids=lambda wanted: "-".join(wanted))
 def test_a_change_keeps_shape_type_and_range_and_fills_with_the_nearest(
     wanted: dict[str, Any],

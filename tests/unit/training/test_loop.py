@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline import schema
 from pipeline.runtime.errors import UserError
 from pipeline.storage.ledger import Labels
-from pipeline.training import loop, optimization
+from pipeline.training import history, loop, optimization
 from pipeline.training.head import loss_and_accuracy
 from pipeline.training.history import Epoch
 
@@ -348,3 +348,12 @@ def test_a_class_of_double_weight_counts_like_two_of_its_images() -> None:
     fit(models[1], twice, epochs=1, batch_size=63, learning_rate=0.63 * 63 / 42)
     for one, other in zip(*(model.get_weights() for model in models), strict=True):
         assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_mean_of_histories_takes_the_best_epoch_of_those_that_have_ended() -> None:
+    long = [Epoch(number, 1.0, 0.5, loss, 0.5) for number, loss in ((1, 0.6), (2, 0.4), (3, 0.5))]
+    short = [Epoch(1, 3.0, 0.7, 0.2, 0.9), Epoch(2, 3.0, 0.7, 0.8, 0.9)]
+    found = history.mean([long, short])
+    assert [epoch.epoch for epoch in found] == [1, 2, 3]
+    assert [round(epoch.val_loss, 6) for epoch in found] == [0.4, 0.6, 0.35]
+    assert (found[2].loss, round(found[2].val_accuracy, 6)) == (2.0, 0.7)
